@@ -1,0 +1,15 @@
+//! Words that every module stands on. They know nothing of Bitrix, HTTP or SQL.
+//!
+//! Closed list: `service` (what a module is), `scope` (who owns a task), `backoff`, `units`, `file`, `error`, `log`, `clock`, `secret`.
+
+pub mod backoff;
+pub mod clock;
+pub mod error;
+pub mod file;
+pub mod log;
+pub mod scope;
+pub mod secret;
+pub mod service;
+
+pub use scope::Scope;
+pub use service::{BoxFuture, Cx, Health, Service, Status};

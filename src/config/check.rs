@@ -1,0 +1,256 @@
+//! What a well-formed configuration must also satisfy. Pure; returns every problem with its key.
+
+use std::path::Path;
+
+use super::{Config, Proxy, Route};
+
+type Problems = Vec<(&'static str, String)>;
+
+const NEEDS_ABSOLUTE: &str = "must be an absolute path";
+
+/// All problems as (`section.key`, message with remedy).
+pub fn check(config: &Config) -> Problems {
+    let mut problems = Problems::new();
+    node(config, &mut problems);
+    proxy(&config.proxy, &mut problems);
+    portal(config, &mut problems);
+    services(config, &mut problems);
+    problems
+}
+
+fn require(problems: &mut Problems, holds: bool, key: &'static str, message: impl Into<String>) {
+    if !holds {
+        problems.push((key, message.into()));
+    }
+}
+
+fn node(config: &Config, problems: &mut Problems) {
+    let node = &config.node;
+    for (key, path) in [
+        ("node.data_dir", &node.data_dir),
+        ("node.run_dir", &node.run_dir),
+        ("node.log_dir", &node.log_dir),
+    ] {
+        require(problems, path.is_absolute(), key, NEEDS_ABSOLUTE);
+    }
+    // A unix socket's path holds 107 bytes; ours add a folder and a name.
+    let short = node.run_dir.as_os_str().len() <= 80;
+    require(
+        problems,
+        short,
+        "node.run_dir",
+        "is too long for a socket; use at most 80 bytes",
+    );
+    require(problems, is_account(&node.user), "node.user", "is not a user name");
+    if let Err(error) = crate::base::log::check(&node.log) {
+        require(problems, false, "node.log", format!("{error}; write it like \"info\""));
+    }
+}
+
+fn proxy(proxy: &Proxy, problems: &mut Problems) {
+    require(
+        problems,
+        is_absolute_or_empty(&proxy.certificate),
+        "proxy.certificate",
+        NEEDS_ABSOLUTE,
+    );
+    require(problems, is_absolute_or_empty(&proxy.key), "proxy.key", NEEDS_ABSOLUTE);
+    let both = proxy.certificate.as_os_str().is_empty() == proxy.key.as_os_str().is_empty();
+    require(
+        problems,
+        both,
+        "proxy.key",
+        "certificate and key belong together; set both or none",
+    );
+    let listens = !proxy.http.is_empty() || !proxy.https.is_empty();
+    require(
+        problems,
+        listens,
+        "proxy.http",
+        "nothing to listen on; give an address in proxy.http or proxy.https",
+    );
+    let at_least_one = "must be at least 1";
+    require(
+        problems,
+        proxy.max_connections > 0,
+        "proxy.max_connections",
+        at_least_one,
+    );
+    require(
+        problems,
+        proxy.max_connections_per_address > 0,
+        "proxy.max_connections_per_address",
+        at_least_one,
+    );
+    let headers = (4..=1024).contains(&proxy.max_headers);
+    require(problems, headers, "proxy.max_headers", "must be between 4 and 1024");
+    let header_size = (1 << 10..=1 << 20).contains(&proxy.max_header_size.0);
+    require(
+        problems,
+        header_size,
+        "proxy.max_header_size",
+        "must be between 1KiB and 1MiB",
+    );
+    for (key, period) in [
+        ("proxy.header_timeout", proxy.header_timeout),
+        ("proxy.idle_timeout", proxy.idle_timeout),
+        ("proxy.body_timeout", proxy.body_timeout),
+        ("proxy.upstream_timeout", proxy.upstream_timeout),
+    ] {
+        require(problems, !period.0.is_zero(), key, "must be longer than zero");
+    }
+    for Route { prefix, upstream } in &proxy.routes {
+        let path = prefix.starts_with('/') && prefix.ends_with('/');
+        require(
+            problems,
+            path,
+            "proxy.routes",
+            format!("prefix \"{prefix}\" must start and end with /"),
+        );
+        let message = format!("upstream \"{upstream}\" must look like http://host:port");
+        require(problems, is_upstream(upstream), "proxy.routes", message);
+    }
+}
+
+fn portal(config: &Config, problems: &mut Problems) {
+    let portal = &config.portal;
+    require(
+        problems,
+        is_absolute_or_empty(&portal.root),
+        "portal.root",
+        NEEDS_ABSOLUTE,
+    );
+    require(problems, is_account(&portal.user), "portal.user", "is not a user name");
+    let apart = config.node.user != portal.user;
+    require(
+        problems,
+        apart,
+        "portal.user",
+        "must differ from node.user, or PHP could read the node's keys",
+    );
+    let script = portal.fallback.starts_with('/') && portal.fallback.ends_with(".php");
+    require(
+        problems,
+        script,
+        "portal.fallback",
+        "must be a path of a PHP script, like /bitrix/urlrewrite.php",
+    );
+    let letters = "use letters, digits and _ only";
+    require(problems, is_identifier(&portal.database), "portal.database", letters);
+    require(
+        problems,
+        is_identifier(&portal.database_user),
+        "portal.database_user",
+        letters,
+    );
+    let host = portal
+        .domain
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'-');
+    require(problems, host, "portal.domain", "is not a host name");
+}
+
+fn services(config: &Config, problems: &mut Problems) {
+    let (php, db, cache) = (&config.php, &config.db, &config.cache);
+    require(
+        problems,
+        is_absolute_or_empty(&php.binary),
+        "php.binary",
+        NEEDS_ABSOLUTE,
+    );
+    require(
+        problems,
+        !php.max_execution_time.0.is_zero(),
+        "php.max_execution_time",
+        "must be longer than zero",
+    );
+    let below = php.children == 0 || php.kept_connections < php.children;
+    let message = "must be below php.children: each kept connection occupies a PHP process";
+    require(problems, below, "php.kept_connections", message);
+    require(problems, is_absolute_or_empty(&db.binary), "db.binary", NEEDS_ABSOLUTE);
+    require(
+        problems,
+        is_absolute_or_empty(&db.data_dir),
+        "db.data_dir",
+        NEEDS_ABSOLUTE,
+    );
+    require(
+        problems,
+        db.listen.ip().is_loopback(),
+        "db.listen",
+        "must be a loopback address",
+    );
+    require(
+        problems,
+        cache.listen.ip().is_loopback(),
+        "cache.listen",
+        "must be a loopback address",
+    );
+    let item = (1 << 10..=1 << 30).contains(&cache.max_item_size.0);
+    require(problems, item, "cache.max_item_size", "must be between 1KiB and 1GiB");
+    require(
+        problems,
+        cache.max_connections > 0,
+        "cache.max_connections",
+        "must be at least 1",
+    );
+}
+
+fn is_absolute_or_empty(path: &Path) -> bool {
+    path.as_os_str().is_empty() || path.is_absolute()
+}
+
+fn is_account(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    let starts = bytes.next().is_some_and(|b| b.is_ascii_lowercase() || b == b'_');
+    starts && name.len() <= 32 && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
+}
+
+fn is_identifier(name: &str) -> bool {
+    !name.is_empty() && name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+fn is_upstream(upstream: &str) -> bool {
+    let Some(authority) = upstream.strip_prefix("http://") else {
+        return false;
+    };
+    authority
+        .parse::<http::uri::Authority>()
+        .is_ok_and(|authority| authority.port_u16().is_some() && !authority.host().is_empty())
+        && !authority.contains('@')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse;
+
+    #[test]
+    fn each_rule_names_its_key() {
+        let cases = [
+            ("[node]\ndata_dir = \"data\"", "node.data_dir"),
+            ("[node]\nuser = \"bitrix\"", "portal.user"),
+            ("[proxy]\nkey = \"/k.pem\"", "proxy.key"),
+            ("[proxy]\nhttp = []\nhttps = []", "proxy.http"),
+            ("[proxy]\nheader_timeout = \"0s\"", "proxy.header_timeout"),
+            (
+                "[[proxy.routes]]\nprefix = \"app\"\nupstream = \"http://127.0.0.1:1\"",
+                "proxy.routes",
+            ),
+            (
+                "[[proxy.routes]]\nprefix = \"/app/\"\nupstream = \"127.0.0.1:1\"",
+                "proxy.routes",
+            ),
+            ("[portal]\ndatabase = \"a`b\"", "portal.database"),
+            ("[php]\nchildren = 4\nkept_connections = 4", "php.kept_connections"),
+            ("[cache]\nlisten = \"0.0.0.0:11211\"", "cache.listen"),
+        ];
+        for (text, key) in cases {
+            let problems = parse(text, std::iter::empty()).expect_err(text);
+            assert_eq!(
+                problems.iter().map(|p| p.key.as_str()).collect::<Vec<_>>(),
+                [key],
+                "{text}"
+            );
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! System accounts, read from /etc/passwd and /etc/group themselves: a static executable has no NSS.
+
+use std::io;
+use std::path::Path;
+
+/// A user with its primary group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    pub name: String,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// Finds a user by name; `None` when there is no such user.
+pub fn find(name: &str) -> io::Result<Option<Account>> {
+    find_in(&std::fs::read_to_string("/etc/passwd")?, name)
+}
+
+/// The user that must exist, or an error that says how to make it.
+pub fn require(name: &str) -> io::Result<Account> {
+    find(name)?.ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("there is no system user \"{name}\"; `bitrix-node init` makes it"),
+        )
+    })
+}
+
+/// passwd(5): name:password:uid:gid:gecos:home:shell.
+fn find_in(passwd: &str, name: &str) -> io::Result<Option<Account>> {
+    let Some(line) = passwd.lines().find(|line| line.split(':').next() == Some(name)) else {
+        return Ok(None);
+    };
+    let fields: Vec<&str> = line.split(':').collect();
+    let id = |index: usize| fields.get(index).and_then(|field| field.parse().ok());
+    match (id(2), id(3)) {
+        (Some(uid), Some(gid)) => Ok(Some(Account {
+            name: name.to_string(),
+            uid,
+            gid,
+        })),
+        _ => Err(io::Error::other(format!("the line of {name} in /etc/passwd is broken"))),
+    }
+}
+
+/// Whether an executable of that name is in one of the system's folders; its path.
+pub fn executable(name: &str) -> Option<std::path::PathBuf> {
+    [
+        "/usr/local/sbin",
+        "/usr/local/bin",
+        "/usr/sbin",
+        "/usr/bin",
+        "/sbin",
+        "/bin",
+    ]
+    .iter()
+    .map(|folder| Path::new(folder).join(name))
+    .find(|path| path.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_found_by_whole_name() {
+        let passwd = "root:x:0:0:root:/root:/bin/sh\nbitrix-node:x:998:997::/:/usr/sbin/nologin\nbroken:x\n";
+        let found = find_in(passwd, "bitrix-node").expect("readable");
+        assert_eq!(
+            found,
+            Some(Account {
+                name: "bitrix-node".into(),
+                uid: 998,
+                gid: 997
+            })
+        );
+        assert_eq!(find_in(passwd, "bitrix").expect("readable"), None);
+        assert!(find_in(passwd, "broken").is_err());
+    }
+}

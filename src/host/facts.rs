@@ -1,0 +1,31 @@
+//! What the machine has.
+
+use std::path::Path;
+
+/// Bytes of memory that this machine or container has.
+pub fn memory() -> u64 {
+    let total = nix::sys::sysinfo::sysinfo().map_or(1 << 30, |info| info.ram_total());
+    // A container sees the host's memory but has its own limit (cgroup v2).
+    let limit = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    limit
+        .and_then(|limit| limit.trim().parse().ok())
+        .map_or(total, |limit: u64| limit.min(total))
+}
+
+/// Processors that this process may use.
+pub fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Whether systemd is process 1 here (sd_booted(3)).
+pub fn has_systemd() -> bool {
+    Path::new("/run/systemd/system").is_dir()
+}
+
+/// This machine's name.
+pub fn host_name() -> String {
+    nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_else(|| "localhost".to_string())
+}

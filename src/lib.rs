@@ -1,0 +1,9 @@
+//! bitrix-node: one executable that turns bare Linux machines into a Bitrix24 portal.
+
+pub mod base;
+pub mod config;
+pub mod host;
+pub mod metrics;
+pub mod net;
+
+pub mod proxy;

@@ -1,0 +1,3 @@
+//! bitrix-node.
+
+fn main() {}

@@ -1,0 +1,37 @@
+//! Every metric of bitrix-node: name and help. Counters get `_total` from the encoder. No label comes from user input.
+
+/// A metric's name and what it counts.
+#[derive(Clone, Copy, Debug)]
+pub struct Name {
+    pub name: &'static str,
+    pub help: &'static str,
+}
+
+const fn name(name: &'static str, help: &'static str) -> Name {
+    Name { name, help }
+}
+
+pub const PROXY_REQUESTS: Name = name("bitrix_proxy_requests", "Requests answered, by status class and target");
+pub const PROXY_REQUEST_SECONDS: Name = name(
+    "bitrix_proxy_request_seconds",
+    "From the request's header to the end of the answer's header, by target",
+);
+pub const PROXY_CONNECTIONS: Name = name("bitrix_proxy_connections", "Open client connections");
+pub const PROXY_REFUSED: Name = name("bitrix_proxy_refused", "Connections and requests refused, by reason");
+pub const PROXY_PANICS: Name = name("bitrix_proxy_panics", "Connection tasks that panicked");
+pub const PROXY_FASTCGI_CONNECTIONS: Name =
+    name("bitrix_proxy_fastcgi_connections", "Connections to PHP-FPM, by state");
+pub const CACHE_COMMANDS: Name = name("bitrix_cache_commands", "Commands served, by kind and result");
+pub const CACHE_CONNECTIONS: Name = name("bitrix_cache_connections", "Open client connections");
+pub const CACHE_ITEMS: Name = name("bitrix_cache_items", "Items held");
+pub const CACHE_BYTES: Name = name("bitrix_cache_bytes", "Bytes held, keys and overhead included");
+pub const CACHE_EVICTIONS: Name = name(
+    "bitrix_cache_evictions",
+    "Items removed to make room before they expired",
+);
+pub const NODE_CHILD_UP: Name = name("bitrix_node_child_up", "1 while a module or daemon is ready, by name");
+pub const NODE_CHILD_RESTARTS: Name = name(
+    "bitrix_node_child_restarts",
+    "Restarts since the supervisor started, by name",
+);
+pub const NODE_BUILD: Name = name("bitrix_node_build", "Always 1; the version is in the label");

@@ -1,0 +1,83 @@
+//! Listening sockets: bound once by the supervisor, handed down to the modules as open descriptors.
+//!
+//! The hand-over is systemd's convention (sd_listen_fds(3)): descriptors from 3 upward, their number in `LISTEN_FDS`,
+//! their names joined by `:` in `LISTEN_FDNAMES`. `LISTEN_PID` is left out, because the child's pid is not known
+//! before the fork; only our own supervisor starts modules.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getsockname};
+use socket2::{Domain, Protocol, Type};
+
+use crate::base::service::{NamedSocket, Socket};
+
+/// Connections that the kernel queues while a module is being replaced.
+const BACKLOG: i32 = 4096;
+
+/// First descriptor that is handed down; 0, 1, 2 are the standard streams.
+pub const FIRST_DESCRIPTOR: RawFd = 3;
+
+/// Binds a TCP address. IPv6 sockets take IPv6 only, so that both families can be bound side by side.
+pub fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    // Accepted sockets inherit it: answers leave at once.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// Binds a unix socket, replacing a file that a former process left behind.
+/// The caller holds the lock of the data folder, so nobody else is listening there.
+pub fn unix(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&socket2::SockAddr::unix(path)?)?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(UnixListener::from(OwnedFd::from(socket)))
+}
+
+/// Takes what the supervisor handed down. Call once, before anything else opens descriptors.
+pub fn inherited(count: Option<&str>, names: Option<&str>) -> io::Result<Vec<NamedSocket>> {
+    let Some(count) = count else { return Ok(Vec::new()) };
+    let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, what.to_string());
+    let count: usize = count.parse().map_err(|_| invalid("LISTEN_FDS is not a number"))?;
+    let names: Vec<&str> = names.unwrap_or_default().split(':').collect();
+    if names.len() != count {
+        return Err(invalid("LISTEN_FDNAMES does not name each of LISTEN_FDS"));
+    }
+    let mut sockets = Vec::with_capacity(count);
+    for (descriptor, name) in (FIRST_DESCRIPTOR..).zip(names) {
+        let family = getsockname::<SockaddrStorage>(descriptor)?.family();
+        nix::fcntl::fcntl(
+            // SAFETY: the descriptor was just proven open by getsockname; it is borrowed for this call only.
+            unsafe { std::os::fd::BorrowedFd::borrow_raw(descriptor) },
+            nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC),
+        )?;
+        // SAFETY: the supervisor handed this descriptor to us alone, and it is taken exactly once.
+        let owned = unsafe { OwnedFd::from_raw_fd(descriptor) };
+        let socket = match family {
+            Some(AddressFamily::Inet | AddressFamily::Inet6) => Socket::Tcp(owned.into()),
+            Some(AddressFamily::Unix) => Socket::Unix(owned.into()),
+            _ => return Err(invalid("a handed-down descriptor is neither TCP nor unix")),
+        };
+        sockets.push(NamedSocket {
+            name: name.to_string(),
+            socket,
+        });
+    }
+    Ok(sockets)
+}

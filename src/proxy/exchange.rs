@@ -1,0 +1,42 @@
+//! `Exchange`: one request's whole story, passed by `&mut` through the phases.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http_body_util::combinators::UnsyncBoxBody;
+
+use super::error::Error;
+use super::path::Path;
+
+/// A body in either direction: streamed, with data frames that are never copied on the way.
+pub type Body = UnsyncBoxBody<Bytes, Error>;
+
+/// What answers a request; a label of metrics and of the access log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// Not routed: refused before.
+    None,
+    Static,
+    Php,
+    Upstream,
+}
+
+/// Everything known of one request but its body.
+pub struct Exchange {
+    /// Method, target, version, header fields, as the client sent them.
+    pub request: Parts,
+    /// Decoded and normalised path of the target.
+    pub path: Path,
+    pub peer: SocketAddr,
+    /// The address that the client reached.
+    pub local: SocketAddr,
+    pub is_tls: bool,
+    /// Host name of the request in lower case, without port.
+    pub host: String,
+    /// 16 hex digits; goes to PHP, to upstreams, to the client and to the log.
+    pub id: String,
+    pub started: Instant,
+    pub target: Target,
+}

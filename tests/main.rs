@@ -1,0 +1,2 @@
+//! One integration binary; each file tests one door of the real thing.
+#![allow(clippy::unwrap_used)]
