@@ -6,4 +6,5 @@ pub mod host;
 pub mod metrics;
 pub mod net;
 
+pub mod php;
 pub mod proxy;

@@ -1,6 +1,6 @@
 //! Words that every module stands on. They know nothing of Bitrix, HTTP or SQL.
 //!
-//! Closed list: `service` (what a module is), `scope` (who owns a task), `backoff`, `units`, `file`, `error`, `log`, `clock`, `secret`.
+//! Closed list: `service` (what a module is), `scope` (who owns a task), `backoff`, `units`, `file`, `error`, `log`, `clock`, `secret`, `template`.
 
 pub mod backoff;
 pub mod clock;
@@ -10,6 +10,7 @@ pub mod log;
 pub mod scope;
 pub mod secret;
 pub mod service;
+pub mod template;
 
 pub use scope::Scope;
 pub use service::{BoxFuture, Cx, Health, Service, Status};

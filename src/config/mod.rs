@@ -181,6 +181,11 @@ impl Config {
         }
     }
 
+    /// PHP's temporary files and uploads under way: outside the document root, the portal user's own.
+    pub fn portal_temporary(&self) -> PathBuf {
+        self.node.data_dir.join("portal-tmp")
+    }
+
     /// `None`: no access log.
     pub fn access_log(&self) -> Option<PathBuf> {
         if self.proxy.access_log.as_os_str().is_empty() {
