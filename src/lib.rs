@@ -6,5 +6,6 @@ pub mod host;
 pub mod metrics;
 pub mod net;
 
+pub mod db;
 pub mod php;
 pub mod proxy;

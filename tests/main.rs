@@ -1,2 +1,5 @@
 //! One integration binary; each file tests one door of the real thing.
 #![allow(clippy::unwrap_used)]
+
+mod db;
+mod support;

@@ -1,0 +1,111 @@
+//! MariaDB's configuration. Pure.
+
+use crate::base::template::{self, Error, render as fill};
+use crate::config::Config;
+
+const TEMPLATE: &str = include_str!("../../assets/templates/my.cnf");
+
+/// InnoDB's own default; less makes the portal read its indexes from disk.
+const SMALLEST_POOL: u64 = 128 << 20;
+/// Connections beside the portal's: backups, people, ourselves.
+const SPARE_CONNECTIONS: usize = 50;
+
+/// Which file is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// The whole file for a server of our own (`mariadbd --defaults-file=FILE`), which logs to standard error.
+    Whole,
+    /// A drop-in on top of the distribution's files, whose data folder, pid file and log stay.
+    DropIn,
+}
+
+/// What the server depends on.
+pub struct Facts<'a> {
+    pub config: &'a Config,
+    pub memory_bytes: u64,
+    /// PHP processes; each may hold two connections, since the portal takes its named locks through a second one.
+    pub php_children: usize,
+    pub form: Form,
+}
+
+/// The configuration file.
+pub fn my_cnf(facts: &Facts) -> Result<String, Error> {
+    let config = facts.config;
+    let socket = config.db_socket();
+    let buffer_pool = match config.db.buffer_pool.0 {
+        0 => (facts.memory_bytes / 4).max(SMALLEST_POOL),
+        configured => configured,
+    };
+    let text = fill(
+        TEMPLATE,
+        &[
+            ("socket", template::path(&socket)?),
+            ("address", &config.db.listen.ip().to_string()),
+            ("port", &config.db.listen.port().to_string()),
+            ("connections", &(facts.php_children * 2 + SPARE_CONNECTIONS).to_string()),
+            ("buffer_pool", &buffer_pool.to_string()),
+        ],
+    )?;
+    Ok(text + &placement(facts)?)
+}
+
+/// Further lines of `[mysqld]` that say where the server keeps things, where that is ours to say.
+fn placement(facts: &Facts) -> Result<String, Error> {
+    let config = facts.config;
+    let data = config.db_data();
+    let data = template::path(&data)?;
+    match facts.form {
+        Form::Whole => {
+            let pid = config.db_socket().with_file_name("mariadbd.pid");
+            Ok(format!("datadir = {data}\npid-file = {}\n", template::path(&pid)?))
+        }
+        Form::DropIn if config.db.data_dir.as_os_str().is_empty() => Ok(String::new()),
+        Form::DropIn => Ok(format!("datadir = {data}\n")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    fn cnf(text: &str, form: Form) -> String {
+        let config = parse(text, std::iter::empty()).expect("valid").config;
+        let facts = Facts {
+            config: &config,
+            memory_bytes: 4 << 30,
+            php_children: 10,
+            form,
+        };
+        my_cnf(&facts).expect("rendered")
+    }
+
+    #[test]
+    fn own_server_keeps_everything_in_our_folders() {
+        let text = cnf("", Form::Whole);
+        for line in [
+            "datadir = /var/lib/bitrix-node/db",
+            "pid-file = /run/bitrix-node/db/mariadbd.pid",
+            "socket = /run/bitrix-node/db/mariadb.sock",
+            "bind-address = 127.0.0.1",
+            "port = 3306",
+            "innodb-buffer-pool-size = 1073741824",
+            "max-connections = 70",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn drop_in_leaves_the_distributions_places() {
+        let text = cnf("", Form::DropIn);
+        assert!(!text.contains("datadir") && !text.contains("pid-file"));
+        assert!(cnf("[db]\ndata_dir = \"/srv/db\"", Form::DropIn).contains("\ndatadir = /srv/db\n"));
+    }
+
+    #[test]
+    fn configured_buffer_pool_wins() {
+        let text = cnf("[db]\nbuffer_pool = \"256MiB\"", Form::Whole);
+        assert!(text.contains("innodb-buffer-pool-size = 268435456\n"));
+    }
+}

@@ -1,0 +1,69 @@
+//! The database that we make, in a real MariaDB.
+
+use bitrix_node::base::secret::Secret;
+use bitrix_node::db::create;
+use bitrix_node::host::account;
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, OptsBuilder};
+
+use crate::support::mariadb::MariaDb;
+
+const DATABASE: &str = "site_manager";
+const USER: &str = "bitrix";
+
+async fn login(server: &MariaDb, password: &Secret) -> mysql_async::Result<Conn> {
+    let listen = server.config.db.listen;
+    let options = OptsBuilder::default()
+        .ip_or_hostname(listen.ip().to_string())
+        .tcp_port(listen.port())
+        .prefer_socket(false)
+        .user(Some(USER))
+        .pass(Some(password.expose()))
+        .db_name(Some(DATABASE));
+    Conn::new(options).await
+}
+
+#[tokio::test]
+async fn portal_user_gets_its_database_and_no_other() {
+    let server = MariaDb::start("").await;
+    let socket = server.config.db_socket();
+    let (first, second) = (Secret::generate().unwrap(), Secret::generate().unwrap());
+
+    create::ensure_database(&socket, DATABASE, USER, &first).await.unwrap();
+    login(&server, &first).await.expect("the first password is good");
+    create::ensure_database(&socket, DATABASE, USER, &second).await.unwrap();
+    login(&server, &first).await.expect_err("the old password is not");
+
+    let mut portal = login(&server, &second).await.expect("the new password is good");
+    portal.query_drop("CREATE TABLE t (id INT PRIMARY KEY)").await.unwrap();
+    let databases: Vec<String> = portal.query("SHOW DATABASES").await.unwrap();
+    assert_eq!(databases, ["information_schema", DATABASE]);
+    // `_` is no wildcard in the grant.
+    portal
+        .query_drop("CREATE DATABASE siteXmanager")
+        .await
+        .expect_err("not its own");
+    portal
+        .query_drop("SELECT * FROM mysql.user")
+        .await
+        .expect_err("not its own");
+
+    let expected = ("READ-COMMITTED", "", "utf8mb4", "1");
+    let sees: (String, String, String, String) = portal
+        .query_first("SELECT @@tx_isolation, @@sql_mode, @@character_set_database, @@innodb_flush_log_at_trx_commit")
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((&*sees.0, &*sees.1, &*sees.2, &*sees.3), expected);
+}
+
+#[tokio::test]
+async fn data_folder_in_use_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("db");
+    std::fs::create_dir_all(data.join("mysql")).unwrap();
+    std::fs::write(data.join("mysql/user.MAD"), "rows").unwrap();
+    let account = account::require("root").unwrap();
+    create::data_folder(&data, &account).await.expect_err("there is one");
+    assert_eq!(std::fs::read(data.join("mysql/user.MAD")).unwrap(), b"rows");
+}

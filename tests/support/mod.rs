@@ -1,0 +1,5 @@
+//! One helper per need.
+
+pub mod daemon;
+pub mod eventually;
+pub mod mariadb;
