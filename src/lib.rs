@@ -8,4 +8,5 @@ pub mod net;
 
 pub mod db;
 pub mod php;
+pub mod portal;
 pub mod proxy;

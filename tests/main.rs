@@ -2,4 +2,5 @@
 #![allow(clippy::unwrap_used)]
 
 mod db;
+mod demo;
 mod support;

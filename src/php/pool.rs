@@ -100,7 +100,7 @@ pub fn render(facts: &PoolFacts) -> Result<String, Error> {
 /// Settings that PHP reads before it makes its pools, for the distribution's `conf.d`.
 pub fn ini(memory_bytes: u64) -> String {
     // A portal's scripts compile to about 150 MiB; a small machine gives a sixteenth.
-    let opcache = (memory_bytes / 16 >> 20).clamp(64, 256);
+    let opcache = (memory_bytes / (16 << 20)).clamp(64, 256);
     fill(INI, &[("opcache", &opcache.to_string())]).expect("one place, one number; a test renders it")
 }
 

@@ -2,4 +2,5 @@
 
 pub mod daemon;
 pub mod eventually;
+pub mod http;
 pub mod mariadb;
