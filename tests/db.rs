@@ -1,6 +1,7 @@
 //! The database that we make, in a real MariaDB.
 
 use bitrix_node::base::secret::Secret;
+use bitrix_node::config::parse;
 use bitrix_node::db::create;
 use bitrix_node::host::account;
 use mysql_async::prelude::Queryable;
@@ -60,10 +61,12 @@ async fn portal_user_gets_its_database_and_no_other() {
 #[tokio::test]
 async fn data_folder_in_use_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("db");
+    let text = format!("[node]\ndata_dir = \"{}\"", folder.path().display());
+    let config = parse(&text, std::iter::empty()).unwrap().config;
+    let data = config.db_data();
     std::fs::create_dir_all(data.join("mysql")).unwrap();
     std::fs::write(data.join("mysql/user.MAD"), "rows").unwrap();
     let account = account::require("root").unwrap();
-    create::data_folder(&data, &account).await.expect_err("there is one");
+    create::data_folder(&config, &account).await.expect_err("there is one");
     assert_eq!(std::fs::read(data.join("mysql/user.MAD")).unwrap(), b"rows");
 }

@@ -11,6 +11,7 @@ use mysql_async::{Conn, OptsBuilder};
 
 use crate::base::file::{self, Access};
 use crate::base::secret::Secret;
+use crate::config::Config;
 use crate::host::account::{self, Account};
 use crate::host::command::Program;
 
@@ -26,11 +27,12 @@ pub fn is_initialised(datadir: &Path) -> bool {
     datadir.join("mysql").is_dir()
 }
 
-/// Makes the data folder with its system tables, owned by `account`; root logs in through the unix socket alone.
+/// Makes `config.db_data()` with its system tables, owned by `account`; root logs in through the unix socket alone.
 /// The work is done beside it, so that a half-made folder is never taken for a whole one.
 ///
-/// Fails when `datadir` exists and is not empty.
-pub async fn data_folder(datadir: &Path, account: &Account) -> anyhow::Result<()> {
+/// Fails when the folder exists and is not empty.
+pub async fn data_folder(config: &Config, account: &Account) -> anyhow::Result<()> {
+    let datadir = config.db_data();
     let program = account::executable("mariadb-install-db")
         .context("mariadb-install-db is not installed; it comes with the package mariadb-server")?;
     let parent = datadir.parent().context("the data folder needs a parent")?;
@@ -54,7 +56,7 @@ pub async fn data_folder(datadir: &Path, account: &Account) -> anyhow::Result<()
         .await
         .context("make the database's system tables")?;
     // rename(2) replaces an empty folder and refuses any other.
-    fs::rename(&new, datadir).with_context(|| format!("move the new data folder to {}", datadir.display()))?;
+    fs::rename(&new, &datadir).with_context(|| format!("move the new data folder to {}", datadir.display()))?;
     fs::File::open(parent)
         .and_then(|parent| parent.sync_all())
         .context("keep the new data folder")

@@ -32,13 +32,18 @@ pub struct Summary {
 }
 
 /// Installs from a folder, or a .tar, .tar.gz or .zip archive. A single folder around everything in it is left out.
-/// Entries that would leave the root, and devices, fail the whole; nothing is left behind then.
+/// Entries that would leave the root, and devices, fail the whole; nothing is left behind then. An old tree is never
+/// removed.
 ///
 /// `progress` is called now and then with files and bytes so far. Blocks for as long as the disk takes.
 pub fn install(from: &Path, target: &Target, progress: Progress) -> anyhow::Result<Summary> {
     let named = || format!("install {}", from.display());
     let from = from.canonicalize().with_context(named)?;
-    if folder_around(target.root).canonicalize()?.starts_with(&from) {
+    let around = folder_around(target.root);
+    let around = around
+        .canonicalize()
+        .with_context(|| format!("find {}", around.display()))?;
+    if around.starts_with(&from) {
         bail!("{} holds the document root itself", from.display());
     }
     fill(target, progress, |tree| source::read(&from, tree)).with_context(named)
@@ -101,8 +106,11 @@ fn take_place(new: &Path, root: &Path) -> anyhow::Result<Option<PathBuf>> {
         .map(|number| beside(root, &format!("old-{number}")))
         .find(|path| path.symlink_metadata().is_err())
         .context("no free name for the old tree")?;
-    renameat2(AT_FDCWD, new, AT_FDCWD, root, RenameFlags::RENAME_EXCHANGE).with_context(moving)?;
-    fs::rename(new, &old).context("move the old tree aside")?;
+    // Under this name first, where nobody removes it: the exchange then puts the old tree there in one step.
+    fs::rename(new, &old).with_context(moving)?;
+    renameat2(AT_FDCWD, &old, AT_FDCWD, root, RenameFlags::RENAME_EXCHANGE)
+        .with_context(moving)
+        .with_context(|| format!("the new files are in {}", old.display()))?;
     sync(folder_around(root))?;
     Ok(Some(old))
 }

@@ -8,14 +8,14 @@ use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown, fchown, lchown, symlink};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown, fchown, lchown, symlink};
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, bail};
 
 use super::install::Summary;
 
-/// NAME_MAX and PATH_MAX of Linux leave room below the document root.
+/// Of the 4096 bytes of PATH_MAX, the rest is for the document root.
 const LONGEST_PATH: usize = 3000;
 /// Between two calls of the progress function.
 const FILES_PER_REPORT: u64 = 200;
@@ -34,8 +34,7 @@ pub struct Tree<'a> {
 impl<'a> Tree<'a> {
     /// Starts with a new folder `root`, which only root can enter until `finish`.
     pub fn create(root: PathBuf, owner: (u32, u32), progress: Progress<'a>) -> io::Result<Self> {
-        fs::create_dir(&root)?;
-        fs::set_permissions(&root, Permissions::from_mode(0o700))?;
+        fs::DirBuilder::new().mode(0o700).create(&root)?;
         Ok(Tree {
             root,
             owner,
@@ -62,12 +61,13 @@ impl<'a> Tree<'a> {
         Ok(())
     }
 
-    /// Writes a file; one of the same name is replaced, as later entries of an archive do.
+    /// Writes a file; a file or link of the same name is replaced, as later entries of an archive do.
     pub fn file(&mut self, name: &Path, content: &mut dyn Read) -> anyhow::Result<()> {
         let name = clean(name)?;
         let Some(parent) = name.parent() else {
             bail!("a file has no name");
         };
+        self.links.remove(&name);
         self.folder(parent)?;
         let written = self.write(&name, content);
         let bytes = written.with_context(|| format!("write {}", name.display()))?;

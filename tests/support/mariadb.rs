@@ -39,7 +39,7 @@ impl MariaDb {
         chown(&run, Some(account.uid), Some(account.gid)).unwrap();
         let data = config.db_data();
         assert!(!create::is_initialised(&data));
-        create::data_folder(&data, &account).await.unwrap();
+        create::data_folder(&config, &account).await.unwrap();
         assert!(create::is_initialised(&data));
         let file = folder.path().join("my.cnf");
         let facts = render::Facts {
