@@ -3,4 +3,6 @@
 
 mod db;
 mod demo;
+mod proxy_front;
+mod proxy_time;
 mod support;

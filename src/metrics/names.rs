@@ -19,6 +19,10 @@ pub const PROXY_REQUEST_SECONDS: Name = name(
 pub const PROXY_CONNECTIONS: Name = name("bitrix_proxy_connections", "Open client connections");
 pub const PROXY_REFUSED: Name = name("bitrix_proxy_refused", "Connections and requests refused, by reason");
 pub const PROXY_PANICS: Name = name("bitrix_proxy_panics", "Connection tasks that panicked");
+pub const PROXY_LOG_DROPPED: Name = name(
+    "bitrix_proxy_log_dropped",
+    "Lines of the access log dropped because the disk did not keep up",
+);
 pub const PROXY_FASTCGI_CONNECTIONS: Name =
     name("bitrix_proxy_fastcgi_connections", "Connections to PHP-FPM, by state");
 pub const CACHE_COMMANDS: Name = name("bitrix_cache_commands", "Commands served, by kind and result");

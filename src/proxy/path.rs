@@ -44,6 +44,35 @@ impl Path {
         &self.decoded
     }
 
+    /// A file in this folder; `name` is a plain name.
+    pub fn child(&self, name: &str) -> Self {
+        let slash = if self.is_folder() { "" } else { "/" };
+        Path {
+            decoded: format!("{}{slash}{name}", self.decoded),
+        }
+    }
+
+    /// The path up to and without the byte at `end`, which must lie behind a whole name.
+    pub fn up_to(&self, end: usize) -> Self {
+        Path {
+            decoded: self.decoded.get(..end).unwrap_or(&self.decoded).to_string(),
+        }
+    }
+
+    /// Escaped again, for a `Location`: one leading slash, no byte that means something else in a URL.
+    pub fn escaped(&self) -> String {
+        let mut text = String::with_capacity(self.decoded.len());
+        for &byte in self.decoded.as_bytes() {
+            // RFC 3986 §3.3: unreserved, sub-delims, `:`, `@`; and the slash between segments.
+            if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&byte) {
+                text.push(char::from(byte));
+            } else {
+                text.push_str(&format!("%{byte:02X}"));
+            }
+        }
+        text
+    }
+
     /// Names between the slashes.
     pub fn segments(&self) -> impl Iterator<Item = &str> {
         self.decoded.split('/').filter(|segment| !segment.is_empty())
@@ -137,6 +166,15 @@ mod tests {
             "/%c0%ae",
         ] {
             assert!(Path::parse(raw).is_err(), "{raw}");
+        }
+    }
+
+    #[test]
+    fn escaped_path_reads_back_as_itself() {
+        for raw in ["/", "/a%20b/%D1%84%25", "//evil.example/x", "/a?b"] {
+            let path = Path::parse(raw).expect("valid");
+            assert_eq!(Path::parse(&path.escaped()), Ok(path.clone()), "{raw}");
+            assert!(!path.escaped().starts_with("//"), "{raw}");
         }
     }
 

@@ -2,5 +2,9 @@
 
 pub mod daemon;
 pub mod eventually;
+pub mod front;
+#[allow(dead_code)]
+pub mod hostile;
 pub mod http;
 pub mod mariadb;
+pub mod upstream;

@@ -1,0 +1,232 @@
+//! From a request head to an `Exchange`: one form of target, one `Host`, one `Cookie`, whatever the version was.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{Method, Uri, Version};
+
+use super::connection::Connection;
+use super::error::{Error, Kind};
+use super::exchange::{Exchange, Target};
+use super::framing;
+use super::host::Host;
+use super::path::Path;
+
+/// Numbers that no two requests of a cluster share, and that say nothing of their order.
+#[derive(Debug)]
+pub struct Ids {
+    base: u64,
+    next: AtomicU64,
+}
+
+impl Ids {
+    pub fn new() -> anyhow::Result<Self> {
+        let base = getrandom::u64().map_err(|error| anyhow::anyhow!("read random bytes: {error}"))?;
+        Ok(Ids {
+            base,
+            next: AtomicU64::new(0),
+        })
+    }
+
+    /// 16 hexadecimal digits.
+    pub fn next(&self) -> String {
+        let count = self.next.fetch_add(1, Ordering::Relaxed);
+        format!("{:016x}", mix(self.base.wrapping_add(count)))
+    }
+}
+
+/// The finaliser of SplitMix64: one to one, so that different counts stay different.
+fn mix(count: u64) -> u64 {
+    let mut word = count.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ (word >> 31)
+}
+
+/// Reads a head that the guard or HTTP/2 let through. `domain`: the portal's host name, empty for any.
+pub fn exchange(mut parts: Parts, id: String, connection: &Arc<Connection>, domain: &str) -> Result<Exchange, Error> {
+    if matches!(parts.method, Method::CONNECT | Method::TRACE) {
+        return Err(Error::new(Kind::Method, "CONNECT and TRACE are not served"));
+    }
+    let target = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    if !framing::is_plain(parts.method.as_str(), target) {
+        return Err(Error::new(Kind::Malformed, "a method or target with unusual bytes"));
+    }
+    drop_lookalikes(&mut parts.headers);
+    join_cookies(&mut parts.headers);
+    let authority = authority(&parts)?;
+    let (host, is_ours) = match &authority {
+        Some(authority) => {
+            let host = Host::parse(authority).ok_or_else(|| Error::new(Kind::Malformed, "a host that is not one"))?;
+            let is_ours = domain.is_empty() || host.is_address() || host.normal().eq_ignore_ascii_case(domain);
+            (host.normal(), is_ours)
+        }
+        // HTTP/1.0 need not name a host: the address that it reached stands in.
+        None => (bare(connection), true),
+    };
+    if !is_ours {
+        return Err(Error::new(Kind::Misdirected, format!("a request for {host}")));
+    }
+    let stated = authority.unwrap_or_else(|| host.clone());
+    let stated = HeaderValue::try_from(stated).map_err(|_| Error::new(Kind::Malformed, "a host that is not one"))?;
+    parts.headers.insert(header::HOST, stated);
+    let path = Path::parse(parts.uri.path()).map_err(|why| Error::new(Kind::Malformed, why))?;
+    parts.uri = origin_form(&parts.uri);
+    Ok(Exchange {
+        request: parts,
+        path,
+        peer: connection.peer,
+        local: connection.local,
+        is_tls: connection.tls.is_some(),
+        host,
+        id,
+        started: Instant::now(),
+        target: Target::None,
+    })
+}
+
+/// PHP and CGI turn `X_Forwarded_For` and `X-Forwarded-For` into the same variable, so the first could forge the second.
+/// Like nginx, we drop what has a `_` in its name.
+fn drop_lookalikes(headers: &mut HeaderMap) {
+    let alike: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().contains('_'))
+        .cloned()
+        .collect();
+    for name in alike {
+        headers.remove(name);
+    }
+}
+
+/// RFC 9113 §8.2.3: HTTP/2 splits cookies, and who reads HTTP/1 wants one field.
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut all = headers.get_all(header::COOKIE).iter();
+    if all.nth(1).is_none() {
+        return;
+    }
+    let fields: Vec<&[u8]> = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    let joined = HeaderValue::from_bytes(&fields.join(&b"; "[..])).expect("joined by bytes that are valid");
+    headers.insert(header::COOKIE, joined);
+}
+
+/// The one host that the request names. RFC 9113 §8.3.1: `:authority` and `host` must not differ.
+fn authority(parts: &Parts) -> Result<Option<String>, Error> {
+    let malformed = |why| Error::new(Kind::Malformed, why);
+    let mut fields = parts.headers.get_all(header::HOST).iter();
+    let field = match fields.next() {
+        Some(value) => Some(value.to_str().map_err(|_| malformed("a host that is not one"))?),
+        None => None,
+    };
+    if fields.next().is_some() {
+        return Err(malformed("more than one Host"));
+    }
+    let target = parts.uri.authority().map(|authority| authority.as_str());
+    match (target, field) {
+        (Some(target), Some(field)) if !target.eq_ignore_ascii_case(field) => {
+            Err(malformed("a target and a Host that differ"))
+        }
+        (None, None) if parts.version >= Version::HTTP_11 => Err(malformed("no Host")),
+        (target, field) => Ok(target.or(field).map(str::to_string)),
+    }
+}
+
+fn bare(connection: &Connection) -> String {
+    match connection.local.ip() {
+        std::net::IpAddr::V4(address) => address.to_string(),
+        std::net::IpAddr::V6(address) => format!("[{address}]"),
+    }
+}
+
+/// A target without scheme and host.
+pub fn origin_form(uri: &Uri) -> Uri {
+    uri.path_and_query()
+        .cloned()
+        .map_or_else(|| Uri::from_static("/"), Uri::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(build: http::request::Builder, domain: &str) -> Result<Exchange, Kind> {
+        let (parts, ()) = build.body(()).expect("a request").into_parts();
+        let address = "10.0.0.9:80".parse().expect("address");
+        let connection = Arc::new(Connection::new(address, address, None));
+        exchange(parts, "id".into(), &connection, domain).map_err(|error| error.kind)
+    }
+
+    fn get(target: &str) -> http::request::Builder {
+        http::Request::get(target)
+    }
+
+    #[test]
+    fn every_form_of_target_becomes_one() {
+        for build in [
+            get("/a?b").header("host", "Portal.Example.:80"),
+            get("http://portal.example/a?b").header("host", "portal.example"),
+            get("https://portal.example/a?b").version(Version::HTTP_2),
+        ] {
+            let exchange = read(build, "portal.example").expect("ours");
+            assert_eq!(exchange.request.uri, "/a?b");
+            assert_eq!(exchange.host, "portal.example");
+            assert!(exchange.request.headers.contains_key("host"));
+        }
+    }
+
+    #[test]
+    fn other_hosts_are_sent_away_and_addresses_are_not() {
+        let kind = |host: &str| read(get("/").header("host", host), "portal.example").map(|_| ());
+        assert_eq!(kind("evil.example"), Err(Kind::Misdirected));
+        assert_eq!(kind("10.0.0.9"), Ok(()));
+        assert_eq!(kind("[::1]:8080"), Ok(()));
+        assert_eq!(read(get("/").header("host", "any.example"), "").map(|_| ()), Ok(()));
+        let bare = read(get("/").version(Version::HTTP_10), "portal.example").expect("health by address");
+        assert_eq!(bare.host, "10.0.0.9");
+    }
+
+    #[test]
+    fn two_meanings_are_refused() {
+        let h2 = |target| get(target).version(Version::HTTP_2);
+        for build in [
+            get("/"),
+            get("/").header("host", "a").header("host", "a"),
+            h2("https://a/").header("host", "b"),
+            h2("https://u@a/"),
+            h2("https://a/\u{444}"),
+            h2("https://a/").method("get"),
+            get("/..").header("host", "a"),
+        ] {
+            assert_eq!(read(build, "").map(|_| ()), Err(Kind::Malformed));
+        }
+        let connect = http::Request::connect("a:1").header("host", "a:1");
+        assert_eq!(read(connect, "").map(|_| ()), Err(Kind::Method));
+    }
+
+    #[test]
+    fn lookalikes_are_dropped_and_cookies_joined() {
+        let build = get("/")
+            .header("host", "a")
+            .header("x_real_ip", "1")
+            .header("cookie", "a=1")
+            .header("cookie", "b=2");
+        let headers = read(build, "").expect("valid").request.headers;
+        assert!(!headers.contains_key("x_real_ip"));
+        assert_eq!(headers.get_all("cookie").iter().collect::<Vec<_>>(), ["a=1; b=2"]);
+    }
+
+    #[test]
+    fn ids_differ() {
+        let ids = Ids::new().expect("random");
+        let all: std::collections::HashSet<String> = (0..1000).map(|_| ids.next()).collect();
+        assert_eq!(all.len(), 1000);
+        assert!(all.iter().all(|id| id.len() == 16));
+    }
+}

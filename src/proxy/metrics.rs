@@ -1,0 +1,156 @@
+//! The numbers of the proxy. Handles of every label are made once, so that a request only adds.
+
+use std::time::Duration;
+
+use super::error::Kind;
+use super::exchange::Target;
+use crate::metrics::{Counter, EncodeLabelSet, Family, Gauge, Histogram, Set, names, seconds};
+
+const TARGETS: [(Target, &str); 4] = [
+    (Target::None, "none"),
+    (Target::Static, "static"),
+    (Target::Php, "php"),
+    (Target::Upstream, "upstream"),
+];
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+#[derive(Debug)]
+pub struct Metrics {
+    set: Set,
+    by_target: Vec<OfTarget>,
+    refused: Family<Reason, Counter>,
+    pub connections: Gauge,
+    pub panics: Counter,
+    /// Lines of the access log that were dropped.
+    pub log_dropped: Counter,
+}
+
+#[derive(Debug)]
+struct OfTarget {
+    by_class: Vec<Counter>,
+    seconds: Histogram,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Answered {
+    class: &'static str,
+    target: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct To {
+    target: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    pub fn new() -> Self {
+        let mut set = Set::new();
+        let requests: Family<Answered, Counter> = set.add(names::PROXY_REQUESTS, Family::default());
+        let durations: Family<To, Histogram, fn() -> Histogram> =
+            set.add(names::PROXY_REQUEST_SECONDS, Family::new_with_constructor(seconds));
+        let of_target = |(_, target): &(Target, &'static str)| OfTarget {
+            by_class: CLASSES
+                .iter()
+                .map(|class| requests.get_or_create(&Answered { class, target }).clone())
+                .collect(),
+            seconds: durations.get_or_create(&To { target }).clone(),
+        };
+        Metrics {
+            by_target: TARGETS.iter().map(of_target).collect(),
+            refused: set.add(names::PROXY_REFUSED, Family::default()),
+            connections: set.add(names::PROXY_CONNECTIONS, Gauge::default()),
+            panics: set.add(names::PROXY_PANICS, Counter::default()),
+            log_dropped: set.add(names::PROXY_LOG_DROPPED, Counter::default()),
+            set,
+        }
+    }
+
+    /// A request is over; `header` is the time from its header to the answer's.
+    pub fn answered(&self, target: Target, status: u16, header: Duration) {
+        let index = TARGETS.iter().position(|(known, _)| *known == target);
+        let Some(of_target) = index.and_then(|index| self.by_target.get(index)) else {
+            return;
+        };
+        let class = usize::from(status / 100).saturating_sub(1);
+        if let Some(counter) = of_target.by_class.get(class) {
+            counter.inc();
+        }
+        of_target.seconds.observe(header.as_secs_f64());
+    }
+
+    pub fn refused(&self, kind: Kind) {
+        self.count_refused(match kind {
+            Kind::TooMany => "address",
+            Kind::Unavailable => "connections",
+            Kind::Slow => "slow",
+            Kind::TooLarge | Kind::TargetTooLong | Kind::HeaderTooLarge => "size",
+            Kind::Misdirected => "host",
+            _ => "malformed",
+        });
+    }
+
+    pub fn refused_handshake(&self) {
+        self.count_refused("tls");
+    }
+
+    /// Requests answered so far.
+    pub fn total(&self) -> u64 {
+        self.by_target
+            .iter()
+            .flat_map(|of| &of.by_class)
+            .map(Counter::get)
+            .sum()
+    }
+
+    pub fn encode(&self) -> String {
+        self.set.encode()
+    }
+
+    fn count_refused(&self, reason: &'static str) {
+        self.refused.get_or_create(&Reason { reason }).inc();
+    }
+}
+
+/// Name of a target in labels and in the access log.
+pub fn target_name(target: Target) -> &'static str {
+    TARGETS
+        .iter()
+        .find(|(known, _)| *known == target)
+        .map_or("none", |(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_counted_by_class_and_target() {
+        let metrics = Metrics::new();
+        metrics.answered(Target::Php, 404, Duration::from_millis(3));
+        metrics.answered(Target::Static, 200, Duration::ZERO);
+        metrics.answered(Target::None, 499, Duration::ZERO);
+        metrics.refused(Kind::Slow);
+        assert_eq!(metrics.total(), 3);
+        let text = metrics.encode();
+        for line in [
+            "bitrix_proxy_requests_total{class=\"4xx\",target=\"php\"} 1",
+            "bitrix_proxy_requests_total{class=\"4xx\",target=\"none\"} 1",
+            "bitrix_proxy_requests_total{class=\"2xx\",target=\"static\"} 1",
+            "bitrix_proxy_request_seconds_count{target=\"php\"} 1",
+            "bitrix_proxy_refused_total{reason=\"slow\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! `Proxy`: the front as a service of the node. Starts it, reports on it, reloads it.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+
+use anyhow::Context;
+use tracing::{error, info};
+
+use super::access_log::AccessLog;
+use super::http;
+use super::limit::Limit;
+use super::metrics::Metrics;
+use super::service::Front;
+use super::setup::{self, Setup};
+use crate::base::{BoxFuture, Cx, Service, Status};
+use crate::config::Config;
+use crate::net::tls::Certificate;
+
+/// The module. Listens on the sockets named `http` and `https`.
+pub struct Proxy {
+    config: Mutex<Arc<Config>>,
+    metrics: Arc<Metrics>,
+    limit: Arc<Limit>,
+    running: Mutex<Option<Running>>,
+    rate: Mutex<Rate>,
+}
+
+struct Running {
+    front: Arc<Front>,
+    /// What the front was set up from.
+    config: Arc<Config>,
+    certificate: Option<Arc<Certificate>>,
+}
+
+/// Requests per second between two looks at the status.
+struct Rate {
+    since: Instant,
+    total: u64,
+}
+
+impl Proxy {
+    pub fn new(config: Arc<Config>) -> Self {
+        let metrics = Arc::new(Metrics::new());
+        let limit = Limit::new(setup::bounds(&config), metrics.connections.clone());
+        Proxy {
+            config: Mutex::new(config),
+            metrics,
+            limit,
+            running: Mutex::new(None),
+            rate: Mutex::new(Rate {
+                since: Instant::now(),
+                total: 0,
+            }),
+        }
+    }
+
+    /// Takes a new, valid configuration; `reload` puts it into effect. Sockets and threads do not change.
+    pub fn reconfigure(&self, config: Arc<Config>) {
+        *lock(&self.config) = config;
+    }
+
+    async fn serve(&self, mut cx: Cx) -> anyhow::Result<()> {
+        let config = lock(&self.config).clone();
+        let setup = Setup::open(&config, &cx.scope, &self.metrics)?;
+        let front = Front::new(setup, self.metrics.clone(), self.limit.clone(), cx.scope.clone())?;
+        let front = Arc::new(front);
+        let (plain, secure) = (cx.take_tcp("http"), cx.take_tcp("https"));
+        let certificate = match secure.is_empty() {
+            true => None,
+            false => Some(certificate(&config)?),
+        };
+        let acceptor = certificate
+            .as_ref()
+            .map(|certificate| certificate.acceptor(&http::PROTOCOLS));
+        *lock(&self.running) = Some(Running {
+            front: front.clone(),
+            config,
+            certificate,
+        });
+        let plain = plain.into_iter().map(|listener| (listener, None));
+        let secure = secure.into_iter().map(|listener| (listener, acceptor.clone()));
+        let doors = plain
+            .chain(secure)
+            .map(|(listener, tls)| http::accept(front.clone(), listener, tls));
+        futures_util::future::try_join_all(doors).await.context("listen")?;
+        Ok(())
+    }
+
+    /// Takes everything or nothing of a new configuration.
+    fn refresh(&self, running: &mut Running) -> anyhow::Result<()> {
+        let config = lock(&self.config).clone();
+        let setup = match config == running.config {
+            true => None,
+            false => Some(Setup::open(&config, &running.front.scope, &self.metrics)?),
+        };
+        if let Some(certificate) = &running.certificate {
+            let (chain, key) = config.certificate();
+            certificate.reload(&chain, &key).context("read the certificate")?;
+        }
+        match setup {
+            Some(setup) => running.front.replace(setup),
+            None => running.front.setup().log.iter().for_each(AccessLog::reopen),
+        }
+        self.limit.set(setup::bounds(&config));
+        running.config = config;
+        Ok(())
+    }
+}
+
+impl Service for Proxy {
+    fn name(&self) -> &'static str {
+        "proxy"
+    }
+
+    fn run<'a>(&'a self, cx: Cx) -> BoxFuture<'a, anyhow::Result<()>> {
+        Box::pin(self.serve(cx))
+    }
+
+    fn status(&self) -> Status {
+        if lock(&self.running).is_none() {
+            return Status::starting();
+        }
+        let total = self.metrics.total();
+        let mut rate = lock(&self.rate);
+        let seconds = rate.since.elapsed().as_secs_f64().max(0.001);
+        let per_second = (total - rate.total) as f64 / seconds;
+        *rate = Rate {
+            since: Instant::now(),
+            total,
+        };
+        Status::good(format!("{per_second:.0} req/s, {} connections", self.limit.open()))
+    }
+
+    fn reload(&self) {
+        let mut running = lock(&self.running);
+        let Some(running) = running.as_mut() else { return };
+        match self.refresh(running) {
+            Ok(()) => info!("reloaded"),
+            Err(error) => error!(error = format!("{error:#}"), "not reloaded; the old settings stay"),
+        }
+    }
+
+    fn metrics(&self) -> String {
+        self.metrics.encode()
+    }
+}
+
+fn certificate(config: &Config) -> anyhow::Result<Arc<Certificate>> {
+    let (chain, key) = config.certificate();
+    Certificate::read(&chain, &key).context("read the certificate")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("nothing panics under this lock")
+}

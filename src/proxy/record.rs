@@ -1,0 +1,167 @@
+//! The record of one request: begun with its head, written to log and numbers when the last byte of its answer
+//! has left or nobody wants it any more.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Method, Response, StatusCode, header};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
+
+use super::access_log::{AccessLog, Asked, Line};
+use super::connection::Connection;
+use super::error::{Error, Kind};
+use super::exchange::{Body, Target};
+use super::metrics::Metrics;
+use super::{answer, intake};
+use crate::base::clock;
+
+/// Dropped early, it says that the client left.
+pub struct Record {
+    line: Option<Line>,
+    is_answered: bool,
+    started: Instant,
+    connection: Arc<Connection>,
+    metrics: Arc<Metrics>,
+    log: Option<AccessLog>,
+}
+
+impl Record {
+    pub fn begin(
+        parts: &Parts,
+        id: &str,
+        connection: Arc<Connection>,
+        metrics: Arc<Metrics>,
+        log: Option<AccessLog>,
+    ) -> Self {
+        let line = Line {
+            peer: connection.peer.ip(),
+            at: clock::wall(),
+            asked: Asked::Request(parts.method.clone(), intake::origin_form(&parts.uri), parts.version),
+            status: answer::status(Kind::ClientGone).as_u16(),
+            bytes: 0,
+            referer: parts.headers.get(header::REFERER).cloned(),
+            agent: parts.headers.get(header::USER_AGENT).cloned(),
+            duration: std::time::Duration::ZERO,
+            id: id.to_string(),
+            target: Target::None,
+            tls: connection.tls,
+            detail: String::new(),
+        };
+        Record {
+            line: Some(line),
+            is_answered: false,
+            started: Instant::now(),
+            connection,
+            metrics,
+            log,
+        }
+    }
+
+    /// The guard put a stand-in before us: this is what came instead.
+    pub fn asked(&mut self, first_line: String) {
+        self.change(|line| line.asked = Asked::Raw(first_line));
+    }
+
+    pub fn target(&mut self, target: Target) {
+        self.change(|line| line.target = target);
+    }
+
+    pub fn failed(&mut self, error: &Error) {
+        let detail = crate::base::error::chain(error);
+        self.change(|line| line.detail = detail);
+    }
+
+    /// The answer's head is known. The record goes on with its body.
+    pub fn follow(mut self, answer: Response<Body>, method: &Method) -> Response<Body> {
+        let status = answer.status();
+        self.is_answered = true;
+        self.metrics.answered(
+            self.line.as_ref().map_or(Target::None, |line| line.target),
+            status.as_u16(),
+            self.started.elapsed(),
+        );
+        self.change(|line| line.status = status.as_u16());
+        let has_body = method != Method::HEAD && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        answer.map(|body| {
+            let is_whole = !has_body || status.is_informational() || body.is_end_stream();
+            Followed {
+                body,
+                record: self,
+                is_whole,
+            }
+            .boxed_unsync()
+        })
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut Line)) {
+        if let Some(line) = &mut self.line {
+            change(line);
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.connection.finish();
+        let Some(mut line) = self.line.take() else { return };
+        line.duration = self.started.elapsed();
+        if !self.is_answered {
+            self.metrics.answered(line.target, line.status, line.duration);
+        }
+        if let Some(log) = &self.log {
+            log.write(line);
+        }
+    }
+}
+
+/// An answer's body that counts what passes.
+struct Followed {
+    body: Body,
+    record: Record,
+    is_whole: bool,
+}
+
+impl HttpBody for Followed {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let me = self.get_mut();
+        let frame = ready!(Pin::new(&mut me.body).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                let size = frame.data_ref().map_or(0, Bytes::len) as u64;
+                me.record.change(|line| line.bytes += size);
+                me.is_whole = me.body.is_end_stream();
+            }
+            Some(Err(error)) => {
+                me.is_whole = true;
+                me.record.failed(error);
+            }
+            None => me.is_whole = true,
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        if !self.is_whole {
+            self.record
+                .change(|line| line.detail = "the client left before the end of the answer".into());
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! What the front derives from the configuration; replaced as a whole when that changes.
+
+use anyhow::Context;
+
+use super::access_log::AccessLog;
+use super::fastcgi::{Php, PhpSettings};
+use super::forward::Upstream;
+use super::framing::Limits;
+use super::guard::Patience;
+use super::limit::Bounds;
+use super::metrics::Metrics;
+use super::path::Path;
+use super::route::Prefixes;
+use super::static_file::Files;
+use crate::base::Scope;
+use crate::config::Config;
+
+/// Kept connections where the number of PHP's processes is not written in the configuration: one, because a small machine may
+/// have few of them, and each kept connection occupies one.
+const KEPT_UNKNOWN: usize = 1;
+
+pub struct Setup {
+    pub files: Files,
+    pub php: Php,
+    pub prefixes: Prefixes,
+    /// In the order of the configuration.
+    pub upstreams: Vec<Upstream>,
+    /// The script for paths without a file.
+    pub fallback: Path,
+    pub domain: String,
+    pub max_body: u64,
+    pub limits: Limits,
+    pub patience: Patience,
+    pub log: Option<AccessLog>,
+}
+
+impl Setup {
+    /// Opens the document root and the log. `scope` owns connections to upstreams.
+    pub fn open(config: &Config, scope: &Scope, metrics: &Metrics) -> anyhow::Result<Self> {
+        let (proxy, root) = (&config.proxy, config.portal_root());
+        let silence = proxy.upstream_timeout.0;
+        let files = Files::open(&root, proxy.follow_symlinks)
+            .with_context(|| format!("open the document root {}", root.display()))?;
+        let upstreams = proxy.routes.iter();
+        let upstreams = upstreams.map(|route| Upstream::new(&route.upstream, silence, scope.clone()));
+        let fallback = Path::parse(&config.portal.fallback).map_err(anyhow::Error::msg);
+        let log = config.access_log().map(|path| {
+            AccessLog::open(&path, metrics.log_dropped.clone())
+                .with_context(|| format!("open the access log {}", path.display()))
+        });
+        Ok(Setup {
+            files,
+            php: Php::new(PhpSettings {
+                socket: config.php_socket(),
+                root,
+                kept: kept(config),
+                silence,
+            }),
+            prefixes: Prefixes::new(proxy.routes.iter().map(|route| route.prefix.as_str())),
+            upstreams: upstreams.collect::<anyhow::Result<_>>()?,
+            fallback: fallback.context("read portal.fallback")?,
+            domain: config.portal.domain.clone(),
+            max_body: proxy.max_body_size.0,
+            limits: Limits {
+                size: proxy.max_header_size.bytes(),
+                fields: proxy.max_headers,
+            },
+            patience: Patience {
+                header: proxy.header_timeout.0,
+                idle: proxy.idle_timeout.0,
+                body: proxy.body_timeout.0,
+            },
+            log: log.transpose()?,
+        })
+    }
+}
+
+pub fn bounds(config: &Config) -> Bounds {
+    Bounds {
+        connections: config.proxy.max_connections,
+        per_address: config.proxy.max_connections_per_address,
+    }
+}
+
+fn kept(config: &Config) -> usize {
+    match (config.php.kept_connections, config.php.children) {
+        (0, 0) => KEPT_UNKNOWN,
+        (0, children) => children / 2,
+        (kept, _) => kept,
+    }
+}
