@@ -6,6 +6,7 @@ pub mod host;
 pub mod metrics;
 pub mod net;
 
+pub mod cache;
 pub mod db;
 pub mod php;
 pub mod portal;

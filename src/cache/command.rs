@@ -1,0 +1,173 @@
+//! What the three dialects can ask and what can be answered: one `Command`, one `Reply`, no bytes of any protocol.
+//!
+//! Every command that touches items names exactly one key, so that a router can send it to the key's owner; a text `get` of
+//! many keys becomes many commands. Expiries are relative already (`Expiry`), so that owners need no common clock.
+
+use super::store::{Expiry, Record};
+
+/// One operation.
+#[derive(Debug)]
+pub enum Command<'a> {
+    Get(Get<'a>),
+    Set(Set),
+    Delete(Delete<'a>),
+    Arithmetic(Arithmetic<'a>),
+    /// Sets a new end of life without reading the value.
+    Touch {
+        key: &'a [u8],
+        expiry: Expiry,
+    },
+    /// Removes everything, now or after some milliseconds.
+    Flush {
+        after: Option<u64>,
+    },
+    /// What follows the word `stats`.
+    Stats(Vec<&'a [u8]>),
+    Version,
+    /// Accepted and ignored: what is logged is the configuration's business.
+    Verbosity,
+    Noop,
+    /// Close after the replies before it are out.
+    Quit,
+}
+
+/// A read. The default is a plain `get`.
+#[derive(Debug)]
+pub struct Get<'a> {
+    pub key: &'a [u8],
+    /// New end of life.
+    pub touch: Option<Expiry>,
+    /// On a miss, add an empty item and tell the caller that he won.
+    pub vivify: Option<Expiry>,
+    /// Tell the first caller that he won when less than these milliseconds are left.
+    pub recache: Option<u64>,
+    /// Does not count as a read.
+    pub is_peek: bool,
+    /// Unique for an item that is added.
+    pub new_cas: Option<u64>,
+}
+
+impl<'a> Get<'a> {
+    pub fn plain(key: &'a [u8]) -> Self {
+        Get {
+            key,
+            touch: None,
+            vivify: None,
+            recache: None,
+            is_peek: false,
+            new_cas: None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Set,
+    Add,
+    Replace,
+    Append,
+    Prepend,
+}
+
+/// How to store; the value comes apart from it.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    pub mode: Mode,
+    pub flags: u32,
+    pub expiry: Expiry,
+    /// Only if the item has this unique.
+    pub compare: Option<u64>,
+    pub new_cas: Option<u64>,
+    /// A unique older than the item's is accepted too, but the item is stale then.
+    pub invalidate: bool,
+    /// Append and prepend make an item that is not there.
+    pub vivify: Option<Expiry>,
+}
+
+#[derive(Debug)]
+pub struct Set {
+    pub terms: Terms,
+    pub record: Record,
+}
+
+#[derive(Debug)]
+pub struct Delete<'a> {
+    pub key: &'a [u8],
+    pub compare: Option<u64>,
+    pub new_cas: Option<u64>,
+    /// Marks the item as stale instead; with a new end of life if given.
+    pub invalidate: Option<Option<Expiry>>,
+    /// Empties the item instead.
+    pub keep_item: bool,
+}
+
+#[derive(Debug)]
+pub struct Arithmetic<'a> {
+    pub key: &'a [u8],
+    pub delta: u64,
+    pub is_decrement: bool,
+    pub compare: Option<u64>,
+    pub new_cas: Option<u64>,
+    /// Value and end of life of an item that is not there.
+    pub initial: Option<(u64, Expiry)>,
+    pub touch: Option<Expiry>,
+}
+
+/// What came of a command.
+#[derive(Debug)]
+pub enum Reply {
+    Hit(Hit),
+    /// Nothing to read, touch, delete or count.
+    Miss,
+    Stored {
+        cas: u64,
+        size: usize,
+    },
+    NotStored,
+    /// The unique does not match.
+    Exists,
+    /// A unique was given, but there is no item.
+    NotFound,
+    Deleted,
+    Touched(Hit),
+    Number(Number),
+    NotNumeric,
+    TooLarge,
+    /// The value did not end where the client said.
+    BadChunk,
+    Done,
+    Reset,
+    Version,
+    Table(Vec<(String, String)>),
+    /// Keys of one class, already in lines.
+    Dump(Vec<u8>),
+    /// An error of the client's, as the text protocols say it.
+    Refused(&'static str),
+    Quit,
+}
+
+/// An item as a reader sees it.
+#[derive(Debug)]
+pub struct Hit {
+    pub record: Record,
+    pub flags: u32,
+    pub cas: u64,
+    /// Seconds left, rounded up; `None` for an item without end.
+    pub left: Option<u64>,
+    /// Seconds since the read before this one.
+    pub idle: u32,
+    /// Was read before.
+    pub was_fetched: bool,
+    pub is_stale: bool,
+    /// This caller shall make the item anew.
+    pub is_winner: bool,
+    /// Somebody before was told so.
+    pub had_winner: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Number {
+    pub value: u64,
+    pub cas: u64,
+    pub left: Option<u64>,
+}
