@@ -141,6 +141,10 @@ pub enum Reply {
     Table(Vec<(String, String)>),
     /// Keys of one class, already in lines.
     Dump(Vec<u8>),
+    /// No such command.
+    Unknown,
+    /// A packet whose parts do not fit together (binary protocol).
+    Malformed,
     /// An error of the client's, as the text protocols say it.
     Refused(&'static str),
     Quit,

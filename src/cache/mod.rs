@@ -1,4 +1,28 @@
-//! Cache: a server of the memcached protocols with its own store.
+//! Cache: a server of the memcached protocols with its own store, for PHP sessions and the portal's cache.
+//!
+//! - Three dialects on one port: classic text (`ascii`) and meta commands (`meta`), told apart line by line, and binary
+//!   (`binary`), told by the first byte of a connection. All speak of the same `Command` and `Reply`.
+//! - `session` turns bytes into commands and replies into bytes, in order and without a socket; `connection` moves the bytes.
+//! - `engine` executes a command. Each names one key, so that a router can stand there later.
+//! - Limits and error texts are memcached's, with two exceptions: keys with control bytes are refused in the text
+//!   protocols, and `noreply` silences errors too.
+
+mod ascii;
+mod binary;
 pub mod command;
+mod connection;
+mod engine;
+mod meta;
+mod metrics;
 mod number;
+mod output;
+mod request;
+mod service;
+mod session;
+mod stats;
 pub mod store;
+
+pub use service::Cache;
+
+#[cfg(test)]
+mod client_tests;

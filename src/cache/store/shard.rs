@@ -36,6 +36,40 @@ pub struct Counters {
     pub expired_unread: u64,
 }
 
+impl Counters {
+    pub fn add(&mut self, mut other: Counters) {
+        for (sum, number) in self.all().into_iter().zip(other.all()) {
+            *sum += *number;
+        }
+    }
+
+    fn all(&mut self) -> [&mut u64; 21] {
+        [
+            &mut self.get_hits,
+            &mut self.get_misses,
+            &mut self.get_expired,
+            &mut self.set_commands,
+            &mut self.too_large,
+            &mut self.touch_hits,
+            &mut self.touch_misses,
+            &mut self.delete_hits,
+            &mut self.delete_misses,
+            &mut self.increment_hits,
+            &mut self.increment_misses,
+            &mut self.decrement_hits,
+            &mut self.decrement_misses,
+            &mut self.cas_hits,
+            &mut self.cas_misses,
+            &mut self.cas_mismatches,
+            &mut self.stored,
+            &mut self.evictions,
+            &mut self.evicted_unread,
+            &mut self.reclaimed,
+            &mut self.expired_unread,
+        ]
+    }
+}
+
 /// Items to be put in; the shard adds the cas unique unless one is given.
 #[derive(Debug)]
 pub struct Fresh {

@@ -1,0 +1,143 @@
+//! Replies that wait to be written. Small values are copied to the rest; large ones stay where the store has them.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use super::number::Digits;
+use super::store::Record;
+
+/// From here on sharing a value costs less than copying it: a copy of 4 KiB takes about as long as one more slice.
+const SHARE_FROM: usize = 4 << 10;
+/// Slices of one write; longer lists gain nothing.
+pub const SLICES: usize = 32;
+
+#[derive(Debug)]
+enum Piece {
+    Bytes(Vec<u8>),
+    /// The value, and its line end if the flag says so.
+    Value(Record, bool),
+}
+
+impl Piece {
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Piece::Bytes(bytes) => bytes,
+            Piece::Value(record, true) => record.value_line(),
+            Piece::Value(record, false) => record.value(),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Output {
+    pieces: VecDeque<Piece>,
+    /// Bytes of the first piece that are written already.
+    written: usize,
+    pending: usize,
+}
+
+impl Output {
+    pub fn put(&mut self, bytes: &[u8]) {
+        self.pending += bytes.len();
+        match self.pieces.back_mut() {
+            Some(Piece::Bytes(tail)) => tail.extend_from_slice(bytes),
+            _ => self.pieces.push_back(Piece::Bytes(bytes.to_vec())),
+        }
+    }
+
+    pub fn put_number(&mut self, number: u64) {
+        self.put(Digits::of(number).as_bytes());
+    }
+
+    /// The value, with CR LF after it for the text protocols.
+    pub fn put_value(&mut self, record: &Record, with_line_end: bool) {
+        let piece = if with_line_end {
+            record.value_line()
+        } else {
+            record.value()
+        };
+        if piece.len() < SHARE_FROM {
+            self.put(piece);
+        } else {
+            self.pending += piece.len();
+            self.pieces.push_back(Piece::Value(record.clone(), with_line_end));
+        }
+    }
+
+    /// Bytes not yet written.
+    pub fn len(&self) -> usize {
+        self.pending
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.pending == 0
+    }
+
+    /// What to write next.
+    pub fn slices<'a>(&'a self, room: &mut [IoSlice<'a>; SLICES]) -> usize {
+        let mut count = 0;
+        for (slice, piece) in room.iter_mut().zip(&self.pieces) {
+            let skip = if count == 0 { self.written } else { 0 };
+            *slice = IoSlice::new(piece.as_bytes().get(skip..).unwrap_or_default());
+            count += 1;
+        }
+        count
+    }
+
+    /// Notes that `count` bytes are written.
+    pub fn advance(&mut self, count: usize) {
+        self.pending = self.pending.saturating_sub(count);
+        self.written += count;
+        while let Some(first) = self.pieces.front() {
+            let length = first.as_bytes().len();
+            if self.written < length {
+                break;
+            }
+            self.written -= length;
+            self.pieces.pop_front();
+        }
+    }
+
+    /// Everything as one piece, for tests.
+    #[cfg(test)]
+    pub fn take(&mut self) -> Vec<u8> {
+        let mut all = Vec::new();
+        for piece in &self.pieces {
+            all.extend_from_slice(piece.as_bytes());
+        }
+        all.drain(..self.written);
+        *self = Output::default();
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_come_out_in_order_whatever_is_written_at_once() {
+        let large = Record::new(b"k", &vec![b'x'; SHARE_FROM], b"");
+        let small = Record::new(b"k", b"small", b"");
+        let expected = [b"a", &b"small\r\n"[..], large.value_line(), b"7", large.value()].concat();
+        for step in [1, 3, 1000, usize::MAX] {
+            let mut output = Output::default();
+            output.put(b"a");
+            output.put_value(&small, true);
+            output.put_value(&large, true);
+            output.put_number(7);
+            output.put_value(&large, false);
+            let mut seen = Vec::new();
+            while !output.is_empty() {
+                let mut slices = [IoSlice::new(&[]); SLICES];
+                let count = output.slices(&mut slices);
+                let bytes: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.to_vec()).collect();
+                let bytes = &bytes[..bytes.len().min(step)];
+                seen.extend_from_slice(bytes);
+                let length = bytes.len();
+                output.advance(length);
+            }
+            assert!(seen == expected, "in steps of {step}");
+        }
+    }
+}
