@@ -180,11 +180,12 @@ fn arguments<'a, const N: usize>(mut words: Words<'a>) -> Result<([&'a [u8]; N],
     for argument in &mut found {
         *argument = words.next().ok_or(Refused::Unknown)?;
     }
-    // Anything may stand in the place of `noreply`, as in memcached, but nothing after it.
+    // Anything may stand in the place of `noreply`, as in memcached, but nothing after it. It silences the complaint
+    // about a missing number too, in whose place it then stands.
     let last = words.next();
     match words.next() {
         Some(_) => Err(Refused::Unknown),
-        None => Ok((found, last == Some(b"noreply"))),
+        None => Ok((found, last.or(found.last().copied()) == Some(b"noreply"))),
     }
 }
 
