@@ -306,7 +306,7 @@ fn flush(mut words: Words<'_>, moment: Moment) -> Result<Request<'_>, Refused> {
     let is_quiet = second.or(first) == Some(b"noreply");
     let delay = if second.is_none() && is_quiet { None } else { first };
     let bad = Refused::Error {
-        text: BAD_FORMAT,
+        text: BAD_EXPIRY,
         is_quiet,
         skip: 0,
     };

@@ -5,9 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-
 use super::Cache;
 use crate::base::service::{NamedSocket, Socket};
 use crate::base::{Cx, Scope, Service};
@@ -57,28 +54,26 @@ impl Running {
         assert!(self.scope.stop(PATIENCE).await, "connections end by themselves");
     }
 
-    fn php(&self, script: &str) -> Program {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/php");
-        Program::new(PHP)
-            .args(["-d", "error_reporting=-1", "-d", "display_errors=stderr"])
-            .arg(format!("{folder}/{script}"))
-    }
-
     fn session(&self, handler: &str, settings: &[String], script: &str) -> Program {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/php");
         let path = match handler {
             "memcache" => format!("tcp://{}", self.address),
             _ => self.address.to_string(),
         };
-        let mut program = Program::new(PHP)
-            .args(["-d", "error_reporting=-1", "-d", "display_errors=stderr"])
-            .args(["-d", &format!("session.save_handler={handler}")])
-            .args(["-d", &format!("session.save_path={path}")]);
-        for setting in settings {
-            program = program.args(["-d", setting]);
-        }
-        program.arg(format!("{folder}/{script}"))
+        let own = [
+            format!("session.save_handler={handler}"),
+            format!("session.save_path={path}"),
+        ];
+        php(&[&own[..], settings].concat(), script)
     }
+}
+
+/// A script of `tests/data/php` with these ini settings.
+fn php(settings: &[String], script: &str) -> Program {
+    let mut program = Program::new(PHP).args(["-d", "error_reporting=-1", "-d", "display_errors=stderr"]);
+    for setting in settings {
+        program = program.args(["-d", setting]);
+    }
+    program.arg(format!("{}/tests/data/php/{script}", env!("CARGO_MANIFEST_DIR")))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -142,7 +137,7 @@ async fn memcached_extension_finds_what_it_expects() {
     let running = Running::start("");
     let port = running.address.port().to_string();
     for protocol in ["binary", "ascii"] {
-        let program = running.php("memcached_api.php").args(["127.0.0.1", &port, protocol]);
+        let program = php(&[], "memcached_api.php").args(["127.0.0.1", &port, protocol]);
         let finished = program.run(PATIENCE).await.expect("runs");
         assert_eq!(finished.output, "ok\n", "{protocol}: {}", finished.errors);
     }
@@ -153,7 +148,7 @@ async fn memcached_extension_finds_what_it_expects() {
 async fn memcache_extension_finds_what_it_expects() {
     let running = Running::start("");
     let port = running.address.port().to_string();
-    let program = running.php("memcache_api.php").args(["127.0.0.1", &port]);
+    let program = php(&[], "memcache_api.php").args(["127.0.0.1", &port]);
     let finished = program.run(PATIENCE).await.expect("runs");
     assert_eq!(finished.output, "ok\n", "{}", finished.errors);
     running.stop().await;

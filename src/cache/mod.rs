@@ -26,3 +26,5 @@ pub use service::Cache;
 
 #[cfg(test)]
 mod client_tests;
+#[cfg(test)]
+mod session_tests;

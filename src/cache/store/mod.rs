@@ -58,11 +58,16 @@ pub struct Store {
 impl Store {
     /// `budget` and `max_item` in bytes; an item may take a quarter of the budget at most.
     pub fn new(budget: usize, max_item: usize) -> Self {
+        Self::with_hasher(budget, max_item, RandomState::new())
+    }
+
+    /// Like `new`; stores with the same hasher put every key into the same shard.
+    pub fn with_hasher(budget: usize, max_item: usize, hasher: RandomState) -> Self {
         let ghosts = budget / SHARDS / BYTES_PER_GHOST;
         let shards: Vec<Mutex<Shard>> = (0..SHARDS).map(|_| Mutex::new(Shard::new(ghosts))).collect();
         let store = Store {
             shards,
-            hasher: RandomState::new(),
+            hasher,
             budget,
             max_item: max_item.min(budget / 4),
             used: AtomicUsize::new(0),
