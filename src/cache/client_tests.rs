@@ -12,7 +12,7 @@ use crate::config;
 use crate::host::command::Program;
 use crate::net::listen;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 const PHP: &str = "/usr/bin/php8.2";
 
 /// A cache that serves on a port of its own.

@@ -29,7 +29,7 @@ where
     loop {
         while !session.output.is_empty() {
             poll_fn(|cx| poll_write(&mut stream, &mut session, engine, cx)).await?;
-            if session.output.is_empty() {
+            if session.output.is_empty() && session.is_waiting() {
                 session.resume(engine, engine.clock.moment());
             }
         }

@@ -27,4 +27,6 @@ pub use service::Cache;
 #[cfg(test)]
 mod client_tests;
 #[cfg(test)]
+mod service_tests;
+#[cfg(test)]
 mod session_tests;

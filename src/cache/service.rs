@@ -182,7 +182,13 @@ fn detail(items: usize, used: usize, budget: usize, hits: u64, misses: u64) -> S
         Some(percent) => format!("hit rate {percent} %"),
         None => "no reads yet".to_string(),
     };
-    format!("{} items, {} of {} MiB, {rate}", grouped(items), mib(used), mib(budget))
+    let noun = if items == 1 { "item" } else { "items" };
+    format!(
+        "{} {noun}, {} of {} MiB, {rate}",
+        grouped(items),
+        mib(used),
+        mib(budget)
+    )
 }
 
 /// Thousands apart.
@@ -208,7 +214,7 @@ mod tests {
             detail(12_345, 48 << 20, 64 << 20, 97, 3),
             "12 345 items, 48 of 64 MiB, hit rate 97 %"
         );
-        assert_eq!(detail(999, 1, 1 << 20, 0, 0), "999 items, 1 of 1 MiB, no reads yet");
+        assert_eq!(detail(1, 1, 1 << 20, 0, 0), "1 item, 1 of 1 MiB, no reads yet");
         assert_eq!(grouped(1_234_567), "1 234 567");
     }
 }

@@ -82,6 +82,11 @@ impl Session {
         matches!(self.state, State::Request) && self.input.is_empty() && self.output.is_empty()
     }
 
+    /// Something was received that `resume` may go on with.
+    pub fn is_waiting(&self) -> bool {
+        !self.input.is_empty() || matches!(self.state, State::Many { .. })
+    }
+
     /// Output must be written before anything more is read.
     pub fn is_full(&self) -> bool {
         self.output.len() >= OUTPUT_HIGH
