@@ -1,10 +1,11 @@
-//! Log lines to standard error. Under journald its own time and priority are used (`<N>` prefix, sd-daemon(3)),
+//! Log lines. Under journald its own time and priority are used (`<N>` prefix, sd-daemon(3)),
 //! elsewhere a line opens with the time.
 
 use std::fmt;
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::{EnvFilter, ParseError};
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
@@ -31,12 +32,15 @@ pub fn check(directives: &str) -> Result<(), ParseError> {
 }
 
 /// Starts logging for the process. `module` opens each line: `proxy`, `supervisor`.
-pub fn start(module: &'static str, directives: &str, journal: bool) -> Result<Filter, ParseError> {
+pub fn start<W>(module: &'static str, directives: &str, journal: bool, writer: W) -> Result<Filter, ParseError>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     let (filter, handle) = reload::Layer::new(EnvFilter::try_new(directives)?);
     let lines = tracing_subscriber::fmt::layer()
         .event_format(Lines { module, journal })
         .with_ansi(false)
-        .with_writer(std::io::stderr);
+        .with_writer(writer);
     // A second start in one process (tests) keeps the first.
     let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
     Ok(Filter(Box::new(move |fresh| {

@@ -2,6 +2,11 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
+
+use super::command::Program;
+
+const USERADD: Duration = Duration::from_secs(30);
 
 /// A user with its primary group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +29,29 @@ pub fn require(name: &str) -> io::Result<Account> {
             format!("there is no system user \"{name}\"; `bitrix-node init` makes it"),
         )
     })
+}
+
+/// Makes a system user with a group of its own, without a home and without a login, unless it is there.
+pub async fn ensure(name: &str) -> io::Result<Account> {
+    if let Some(account) = find(name)? {
+        return Ok(account);
+    }
+    let useradd = executable("useradd").ok_or_else(|| io::Error::other("useradd is not installed"))?;
+    Program::new(useradd)
+        .args([
+            "--system",
+            "--user-group",
+            "--no-create-home",
+            "--home-dir",
+            "/",
+            "--shell",
+            "/usr/sbin/nologin",
+            "--",
+            name,
+        ])
+        .check(USERADD)
+        .await?;
+    require(name)
 }
 
 /// passwd(5): name:password:uid:gid:gecos:home:shell.

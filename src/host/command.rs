@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -85,6 +85,13 @@ impl Program {
         let tail = lines.into_iter().rev().collect::<Vec<_>>().join(" / ");
         Err(io::Error::other(format!("{} failed: {tail}", path.display())))
     }
+}
+
+/// Replaces this process by another program; returns only when that fails.
+pub fn become_program(path: &Path, arguments: &[String]) -> io::Error {
+    use std::os::unix::process::CommandExt;
+    #[allow(clippy::disallowed_methods)]
+    std::process::Command::new(path).args(arguments).exec()
 }
 
 #[cfg(test)]

@@ -1,0 +1,77 @@
+//! Places that follow from the configuration: one function per place, so that nobody spells a path twice.
+
+use std::path::PathBuf;
+
+use super::Config;
+
+impl Config {
+    pub fn portal_root(&self) -> PathBuf {
+        if self.portal.root.as_os_str().is_empty() {
+            self.node.data_dir.join("portal")
+        } else {
+            self.portal.root.clone()
+        }
+    }
+
+    /// Generated passwords and tokens, readable by root and, where named so, by one user.
+    pub fn secrets(&self) -> PathBuf {
+        self.node.data_dir.join("secrets")
+    }
+
+    /// PEM chain and key that the front serves with.
+    pub fn certificate(&self) -> (PathBuf, PathBuf) {
+        if self.proxy.certificate.as_os_str().is_empty() {
+            let folder = self.node.data_dir.join("tls");
+            (folder.join("portal.crt"), folder.join("portal.key"))
+        } else {
+            (self.proxy.certificate.clone(), self.proxy.key.clone())
+        }
+    }
+
+    /// Commands and numbers of the agent, for root and the module user.
+    pub fn control_socket(&self) -> PathBuf {
+        self.node.run_dir.join("control.sock")
+    }
+
+    /// Status of the modules, to the agent.
+    pub fn feed_socket(&self) -> PathBuf {
+        self.node.run_dir.join("feed.sock")
+    }
+
+    /// PHP-FPM's door.
+    pub fn php_socket(&self) -> PathBuf {
+        self.node.run_dir.join("php").join("fpm.sock")
+    }
+
+    /// MariaDB's door for root. In a folder of its own, which `mysql` owns.
+    pub fn db_socket(&self) -> PathBuf {
+        self.node.run_dir.join("db").join("mariadb.sock")
+    }
+
+    /// MariaDB's data folder where bitrix-node runs it itself.
+    pub fn db_data(&self) -> PathBuf {
+        if self.db.data_dir.as_os_str().is_empty() {
+            self.node.data_dir.join("db")
+        } else {
+            self.db.data_dir.clone()
+        }
+    }
+
+    /// PHP's temporary files and uploads under way: outside the document root, the portal user's own.
+    pub fn portal_temporary(&self) -> PathBuf {
+        self.node.data_dir.join("portal-tmp")
+    }
+
+    /// `None`: no access log.
+    pub fn access_log(&self) -> Option<PathBuf> {
+        if self.proxy.access_log.as_os_str().is_empty() {
+            return None;
+        }
+        Some(self.node.log_dir.join(&self.proxy.access_log))
+    }
+
+    /// The node's own log where there is no journal.
+    pub fn node_log(&self) -> PathBuf {
+        self.node.log_dir.join("bitrix-node.log")
+    }
+}

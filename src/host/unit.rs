@@ -1,0 +1,91 @@
+//! An external daemon as a systemd unit, through systemctl(1): start, stop, reload, look.
+
+use std::io;
+use std::time::Duration;
+
+use super::account::executable;
+use super::command::Program;
+
+/// systemctl waits for the job; a database may take long to come up after a crash.
+const JOB: Duration = Duration::from_secs(900);
+const LOOK: Duration = Duration::from_secs(10);
+
+/// A unit by its full name, such as `mariadb.service`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unit(pub String);
+
+/// What systemd says of a unit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// `active`, `inactive`, `failed`, `activating`, …
+    pub state: String,
+    pub main_pid: u32,
+    pub restarts: u32,
+}
+
+impl Unit {
+    pub async fn start(&self) -> io::Result<()> {
+        self.order("start", JOB).await
+    }
+
+    pub async fn stop(&self) -> io::Result<()> {
+        self.order("stop", JOB).await
+    }
+
+    pub async fn reload(&self) -> io::Result<()> {
+        self.order("reload-or-restart", JOB).await
+    }
+
+    pub async fn look(&self) -> io::Result<Seen> {
+        let output = systemctl()?
+            .args(["show", "--property=ActiveState,MainPID,NRestarts", "--", &self.0])
+            .check(LOOK)
+            .await?;
+        Ok(parse(&output))
+    }
+
+    async fn order(&self, verb: &str, deadline: Duration) -> io::Result<()> {
+        systemctl()?.args([verb, "--", &self.0]).check(deadline).await.map(drop)
+    }
+}
+
+fn systemctl() -> io::Result<Program> {
+    executable("systemctl").map(Program::new).ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::NotFound,
+            "systemctl is not installed; set node.daemons = \"child\"",
+        )
+    })
+}
+
+fn parse(output: &str) -> Seen {
+    let value = |key: &str| {
+        let line = output
+            .lines()
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        line.unwrap_or_default().to_string()
+    };
+    Seen {
+        state: value("ActiveState"),
+        main_pid: value("MainPID").parse().unwrap_or(0),
+        restarts: value("NRestarts").parse().unwrap_or(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn properties_are_read_in_any_order() {
+        let seen = parse("NRestarts=2\nMainPID=812\nActiveState=active\n");
+        assert_eq!(
+            seen,
+            Seen {
+                state: "active".into(),
+                main_pid: 812,
+                restarts: 2
+            }
+        );
+    }
+}
