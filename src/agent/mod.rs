@@ -1,0 +1,75 @@
+//! The agent: what is known of this node, for the operator.
+//!
+//! The supervisor and the modules send reports (`feed`), the board keeps the latest, `overview` judges them (pure),
+//! and two doors show them: the control socket for root on this machine, the admin port for those who have the token.
+
+mod board;
+mod door;
+mod feed;
+mod overview;
+mod report;
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use tracing::info;
+
+use crate::base::{BoxFuture, Cx, Service, Status};
+use crate::config::Config;
+
+use board::Board;
+pub use feed::send;
+pub use overview::{Overview, Row, Verdict};
+pub use report::{ChildReport, Kind, Phase, Report};
+
+pub struct Agent {
+    config: Arc<Config>,
+    board: Arc<Board>,
+}
+
+impl Agent {
+    pub fn new(config: Arc<Config>) -> Self {
+        let board = Arc::new(Board::new(config.clone()));
+        Agent { config, board }
+    }
+
+    async fn serve(&self, mut cx: Cx) -> anyhow::Result<()> {
+        let feeds = cx.take_unix("feed");
+        let controls = cx.take_unix("control");
+        let admins = cx.take_tcp("admin");
+        anyhow::ensure!(
+            !feeds.is_empty() && !controls.is_empty(),
+            "the supervisor handed down no control sockets"
+        );
+        for listener in feeds {
+            feed::listen(listener, self.board.clone(), cx.scope.clone()).context("feed socket")?;
+        }
+        for listener in controls {
+            door::control(listener, self.board.clone(), &cx.scope).context("control socket")?;
+        }
+        for listener in admins {
+            door::admin(listener, &self.config, self.board.clone(), &cx.scope).context("admin port")?;
+        }
+        info!("agent serves");
+        cx.scope.draining().await;
+        Ok(())
+    }
+}
+
+impl Service for Agent {
+    fn name(&self) -> &'static str {
+        "agent"
+    }
+
+    fn run<'a>(&'a self, cx: Cx) -> BoxFuture<'a, anyhow::Result<()>> {
+        Box::pin(self.serve(cx))
+    }
+
+    fn status(&self) -> Status {
+        Status::good("")
+    }
+
+    fn metrics(&self) -> String {
+        self.board.own_metrics()
+    }
+}
