@@ -1,0 +1,87 @@
+//! The table: every module and daemon as a `ChildSpec`.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::sys::signal::Signal;
+
+use super::sockets::Sockets;
+use crate::agent::Kind;
+use crate::base::BoxFuture;
+use crate::host::account::Account;
+use crate::host::child::Launch;
+use crate::host::unit::Unit;
+
+/// Looks whether a daemon answers; the caller sets the deadline.
+pub type Probe = Arc<dyn Fn() -> BoxFuture<'static, io::Result<()>> + Send + Sync>;
+
+/// What to run, how to see that it is ready and alive, how to stop and reload it.
+#[derive(Clone)]
+pub struct ChildSpec {
+    pub name: &'static str,
+    pub run: Run,
+    pub ready: Ready,
+    /// Asks it to finish what it holds and end.
+    pub stop: Signal,
+    /// Asks it to read its configuration again; `None`: it cannot.
+    pub reload: Option<Signal>,
+}
+
+#[derive(Clone)]
+pub enum Run {
+    Program(Launch),
+    Unit(Unit),
+}
+
+#[derive(Clone)]
+pub enum Ready {
+    /// It writes `ready` to standard output each second.
+    Beats,
+    Answers(Probe),
+}
+
+impl ChildSpec {
+    pub fn kind(&self) -> Kind {
+        match (&self.run, &self.ready) {
+            (Run::Unit(_), _) => Kind::Unit,
+            (Run::Program(_), Ready::Beats) => Kind::Module,
+            (Run::Program(_), Ready::Answers(_)) => Kind::Daemon,
+        }
+    }
+}
+
+/// The modules of this executable and the sockets that each one gets.
+const MODULES: [(&str, &[&str]); 3] = [
+    ("agent", &["control", "feed", "admin"]),
+    ("cache", &["cache"]),
+    ("proxy", &["http", "https"]),
+];
+
+/// All modules, as children of this very executable.
+pub fn modules(executable: &Path, config: &Path, user: Option<&Account>, sockets: &Sockets) -> Vec<ChildSpec> {
+    let launch = |name: &str, names: &[&str]| Launch {
+        program: executable.to_path_buf(),
+        arguments: ["module", name, "--config"]
+            .iter()
+            .map(OsString::from)
+            .chain([config.into()])
+            .collect(),
+        environment: Vec::new(),
+        account: user.cloned(),
+        sockets: sockets.named(names),
+        // It holds nothing that another start would miss.
+        when_orphaned: Signal::SIGKILL,
+    };
+    MODULES
+        .iter()
+        .map(|(name, names)| ChildSpec {
+            name,
+            run: Run::Program(launch(name, names)),
+            ready: Ready::Beats,
+            stop: Signal::SIGTERM,
+            reload: Some(Signal::SIGHUP),
+        })
+        .collect()
+}

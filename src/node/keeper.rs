@@ -1,0 +1,318 @@
+//! One child's life: start, see it ready, see it alive, restart it with capped backoff, stop it.
+
+use std::io;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::ChildStdout;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::children::{ChildSpec, Probe, Ready, Run};
+use super::leftover::Note;
+use super::output::{Form, Output};
+use super::stop;
+use crate::agent::{ChildReport, Kind, Phase};
+use crate::base::Scope;
+use crate::base::backoff::Backoff;
+use crate::host::child::{Child, Launch};
+use crate::host::process;
+use crate::host::unit::Unit;
+
+/// A child that crashes at once is started again soon: most crashes are of one request.
+const FIRST_RESTART: Duration = Duration::from_millis(50);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
+/// After this long a crash counts as the first one again.
+const STABLE: Duration = Duration::from_secs(30);
+/// A module beats each second. Two windows in a row without a beat: it hangs. Two, because a machine
+/// that was paused shows one empty window.
+const BEAT_WINDOW: Duration = Duration::from_secs(5);
+const EMPTY_WINDOWS: u32 = 2;
+/// How often a daemon is asked whether it answers, before and after it first did.
+const PROBE_STARTING: Duration = Duration::from_millis(100);
+const PROBE_READY: Duration = Duration::from_secs(2);
+const PROBE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// State of a child, for the report.
+#[derive(Clone, Debug)]
+pub struct State {
+    pub phase: Phase,
+    pub pid: Option<u32>,
+    pub restarts: u32,
+    pub since: Instant,
+    pub detail: String,
+}
+
+/// Keeps one child running until told to stop.
+pub struct Keeper {
+    pub spec: ChildSpec,
+    pub state: watch::Sender<State>,
+    pub stop: CancellationToken,
+    pub reload: Arc<tokio::sync::Notify>,
+    pub output: Output,
+    pub note: Arc<Note>,
+    pub scope: Scope,
+}
+
+impl Keeper {
+    pub fn new(spec: ChildSpec, output: Output, note: Arc<Note>, scope: Scope) -> Self {
+        let starting = State {
+            phase: Phase::Starting,
+            pid: None,
+            restarts: 0,
+            since: Instant::now(),
+            detail: String::new(),
+        };
+        Keeper {
+            spec,
+            state: watch::Sender::new(starting),
+            stop: CancellationToken::new(),
+            reload: Arc::default(),
+            output,
+            note,
+            scope,
+        }
+    }
+
+    /// Runs until stopped. Must run on the main thread, like everything that starts children.
+    pub async fn run(self) {
+        match self.spec.run.clone() {
+            Run::Program(launch) => self.keep_program(&launch).await,
+            Run::Unit(unit) => self.keep_unit(&unit).await,
+        }
+        self.enter(Phase::Stopped, None, "");
+    }
+
+    async fn keep_program(&self, launch: &Launch) {
+        let mut backoff = Backoff::new(FIRST_RESTART, LONGEST_BACKOFF);
+        loop {
+            let started = Instant::now();
+            let ended = self.run_once(launch).await;
+            if self.stop.is_cancelled() {
+                return;
+            }
+            if started.elapsed() > STABLE {
+                backoff.reset();
+            }
+            let delay = backoff.delay();
+            let why = match ended {
+                Ok(status) => status.to_string(),
+                Err(error) => error.to_string(),
+            };
+            warn!(name = self.spec.name, why, ?delay, "child ended; starting it again");
+            self.state.send_modify(|state| state.restarts += 1);
+            self.enter(Phase::Waiting, None, &why);
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(delay) => {}
+            }
+        }
+    }
+
+    async fn run_once(&self, launch: &Launch) -> io::Result<ExitStatus> {
+        let mut child = Child::launch(launch)?;
+        self.enter(Phase::Starting, Some(child.pid), "");
+        self.note.set(self.spec.name, process::identity(child.pid))?;
+        let form = match self.spec.ready {
+            Ready::Beats => Form::Ours,
+            Ready::Answers(_) => Form::Foreign(self.spec.name),
+        };
+        self.forward(child.errors.take(), form);
+        let ended = match self.spec.ready.clone() {
+            Ready::Beats => {
+                let beats = child.output.take().map(|pipe| BufReader::new(pipe).lines());
+                self.watch_beats(&mut child, beats).await
+            }
+            Ready::Answers(probe) => {
+                self.forward(child.output.take(), form);
+                self.watch_probe(&mut child, probe).await
+            }
+        };
+        child.end_group().await;
+        self.note.set(self.spec.name, None)?;
+        ended
+    }
+
+    fn forward(&self, pipe: Option<impl tokio::io::AsyncRead + Unpin + Send + 'static>, form: Form) {
+        if let Some(pipe) = pipe {
+            let output = self.output.clone();
+            self.scope.spawn(async move { output.forward(pipe, form).await });
+        }
+    }
+
+    /// A module writes a line each second: `ready`, or `starting`.
+    async fn watch_beats(
+        &self,
+        child: &mut Child,
+        beats: Option<Lines<BufReader<ChildStdout>>>,
+    ) -> io::Result<ExitStatus> {
+        let mut beats = beats.ok_or_else(|| io::Error::other("its standard output was not piped"))?;
+        let mut windows = interval(BEAT_WINDOW);
+        windows.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        windows.reset();
+        let mut empty = 0;
+        let mut is_open = true;
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return self.end(child).await,
+                () = self.reload.notified() => child.signal(Signal::SIGHUP),
+                beat = beats.next_line(), if is_open => match beat {
+                    Ok(Some(line)) => {
+                        empty = 0;
+                        self.heard(child.pid, line == "ready");
+                    }
+                    _ => is_open = false,
+                },
+                ended = child.wait() => return ended,
+                _ = windows.tick() => {
+                    empty += 1;
+                    if empty >= EMPTY_WINDOWS {
+                        warn!(name = self.spec.name, pid = child.pid, "no sign of life; killing it");
+                        child.signal(Signal::SIGKILL);
+                    }
+                }
+            }
+        }
+    }
+
+    fn heard(&self, pid: u32, is_ready: bool) {
+        let was_ready = self.state.borrow().phase == Phase::Ready;
+        if is_ready && !was_ready {
+            info!(name = self.spec.name, pid, "ready");
+            self.enter(Phase::Ready, Some(pid), "");
+        }
+    }
+
+    async fn watch_probe(&self, child: &mut Child, probe: Probe) -> io::Result<ExitStatus> {
+        let mut is_ready = false;
+        loop {
+            let pause = if is_ready { PROBE_READY } else { PROBE_STARTING };
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return self.end(child).await,
+                () = self.reload.notified() => if let Some(signal) = self.spec.reload { child.signal(signal) },
+                ended = child.wait() => return ended,
+                () = tokio::time::sleep(pause) => {}
+            }
+            // The probe is waited for together with the child: one that hangs must not hide an end.
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return self.end(child).await,
+                ended = child.wait() => return ended,
+                answer = timeout(PROBE_DEADLINE, probe()) => is_ready = self.probed(child.pid, is_ready, answer),
+            }
+        }
+    }
+
+    /// Takes an answer of the probe; returns whether the daemon is ready now.
+    fn probed(&self, pid: u32, was_ready: bool, answer: Result<io::Result<()>, tokio::time::error::Elapsed>) -> bool {
+        let why = match answer {
+            Ok(Ok(())) => {
+                self.heard(pid, true);
+                return true;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {PROBE_DEADLINE:?}"),
+        };
+        if was_ready {
+            warn!(name = self.spec.name, why, "does not answer");
+            self.enter(Phase::Starting, Some(pid), &why);
+        } else {
+            self.state.send_if_modified(|state| {
+                let is_new = state.detail != why;
+                state.detail.clone_from(&why);
+                is_new
+            });
+        }
+        false
+    }
+
+    async fn end(&self, child: &mut Child) -> io::Result<ExitStatus> {
+        self.enter(Phase::Stopping, Some(child.pid), "");
+        child.signal(self.spec.stop);
+        let grace = stop::grace(self.spec.name);
+        match timeout(grace, child.wait()).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                warn!(name = self.spec.name, ?grace, "does not stop; killing it");
+                child.signal(Signal::SIGKILL);
+                child.wait().await
+            }
+        }
+    }
+
+    /// systemd restarts the unit by its own rules; we start it when it is down, and watch. It outlives us.
+    async fn keep_unit(&self, unit: &Unit) {
+        let mut backoff = Backoff::new(Duration::from_secs(1), LONGEST_BACKOFF);
+        let Ready::Answers(probe) = self.spec.ready.clone() else {
+            return;
+        };
+        loop {
+            let was_ready = self.state.borrow().phase == Phase::Ready;
+            let seen = unit.look().await;
+            let is_up =
+                matches!(&seen, Ok(seen) if matches!(seen.state.as_str(), "active" | "activating" | "reloading"));
+            let mut pause = if was_ready { PROBE_READY } else { PROBE_STARTING };
+            match seen {
+                Ok(seen) if is_up => {
+                    let answer = timeout(PROBE_DEADLINE, probe()).await;
+                    if self.probed(seen.main_pid, was_ready, answer) {
+                        backoff.reset();
+                    }
+                    self.state
+                        .send_modify(|state| state.restarts = state.restarts.max(seen.restarts));
+                }
+                Ok(seen) => {
+                    self.enter(Phase::Waiting, None, &format!("{} is {}", unit.0, seen.state));
+                    if let Err(error) = unit.start().await {
+                        self.enter(Phase::Waiting, None, &error.to_string());
+                        pause = backoff.delay();
+                    }
+                }
+                Err(error) => {
+                    self.enter(Phase::Waiting, None, &error.to_string());
+                    pause = backoff.delay();
+                }
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = self.reload.notified() => if let Err(error) = unit.reload().await {
+                    warn!(name = self.spec.name, %error, "cannot reload");
+                },
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    fn enter(&self, phase: Phase, pid: Option<u32>, detail: &str) {
+        self.state.send_if_modified(|state| {
+            let is_new = state.phase != phase || state.pid != pid;
+            if is_new {
+                state.since = Instant::now();
+            }
+            let differs = is_new || state.detail != detail;
+            (state.phase, state.pid) = (phase, pid);
+            detail.clone_into(&mut state.detail);
+            differs
+        });
+    }
+}
+
+/// A child's line in the report.
+pub fn report(name: &str, kind: Kind, state: &State) -> ChildReport {
+    ChildReport {
+        name: name.to_string(),
+        kind,
+        phase: state.phase,
+        pid: state.pid,
+        restarts: state.restarts,
+        seconds: state.since.elapsed().as_secs(),
+        detail: state.detail.clone(),
+    }
+}

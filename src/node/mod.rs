@@ -1,0 +1,25 @@
+//! The node: a small root supervisor, and the life of each module process. The only layer that knows all modules.
+//!
+//! ```text
+//! prepare   folders, secrets, certificate, configuration of the daemons
+//! sockets   listening sockets, bound once
+//! children  the table: every module and daemon as a ChildSpec
+//! keeper    one child: start, watch, restart with backoff
+//! supervise all of them: signals, watchdog, reports to the agent
+//! stop      in which order they end
+//! leftover  what a killed supervisor left running
+//! module    the other end: what a module process does
+//! output    everybody's log lines
+//! ```
+
+mod children;
+mod keeper;
+mod leftover;
+pub mod module;
+mod output;
+pub mod prepare;
+mod sockets;
+mod stop;
+mod supervise;
+
+pub use supervise::run;

@@ -1,0 +1,186 @@
+//! Life of a module process: take the sockets, run the one `Service`, beat to the supervisor, report to the agent,
+//! drain when told. The supervisor started us as an unprivileged user already.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::interval;
+use tracing::{error, info, warn};
+
+use super::stop;
+use crate::agent::{self, Agent, Report};
+use crate::base::{Cx, Health, Scope, Service, log};
+use crate::cache::Cache;
+use crate::config::{self, Config};
+use crate::host::facts;
+use crate::net::listen;
+use crate::proxy::Proxy;
+
+const BEAT: Duration = Duration::from_secs(1);
+/// Of the module's own grace, the share for its tasks; the rest is for ending the process.
+const DRAIN_SHARE: f64 = 0.9;
+
+/// A module of this executable, by the name on the command line.
+enum Module {
+    Agent(Agent),
+    Cache(Cache),
+    Proxy(Proxy),
+}
+
+impl Module {
+    fn new(name: &str, config: &Arc<Config>) -> anyhow::Result<Self> {
+        match name {
+            "agent" => Ok(Module::Agent(Agent::new(config.clone()))),
+            "cache" => Ok(Module::Cache(Cache::new(config.clone()))),
+            "proxy" => Ok(Module::Proxy(Proxy::new(config.clone()))),
+            _ => anyhow::bail!("there is no module \"{name}\"; there are agent, cache and proxy"),
+        }
+    }
+
+    fn service(&self) -> &dyn Service {
+        match self {
+            Module::Agent(agent) => agent,
+            Module::Cache(cache) => cache,
+            Module::Proxy(proxy) => proxy,
+        }
+    }
+
+    fn workers(&self, config: &Config) -> usize {
+        let or_processors = |workers: usize, most: usize| match workers {
+            0 => facts::processors().min(most),
+            workers => workers,
+        };
+        match self {
+            Module::Agent(_) => 1,
+            // More threads than this only contend for the store's locks.
+            Module::Cache(_) => or_processors(config.cache.workers, 4),
+            Module::Proxy(_) => or_processors(config.proxy.workers, usize::MAX),
+        }
+    }
+}
+
+/// Runs a module until it is told to stop.
+pub fn run(name: &str, path: &Path) -> anyhow::Result<()> {
+    let (count, names) = (config::var("LISTEN_FDS"), config::var("LISTEN_FDNAMES"));
+    let sockets = listen::inherited(count.as_deref(), names.as_deref()).context("handed-down sockets")?;
+    let loaded = load(path)?;
+    let config = Arc::new(loaded);
+    let module = Module::new(name, &config)?;
+    let journal = config::var("JOURNAL_STREAM").is_some();
+    let filter = log::start(module.service().name(), &config.node.log, journal, std::io::stderr)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(module.workers(&config))
+        .thread_name(module.service().name())
+        .enable_all()
+        .build()?;
+    let process = Process {
+        module,
+        config,
+        path: path.to_path_buf(),
+        filter,
+    };
+    runtime.block_on(process.run(Cx {
+        scope: Scope::new(),
+        sockets,
+    }))
+}
+
+fn load(path: &Path) -> anyhow::Result<Config> {
+    match config::load(path, false) {
+        Ok(loaded) => Ok(loaded.config),
+        Err(problems) => {
+            let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            anyhow::bail!("{}: {}", path.display(), problems.join("; "))
+        }
+    }
+}
+
+struct Process {
+    module: Module,
+    config: Arc<Config>,
+    path: PathBuf,
+    filter: log::Filter,
+}
+
+impl Process {
+    async fn run(self, cx: Cx) -> anyhow::Result<()> {
+        let scope = cx.scope.clone();
+        // The reporter is outside of the module's scope: it reports the draining too.
+        let outer = Scope::new();
+        let reports = watch::Sender::new(self.report());
+        let feed = self.config.feed_socket();
+        let (reporter, receiver) = (outer.clone(), reports.subscribe());
+        outer.spawn(async move { agent::send(&feed, receiver, &reporter).await });
+
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hang_up = signal(SignalKind::hangup())?;
+        let mut beats = interval(BEAT);
+        let mut service = self.module.service().run(cx);
+        loop {
+            tokio::select! {
+                ended = &mut service => {
+                    ended.with_context(|| format!("module {}", self.module.service().name()))?;
+                    break;
+                }
+                _ = beats.tick() => {
+                    self.beat();
+                    reports.send_replace(self.report());
+                }
+                _ = terminate.recv() => scope.drain(),
+                // Ctrl-C reaches the whole terminal group; the supervisor decides the order.
+                _ = interrupt.recv() => {}
+                _ = hang_up.recv() => self.reload(),
+            }
+        }
+        let grace = stop::grace(self.module.service().name()).mul_f64(DRAIN_SHARE);
+        if !scope.stop(grace).await {
+            warn!(?grace, "cut what had not finished");
+        }
+        outer.stop(Duration::ZERO).await;
+        Ok(())
+    }
+
+    /// One line on standard output is a sign of life; the supervisor reads it.
+    fn beat(&self) {
+        let line: &[u8] = match self.module.service().status().health {
+            Health::Good | Health::Degraded => b"ready\n",
+            Health::Starting | Health::Failed => b"starting\n",
+        };
+        // A supervisor that is gone takes us with it; nothing is left to do here.
+        let _ = std::io::stdout().lock().write_all(line);
+    }
+
+    fn report(&self) -> Report {
+        let service = self.module.service();
+        Report::Module {
+            name: service.name().to_string(),
+            status: service.status(),
+            metrics: service.metrics(),
+        }
+    }
+
+    /// A broken file changes nothing: the node goes on with what it has.
+    fn reload(&self) {
+        let fresh = match load(&self.path) {
+            Ok(fresh) => Arc::new(fresh),
+            Err(error) => {
+                error!(error = format!("{error:#}"), "configuration not reloaded");
+                return;
+            }
+        };
+        if let Err(error) = self.filter.set(&fresh.node.log) {
+            error!(%error, "log filter not changed");
+        }
+        if let Module::Proxy(proxy) = &self.module {
+            proxy.reconfigure(fresh);
+            proxy.reload();
+        }
+        info!("configuration reloaded");
+    }
+}

@@ -1,0 +1,273 @@
+//! What must be on disk before children start: folders, secrets, the certificate, the daemons' configuration.
+//! Can be repeated; changes only what differs. The caller is root.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use nix::sys::signal::Signal;
+use tokio::net::UnixStream;
+use tracing::{info, warn};
+
+use super::children::{ChildSpec, Probe, Ready, Run};
+use crate::base::BoxFuture;
+use crate::base::file::{Access, ensure, ensure_folder, replace};
+use crate::base::secret::Secret;
+use crate::config::{Config, Daemons};
+use crate::host::account::{self, Account};
+use crate::host::child::Launch;
+use crate::host::facts;
+use crate::host::unit::Unit;
+use crate::net::tls;
+use crate::{db, php};
+
+/// MariaDB's own account, made by its package.
+const DB_USER: &str = "mysql";
+const DB_DROP_IN: &str = "zz-bitrix-node.cnf";
+const POOL_FILE: &str = "bitrix-node.conf";
+const INI_FILE: &str = "99-bitrix-node.ini";
+
+/// A prepared node.
+pub struct Node {
+    /// The user of the modules; `None` when we are not root and everything runs as ourselves.
+    pub user: Option<Account>,
+    pub daemons: Vec<ChildSpec>,
+}
+
+/// The folders, with the access that each one needs. Nothing of the network-facing user is writable by it
+/// except its own log folder, so that root never follows a link that it laid.
+pub fn folders(config: &Config) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        nix::unistd::geteuid().is_root(),
+        "bitrix-node runs as root, and drops that for its modules; use sudo"
+    );
+    let (user, portal) = (
+        account::require(&config.node.user)?,
+        account::require(&config.portal.user)?,
+    );
+    let make =
+        |folder: &Path, access: Access| ensure_folder(folder, access).with_context(|| folder.display().to_string());
+    let open = Access::owned(0o755, 0, 0);
+    make(&config.node.data_dir, open)?;
+    make(&config.node.run_dir, open)?;
+    make(&config.node.log_dir, open)?;
+    // Secrets of the modules: root writes, the module user reads.
+    make(&config.secrets(), Access::owned(0o750, 0, user.gid))?;
+    make(&config.node.data_dir.join("tls"), Access::owned(0o750, 0, user.gid))?;
+    make(&config.node.run_dir.join("php"), open)?;
+    make(&config.portal_temporary(), Access::owned(0o700, portal.uid, portal.gid))?;
+    if let Some(folder) = config
+        .access_log()
+        .as_deref()
+        .and_then(Path::parent)
+        .filter(|f| *f != config.node.log_dir)
+    {
+        make(folder, Access::owned(0o750, user.uid, user.gid))?;
+    }
+    if let Some(mysql) = account::find(DB_USER)? {
+        make(
+            &config.node.run_dir.join("db"),
+            Access::owned(0o755, mysql.uid, mysql.gid),
+        )?;
+    }
+    Ok(())
+}
+
+/// Secrets, certificate, and the daemons with their configuration.
+pub async fn node(config: &Config) -> anyhow::Result<Node> {
+    let user = account::require(&config.node.user)?;
+    Secret::ensure(&config.secrets().join("admin.token"), Access::owned(0o640, 0, user.gid))?;
+    certificate(config, &user)?;
+    let mut daemons = Vec::new();
+    match db::find(config) {
+        Some(binary) => daemons.push(mariadb(config, &binary).await?),
+        None => warn!("MariaDB is not installed; `bitrix-node init` installs it"),
+    }
+    match php::find(config) {
+        Some(binary) => daemons.push(php_fpm(config, &binary).await?),
+        None => warn!("PHP-FPM is not installed; `bitrix-node init` installs it"),
+    }
+    Ok(Node {
+        user: Some(user),
+        daemons,
+    })
+}
+
+/// Writes the daemons' configuration again; returns the names of those whose file changed.
+pub fn reload(config: &Config) -> anyhow::Result<Vec<&'static str>> {
+    let mut changed = Vec::new();
+    if let Some(binary) = php::find(config).filter(|binary| write_pool(config, binary).is_ok_and(|changed| changed)) {
+        info!(binary = %binary.display(), "the configuration of PHP-FPM changed");
+        changed.push("php-fpm");
+    }
+    Ok(changed)
+}
+
+/// A self-signed one unless the operator named another, or one is there.
+fn certificate(config: &Config, user: &Account) -> anyhow::Result<()> {
+    let (chain, key) = config.certificate();
+    if !config.proxy.certificate.as_os_str().is_empty() || (chain.exists() && key.exists()) {
+        return Ok(());
+    }
+    let mut names = vec![
+        facts::host_name(),
+        "localhost".to_string(),
+        "127.0.0.1".to_string(),
+        "::1".to_string(),
+    ];
+    if !config.portal.domain.is_empty() {
+        names.insert(0, config.portal.domain.clone());
+    }
+    let (chain_text, key_text) = tls::self_signed(names).context("make a self-signed certificate")?;
+    // The key first: a chain without its key would be taken for a whole pair.
+    replace(&key, key_text.as_bytes(), Access::owned(0o640, 0, user.gid))?;
+    replace(&chain, chain_text.as_bytes(), Access::owned(0o644, 0, 0))?;
+    info!(certificate = %chain.display(), "made a self-signed certificate");
+    Ok(())
+}
+
+/// Whether systemd owns the daemons.
+fn by_units(config: &Config) -> bool {
+    match config.node.daemons {
+        Daemons::Unit => true,
+        Daemons::Child => false,
+        Daemons::Auto => facts::has_systemd(),
+    }
+}
+
+fn php_children(config: &Config) -> usize {
+    php::pool::children(config, facts::memory(), facts::processors())
+}
+
+async fn mariadb(config: &Config, binary: &Path) -> anyhow::Result<ChildSpec> {
+    let form = if by_units(config) {
+        db::render::Form::DropIn
+    } else {
+        db::render::Form::Whole
+    };
+    let facts = db::render::Facts {
+        config,
+        memory_bytes: facts::memory(),
+        php_children: php_children(config),
+        form,
+    };
+    let text = db::render::my_cnf(&facts)?;
+    let readable = Access::owned(0o644, 0, 0);
+    let socket = config.db_socket();
+    let run = if by_units(config) {
+        let folder = ["/etc/mysql/mariadb.conf.d", "/etc/my.cnf.d"]
+            .map(Path::new)
+            .into_iter()
+            .find(|f| f.is_dir());
+        let folder = folder.context("no folder for MariaDB's configuration; set node.daemons = \"child\"")?;
+        let unit = Unit("mariadb.service".to_string());
+        if ensure(&folder.join(DB_DROP_IN), text.as_bytes(), readable)? {
+            // New places and sizes hold after a restart only.
+            unit.stop()
+                .await
+                .context("restart MariaDB with its new configuration")?;
+        }
+        Run::Unit(unit)
+    } else {
+        let account = account::require(DB_USER).context("MariaDB's user")?;
+        let data = config.db_data();
+        if !db::create::is_initialised(&data) {
+            info!(folder = %data.display(), "making MariaDB's data folder");
+            db::create::data_folder(config, &account).await?;
+        }
+        let file = config.node.run_dir.join("my.cnf");
+        ensure(&file, text.as_bytes(), readable)?;
+        Run::Program(Launch {
+            program: binary.to_path_buf(),
+            arguments: vec![format!("--defaults-file={}", file.display()).into()],
+            environment: Vec::new(),
+            account: Some(account),
+            sockets: Vec::new(),
+            // A clean end: it holds data.
+            when_orphaned: Signal::SIGTERM,
+        })
+    };
+    let probe: Probe = Arc::new(move || {
+        let socket = socket.clone();
+        Box::pin(async move { db::probe::answers(&socket).await }) as BoxFuture<'static, io::Result<()>>
+    });
+    Ok(ChildSpec {
+        name: "mariadb",
+        run,
+        ready: Ready::Answers(probe),
+        stop: Signal::SIGTERM,
+        reload: None,
+    })
+}
+
+async fn php_fpm(config: &Config, binary: &Path) -> anyhow::Result<ChildSpec> {
+    let changed = write_pool(config, binary)?;
+    let run = if by_units(config) {
+        let unit = Unit(php::Places::of(binary).unit);
+        if changed {
+            unit.stop()
+                .await
+                .context("restart PHP-FPM with its new configuration")?;
+        }
+        Run::Unit(unit)
+    } else {
+        Run::Program(Launch {
+            program: binary.to_path_buf(),
+            arguments: php::pool::arguments(&pool_file(config), facts::memory()),
+            environment: Vec::new(),
+            // Its master stays root to start workers as the portal's user.
+            account: None,
+            sockets: Vec::new(),
+            // Takes its workers along.
+            when_orphaned: Signal::SIGTERM,
+        })
+    };
+    let socket = config.php_socket();
+    let probe: Probe = Arc::new(move || {
+        let socket = socket.clone();
+        Box::pin(async move { UnixStream::connect(&socket).await.map(drop) }) as BoxFuture<'static, io::Result<()>>
+    });
+    // SIGQUIT ends it when the running requests are answered, SIGUSR2 re-executes it without closing its socket.
+    let (stop, reload) = (Signal::SIGQUIT, Some(Signal::SIGUSR2));
+    Ok(ChildSpec {
+        name: "php-fpm",
+        run,
+        ready: Ready::Answers(probe),
+        stop,
+        reload,
+    })
+}
+
+fn pool_file(config: &Config) -> std::path::PathBuf {
+    config.node.run_dir.join("php").join("fpm.conf")
+}
+
+/// Returns whether a file changed.
+fn write_pool(config: &Config, binary: &Path) -> anyhow::Result<bool> {
+    let readable = Access::owned(0o644, 0, 0);
+    let node = if config.node.name.is_empty() {
+        facts::host_name()
+    } else {
+        config.node.name.clone()
+    };
+    let form = if by_units(config) {
+        php::pool::Form::Pool
+    } else {
+        php::pool::Form::Whole
+    };
+    let pool_facts = php::pool::PoolFacts {
+        config,
+        node: &node,
+        children: php_children(config),
+        form,
+    };
+    let pool = php::pool::render(&pool_facts)?;
+    if !by_units(config) {
+        return Ok(ensure(&pool_file(config), pool.as_bytes(), readable)?);
+    }
+    let places = php::Places::of(binary);
+    let ini = php::pool::ini(facts::memory());
+    let changed = ensure(&places.pools.join(POOL_FILE), pool.as_bytes(), readable)?;
+    Ok(ensure(&places.ini.join(INI_FILE), ini.as_bytes(), readable)? || changed)
+}

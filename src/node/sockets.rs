@@ -1,0 +1,89 @@
+//! Listening sockets: bound once by the supervisor, handed down by name. A module that dies loses no connection attempt,
+//! because the kernel queues them here until its successor accepts.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use anyhow::Context;
+use tracing::warn;
+
+use crate::config::Config;
+use crate::host::account::Account;
+use crate::host::child::above_reserved;
+use crate::net::listen;
+
+/// Open listeners with their names.
+pub struct Sockets(Vec<(&'static str, OwnedFd)>);
+
+impl Sockets {
+    /// Binds everything that the configuration names. Root does this before it starts anything.
+    pub fn bind(config: &Config, user: Option<&Account>) -> anyhow::Result<Self> {
+        let mut sockets = Sockets(Vec::new());
+        sockets.tcp_list("http", "proxy.http", &config.proxy.http)?;
+        sockets.tcp_list("https", "proxy.https", &config.proxy.https)?;
+        sockets.tcp("cache", "cache.listen", config.cache.listen)?;
+        sockets.tcp("admin", "admin.listen", config.admin.listen)?;
+        sockets.unix("control", &config.control_socket(), user)?;
+        sockets.unix("feed", &config.feed_socket(), user)?;
+        Ok(sockets)
+    }
+
+    /// The descriptors that a child shall get.
+    pub fn named(&self, names: &[&str]) -> Vec<(String, RawFd)> {
+        let wanted = self.0.iter().filter(|(name, _)| names.contains(name));
+        wanted
+            .map(|(name, descriptor)| (name.to_string(), descriptor.as_raw_fd()))
+            .collect()
+    }
+
+    /// A machine without IPv6 serves the other addresses.
+    fn tcp_list(&mut self, name: &'static str, key: &str, addresses: &[SocketAddr]) -> anyhow::Result<()> {
+        for address in addresses {
+            match self.tcp(name, key, *address) {
+                Err(error) if has_no_family(&error) && addresses.len() > 1 => {
+                    warn!(%address, "not listening there: this machine has no such address family");
+                }
+                bound => bound?,
+            }
+        }
+        anyhow::ensure!(
+            addresses.is_empty() || self.0.iter().any(|(bound, _)| *bound == name),
+            "none of {key} can be listened on; name an address of this machine"
+        );
+        Ok(())
+    }
+
+    fn tcp(&mut self, name: &'static str, key: &str, address: SocketAddr) -> anyhow::Result<()> {
+        let listener = listen::tcp(address).with_context(|| match address.port() {
+            0 => format!("cannot listen on {key} {address}"),
+            port => format!("cannot listen on {key} {address} (`ss -ltnp sport = :{port}` shows who holds the port)"),
+        })?;
+        self.0.push((name, above_reserved(&listener)?));
+        Ok(())
+    }
+
+    fn unix(&mut self, name: &'static str, path: &Path, user: Option<&Account>) -> anyhow::Result<()> {
+        let bind = || -> io::Result<OwnedFd> {
+            let listener = listen::unix(path)?;
+            // Root, and the modules through their group. Set before the first accept; until then nobody answers.
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+            if let Some(user) = user {
+                std::os::unix::fs::chown(path, None, Some(user.gid))?;
+            }
+            above_reserved(&listener)
+        };
+        self.0.push((
+            name,
+            bind().with_context(|| format!("cannot listen on {}", path.display()))?,
+        ));
+        Ok(())
+    }
+}
+
+fn has_no_family(error: &anyhow::Error) -> bool {
+    let code = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+    matches!(code, Some(nix::libc::EAFNOSUPPORT | nix::libc::EADDRNOTAVAIL))
+}

@@ -1,0 +1,25 @@
+//! In which order children end: from the edge inward, so that nobody loses what it still needs.
+
+use std::time::Duration;
+
+/// Name, and how long it may take to finish what it holds before it is killed.
+pub const ORDER: [(&str, Duration); 5] = [
+    // No new work comes in; answers under way are finished.
+    ("proxy", Duration::from_secs(30)),
+    // Its requests came through the proxy.
+    ("php-fpm", Duration::from_secs(30)),
+    // Nobody asks it any more.
+    ("cache", Duration::from_secs(5)),
+    // Killing a database costs a recovery at the next start.
+    ("mariadb", Duration::from_secs(300)),
+    // Last, so that `status` can be asked until the end.
+    ("agent", Duration::from_secs(5)),
+];
+
+/// Time for a child that must stop now.
+pub fn grace(name: &str) -> Duration {
+    ORDER
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map_or(Duration::from_secs(5), |(_, grace)| *grace)
+}
