@@ -11,3 +11,9 @@ pub mod db;
 pub mod php;
 pub mod portal;
 pub mod proxy;
+
+pub mod agent;
+
+pub mod node;
+
+pub mod cli;

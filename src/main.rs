@@ -1,3 +1,5 @@
-//! bitrix-node.
+//! bitrix-node: parses the command line, carries it out, returns its exit code.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    bitrix_node::cli::main()
+}

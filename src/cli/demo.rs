@@ -1,0 +1,230 @@
+//! `demo`: a whole portal in the foreground, from nothing to a green page, in a folder of its own that goes with it.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use nix::sys::signal::Signal;
+use tokio::net::TcpStream;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
+
+use super::{client, init, portal, require_root, status};
+use crate::agent::Phase;
+use crate::base::error::{EXIT_DEGRADED, EXIT_OK};
+use crate::base::file::{Access, ensure_folder, replace, try_lock};
+use crate::config::Config;
+use crate::host::account;
+use crate::host::child::{Child, Launch};
+use crate::portal::demo;
+use crate::portal::install::Target;
+
+/// A first start makes the database's system tables; on a slow disk that takes minutes.
+const PATIENCE: Duration = Duration::from_secs(300);
+const POLL: Duration = Duration::from_millis(200);
+const LAST_LINES: usize = 15;
+
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Where everything lies while it runs; it must not exist yet, or be left from a demo
+    #[arg(long, default_value = "/var/lib/bitrix-node-demo")]
+    folder: PathBuf,
+    /// Address of the portal
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    address: IpAddr,
+    /// Port of plain HTTP
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+    /// Port of HTTPS
+    #[arg(long, default_value_t = 8443)]
+    https_port: u16,
+    /// Stop as soon as the portal was ready
+    #[arg(long)]
+    once: bool,
+}
+
+/// Written into the folder, so that nothing else is ever removed with it.
+const MARK: &str = "bitrix-node-demo";
+
+impl Demo {
+    pub async fn perform(self) -> anyhow::Result<u8> {
+        require_root()?;
+        let _mark = self.claim_folder()?;
+        let ended = self.lead().await;
+        if ended.is_err() {
+            self.show_log();
+        }
+        fs::remove_dir_all(&self.folder).with_context(|| format!("remove {}", self.folder.display()))?;
+        ended
+    }
+
+    /// The lock on the mark tells a running demo from what a killed one left.
+    fn claim_folder(&self) -> anyhow::Result<fs::File> {
+        let mark = self.folder.join(MARK);
+        let is_foreign = self.folder.exists() && !mark.exists() && fs::read_dir(&self.folder)?.next().is_some();
+        anyhow::ensure!(
+            !is_foreign,
+            "{} is no demo's folder; name another with --folder",
+            self.folder.display()
+        );
+        ensure_folder(&self.folder, Access::mode(0o755))?;
+        try_lock(&mark)?.with_context(|| format!("a demo runs in {} already", self.folder.display()))
+    }
+
+    async fn lead(&self) -> anyhow::Result<u8> {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let (file, config) = self.configuration()?;
+        init::ready(&config, &init::Plan::make(&config).await?).await?;
+        let owner = account::require(&config.portal.user)?;
+        let root = config.portal_root();
+        let target = Target {
+            root: &root,
+            owner: (owner.uid, owner.gid),
+            replace: true,
+        };
+        demo::install(&target, &mut |_, _| {})?;
+        let mut child = start(&file)?;
+        let code = tokio::select! {
+            ready = self.become_ready(&config) => {
+                let url = ready?;
+                println!("portal ready: {url}");
+                if self.once {
+                    EXIT_OK
+                } else {
+                    println!("Ctrl-C stops it and removes {}", self.folder.display());
+                    tokio::select! {
+                        _ = interrupt.recv() => EXIT_OK,
+                        _ = terminate.recv() => EXIT_OK,
+                        ended = child.wait() => anyhow::bail!("the node ended: {}", ended?),
+                    }
+                }
+            }
+            _ = interrupt.recv() => EXIT_DEGRADED,
+            _ = terminate.recv() => EXIT_DEGRADED,
+            ended = child.wait() => anyhow::bail!("the node ended: {}", ended?),
+        };
+        println!("stopping …");
+        child.signal(Signal::SIGTERM);
+        child.wait().await?;
+        Ok(code)
+    }
+
+    fn configuration(&self) -> anyhow::Result<(PathBuf, Config)> {
+        let inner = free_ports::<3>()?;
+        let folder = self.folder.display();
+        let (http, https) = (
+            SocketAddr::new(self.address, self.port),
+            SocketAddr::new(self.address, self.https_port),
+        );
+        let text = format!(
+            "[node]\ndata_dir = \"{folder}/data\"\nrun_dir = \"{folder}/run\"\nlog_dir = \"{folder}/log\"\n\
+             daemons = \"child\"\n[proxy]\nhttp = [\"{http}\"]\nhttps = [\"{https}\"]\n\
+             [db]\nlisten = \"127.0.0.1:{}\"\nbuffer_pool = \"128MiB\"\n[cache]\nlisten = \"127.0.0.1:{}\"\n\
+             [admin]\nlisten = \"127.0.0.1:{}\"\n[php]\nchildren = 8\n",
+            inner[0], inner[1], inner[2]
+        );
+        let file = self.folder.join("config.toml");
+        replace(&file, text.as_bytes(), Access::mode(0o644))?;
+        Ok((file.clone(), super::load(&file)?.config))
+    }
+
+    /// Waits for the database, gives the portal its settings, and waits until all its checks are green.
+    async fn become_ready(&self, config: &Config) -> anyhow::Result<String> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let overview = status::fetch(config).await.ok().flatten();
+            let rows = overview.map(|overview| overview.services).unwrap_or_default();
+            if rows
+                .iter()
+                .any(|row| row.name == "mariadb" && row.phase == Phase::Ready)
+            {
+                break;
+            }
+            anyhow::ensure!(Instant::now() < until, "MariaDB did not get ready within {PATIENCE:?}");
+            tokio::time::sleep(POLL).await;
+        }
+        portal::apply_settings(config).await?;
+        let reached = SocketAddr::new(self.address, self.port);
+        let mut last = String::new();
+        loop {
+            match self.check(reached).await {
+                Ok(answer) if answer["ok"] == true => return Ok(format!("http://{reached}/")),
+                Ok(answer) => last = answer["checks"].to_string(),
+                Err(error) => last = if last.is_empty() { format!("{error:#}") } else { last },
+            }
+            anyhow::ensure!(
+                Instant::now() < until,
+                "the portal did not get ready within {PATIENCE:?}: {last}"
+            );
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    async fn check(&self, reached: SocketAddr) -> anyhow::Result<serde_json::Value> {
+        let stream = TcpStream::connect(reached).await?;
+        let answer = client::get_over(stream, &reached.to_string(), "/check.json").await?;
+        Ok(serde_json::from_slice(&answer.body)?)
+    }
+
+    fn show_log(&self) {
+        let log = fs::read_to_string(self.folder.join("log").join("bitrix-node.log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        for line in lines.iter().skip(lines.len().saturating_sub(LAST_LINES)) {
+            eprintln!("  {line}");
+        }
+    }
+}
+
+/// The node itself, as `bitrix-node run`; it writes its own log file.
+fn start(file: &Path) -> anyhow::Result<Child> {
+    let launch = Launch {
+        program: std::env::current_exe()?,
+        arguments: vec!["run".into(), "--config".into(), file.into()],
+        environment: Vec::new(),
+        account: None,
+        sockets: Vec::new(),
+        when_orphaned: Signal::SIGTERM,
+    };
+    let mut child = Child::launch(&launch)?;
+    // Nobody reads these here; an unread pipe would stop the node.
+    drop((child.output.take(), child.errors.take()));
+    Ok(child)
+}
+
+/// Ports that are free now; all are held until all are known, so they differ.
+fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
+    let held: Vec<TcpListener> = (0..N)
+        .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+        .collect::<Result<_, _>>()?;
+    let mut ports = [0; N];
+    for (port, holder) in ports.iter_mut().zip(&held) {
+        *port = holder.local_addr()?.port();
+    }
+    Ok(ports)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    #[test]
+    fn the_demos_configuration_is_valid() {
+        let folder = tempfile::tempdir().expect("temp dir");
+        let demo = Demo {
+            folder: folder.path().to_path_buf(),
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            port: 8080,
+            https_port: 8443,
+            once: true,
+        };
+        let (file, config) = demo.configuration().expect("valid");
+        let text = fs::read_to_string(file).expect("written");
+        assert_eq!(parse(&text, std::iter::empty()).expect("valid").config, config);
+        assert_ne!(config.db.listen.port(), config.cache.listen.port());
+    }
+}

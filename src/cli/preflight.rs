@@ -1,0 +1,216 @@
+//! `preflight`: is this machine fit to be a node? Each check has a result, what was seen, and how to mend it.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{Format, table};
+use crate::base::error::{EXIT_DEGRADED, EXIT_OK};
+use crate::config::Config;
+use crate::host::{account, facts, package};
+use crate::net::listen;
+use crate::{db, php};
+
+/// Below the first a node fails, below the second it is warned: PHP, MariaDB and the cache share the memory.
+const MEMORY: (u64, u64) = (1 << 30, 4 << 30);
+const DISK: (u64, u64) = (2 << 30, 20 << 30);
+
+#[derive(Debug, Args)]
+pub struct Preflight {
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    output: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+enum Outcome {
+    Pass,
+    Warn,
+    Fail,
+}
+
+#[derive(Debug, Serialize)]
+struct Check {
+    outcome: Outcome,
+    id: &'static str,
+    seen: String,
+    /// Empty when it passed.
+    fix: String,
+}
+
+impl Check {
+    fn new(outcome: Outcome, id: &'static str, seen: impl Into<String>, fix: impl Into<String>) -> Self {
+        let fix = if outcome == Outcome::Pass {
+            String::new()
+        } else {
+            fix.into()
+        };
+        Check {
+            outcome,
+            id,
+            seen: seen.into(),
+            fix,
+        }
+    }
+}
+
+impl Preflight {
+    pub fn perform(self, config: &Config) -> anyhow::Result<u8> {
+        let checks = look(config);
+        let has_failed = checks.iter().any(|check| check.outcome == Outcome::Fail);
+        let text = match self.output {
+            Format::Table => render(&checks),
+            Format::Json => serde_json::to_string_pretty(&checks)? + "\n",
+        };
+        std::io::stdout().write_all(text.as_bytes())?;
+        Ok(if has_failed { EXIT_DEGRADED } else { EXIT_OK })
+    }
+}
+
+fn look(config: &Config) -> Vec<Check> {
+    let mut checks = vec![
+        Check::new(
+            if nix::unistd::geteuid().is_root() {
+                Outcome::Pass
+            } else {
+                Outcome::Fail
+            },
+            "user.root",
+            format!("running as uid {}", nix::unistd::geteuid()),
+            "run it with sudo",
+        ),
+        amount("memory", facts::memory(), MEMORY, "give the machine more memory"),
+        amount(
+            "disk.free",
+            free_disk(&config.node.data_dir),
+            DISK,
+            "free space, or move node.data_dir",
+        ),
+        package_tool(),
+        needed("php", php::find(config).as_deref()),
+        needed("mariadb", db::find(config).as_deref()),
+        user(&config.node.user),
+        user(&config.portal.user),
+    ];
+    // A node that runs already holds its own ports.
+    if config.control_socket().exists() && std::os::unix::net::UnixStream::connect(config.control_socket()).is_ok() {
+        checks.push(Check::new(Outcome::Pass, "ports", "held by this running node", ""));
+        return checks;
+    }
+    let proxy = config.proxy.http.iter().chain(&config.proxy.https);
+    checks.extend(
+        proxy
+            .chain([&config.cache.listen, &config.db.listen, &config.admin.listen])
+            .map(port),
+    );
+    checks
+}
+
+/// `fail` and `warn` are the least amounts.
+fn amount(id: &'static str, bytes: u64, (fail, warn): (u64, u64), fix: &str) -> Check {
+    let outcome = match bytes {
+        bytes if bytes < fail => Outcome::Fail,
+        bytes if bytes < warn => Outcome::Warn,
+        _ => Outcome::Pass,
+    };
+    Check::new(
+        outcome,
+        id,
+        format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
+        fix,
+    )
+}
+
+/// Free bytes where the folder is or will be.
+fn free_disk(folder: &Path) -> u64 {
+    let there = folder
+        .ancestors()
+        .find(|ancestor| ancestor.exists())
+        .unwrap_or(Path::new("/"));
+    nix::sys::statvfs::statvfs(there).map_or(0, |seen| seen.blocks_available() * seen.fragment_size())
+}
+
+fn package_tool() -> Check {
+    match package::family() {
+        Some(family) => Check::new(Outcome::Pass, "packages", format!("{family:?} family"), ""),
+        None => Check::new(
+            Outcome::Warn,
+            "packages",
+            "neither apt-get nor dnf",
+            "install PHP-FPM and MariaDB by hand",
+        ),
+    }
+}
+
+fn needed(id: &'static str, found: Option<&Path>) -> Check {
+    match found {
+        Some(path) => Check::new(Outcome::Pass, id, path.display().to_string(), ""),
+        None => Check::new(Outcome::Warn, id, "not installed", "bitrix-node init installs it"),
+    }
+}
+
+fn user(name: &str) -> Check {
+    let found = account::find(name);
+    match found {
+        Ok(Some(account)) => Check::new(Outcome::Pass, "user", format!("{name} is uid {}", account.uid), ""),
+        Ok(None) => Check::new(
+            Outcome::Warn,
+            "user",
+            format!("no user {name}"),
+            "bitrix-node init makes it",
+        ),
+        Err(error) => Check::new(Outcome::Fail, "user", error.to_string(), "mend /etc/passwd"),
+    }
+}
+
+fn port(address: &SocketAddr) -> Check {
+    let bound: std::io::Result<TcpListener> = listen::tcp(*address);
+    match bound {
+        Ok(_) => Check::new(Outcome::Pass, "port", format!("{address} is free"), ""),
+        Err(error) => Check::new(
+            Outcome::Fail,
+            "port",
+            format!("{address}: {error}"),
+            format!("see who holds it: ss -ltnp sport = :{}", address.port()),
+        ),
+    }
+}
+
+fn render(checks: &[Check]) -> String {
+    let mut table = table::new(&["RESULT", "CHECK", "SEEN", "FIX"]);
+    for check in checks {
+        let outcome = format!("{:?}", check.outcome).to_uppercase();
+        table.add_row([outcome, check.id.to_string(), check.seen.clone(), check.fix.clone()]);
+    }
+    let count = |outcome| checks.iter().filter(|check| check.outcome == outcome).count();
+    let (passed, warned, failed) = (count(Outcome::Pass), count(Outcome::Warn), count(Outcome::Fail));
+    format!(
+        "{}{passed} passed, {warned} warned, {failed} failed\n",
+        table::text(&table)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_fail_warn_pass() {
+        let outcome = |bytes| amount("memory", bytes, (10, 20), "more").outcome;
+        assert_eq!(
+            [outcome(9), outcome(10), outcome(19), outcome(20)].map(|o| format!("{o:?}")),
+            ["Fail", "Warn", "Warn", "Pass"]
+        );
+    }
+
+    #[test]
+    fn taken_port_fails_with_a_remedy() {
+        let holder = TcpListener::bind("127.0.0.1:0").expect("bound");
+        let check = port(&holder.local_addr().expect("address"));
+        assert_eq!(check.outcome, Outcome::Fail);
+        assert!(check.fix.contains("ss -ltnp"));
+    }
+}

@@ -1,0 +1,64 @@
+//! The command tree, from which help, completions and man pages are made.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use super::{config, demo, init, logs, portal, preflight, status};
+use crate::config::DEFAULT_PATH;
+
+/// Turns bare Linux machines into a Bitrix24 portal.
+#[derive(Debug, Parser)]
+#[command(
+    name = "bitrix-node",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    /// Configuration file
+    #[arg(long, global = true, value_name = "FILE", default_value = DEFAULT_PATH)]
+    pub config: PathBuf,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Prepare this machine: packages, users, folders, secrets
+    Init(init::Init),
+    /// Be the node, in the foreground; systemd runs this
+    Run,
+    /// Verdict first, then one line per module and daemon
+    Status(status::Show),
+    /// What the node and its children logged
+    Logs(logs::Logs),
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(config::Verb),
+    /// The application on disk
+    #[command(subcommand)]
+    Portal(portal::Verb),
+    /// Is this machine fit to be a node?
+    Preflight(preflight::Preflight),
+    /// Run a whole demo portal in the foreground, and leave nothing behind
+    Demo(demo::Demo),
+    /// Version of this executable
+    Version {
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        output: Format,
+    },
+    /// Completions for a shell, on standard output
+    Completion { shell: clap_complete::Shell },
+    /// Man pages of all commands, into a folder
+    Man { folder: PathBuf },
+    #[command(hide = true)]
+    Module { name: String },
+}
+
+/// How a command prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Table,
+    Json,
+}
