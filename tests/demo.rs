@@ -1,6 +1,7 @@
 //! The demo portal with the settings that we render, on real PHP, MariaDB and memcached.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use serde_json::Value;
 
 use crate::support::daemon::{Daemon, free_port};
 use crate::support::eventually::eventually;
-use crate::support::http::{Answer, get, post};
+use crate::support::http::{self, Answer};
 use crate::support::mariadb::MariaDb;
 
 struct Portal {
@@ -76,19 +77,26 @@ impl Portal {
             _php: php,
             _database: database,
         };
-        eventually("PHP answers", async || get(port, "/health", "").await).await;
+        eventually("PHP answers", async || http::get(local(port), "/health")).await;
         portal
     }
 
-    async fn get(&self, path: &str) -> Answer {
-        get(self.port, path, "").await.unwrap()
+    fn get(&self, path: &str) -> Answer {
+        http::get(local(self.port), path).unwrap()
     }
 
     /// Status and content of /check.json.
     async fn checks(&self) -> (u16, Value) {
-        let answer = self.get("/check.json").await;
-        (answer.status, serde_json::from_str(&answer.body).expect(&answer.body))
+        let answer = self.get("/check.json");
+        (
+            answer.status,
+            serde_json::from_slice(&answer.body).unwrap_or_else(|_| panic!("{}", answer.text())),
+        )
     }
+}
+
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
 }
 
 /// PHP's own web server in place of the front, with the PHP settings of the pool.
@@ -127,18 +135,18 @@ async fn all_checks_are_green_and_turn_red_with_their_service() {
     );
     assert_eq!(checks["checks"].as_object().unwrap().len(), 9);
 
-    let page = portal.get("/").await;
-    assert!(page.body.contains("All 9 checks are green"), "{}", page.body);
-    let hello = portal.get("/hello/%3Cb%3Eworld/").await;
-    assert!(hello.status == 200 && hello.body.contains("Hello, &lt;b&gt;world!"));
-    let missing = portal.get("/no/such/page").await;
-    assert!(missing.status == 404 && missing.body.contains("There is no such page"));
+    let page = portal.get("/");
+    assert!(page.text().contains("All 9 checks are green"), "{}", page.text());
+    let hello = portal.get("/hello/%3Cb%3Eworld/");
+    assert!(hello.status == 200 && hello.text().contains("Hello, &lt;b&gt;world!"));
+    let missing = portal.get("/no/such/page");
+    assert!(missing.status == 404 && missing.text().contains("There is no such page"));
 
     drop(portal.memcached.take());
     let (status, checks) = portal.checks().await;
     assert_eq!((status, &checks["ok"]), (503, &false.into()));
     assert_eq!(failing(&checks), ["cache", "sessions"]);
-    assert_eq!(portal.get("/").await.status, 200, "the page says what is wrong");
+    assert_eq!(portal.get("/").status, 200, "the page says what is wrong");
 }
 
 #[tokio::test]
@@ -156,13 +164,13 @@ async fn agent_runs_by_cron() {
 #[tokio::test]
 async fn uploaded_file_comes_back_and_never_runs() {
     let portal = Portal::start().await;
-    let page = portal.get("/").await;
+    let page = portal.get("/");
     let between = |text: &str, from: &str, to: &str| {
         let rest = text.split_once(from).unwrap_or_else(|| panic!("{from} in {text}")).1;
         rest.split_once(to).unwrap().0.to_string()
     };
     let cookie = between(&page.head, "Set-Cookie: ", ";");
-    let token = between(&page.body, "name=\"token\" value=\"", "\"");
+    let token = between(&page.text(), "name=\"token\" value=\"", "\"");
     let send = async |token: &str, name: &str| {
         let headers = format!("Cookie: {cookie}\r\nContent-Type: multipart/form-data; boundary=cut\r\n");
         let body = format!(
@@ -170,10 +178,12 @@ async fn uploaded_file_comes_back_and_never_runs() {
              --cut\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\r\n\
              <?php echo 6 * 7;\r\n--cut--\r\n"
         );
-        let answer = post(portal.port, "/upload.php", &headers, &body).await.unwrap();
+        let answer = http::request(local(portal.port), "POST", "/upload.php", &headers, body.as_bytes()).unwrap();
         assert_eq!(answer.status, 303);
         let headers = format!("Cookie: {cookie}\r\n");
-        get(portal.port, "/", &headers).await.unwrap().body
+        http::request(local(portal.port), "GET", "/", &headers, b"")
+            .unwrap()
+            .text()
     };
 
     let refused = send("wrong", "a.txt").await;
@@ -188,7 +198,7 @@ async fn uploaded_file_comes_back_and_never_runs() {
         assert!(received.ends_with(stored), "{name} became {received}");
         let link = format!("/upload/demo/{received}");
         assert!(page.contains(&format!("href=\"{link}\"")), "{page}");
-        let file = portal.get(&link).await;
-        assert_eq!((file.status, &*file.body), (200, "<?php echo 6 * 7;"));
+        let file = portal.get(&link);
+        assert_eq!((file.status, &*file.text()), (200, "<?php echo 6 * 7;"));
     }
 }

@@ -1,8 +1,11 @@
 //! One integration binary; each file tests one door of the real thing.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod cli;
 mod db;
 mod demo;
+mod house;
+mod node;
 mod proxy_front;
 mod proxy_time;
 mod support;

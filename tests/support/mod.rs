@@ -1,5 +1,6 @@
 //! One helper per need.
 
+pub mod command;
 pub mod daemon;
 pub mod eventually;
 pub mod front;
@@ -7,4 +8,5 @@ pub mod front;
 pub mod hostile;
 pub mod http;
 pub mod mariadb;
+pub mod node;
 pub mod upstream;
