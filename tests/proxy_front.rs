@@ -6,8 +6,10 @@ use bitrix_node::base::Scope;
 use bitrix_node::base::service::Service;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, StreamBody};
 use hyper::body::Frame;
+use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use tokio::net::TcpStream;
@@ -335,16 +337,12 @@ async fn drain_finishes_running_requests_and_closes_idle_connections() {
 async fn http2_is_spoken_over_tls() {
     let front = Front::start("").await;
     let scope = Scope::new();
-    let stream = tls(&front, &[b"h2", b"http/1.1"]).await;
-    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
-    let handshake = hyper::client::conn::http2::handshake(OnScope(scope.clone()), TokioIo::new(stream));
-    let (mut sender, connection) = handshake.await.unwrap();
-    scope.spawn(connection);
+    let mut sender = http2(&front, &scope).await;
     let mut get = async |target: &str| {
         let request = hyper::Request::get(target)
             .header("cookie", "a=1")
             .header("cookie", "b=2")
-            .body(Empty::<Bytes>::new());
+            .body(nothing());
         let answer = sender.send_request(request.unwrap()).await.unwrap();
         let (parts, body) = answer.into_parts();
         (parts.status.as_u16(), body.collect().await.unwrap().to_bytes())
@@ -374,22 +372,49 @@ async fn http2_is_spoken_over_tls() {
 async fn limits_of_bodies_hold_on_http2() {
     let front = Front::start("max_body_size = \"1KiB\"\nbody_timeout = \"300ms\"").await;
     let scope = Scope::new();
-    let stream = tls(&front, &[b"h2"]).await;
-    let handshake = hyper::client::conn::http2::handshake(OnScope(scope.clone()), TokioIo::new(stream));
-    let (mut sender, connection) = handshake.await.unwrap();
-    scope.spawn(connection);
+    let mut sender = http2(&front, &scope).await;
     let frame = |size: usize| Ok::<_, std::io::Error>(Frame::data(Bytes::from(vec![b'x'; size])));
     for (frames, status) in [(vec![frame(1000), frame(1000)], 413), (vec![frame(10)], 408)] {
-        let body = StreamBody::new(stream::iter(frames).chain(stream::pending()));
+        let body = StreamBody::new(stream::iter(frames).chain(stream::pending())).boxed_unsync();
         let request = hyper::Request::post("https://portal.example/app/wait")
             .body(body)
             .unwrap();
-        let answer = tokio::time::timeout(PATIENCE, sender.send_request(request))
-            .await
-            .unwrap()
-            .unwrap();
-        assert_eq!(answer.status().as_u16(), status);
+        let answer = tokio::time::timeout(PATIENCE, sender.send_request(request)).await;
+        assert_eq!(answer.unwrap().unwrap().status().as_u16(), status);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_http2_client_that_takes_nothing_is_cut() {
+    let front = Front::start("body_timeout = \"300ms\"").await;
+    let scope = Scope::new();
+    let mut sender = http2(&front, &scope).await;
+    let request = hyper::Request::get("https://portal.example/app/flood")
+        .body(nothing())
+        .unwrap();
+    let answer = sender.send_request(request).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let line = front.logged("/app/flood").await;
+    assert!(
+        line.ends_with("\"the client left before the end of the answer\""),
+        "{line}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_http2_connections_are_closed() {
+    let front = Front::start("idle_timeout = \"300ms\"").await;
+    let scope = Scope::new();
+    let mut sender = http2(&front, &scope).await;
+    let request = hyper::Request::get("https://portal.example/a.txt")
+        .body(nothing())
+        .unwrap();
+    assert_eq!(sender.send_request(request).await.unwrap().status(), 200);
+    eventually("the connection is closed", || sender.is_closed()).await;
+    eventually("and forgotten", || {
+        front.proxy.status().detail.contains(", 0 connections")
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -404,6 +429,21 @@ async fn http1_over_tls_is_guarded_too() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     assert_eq!(statuses(&answer), [200, 400], "{answer}");
+}
+
+type AnyBody = UnsyncBoxBody<Bytes, std::io::Error>;
+
+fn nothing() -> AnyBody {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+async fn http2(front: &Front, scope: &Scope) -> SendRequest<AnyBody> {
+    let stream = tls(front, &[b"h2", b"http/1.1"]).await;
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let handshake = hyper::client::conn::http2::handshake(OnScope(scope.clone()), TokioIo::new(stream));
+    let (sender, connection) = handshake.await.unwrap();
+    scope.spawn(connection);
+    sender
 }
 
 async fn tls(front: &Front, protocols: &[&[u8]]) -> tokio_rustls::client::TlsStream<TcpStream> {

@@ -26,6 +26,10 @@ pub struct Connection {
     finished_at: AtomicU64,
     /// Number of the last answered request, shifted left by one; the low bit says that it was upgraded.
     settled: AtomicU64,
+    /// Answers of which a piece was handed out and the next not asked for: the client has not taken it.
+    untaken: AtomicU64,
+    /// Pieces that were taken.
+    moved: AtomicU64,
     /// The guard, while it waits for `settled`.
     waiting: AtomicWaker,
     refused: Mutex<Option<Refused>>,
@@ -51,6 +55,8 @@ impl Connection {
             finished: AtomicU64::new(0),
             finished_at: AtomicU64::new(0),
             settled: AtomicU64::new(0),
+            untaken: AtomicU64::new(0),
+            moved: AtomicU64::new(0),
             waiting: AtomicWaker::new(),
             refused: Mutex::new(None),
         }
@@ -79,9 +85,25 @@ impl Connection {
         (self.finished() >= begun).then(|| self.since + Duration::from_millis(self.finished_at.load(Ordering::Relaxed)))
     }
 
-    /// Requests that are under way.
-    pub fn is_busy(&self) -> bool {
-        self.taken.load(Ordering::Acquire) > self.finished()
+    /// How many requests the service took up.
+    pub fn begun(&self) -> u64 {
+        self.taken.load(Ordering::Acquire)
+    }
+
+    /// A piece of an answer waits for the client.
+    pub fn hand_out(&self) {
+        self.untaken.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The client took a piece that was handed out, or is not wanted to any more.
+    pub fn take_back(&self) {
+        self.untaken.fetch_sub(1, Ordering::Relaxed);
+        self.moved.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many pieces were taken so far; `None`: none waits to be.
+    pub fn untaken_after(&self) -> Option<u64> {
+        (self.untaken.load(Ordering::Relaxed) > 0).then(|| self.moved.load(Ordering::Relaxed))
     }
 
     /// The service has decided on the answer to a request.

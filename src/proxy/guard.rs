@@ -49,6 +49,12 @@ pub struct Patience {
     pub body: Duration,
 }
 
+impl Patience {
+    pub fn shortest(&self) -> Duration {
+        self.header.min(self.idle).min(self.body)
+    }
+}
+
 /// The stream of one client. `H` is kept as long as the stream lives, also across an upgrade.
 pub struct Guard<S, H> {
     inner: S,

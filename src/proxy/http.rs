@@ -3,12 +3,10 @@
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ProtocolVersion;
@@ -22,9 +20,9 @@ use tracing::{debug, error};
 
 use super::connection::Connection;
 use super::error::Kind;
-use super::guard::Guard;
+use super::guard::{Guard, Patience};
 use super::limit::Permit;
-use super::service::{Front, Requests};
+use super::service::{Front, Requests, isolated};
 use super::{access_log, answer};
 use crate::base::Scope;
 use crate::net::serve::serve;
@@ -73,12 +71,8 @@ pub async fn accept(front: Arc<Front>, listener: TcpListener, tls: Option<TlsAcc
             farewells: farewells.clone(),
         };
         async move {
-            if AssertUnwindSafe(door.receive(stream, peer))
-                .catch_unwind()
-                .await
-                .is_err()
-            {
-                door.front.metrics.panics.inc();
+            let served = isolated(door.receive(stream, peer), &door.front.metrics.panics).await;
+            if served.is_none() {
                 error!(client.addr = %peer, "a connection panicked");
             }
         }
@@ -171,8 +165,7 @@ impl Door {
             .keep_alive_interval(PING_AFTER)
             .keep_alive_timeout(PING_ANSWER);
         let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), self.requests(&connection)));
-        let mut seen = 0;
-        let mut check = Instant::now() + patience.header;
+        let mut watch = Watch::new(connection.clone(), patience);
         let result = loop {
             tokio::select! {
                 result = serving.as_mut() => break result,
@@ -180,15 +173,16 @@ impl Door {
                     serving.as_mut().graceful_shutdown();
                     break serving.await;
                 }
-                () = sleep_until(check) => {}
+                end = watch.look() => match end {
+                    None => {}
+                    Some(End::Idle) => {
+                        serving.as_mut().graceful_shutdown();
+                        // A client that does not say goodbye either is left.
+                        break timeout(patience.header, serving).await.unwrap_or(Ok(()));
+                    }
+                    Some(End::Stuck) => break Ok(()),
+                },
             }
-            if !connection.is_busy() && connection.finished() == seen {
-                serving.as_mut().graceful_shutdown();
-                // A client that does not say goodbye either is left.
-                break timeout(patience.header, serving).await.unwrap_or(Ok(()));
-            }
-            seen = connection.finished();
-            check = Instant::now() + patience.idle;
         };
         ended(&connection, result);
     }
@@ -215,6 +209,59 @@ impl Door {
             tokio::io::copy(&mut stream.take(FAREWELL_BYTES), &mut tokio::io::sink()).await
         })
         .await;
+    }
+}
+
+/// Looks after an HTTP/2 connection as the guard does after one of HTTP/1, but only now and then.
+struct Watch {
+    connection: Arc<Connection>,
+    patience: Patience,
+    next: Instant,
+    /// Pieces taken by the client when one was first seen waiting, and since when.
+    untaken: Option<(u64, Instant)>,
+}
+
+/// Why a connection is given up.
+enum End {
+    Idle,
+    /// Answers wait, and the client takes none of them.
+    Stuck,
+}
+
+impl Watch {
+    fn new(connection: Arc<Connection>, patience: Patience) -> Self {
+        Watch {
+            connection,
+            patience,
+            next: Instant::now() + patience.shortest(),
+            untaken: None,
+        }
+    }
+
+    /// Waits for the next look. Cancel safe.
+    async fn look(&mut self) -> Option<End> {
+        sleep_until(self.next).await;
+        let now = Instant::now();
+        self.next = now + self.patience.shortest();
+        let begun = self.connection.begun();
+        let idle = if begun == 0 {
+            self.patience.header
+        } else {
+            self.patience.idle
+        };
+        if self
+            .connection
+            .idle_since(begun)
+            .is_some_and(|since| since + idle <= now)
+        {
+            return Some(End::Idle);
+        }
+        self.untaken = match (self.connection.untaken_after(), self.untaken) {
+            (Some(moved), Some((before, since))) if moved == before => Some((before, since)),
+            (moved, _) => moved.map(|moved| (moved, now)),
+        };
+        let (_, since) = self.untaken?;
+        (since + self.patience.body <= now).then_some(End::Stuck)
     }
 }
 

@@ -3,8 +3,8 @@
 //! Phases of a request, in this order: limits (`limit`, `guard`, `request_body`) → route (`route`, `deny`) → target (`static_file`, `fastcgi`,
 //! `forward`) → headers → log (`record`, `access_log`). Whatever goes wrong is an `Error` and leaves through `answer`.
 //!
-//! Nothing ambiguous gets further than `framing`. Every wait for a client on HTTP/1 has a bound (`guard`); on HTTP/2 pings find
-//! dead clients, and what one stream may keep waiting is small. A panic ends its request, or its connection.
+//! Nothing ambiguous gets further than `framing`. Every wait for a client has a bound (`guard`; for HTTP/2
+//! `request_body` and `http`). A panic ends its request, or its connection.
 //! With `portal.domain` set, requests for another name are answered 421; an address as host is answered, because that is how health
 //! checks and balancers ask.
 

@@ -93,6 +93,7 @@ impl Record {
                 body,
                 record: self,
                 is_whole,
+                is_handed_out: false,
             }
             .boxed_unsync()
         })
@@ -124,6 +125,7 @@ struct Followed {
     body: Body,
     record: Record,
     is_whole: bool,
+    is_handed_out: bool,
 }
 
 impl HttpBody for Followed {
@@ -132,12 +134,15 @@ impl HttpBody for Followed {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let me = self.get_mut();
+        me.take_back();
         let frame = ready!(Pin::new(&mut me.body).poll_frame(cx));
         match &frame {
             Some(Ok(frame)) => {
                 let size = frame.data_ref().map_or(0, Bytes::len) as u64;
                 me.record.change(|line| line.bytes += size);
                 me.is_whole = me.body.is_end_stream();
+                me.is_handed_out = true;
+                me.record.connection.hand_out();
             }
             Some(Err(error)) => {
                 me.is_whole = true;
@@ -157,8 +162,17 @@ impl HttpBody for Followed {
     }
 }
 
+impl Followed {
+    fn take_back(&mut self) {
+        if std::mem::take(&mut self.is_handed_out) {
+            self.record.connection.take_back();
+        }
+    }
+}
+
 impl Drop for Followed {
     fn drop(&mut self) {
+        self.take_back();
         if !self.is_whole {
             self.record
                 .change(|line| line.detail = "the client left before the end of the answer".into());

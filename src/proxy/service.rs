@@ -1,6 +1,7 @@
 //! One request from head to answer, in the fixed order of phases: refusal → limits → route → target → headers → log.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, RwLock};
 
@@ -26,6 +27,7 @@ use super::setup::Setup;
 use super::static_file::Found;
 use super::{deny, headers};
 use crate::base::{BoxFuture, Scope, error::chain};
+use crate::metrics::Counter;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -92,13 +94,8 @@ impl Front {
             number,
             connection: &connection,
         };
-        let result = AssertUnwindSafe(self.serve(&setup, request, &mut record))
-            .catch_unwind()
-            .await;
-        let result = result.unwrap_or_else(|_| {
-            self.metrics.panics.inc();
-            Err(Error::new(Kind::Internal, "a panic while the request was served"))
-        });
+        let served = isolated(self.serve(&setup, request, &mut record), &self.metrics.panics).await;
+        let result = served.unwrap_or_else(|| Err(Error::new(Kind::Internal, "a panic while the request was served")));
         let mut answer = result.unwrap_or_else(|error| {
             report(&error, &id);
             record.failed(&error);
@@ -140,6 +137,12 @@ impl Front {
         let answer = visit.route(body).await.map_err(|error| blame(error, &fault))?;
         Ok(finish(answer, &exchange))
     }
+}
+
+/// Runs a future to its end or its panic, which is counted: then `None`.
+pub async fn isolated<F: Future>(task: F, panics: &Counter) -> Option<F::Output> {
+    let result = AssertUnwindSafe(task).catch_unwind().await;
+    result.inspect_err(|_| _ = panics.inc()).ok()
 }
 
 /// The limits that a request meets before it is routed. On HTTP/1 the guard has seen to most of them.
@@ -297,5 +300,27 @@ fn report(error: &Error, id: &str) {
         Side::Us => error!(id, cause, "a request failed"),
         Side::Upstream => warn!(id, cause, "a target failed"),
         Side::Client => debug!(id, cause, "a request was refused"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_counted_and_goes_no_further() {
+        let panics = Counter::default();
+        assert_eq!(isolated(async { 7 }, &panics).await, Some(7));
+        assert_eq!(isolated(async { panic!("on purpose") }, &panics).await, None::<()>);
+        assert_eq!(panics.get(), 1);
+    }
+
+    #[test]
+    fn a_broken_body_is_the_clients_fault_and_not_the_targets() {
+        let fault = Fault::default();
+        let target = || Error::new(Kind::Upstream, "the body ended early");
+        assert_eq!(blame(target(), &fault).kind, Kind::Upstream);
+        fault.set(Kind::TooLarge).expect("unset");
+        assert_eq!(blame(target(), &fault).kind, Kind::TooLarge);
     }
 }
