@@ -1,0 +1,259 @@
+//! Connections to PHP-FPM: a bounded number is kept open, the newest idle one is used first, idle ones are closed after a while.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::net::UnixStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use super::record::{Decoder, Piece};
+use crate::base::Scope;
+use crate::base::backoff::Backoff;
+use crate::proxy::error::{Error, Kind};
+
+/// An idle connection pins a PHP process; after this time PHP-FPM gets it back for its own turnover.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// PHP-FPM closes the connection of a process that reached `pm.max_requests` shortly after the END_REQUEST of its last request.
+/// A request that must not run twice takes no connection that is idle for less than this, since it could not be repeated:
+/// the connection is closed, which frees its process, and a new one is made.
+const SETTLED: Duration = Duration::from_millis(100);
+
+/// How often overdue connections are looked for, while there are idle ones.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// How long a full backlog is tried again: PHP-FPM empties it within milliseconds or not at all.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// First size of a read buffer: a small page in one read.
+const BUFFER: usize = 16 * 1024;
+
+/// Connections by state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Kept open, without a request.
+    pub idle: usize,
+    /// Kept open, with a request.
+    pub busy: usize,
+    /// For one request only.
+    pub fresh: usize,
+}
+
+pub struct Pool {
+    socket: PathBuf,
+    limit: usize,
+    /// One permit for each kept connection, idle or busy.
+    kept: Arc<Semaphore>,
+    fresh: Arc<AtomicUsize>,
+    idle: Arc<Mutex<Idle>>,
+    /// Owns the sweeper; drained with the pool.
+    scope: Scope,
+}
+
+#[derive(Default)]
+struct Idle {
+    /// Oldest first.
+    connections: Vec<Connection>,
+    is_swept: bool,
+}
+
+/// An open connection. Dropping it closes it.
+pub struct Connection {
+    pub stream: UnixStream,
+    pub buffer: BytesMut,
+    pub decoder: Decoder,
+    tenure: Tenure,
+    /// The answer's body is delivered, END_REQUEST is still to come.
+    is_unfinished: bool,
+    since: Instant,
+}
+
+/// How a connection counts; given back when it closes.
+enum Tenure {
+    Kept(#[allow(dead_code)] OwnedSemaphorePermit),
+    Fresh(Arc<AtomicUsize>),
+}
+
+impl Drop for Tenure {
+    fn drop(&mut self) {
+        if let Tenure::Fresh(count) = self {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+enum Look {
+    Usable,
+    Unfinished,
+    Gone,
+}
+
+impl Connection {
+    pub fn is_kept(&self) -> bool {
+        matches!(self.tenure, Tenure::Kept(_))
+    }
+
+    /// Looks, without waiting, whether PHP-FPM has closed it or has at last ended its request.
+    fn look(&mut self) -> Look {
+        loop {
+            self.buffer.reserve(BUFFER);
+            match self.stream.try_read_buf(&mut self.buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // Closed, or it speaks unasked.
+                Ok(0) | Err(_) => return Look::Gone,
+                Ok(_) if !self.is_unfinished => return Look::Gone,
+                Ok(_) => self.finish(),
+            }
+        }
+        if self.is_unfinished {
+            Look::Unfinished
+        } else {
+            Look::Usable
+        }
+    }
+
+    /// Drops what comes before END_REQUEST. A broken record leaves the connection unfinished until it is closed as overdue.
+    fn finish(&mut self) {
+        while let Ok(Some(piece)) = self.decoder.decode(&mut self.buffer) {
+            if matches!(piece, Piece::End { .. }) && self.buffer.is_empty() && self.decoder.is_between_records() {
+                self.is_unfinished = false;
+            }
+        }
+    }
+}
+
+impl Pool {
+    pub fn new(socket: PathBuf, kept: usize) -> Self {
+        Pool {
+            socket,
+            limit: kept,
+            kept: Arc::new(Semaphore::new(kept)),
+            fresh: Arc::default(),
+            idle: Arc::default(),
+            scope: Scope::new(),
+        }
+    }
+
+    pub fn counts(&self) -> Counts {
+        let idle = lock(&self.idle).connections.len();
+        Counts {
+            idle,
+            busy: self.limit.saturating_sub(self.kept.available_permits() + idle),
+            fresh: self.fresh.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The newest idle connection that still stands; for a request that must not run twice, one that is sure to.
+    pub fn idle(&self, may_run_twice: bool) -> Option<Connection> {
+        let rest = if may_run_twice { Duration::ZERO } else { SETTLED };
+        let now = Instant::now();
+        let mut idle = lock(&self.idle);
+        for index in (0..idle.connections.len()).rev() {
+            let Some(connection) = idle.connections.get_mut(index) else {
+                continue;
+            };
+            match connection.look() {
+                Look::Usable if now.duration_since(connection.since) >= rest => {
+                    return Some(idle.connections.remove(index));
+                }
+                Look::Gone | Look::Usable => drop(idle.connections.remove(index)),
+                Look::Unfinished => {}
+            }
+        }
+        None
+    }
+
+    /// A new connection: kept when there is room, for one request otherwise.
+    pub async fn connect(&self, patience: Duration) -> Result<Connection, Error> {
+        let tenure = match self.kept.clone().try_acquire_owned() {
+            Ok(permit) => Tenure::Kept(permit),
+            Err(_) => {
+                self.fresh.fetch_add(1, Ordering::Relaxed);
+                Tenure::Fresh(self.fresh.clone())
+            }
+        };
+        Ok(Connection {
+            stream: self.open(patience.min(CONNECT)).await?,
+            buffer: BytesMut::new(),
+            decoder: Decoder::new(),
+            tenure,
+            is_unfinished: false,
+            since: Instant::now(),
+        })
+    }
+
+    /// A full backlog makes a non-blocking connect fail at once (EAGAIN, unix(7)): tried again for a while.
+    async fn open(&self, patience: Duration) -> Result<UnixStream, Error> {
+        let deadline = Instant::now() + patience;
+        let mut backoff = Backoff::new(Duration::from_millis(2), Duration::from_millis(100));
+        loop {
+            match UnixStream::connect(&self.socket).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {
+                    tokio::time::sleep(backoff.delay()).await;
+                }
+                Err(error) => return Err(Error::with(Kind::Unavailable, "cannot connect to PHP-FPM", error)),
+            }
+        }
+    }
+
+    /// Takes a kept connection back, whose request is over.
+    pub fn give(&self, connection: Connection) {
+        self.put(connection, false);
+    }
+
+    /// Takes a kept connection back, on which only the rest of an answer that nobody needs is to come.
+    pub fn give_unfinished(&self, connection: Connection) {
+        self.put(connection, true);
+    }
+
+    fn put(&self, mut connection: Connection, is_unfinished: bool) {
+        // Outside a runtime nobody could close it later.
+        if !connection.is_kept() || tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
+        connection.is_unfinished = is_unfinished;
+        connection.since = Instant::now();
+        let mut idle = lock(&self.idle);
+        idle.connections.push(connection);
+        if !idle.is_swept {
+            idle.is_swept = true;
+            self.scope.spawn(sweep(self.idle.clone(), self.scope.clone()));
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        lock(&self.idle).connections.clear();
+        self.scope.drain();
+    }
+}
+
+/// Closes overdue connections until none is idle.
+async fn sweep(idle: Arc<Mutex<Idle>>, scope: Scope) {
+    loop {
+        tokio::select! {
+            () = scope.draining() => return,
+            () = tokio::time::sleep(SWEEP) => {}
+        }
+        let mut idle = lock(&idle);
+        let now = Instant::now();
+        idle.connections
+            .retain(|connection| now.duration_since(connection.since) < IDLE);
+        if idle.connections.is_empty() {
+            idle.is_swept = false;
+            return;
+        }
+    }
+}
+
+/// A panic elsewhere leaves the list whole: nothing is called while it is half changed.
+fn lock(idle: &Mutex<Idle>) -> MutexGuard<'_, Idle> {
+    idle.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,50 @@
+//! What the tests of the targets share: an exchange made by hand, and bodies.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Full};
+
+use super::exchange::{Body, Exchange, Target};
+use super::path::Path;
+
+/// A request over TLS from 198.51.100.7 to portal.example.
+pub fn exchange(method: &str, target: &str, fields: &[(&str, &str)]) -> Exchange {
+    let mut request = http::Request::builder()
+        .method(method)
+        .uri(target)
+        .header("host", "Portal.example:443");
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    let (request, ()) = request.body(()).expect("a request").into_parts();
+    Exchange {
+        path: Path::parse(request.uri.path()).expect("a path"),
+        request,
+        peer: "[::ffff:198.51.100.7]:50000".parse().expect("address"),
+        local: "192.0.2.1:443".parse().expect("address"),
+        is_tls: true,
+        host: "portal.example".into(),
+        id: "0123456789abcdef".into(),
+        started: Instant::now(),
+        target: Target::None,
+    }
+}
+
+pub fn empty() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+pub fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// The whole body, for bodies of tests.
+pub async fn read(body: Body) -> Result<Bytes, super::Error> {
+    body.collect().await.map(|collected| collected.to_bytes())
+}
+
+/// Holds for every future that a connection's task awaits.
+pub fn sendable<F: Future + Send>(future: F) -> F {
+    future
+}
