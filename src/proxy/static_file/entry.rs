@@ -1,0 +1,282 @@
+//! What is known of a file: its state, its validators, and its content while it is small and in demand.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::HeaderValue;
+
+use super::root::Root;
+use crate::proxy::conditional::Coding;
+use crate::proxy::content_type::{content_type, is_active, is_compressible};
+
+/// Files up to this size are kept in memory.
+pub const SMALL: u64 = 256 * 1024;
+
+/// A file that changed more recently may change again within the same tick of its file system's clock:
+/// it is not kept in memory, and its entity tag is weak (RFC 9110 §8.8.1).
+const SETTLED: Duration = Duration::from_secs(2);
+
+/// A node is looked at again when it was not for so long, in milliseconds: changes on disk show after a second.
+const RECHECK: u64 = 1000;
+
+/// Bookkeeping of one node beside its content, for the cache's budget.
+const OVERHEAD: usize = 512;
+
+/// Tells two states of a file apart, on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+/// A file in one coding.
+#[derive(Clone, Debug)]
+pub struct Version {
+    stamp: Stamp,
+    pub coding: Option<Coding>,
+    pub modified: SystemTime,
+    pub last_modified: HeaderValue,
+    /// Entity tag without quotes: time of change in nanoseconds, size, coding. Not the inode, so that all nodes that hold
+    /// a copy of a file give it the same tag.
+    tag: String,
+    pub content: Option<Bytes>,
+}
+
+impl Version {
+    fn new(metadata: &Metadata, coding: Option<Coding>) -> Self {
+        let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+        let since = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let mut tag = format!("{:x}-{:x}", since.as_nanos(), metadata.size());
+        if let Some(coding) = coding {
+            tag.push('-');
+            tag.push_str(coding.name());
+        }
+        // A date before 1970 cannot be written as an HTTP date.
+        let date = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + since);
+        Version {
+            stamp: Stamp {
+                device: metadata.dev(),
+                inode: metadata.ino(),
+                size: metadata.size(),
+                modified: (metadata.mtime(), metadata.mtime_nsec()),
+                changed: (metadata.ctime(), metadata.ctime_nsec()),
+            },
+            coding,
+            modified,
+            last_modified: HeaderValue::try_from(date).unwrap_or(HeaderValue::from_static("")),
+            tag,
+            content: None,
+        }
+    }
+
+    pub fn size(&self) -> u64 {
+        self.stamp.size
+    }
+
+    pub fn etag(&self, wall: SystemTime) -> String {
+        if self.is_settled(wall) {
+            format!("\"{}\"", self.tag)
+        } else {
+            format!("W/\"{}\"", self.tag)
+        }
+    }
+
+    fn is_settled(&self, wall: SystemTime) -> bool {
+        wall.duration_since(self.modified).is_ok_and(|age| age >= SETTLED)
+    }
+
+    /// Opens the file as it is now; reads it when it is small. Blocking.
+    pub fn read(&self, root: &Root, path: &str, wall: SystemTime) -> io::Result<Opened> {
+        let file = root.file(&relative(path, self.coding))?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let mut version = Version::new(&metadata, self.coding);
+        let is_same = version.stamp == self.stamp;
+        let mut is_lasting = false;
+        if version.size() <= SMALL {
+            let mut content = vec![0; usize::try_from(version.size()).unwrap_or_default()];
+            file.read_exact_at(&mut content, 0)?;
+            version.content = Some(content.into());
+            let after = Version::new(&file.metadata()?, self.coding);
+            is_lasting = after.stamp == version.stamp && version.is_settled(wall);
+        }
+        Ok(Opened {
+            version,
+            file,
+            is_same,
+            is_lasting,
+        })
+    }
+}
+
+/// A version as it was found when it was opened.
+pub struct Opened {
+    /// With its content, when small.
+    pub version: Version,
+    pub file: File,
+    /// It is the version that was asked for.
+    pub is_same: bool,
+    /// Its content may be kept.
+    pub is_lasting: bool,
+}
+
+/// What lies at a path.
+pub struct Node {
+    /// `None`: a folder.
+    pub file: Option<Arc<Versions>>,
+    /// When it was last compared with the disk, in milliseconds since `Files` was opened.
+    checked: AtomicU64,
+}
+
+#[derive(Clone)]
+pub struct Versions {
+    /// As requests name it.
+    pub path: Box<str>,
+    pub plain: Version,
+    /// Precompressed copies beside it, not older than it.
+    pub copies: Vec<Version>,
+    pub content_type: HeaderValue,
+    pub extension: Box<str>,
+    /// Lies where users' files lie.
+    pub is_users: bool,
+}
+
+impl Node {
+    /// Looks at the disk. `None`: nothing there. Blocking.
+    pub fn probe(root: &Root, path: &str, extension: &str, now: u64) -> io::Result<Option<Node>> {
+        let metadata = match root.file(&relative(path, None)).and_then(|file| file.metadata()) {
+            Ok(metadata) => metadata,
+            Err(error) if is_missing(&error) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let file = if metadata.is_dir() {
+            None
+        } else if metadata.is_file() && !path.ends_with('/') {
+            Some(Arc::new(Versions::probe(root, path, extension, &metadata)))
+        } else if metadata.is_file() {
+            return Ok(None);
+        } else {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "neither a file nor a folder",
+            ));
+        };
+        Ok(Some(Node {
+            file,
+            checked: AtomicU64::new(now),
+        }))
+    }
+
+    /// A file of which one version was read just now; the next look compares the others too.
+    pub fn of(file: Versions) -> Node {
+        Node {
+            file: Some(Arc::new(file)),
+            checked: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether the caller shall compare it with the disk; told to one caller per period, others go on with what is known.
+    pub fn is_due(&self, now: u64) -> bool {
+        let checked = self.checked.load(Ordering::Relaxed);
+        now.saturating_sub(checked) >= RECHECK
+            && self
+                .checked
+                .compare_exchange(checked, now, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    /// Whether the disk holds the same as when this was made.
+    pub fn is_same(&self, other: &Node) -> bool {
+        match (&self.file, &other.file) {
+            (Some(one), Some(other)) => {
+                let stamps = other.all().map(|version| &version.stamp);
+                one.all().map(|version| &version.stamp).eq(stamps)
+            }
+            (one, other) => one.is_none() && other.is_none(),
+        }
+    }
+
+    /// Bytes that it takes in memory, about.
+    pub fn weight(&self) -> u64 {
+        let versions = self.file.iter().flat_map(|file| file.all());
+        let content: usize = versions
+            .filter_map(|version| version.content.as_ref())
+            .map(Bytes::len)
+            .sum();
+        (OVERHEAD + content) as u64
+    }
+}
+
+impl Versions {
+    /// The same file with one version's content put in.
+    pub fn with(&self, version: Version) -> Versions {
+        let mut file = self.clone();
+        match file.copies.iter_mut().find(|copy| copy.coding == version.coding) {
+            Some(copy) => *copy = version,
+            None => file.plain = version,
+        }
+        file
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Version> {
+        std::iter::once(&self.plain).chain(&self.copies)
+    }
+
+    fn probe(root: &Root, path: &str, extension: &str, metadata: &Metadata) -> Versions {
+        let plain = Version::new(metadata, None);
+        let mut copies = Vec::new();
+        for coding in Coding::ALL {
+            if !is_compressible(extension) {
+                break;
+            }
+            // A copy that cannot be read is no copy.
+            let copy = root
+                .file(&relative(path, Some(coding)))
+                .and_then(|file| file.metadata());
+            copies.extend(
+                copy.ok()
+                    .filter(Metadata::is_file)
+                    .map(|metadata| Version::new(&metadata, Some(coding)))
+                    .filter(|copy| copy.modified >= plain.modified),
+            );
+        }
+        let is_users = ["/upload/", "/bitrix/images/", "/bitrix/tmp/"]
+            .iter()
+            .any(|tree| path.starts_with(tree));
+        let kind = if is_users && is_active(extension) {
+            "text/plain".to_string()
+        } else {
+            content_type(extension)
+        };
+        Versions {
+            path: path.into(),
+            plain,
+            copies,
+            content_type: HeaderValue::try_from(kind).unwrap_or(HeaderValue::from_static("application/octet-stream")),
+            extension: extension.into(),
+            is_users,
+        }
+    }
+}
+
+/// The path as `Root` wants it, with the ending of a precompressed copy.
+fn relative(path: &str, coding: Option<Coding>) -> String {
+    let path = path.trim_start_matches('/');
+    let path = if path.is_empty() { "." } else { path };
+    format!("{path}{}", coding.map_or("", Coding::suffix))
+}
+
+pub fn is_missing(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidFilename, NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | NotADirectory | InvalidFilename)
+}

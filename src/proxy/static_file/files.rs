@@ -1,0 +1,195 @@
+//! `Files`: looks at paths and serves what lies there, from memory where it can.
+
+use std::io;
+use std::path::Path as FilePath;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{Method, Response};
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use tracing::warn;
+
+use super::entry::{self, Node, Opened, Version, Versions};
+use super::reply::{self, Plan};
+use super::root::Root;
+use crate::base::clock;
+use crate::proxy::conditional;
+use crate::proxy::content_type::is_php;
+use crate::proxy::error::{Error, Kind};
+use crate::proxy::exchange::{Body, Exchange};
+use crate::proxy::path::Path;
+
+/// Budget of the memory tier, in bytes. When full, what is asked for least gives way.
+const MEMORY: u64 = 64 * 1024 * 1024;
+
+/// Entries that the memory tier is laid out for; not a limit.
+const ENTRIES: usize = 8192;
+
+/// The files of a portal.
+pub struct Files {
+    root: Arc<Root>,
+    known: Cache<Box<str>, Arc<Node>, Weight>,
+    /// Zero of the clock by which entries are compared with the disk.
+    pub(super) opened: Instant,
+}
+
+/// What lies at a path.
+pub enum Found {
+    File(Entry),
+    Folder,
+    Missing,
+}
+
+/// A regular file, as it was when it was looked at.
+#[derive(Clone)]
+pub struct Entry {
+    file: Arc<Versions>,
+}
+
+impl Entry {
+    /// Bytes of the file, uncompressed.
+    pub fn size(&self) -> u64 {
+        self.file.plain.size()
+    }
+}
+
+#[derive(Clone)]
+struct Weight;
+
+impl Weighter<Box<str>, Arc<Node>> for Weight {
+    fn weight(&self, _path: &Box<str>, node: &Arc<Node>) -> u64 {
+        node.weight()
+    }
+}
+
+impl Files {
+    /// Opens the document root. Fails when it is no folder, or on Linux before 5.6.
+    pub fn open(root: &FilePath, follow_symlinks: bool) -> io::Result<Files> {
+        Ok(Files {
+            root: Arc::new(Root::open(root, follow_symlinks)?),
+            known: Cache::with_weighter(ENTRIES, MEMORY, Weight),
+            opened: Instant::now(),
+        })
+    }
+
+    /// Says what lies at a path. `Forbidden`: it may not be read, leaves the root, or is neither file nor folder.
+    pub async fn look(&self, path: &Path) -> Result<Found, Error> {
+        let now = self.now();
+        let known = self.known.get(path.as_str());
+        let node = match known {
+            Some(node) if !node.is_due(now) => Some(node),
+            known => self.probe(path, known, now).await?,
+        };
+        Ok(node.as_deref().map_or(Found::Missing, found))
+    }
+
+    /// Answers GET or HEAD with a file.
+    pub async fn serve(&self, exchange: &Exchange, entry: Entry) -> Result<Response<Body>, Error> {
+        let Entry { file } = entry;
+        if !matches!(exchange.request.method, Method::GET | Method::HEAD) {
+            return Err(Error::new(Kind::Method, "files take GET and HEAD only"));
+        }
+        if is_php(&file.extension) && !file.is_users {
+            return Err(Error::new(Kind::Forbidden, "the source of a script is not served"));
+        }
+        let headers = &exchange.request.headers;
+        let coding = conditional::choose(headers, |coding| {
+            file.copies.iter().any(|copy| copy.coding == Some(coding))
+        });
+        let copy = file.copies.iter().find(|copy| copy.coding == coding);
+        let version = copy.unwrap_or(&file.plain);
+        let plan = Plan::decide(exchange, version)?;
+        match (&plan, &version.content) {
+            (Plan::Bodiless(status), _) => Ok(reply::without_body(&file, version, *status)),
+            (_, Some(content)) => Ok(reply::from_memory(exchange, &file, version, &plan, content)),
+            (_, None) => self.serve_opened(exchange, &file, version).await,
+        }
+    }
+
+    /// The file is not in memory. It may have changed since it was looked at, so what is opened now decides.
+    async fn serve_opened(
+        &self,
+        exchange: &Exchange,
+        file: &Versions,
+        version: &Version,
+    ) -> Result<Response<Body>, Error> {
+        let (root, path, asked) = (self.root.clone(), file.path.clone(), version.clone());
+        let opened = blocking(move || asked.read(&root, &path, clock::wall())).await?;
+        let Opened {
+            version,
+            file: handle,
+            is_same,
+            is_lasting,
+        } = opened;
+        if is_same && is_lasting {
+            let node = Node::of(file.with(version.clone()));
+            self.known.insert(file.path.clone(), Arc::new(node));
+        }
+        let plan = Plan::decide(exchange, &version)?;
+        Ok(match (&plan, &version.content) {
+            (Plan::Bodiless(status), _) => reply::without_body(file, &version, *status),
+            (_, Some(content)) => reply::from_memory(exchange, file, &version, &plan, content),
+            (_, None) => reply::from_file(exchange, file, &version, &plan, handle),
+        })
+    }
+
+    /// Looks at the disk; keeps what is known, content included, if it is still so.
+    async fn probe(&self, path: &Path, known: Option<Arc<Node>>, now: u64) -> Result<Option<Arc<Node>>, Error> {
+        let (root, name, extension) = (self.root.clone(), path.as_str().to_string(), path.extension());
+        let probed = match blocking(move || Node::probe(&root, &name, &extension, now)).await {
+            // The file system fails, not the file: what is known goes on being served.
+            Err(error) if error.kind == Kind::Internal && known.is_some() => {
+                let cause = crate::base::error::chain(&error);
+                warn!(
+                    path = path.as_str(),
+                    cause, "a file could not be compared with the disk"
+                );
+                return Ok(known);
+            }
+            probed => probed?,
+        };
+        Ok(match (probed, known) {
+            (Some(node), Some(known)) if known.is_same(&node) => Some(known),
+            (Some(node), _) => {
+                let node = Arc::new(node);
+                self.known.insert(path.as_str().into(), node.clone());
+                Some(node)
+            }
+            (None, _) => {
+                self.known.remove(path.as_str());
+                None
+            }
+        })
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+fn found(node: &Node) -> Found {
+    match &node.file {
+        Some(file) => Found::File(Entry { file: file.clone() }),
+        None => Found::Folder,
+    }
+}
+
+/// Runs file work on the blocking pool.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T, Error> {
+    let done = tokio::task::spawn_blocking(work)
+        .await
+        .map_err(io::Error::other)
+        .flatten();
+    done.map_err(|error| {
+        use nix::libc::{EACCES, ELOOP, EPERM, EXDEV};
+        match error.raw_os_error() {
+            Some(EACCES | EPERM | EXDEV | ELOOP) => Error::with(Kind::Forbidden, "the file may not be opened", error),
+            _ if entry::is_missing(&error) => Error::with(Kind::NotFound, "the file is gone", error),
+            _ if error.kind() == io::ErrorKind::PermissionDenied => {
+                Error::with(Kind::Forbidden, "the file may not be served", error)
+            }
+            _ => Error::with(Kind::Internal, "cannot read a file", error),
+        }
+    })
+}

@@ -1,0 +1,17 @@
+//! Static files below the document root.
+//!
+//! - Symbolic links are followed within the root; one that leaves it is 403, unless `follow_symlinks` (openat2, RESOLVE_BENEATH).
+//! - What was looked at is remembered, and small files (up to 256 KiB) with their content, in at most 64 MiB. A hit costs no system call.
+//!   Each entry is compared with the disk at most once a second: **a change shows after a second**. Absence is never remembered.
+//! - Larger files are streamed from the blocking pool. A file that shrinks meanwhile cuts the connection, so that the client notices.
+//! - `name.br` and `name.gz` beside a file are its precompressed copies, while they are not older than it.
+
+mod entry;
+mod files;
+mod reply;
+mod root;
+#[cfg(test)]
+mod serve_tests;
+mod stream;
+
+pub use files::{Entry, Files, Found};
