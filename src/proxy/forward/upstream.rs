@@ -1,0 +1,168 @@
+//! `Upstream`: one request over one connection, and what to do when that one dies.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Poll, ready};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use http::uri::{Scheme, Uri};
+use http::{Request, Response, StatusCode};
+use http_body::Body as _;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+
+use super::body::{Answer, Upload, Watch};
+use super::pool::{Connection, Pool};
+use super::rewrite::{head, response};
+use crate::base::Scope;
+use crate::proxy::error::{Error, Kind};
+use crate::proxy::exchange::{Body, Exchange};
+use crate::proxy::silence::Silence;
+use crate::proxy::websocket;
+
+/// One upstream server.
+pub struct Upstream {
+    pool: Arc<Pool>,
+    silence: Duration,
+    scope: Scope,
+}
+
+/// Why a request got no answer.
+struct Failure {
+    error: Error,
+    /// The request, when nothing of it was sent.
+    unsent: Option<Request<Upload>>,
+    /// The connection broke, so another one may do better.
+    is_broken: bool,
+}
+
+impl Upstream {
+    /// `upstream`: `http://host:port`, without path. `silence`: longest time without a sign of life while we wait for it.
+    /// Connections and WebSocket tunnels live in `scope`. Fails on another form of address, or when a name is given and the system has no resolver.
+    pub fn new(upstream: &str, silence: Duration, scope: Scope) -> anyhow::Result<Upstream> {
+        let uri: Uri = upstream
+            .parse()
+            .with_context(|| format!("read the upstream {upstream}"))?;
+        if uri.scheme() != Some(&Scheme::HTTP) || !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+            bail!("the upstream {upstream} is not http://host:port");
+        }
+        let host = uri
+            .host()
+            .with_context(|| format!("the upstream {upstream} has no host"))?;
+        let pool = Pool::new(host, uri.port_u16().unwrap_or(80), scope.clone())?;
+        Ok(Upstream {
+            pool: Arc::new(pool),
+            silence,
+            scope,
+        })
+    }
+
+    /// Passes a request on. Resolves with the head of the answer; the body streams.
+    /// Takes hyper's `OnUpgrade` out of the request's extensions when it asks for a WebSocket.
+    /// Dropping the future or the answer's body closes the connection to the upstream.
+    pub async fn call(&self, exchange: &mut Exchange, body: Body) -> Result<Response<Body>, Error> {
+        let is_bodiless = body.is_end_stream();
+        let may_run_twice = is_bodiless && exchange.request.method.is_idempotent();
+        let client = websocket::is_asked(&exchange.request)
+            .then(|| exchange.request.extensions.remove::<OnUpgrade>())
+            .flatten();
+        let is_upgrade = client.is_some();
+        let (upload, watch) = Upload::new(body);
+        let mut request = head(exchange, is_upgrade).map(|()| upload);
+        if let Some(connection) = self.pool.idle().await {
+            match self.send(connection, request, &watch).await {
+                Ok((answer, connection)) => return self.answer(answer, connection, watch, client),
+                Err(failure) if failure.is_broken => match failure.unsent {
+                    Some(unsent) => request = unsent,
+                    None if may_run_twice => request = head(exchange, is_upgrade).map(|()| Upload::new(empty()).0),
+                    None => return Err(failure.error),
+                },
+                Err(failure) => return Err(failure.error),
+            }
+        }
+        let connection = self.pool.connect(self.silence).await?;
+        let sent = self.send(connection, request, &watch).await;
+        let (answer, connection) = sent.map_err(|failure| failure.error)?;
+        self.answer(answer, connection, watch, client)
+    }
+
+    /// Sends over one connection and waits for the head of the answer.
+    async fn send(
+        &self,
+        mut connection: Connection,
+        request: Request<Upload>,
+        watch: &Watch,
+    ) -> Result<(Response<Incoming>, Connection), Failure> {
+        let mut silence = Silence::new(self.silence);
+        let answer = {
+            let mut answer = pin!(connection.sender.try_send_request(request));
+            poll_fn(|cx| {
+                if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+                    return Poll::Ready(Some(answer));
+                }
+                // Looked at again at the latest when the timer fires.
+                if watch.moved() || watch.waits_for_client() {
+                    silence.broken();
+                }
+                ready!(silence.poll_over(cx));
+                Poll::Ready(None)
+            })
+            .await
+        };
+        match answer {
+            Some(Ok(answer)) => Ok((answer, connection)),
+            Some(Err(mut failed)) => Err(Failure {
+                unsent: failed.take_message(),
+                is_broken: failed.error().is_incomplete_message()
+                    || failed.error().is_canceled()
+                    || is_io(failed.error()),
+                error: watch.failure().unwrap_or_else(|| broken(failed.error())),
+            }),
+            None => Err(Failure {
+                error: Error::new(Kind::UpstreamSlow, "the upstream is silent"),
+                unsent: None,
+                is_broken: false,
+            }),
+        }
+    }
+
+    fn answer(
+        &self,
+        mut answer: Response<Incoming>,
+        connection: Connection,
+        watch: Arc<Watch>,
+        client: Option<OnUpgrade>,
+    ) -> Result<Response<Body>, Error> {
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let Some(client) = client.filter(|_| websocket::is_agreed(answer.headers())) else {
+                return Err(Error::new(
+                    Kind::Upstream,
+                    "the upstream switches to a protocol that was not asked for",
+                ));
+            };
+            let upstream = hyper::upgrade::on(&mut answer);
+            websocket::tunnel(&self.scope, client, upstream);
+            return Ok(response(answer.map(|_| empty()), true));
+        }
+        let body = |incoming| Answer::new(incoming, connection, self.pool.clone(), watch, self.silence).boxed_unsync();
+        Ok(response(answer.map(body), false))
+    }
+}
+
+fn empty() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+fn is_io(error: &hyper::Error) -> bool {
+    std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>())
+}
+
+pub fn broken(error: &hyper::Error) -> Error {
+    Error::new(
+        Kind::Upstream,
+        format!("the upstream broke off: {}", crate::base::error::chain(error)),
+    )
+}
