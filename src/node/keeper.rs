@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::ChildStdout;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -53,14 +53,16 @@ pub struct Keeper {
     pub spec: ChildSpec,
     pub state: watch::Sender<State>,
     pub stop: CancellationToken,
-    pub reload: Arc<tokio::sync::Notify>,
+    pub reload: Arc<Notify>,
+    /// Told whenever the state changes.
+    pub changed: Arc<Notify>,
     pub output: Output,
     pub note: Arc<Note>,
     pub scope: Scope,
 }
 
 impl Keeper {
-    pub fn new(spec: ChildSpec, output: Output, note: Arc<Note>, scope: Scope) -> Self {
+    pub fn new(spec: ChildSpec, output: Output, note: Arc<Note>, changed: Arc<Notify>, scope: Scope) -> Self {
         let starting = State {
             phase: Phase::Starting,
             pid: None,
@@ -73,6 +75,7 @@ impl Keeper {
             state: watch::Sender::new(starting),
             stop: CancellationToken::new(),
             reload: Arc::default(),
+            changed,
             output,
             note,
             scope,
@@ -301,6 +304,7 @@ impl Keeper {
             detail.clone_into(&mut state.detail);
             differs
         });
+        self.changed.notify_one();
     }
 }
 

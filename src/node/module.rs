@@ -9,19 +9,22 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::time::interval;
+use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
 use super::stop;
 use crate::agent::{self, Agent, Report};
-use crate::base::{Cx, Health, Scope, Service, log};
+use crate::base::{Cx, Health, Scope, Service, Status, log};
 use crate::cache::Cache;
 use crate::config::{self, Config};
 use crate::host::facts;
 use crate::net::listen;
+use crate::php::pool;
 use crate::proxy::Proxy;
 
 const BEAT: Duration = Duration::from_secs(1);
+/// Until the module is ready, so that nobody waits for it longer than it takes.
+const FIRST_BEATS: Duration = Duration::from_millis(20);
 /// Of the module's own grace, the share for its tasks; the rest is for ending the process.
 const DRAIN_SHARE: f64 = 0.9;
 
@@ -92,12 +95,19 @@ pub fn run(name: &str, path: &Path) -> anyhow::Result<()> {
 
 fn load(path: &Path) -> anyhow::Result<Config> {
     match config::load(path, false) {
-        Ok(loaded) => Ok(loaded.config),
+        Ok(loaded) => Ok(with_php_numbers(loaded.config)),
         Err(problems) => {
             let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
             anyhow::bail!("{}: {}", path.display(), problems.join("; "))
         }
     }
+}
+
+/// The proxy must know how many PHP processes there are; where the file leaves it open, the machine decides.
+fn with_php_numbers(mut config: Config) -> Config {
+    config.php.children = pool::children(&config, facts::memory(), facts::processors());
+    config.php.kept_connections = pool::kept(&config, config.php.children);
+    config
 }
 
 struct Process {
@@ -112,7 +122,7 @@ impl Process {
         let scope = cx.scope.clone();
         // The reporter is outside of the module's scope: it reports the draining too.
         let outer = Scope::new();
-        let reports = watch::Sender::new(self.report());
+        let reports = watch::Sender::new(self.report(Status::starting()));
         let feed = self.config.feed_socket();
         let (reporter, receiver) = (outer.clone(), reports.subscribe());
         outer.spawn(async move { agent::send(&feed, receiver, &reporter).await });
@@ -120,7 +130,7 @@ impl Process {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hang_up = signal(SignalKind::hangup())?;
-        let mut beats = interval(BEAT);
+        let mut next_beat = Instant::now();
         let mut service = self.module.service().run(cx);
         loop {
             tokio::select! {
@@ -128,9 +138,12 @@ impl Process {
                     ended.with_context(|| format!("module {}", self.module.service().name()))?;
                     break;
                 }
-                _ = beats.tick() => {
-                    self.beat();
-                    reports.send_replace(self.report());
+                () = sleep_until(next_beat) => {
+                    let status = self.module.service().status();
+                    let is_ready = matches!(status.health, Health::Good | Health::Degraded);
+                    beat(is_ready);
+                    reports.send_replace(self.report(status));
+                    next_beat = Instant::now() + if is_ready { BEAT } else { FIRST_BEATS };
                 }
                 _ = terminate.recv() => scope.drain(),
                 // Ctrl-C reaches the whole terminal group; the supervisor decides the order.
@@ -146,21 +159,11 @@ impl Process {
         Ok(())
     }
 
-    /// One line on standard output is a sign of life; the supervisor reads it.
-    fn beat(&self) {
-        let line: &[u8] = match self.module.service().status().health {
-            Health::Good | Health::Degraded => b"ready\n",
-            Health::Starting | Health::Failed => b"starting\n",
-        };
-        // A supervisor that is gone takes us with it; nothing is left to do here.
-        let _ = std::io::stdout().lock().write_all(line);
-    }
-
-    fn report(&self) -> Report {
+    fn report(&self, status: Status) -> Report {
         let service = self.module.service();
         Report::Module {
             name: service.name().to_string(),
-            status: service.status(),
+            status,
             metrics: service.metrics(),
         }
     }
@@ -183,4 +186,11 @@ impl Process {
         }
         info!("configuration reloaded");
     }
+}
+
+/// One line on standard output is a sign of life; the supervisor reads it.
+fn beat(is_ready: bool) {
+    let line: &[u8] = if is_ready { b"ready\n" } else { b"starting\n" };
+    // A supervisor that is gone takes us with it; nothing is left to do here.
+    let _ = std::io::stdout().lock().write_all(line);
 }

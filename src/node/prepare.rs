@@ -56,6 +56,9 @@ pub fn folders(config: &Config) -> anyhow::Result<()> {
     make(&config.secrets(), Access::owned(0o750, 0, user.gid))?;
     make(&config.node.data_dir.join("tls"), Access::owned(0o750, 0, user.gid))?;
     make(&config.node.run_dir.join("php"), open)?;
+    if !config.portal_root().exists() {
+        make(&config.portal_root(), Access::owned(0o755, portal.uid, portal.gid))?;
+    }
     make(&config.portal_temporary(), Access::owned(0o700, portal.uid, portal.gid))?;
     if let Some(folder) = config
         .access_log()

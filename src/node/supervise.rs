@@ -80,6 +80,8 @@ struct Kept {
 
 struct Supervisor {
     children: BTreeMap<&'static str, Kept>,
+    /// Some child's state changed.
+    changed: Arc<Notify>,
     reports: watch::Sender<Report>,
     scope: Scope,
     path: PathBuf,
@@ -96,10 +98,11 @@ impl Supervisor {
         filter: log::Filter,
     ) -> Self {
         let scope = Scope::new();
+        let changed = Arc::new(Notify::new());
         let mut children = BTreeMap::new();
         for spec in specs {
             let (name, kind) = (spec.name, spec.kind());
-            let keeper = Keeper::new(spec, output.clone(), note.clone(), scope.clone());
+            let keeper = Keeper::new(spec, output.clone(), note.clone(), changed.clone(), scope.clone());
             let (state, stop, reload) = (keeper.state.subscribe(), keeper.stop.clone(), keeper.reload.clone());
             let task = scope.spawn(keeper.run());
             children.insert(
@@ -118,6 +121,7 @@ impl Supervisor {
         scope.spawn(async move { agent::send(&feed, receiver, &sender).await });
         Supervisor {
             children,
+            changed,
             reports,
             scope,
             path: path.to_path_buf(),
@@ -138,6 +142,7 @@ impl Supervisor {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 _ = hang_up.recv() => self.reload(),
+                () = self.changed.notified() => drop(self.report()),
                 _ = ticks.tick() => {
                     let children = self.report();
                     notify(&[NotifyState::Watchdog]);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::error::Kind;
 use super::exchange::Target;
+use super::fastcgi::Counts;
 use crate::metrics::{Counter, EncodeLabelSet, Family, Gauge, Histogram, Set, names, seconds};
 
 const TARGETS: [(Target, &str); 4] = [
@@ -19,6 +20,7 @@ pub struct Metrics {
     set: Set,
     by_target: Vec<OfTarget>,
     refused: Family<Reason, Counter>,
+    fastcgi: Family<InState, Gauge>,
     pub connections: Gauge,
     pub panics: Counter,
     /// Lines of the access log that were dropped.
@@ -40,6 +42,11 @@ struct Answered {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct To {
     target: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct InState {
+    state: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -69,6 +76,7 @@ impl Metrics {
         Metrics {
             by_target: TARGETS.iter().map(of_target).collect(),
             refused: set.add(names::PROXY_REFUSED, Family::default()),
+            fastcgi: set.add(names::PROXY_FASTCGI_CONNECTIONS, Family::default()),
             connections: set.add(names::PROXY_CONNECTIONS, Gauge::default()),
             panics: set.add(names::PROXY_PANICS, Counter::default()),
             log_dropped: set.add(names::PROXY_LOG_DROPPED, Counter::default()),
@@ -98,6 +106,14 @@ impl Metrics {
             Kind::Misdirected => "host",
             _ => "malformed",
         });
+    }
+
+    /// Connections to PHP-FPM now.
+    pub fn fastcgi(&self, counts: Counts) {
+        for (state, count) in [("idle", counts.idle), ("busy", counts.busy), ("fresh", counts.fresh)] {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.fastcgi.get_or_create(&InState { state }).set(count);
+        }
     }
 
     pub fn refused_handshake(&self) {

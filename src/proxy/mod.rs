@@ -10,12 +10,19 @@
 
 mod access_log;
 mod answer;
+mod conditional;
 mod connection;
+mod content_type;
 mod deny;
 pub mod error;
 pub mod exchange;
+mod fastcgi;
+#[cfg(test)]
+mod fixture;
+mod forward;
 mod framing;
 mod guard;
+mod headers;
 mod host;
 #[cfg(test)]
 #[allow(dead_code)]
@@ -27,14 +34,16 @@ mod limit;
 mod metrics;
 mod module;
 pub mod path;
+mod range;
 mod record;
 mod request_body;
 mod route;
 mod service;
 mod setup;
-mod targets_stub;
+mod silence;
+mod static_file;
+mod websocket;
 
 pub use error::{Error, Kind};
 pub use exchange::{Body, Exchange, Target};
 pub use module::Proxy;
-use targets_stub::{fastcgi, forward, headers, static_file};

@@ -141,6 +141,9 @@ impl Service for Proxy {
     }
 
     fn metrics(&self) -> String {
+        if let Some(running) = lock(&self.running).as_ref() {
+            self.metrics.fastcgi(running.front.setup().php.counts());
+        }
         self.metrics.encode()
     }
 }

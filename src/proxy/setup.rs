@@ -15,10 +15,6 @@ use super::static_file::Files;
 use crate::base::Scope;
 use crate::config::Config;
 
-/// Kept connections where the number of PHP's processes is not written in the configuration: one, because a small machine may
-/// have few of them, and each kept connection occupies one.
-const KEPT_UNKNOWN: usize = 1;
-
 pub struct Setup {
     pub files: Files,
     pub php: Php,
@@ -53,7 +49,7 @@ impl Setup {
             php: Php::new(PhpSettings {
                 socket: config.php_socket(),
                 root,
-                kept: kept(config),
+                kept: config.php.kept_connections,
                 silence,
             }),
             prefixes: Prefixes::new(proxy.routes.iter().map(|route| route.prefix.as_str())),
@@ -79,13 +75,5 @@ pub fn bounds(config: &Config) -> Bounds {
     Bounds {
         connections: config.proxy.max_connections,
         per_address: config.proxy.max_connections_per_address,
-    }
-}
-
-fn kept(config: &Config) -> usize {
-    match (config.php.kept_connections, config.php.children) {
-        (0, 0) => KEPT_UNKNOWN,
-        (0, children) => children / 2,
-        (kept, _) => kept,
     }
 }

@@ -61,7 +61,7 @@ impl Fpm {
             silence: Duration::from_secs(30),
         });
         let fpm = Fpm {
-            php: php.spool_in(folder.path().into()),
+            php,
             _process: Process(process),
             folder,
         };

@@ -21,7 +21,7 @@ mod fpm_tests;
 #[cfg(test)]
 mod responder_tests;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,7 +64,6 @@ pub struct Script {
 pub struct Php {
     root: String,
     silence: Duration,
-    spool: PathBuf,
     pool: Arc<Pool>,
 }
 
@@ -73,14 +72,8 @@ impl Php {
         Php {
             root: settings.root.to_string_lossy().into_owned(),
             silence: settings.silence,
-            spool: SPOOL.into(),
             pool: Arc::new(Pool::new(settings.socket, settings.kept)),
         }
-    }
-
-    /// Lets bodies of unknown length wait in this folder instead of `/var/tmp`.
-    pub fn spool_in(self, folder: PathBuf) -> Php {
-        Php { spool: folder, ..self }
     }
 
     /// Connections to PHP-FPM now.
@@ -95,7 +88,7 @@ impl Php {
     pub async fn call(&self, exchange: &Exchange, script: &Script, body: Body) -> Result<Response<Body>, Error> {
         let (length, body) = match announced(exchange, &body) {
             Some(length) => (length, body),
-            None => spool::collect(body, &self.spool, &exchange.id).await?,
+            None => spool::collect(body, Path::new(SPOOL), &exchange.id).await?,
         };
         let pairs = params::encode(exchange, script, &self.root, length);
         let mut outgoing = Outgoing::new(pairs, body);

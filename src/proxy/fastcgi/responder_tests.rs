@@ -39,7 +39,7 @@ impl World {
         });
         World {
             listener,
-            php: php.spool_in(folder.path().into()),
+            php,
             _folder: folder,
         }
     }

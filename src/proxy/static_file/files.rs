@@ -47,13 +47,6 @@ pub struct Entry {
     file: Arc<Versions>,
 }
 
-impl Entry {
-    /// Bytes of the file, uncompressed.
-    pub fn size(&self) -> u64 {
-        self.file.plain.size()
-    }
-}
-
 #[derive(Clone)]
 struct Weight;
 

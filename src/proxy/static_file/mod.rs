@@ -14,4 +14,4 @@ mod root;
 mod serve_tests;
 mod stream;
 
-pub use files::{Entry, Files, Found};
+pub use files::{Files, Found};
