@@ -98,9 +98,13 @@ pub enum Refused {
 
 impl Refused {
     pub const fn loud(text: &'static str) -> Self {
+        Self::error(text, false)
+    }
+
+    const fn error(text: &'static str, is_quiet: bool) -> Self {
         Refused::Error {
             text,
-            is_quiet: false,
+            is_quiet,
             skip: 0,
         }
     }
@@ -197,11 +201,7 @@ fn store<'a>(words: Words<'a>, mode: Mode, has_cas: bool, moment: Moment) -> Res
         let (fixed, is_quiet) = arguments(words)?;
         (fixed, None, is_quiet)
     };
-    let bad = Refused::Error {
-        text: BAD_FORMAT,
-        is_quiet,
-        skip: 0,
-    };
+    let bad = Refused::error(BAD_FORMAT, is_quiet);
     if !is_key(key) {
         return Err(bad);
     }
@@ -230,11 +230,7 @@ pub fn length_of(word: &[u8]) -> Option<usize> {
 
 fn arithmetic(words: Words<'_>, is_decrement: bool) -> Result<Request<'_>, Refused> {
     let ([key, delta], is_quiet) = arguments(words)?;
-    let error = |text| Refused::Error {
-        text,
-        is_quiet,
-        skip: 0,
-    };
+    let error = |text| Refused::error(text, is_quiet);
     if !is_key(key) {
         return Err(error(BAD_FORMAT));
     }
@@ -259,19 +255,11 @@ fn delete(mut words: Words<'_>) -> Result<Request<'_>, Refused> {
         [Some(b"noreply"), None, _] | [Some(b"0"), Some(b"noreply"), None] => true,
         [_, _, Some(_)] => return Err(Refused::Unknown),
         [_, last, None] => {
-            return Err(Refused::Error {
-                text: BAD_DELETE,
-                is_quiet: last == Some(b"noreply"),
-                skip: 0,
-            });
+            return Err(Refused::error(BAD_DELETE, last == Some(b"noreply")));
         }
     };
     if !is_key(key) {
-        return Err(Refused::Error {
-            text: BAD_FORMAT,
-            is_quiet,
-            skip: 0,
-        });
+        return Err(Refused::error(BAD_FORMAT, is_quiet));
     }
     let delete = Delete {
         key,
@@ -285,11 +273,7 @@ fn delete(mut words: Words<'_>) -> Result<Request<'_>, Refused> {
 
 fn touch(words: Words<'_>, moment: Moment) -> Result<Request<'_>, Refused> {
     let ([key, expiry], is_quiet) = arguments(words)?;
-    let error = |text| Refused::Error {
-        text,
-        is_quiet,
-        skip: 0,
-    };
+    let error = |text| Refused::error(text, is_quiet);
     if !is_key(key) {
         return Err(error(BAD_FORMAT));
     }
@@ -305,11 +289,7 @@ fn flush(mut words: Words<'_>, moment: Moment) -> Result<Request<'_>, Refused> {
     }
     let is_quiet = second.or(first) == Some(b"noreply");
     let delay = if second.is_none() && is_quiet { None } else { first };
-    let bad = Refused::Error {
-        text: BAD_EXPIRY,
-        is_quiet,
-        skip: 0,
-    };
+    let bad = Refused::error(BAD_EXPIRY, is_quiet);
     let delay = delay.map_or(Some(0), number::parse_signed).ok_or(bad)?;
     let after = flush_delay(delay, moment);
     Ok(Request::One(Command::Flush { after }, Form::quiet(is_quiet)))
@@ -325,11 +305,7 @@ pub fn flush_delay(seconds: i64, moment: Moment) -> Option<u64> {
 
 fn verbosity(words: Words<'_>) -> Result<Request<'_>, Refused> {
     let ([level], is_quiet) = arguments(words)?;
-    number::parse_u32(level).ok_or(Refused::Error {
-        text: BAD_FORMAT,
-        is_quiet,
-        skip: 0,
-    })?;
+    number::parse_u32(level).ok_or(Refused::error(BAD_FORMAT, is_quiet))?;
     Ok(Request::One(Command::Verbosity, Form::quiet(is_quiet)))
 }
 

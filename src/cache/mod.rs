@@ -27,6 +27,8 @@ pub use service::Cache;
 #[cfg(test)]
 mod client_tests;
 #[cfg(test)]
+mod conversation_tests;
+#[cfg(test)]
 mod service_tests;
 #[cfg(test)]
 mod session_tests;

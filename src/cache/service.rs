@@ -72,7 +72,8 @@ impl Cache {
             let handle = move |stream: tokio::net::TcpStream, _| {
                 // Replies are whole when they are written: waiting for more only delays them.
                 let _ = stream.set_nodelay(true);
-                handle.clone().run(stream)
+                // Boxed, or each future around it would hold its size twice.
+                Box::pin(handle.clone().run(stream))
             };
             cx.scope
                 .spawn(serve(listener, self.permits.clone(), cx.scope.clone(), handle));
@@ -81,7 +82,7 @@ impl Cache {
             listener.set_nonblocking(true)?;
             let listener = UnixListener::from_std(listener).context("listen on a unix socket")?;
             let handle = self.handler(&cx.scope);
-            let handle = move |stream, _| handle.clone().run(stream);
+            let handle = move |stream, _| Box::pin(handle.clone().run(stream));
             cx.scope
                 .spawn(serve(listener, self.permits.clone(), cx.scope.clone(), handle));
         }

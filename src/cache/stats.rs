@@ -4,7 +4,7 @@
 use std::fmt::Display;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::ascii::is_key;
+use super::ascii::{BAD_FORMAT, is_key};
 use super::command::Reply;
 use super::engine::Engine;
 use super::number;
@@ -16,7 +16,6 @@ const CLASSES: u64 = 64;
 /// Longest answer of one `cachedump`, as in memcached; further keys are left out.
 const DUMP_MAX: usize = 2 << 20;
 const BAD_LINE: &str = "CLIENT_ERROR bad command line";
-const BAD_FORMAT: &str = "CLIENT_ERROR bad command line format";
 const BAD_CLASS: &str = "CLIENT_ERROR Illegal slab id";
 const DETAIL_USAGE: &str = "CLIENT_ERROR usage: stats detail on|off|dump";
 
@@ -203,7 +202,7 @@ fn dump(engine: &Engine, class: &[u8], limit: &[u8], moment: Moment) -> Reply {
             if !is_key(record.key()) {
                 return true;
             }
-            let end = left.map_or(0, |left| (moment.unix + left) / 1000);
+            let end = left.map_or(0, |left| moment.unix.saturating_add(left) / 1000);
             lines.extend_from_slice(b"ITEM ");
             lines.extend_from_slice(record.key());
             lines.extend_from_slice(format!(" [{} b; {end} s]\r\n", record.value().len()).as_bytes());

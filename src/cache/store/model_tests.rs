@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 
-use super::*;
-use crate::cache::command::{Arithmetic, Delete, Get, Mode, Set, Terms};
+use super::sharded::SWEEP_ROUND;
+use super::{Expiry, Record, SHARDS, Store};
+use crate::cache::command::{Arithmetic, Command, Delete, Get, Mode, Reply, Set, Terms};
 
 #[derive(Clone, Debug)]
 enum Step {

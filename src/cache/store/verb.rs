@@ -62,7 +62,10 @@ fn read(shard: &mut Shard, place: u32, get: &Get<'_>, now: u64, is_new: bool) ->
         slot.deadline = expiry.deadline(now);
     }
     let had_winner = slot.mark.has_winner;
-    let is_ending = slot.deadline != FOREVER && get.recache.is_some_and(|within| slot.deadline < now + within);
+    let is_ending = slot.deadline != FOREVER
+        && get
+            .recache
+            .is_some_and(|within| slot.deadline < now.saturating_add(within));
     let is_winner = is_new || !had_winner && (is_ending || slot.mark.is_stale);
     slot.mark.has_winner |= is_winner;
     let hit = Hit {

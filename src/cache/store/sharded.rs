@@ -1,0 +1,218 @@
+//! `Store`: the shards together, their one budget, and flushes.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard};
+
+use super::record::Record;
+use super::shard::{Counters, Shard};
+use super::time::FOREVER;
+use super::verb::{self, Situation};
+use crate::cache::command::{Command, Reply};
+
+/// Enough that four to sixteen threads seldom meet. A power of two; also the classes that `stats items` lists.
+pub const SHARDS: usize = 32;
+/// One ghost for so many bytes of budget: about as many as there are items of usual size, 0.4 % of the memory.
+const BYTES_PER_GHOST: usize = 1024;
+/// Places that a sweep looks at under one lock: some microseconds.
+const SWEEP_STEP: u32 = 512;
+/// The whole store is swept in about so many calls of `sweep`.
+pub const SWEEP_ROUND: u32 = 30;
+/// No flush is due.
+const NO_FLUSH: u64 = u64::MAX;
+
+#[derive(Debug)]
+pub struct Store {
+    shards: Vec<Mutex<Shard>>,
+    hasher: RandomState,
+    budget: usize,
+    max_item: usize,
+    used: AtomicUsize,
+    /// The shard that gives up the next item.
+    victim: AtomicUsize,
+    /// When a delayed flush falls due.
+    flush_at: AtomicU64,
+}
+
+impl Store {
+    /// `budget` and `max_item` in bytes; an item may take a quarter of the budget at most.
+    pub fn new(budget: usize, max_item: usize) -> Self {
+        Self::with_hasher(budget, max_item, RandomState::new())
+    }
+
+    /// Like `new`; stores with the same hasher put every key into the same shard.
+    pub fn with_hasher(budget: usize, max_item: usize, hasher: RandomState) -> Self {
+        let ghosts = budget / SHARDS / BYTES_PER_GHOST;
+        let shards: Vec<Mutex<Shard>> = (0..SHARDS).map(|_| Mutex::new(Shard::new(ghosts))).collect();
+        let store = Store {
+            shards,
+            hasher,
+            budget,
+            max_item: max_item.min(budget / 4),
+            used: AtomicUsize::new(0),
+            victim: AtomicUsize::new(0),
+            flush_at: AtomicU64::new(NO_FLUSH),
+        };
+        let empty = (0..SHARDS).map(|index| store.lock(index).bytes()).sum();
+        store.used.store(empty, Ordering::Relaxed);
+        store
+    }
+
+    /// Executes a command on one key, or a flush. The others are not the store's: `None`.
+    pub fn execute(&self, command: Command<'_>, now: u64) -> Option<Reply> {
+        self.flush_if_due(now);
+        let reply = match command {
+            Command::Get(get) => self.with(get.key, now, |shard, at| verb::get(shard, &get, at)),
+            Command::Touch { key, expiry } => {
+                self.with(key, now, |shard, at| verb::touch(shard, key, expiry.deadline(now), at))
+            }
+            Command::Set(set) => {
+                // The key lies in the record, which moves into the shard: a second handle keeps it readable meanwhile.
+                let key = set.record.clone();
+                self.with(key.key(), now, |shard, at| verb::set(shard, set, at))
+            }
+            Command::Delete(delete) => self.with(delete.key, now, |shard, at| verb::delete(shard, &delete, at)),
+            Command::Arithmetic(sum) => self.with(sum.key, now, |shard, at| verb::arithmetic(shard, &sum, at)),
+            Command::Flush { after } => {
+                self.flush(after, now);
+                Reply::Done
+            }
+            _ => return None,
+        };
+        Some(reply)
+    }
+
+    /// Whether an item of that size may be stored.
+    pub fn fits(&self, key_len: usize, value_len: usize) -> bool {
+        verb::fits(key_len, value_len, self.max_item)
+    }
+
+    /// Counts a refused store and removes the item that it would have replaced, if it was to be replaced.
+    pub fn refuse_too_large(&self, key: &[u8], forget: bool, now: u64) {
+        self.with(key, now, |shard, at| {
+            shard.counters.too_large += 1;
+            if forget && let Some(place) = shard.find(at.hash, key, now) {
+                shard.remove(place);
+            }
+        });
+    }
+
+    /// One unit of background work: frees a part of what has expired. Call about once a second.
+    pub fn sweep(&self, now: u64) {
+        self.flush_if_due(now);
+        for index in 0..SHARDS {
+            let mut left = self.lock(index).places().div_ceil(SWEEP_ROUND);
+            while left > 0 {
+                let step = left.min(SWEEP_STEP);
+                self.adjusted(index, |shard| shard.sweep(step, now));
+                left -= step;
+            }
+        }
+    }
+
+    /// Bytes held, overhead included.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    pub fn budget(&self) -> usize {
+        self.budget
+    }
+
+    pub fn max_item(&self) -> usize {
+        self.max_item
+    }
+
+    /// Items and counters, shard by shard.
+    pub fn shards(&self) -> impl Iterator<Item = (usize, Counters)> {
+        (0..SHARDS).map(|index| {
+            let shard = self.lock(index);
+            (shard.items(), shard.counters)
+        })
+    }
+
+    /// Bytes of one shard.
+    pub fn shard_bytes(&self, index: usize) -> usize {
+        self.lock(index % SHARDS).bytes()
+    }
+
+    /// Shows live items of one shard with the milliseconds they have left, until `visit` answers `false`.
+    /// The shard is locked meanwhile.
+    pub fn visit(&self, index: usize, now: u64, mut visit: impl FnMut(&Record, Option<u64>) -> bool) {
+        self.lock(index % SHARDS).visit(now, |record, deadline| {
+            visit(record, (deadline != FOREVER).then(|| deadline - now))
+        });
+    }
+
+    /// Sets all counters to zero.
+    pub fn reset_counters(&self) {
+        for index in 0..SHARDS {
+            self.lock(index).counters = Counters::default();
+        }
+    }
+
+    fn flush(&self, after: Option<u64>, now: u64) {
+        let due = after.map_or(now, |after| now.saturating_add(after));
+        self.flush_at.store(due, Ordering::Release);
+        self.flush_if_due(now);
+    }
+
+    fn flush_if_due(&self, now: u64) {
+        let due = self.flush_at.load(Ordering::Acquire);
+        let is_ours = due <= now
+            && self
+                .flush_at
+                .compare_exchange(due, NO_FLUSH, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok();
+        if is_ours {
+            for index in 0..SHARDS {
+                drop(self.adjusted(index, Shard::clear));
+            }
+        }
+    }
+
+    fn with<T>(&self, key: &[u8], now: u64, verb: impl FnOnce(&mut Shard, Situation) -> T) -> T {
+        let hash = self.hasher.hash_one(key);
+        // The upper half chooses the shard, the lower half the chain in it.
+        let index = (hash >> 32) as usize % SHARDS;
+        let situation = Situation {
+            hash: hash as u32,
+            now,
+            max_item: self.max_item,
+        };
+        let result = self.adjusted(index, |shard| verb(shard, situation));
+        if self.used() > self.budget {
+            self.make_room(now);
+        }
+        result
+    }
+
+    /// Drops items of the shards in turn until the budget holds.
+    fn make_room(&self, now: u64) {
+        let mut fruitless = 0;
+        while self.used() > self.budget && fruitless < SHARDS {
+            let index = self.victim.fetch_add(1, Ordering::Relaxed) % SHARDS;
+            let has_dropped = self.adjusted(index, |shard| shard.evict(now));
+            fruitless = if has_dropped { 0 } else { fruitless + 1 };
+        }
+    }
+
+    /// Runs `work` on a shard and books what its weight has become.
+    fn adjusted<T>(&self, index: usize, work: impl FnOnce(&mut Shard) -> T) -> T {
+        let mut shard = self.lock(index);
+        let before = shard.bytes();
+        let result = work(&mut shard);
+        let after = shard.bytes();
+        drop(shard);
+        if after > before {
+            self.used.fetch_add(after - before, Ordering::Relaxed);
+        } else if after < before {
+            self.used.fetch_sub(before - after, Ordering::Relaxed);
+        }
+        result
+    }
+
+    fn lock(&self, index: usize) -> MutexGuard<'_, Shard> {
+        self.shards[index].lock().expect("no verb panics under the lock")
+    }
+}
