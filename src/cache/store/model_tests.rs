@@ -352,3 +352,37 @@ fn unique_is_never_given_twice() {
         }
     }
 }
+
+#[test]
+fn threads_count_and_lock_exactly() {
+    let store = Store::new(1 << 20, 1 << 18);
+    let count = |initial| Arithmetic {
+        key: b"n",
+        delta: 1,
+        is_decrement: false,
+        compare: None,
+        new_cas: None,
+        initial,
+        touch: None,
+    };
+    let locks = std::sync::atomic::AtomicUsize::new(0);
+    std::thread::scope(|threads| {
+        for _ in 0..4 {
+            threads.spawn(|| {
+                for round in 0..1000u32 {
+                    store.execute(Command::Arithmetic(count(Some((1, Expiry::Never)))), 0);
+                    let lock = Set {
+                        terms: terms(Mode::Add, 0, Expiry::Never, None),
+                        record: Record::new(&round.to_le_bytes(), b"", b""),
+                    };
+                    if let Some(Reply::Stored { .. }) = store.execute(Command::Set(lock), 0) {
+                        locks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    let last = store.execute(Command::Arithmetic(count(None)), 0).expect("the store's");
+    assert_eq!(seen(&last), Seen::Number(4001));
+    assert_eq!(locks.into_inner(), 1000, "each lock was granted once");
+}

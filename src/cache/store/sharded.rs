@@ -151,12 +151,16 @@ impl Store {
         }
     }
 
+    /// A flush replaces one that was due later, as in memcached.
     fn flush(&self, after: Option<u64>, now: u64) {
-        let due = after.map_or(now, |after| now.saturating_add(after));
+        let due = after.map_or(NO_FLUSH, |after| now.saturating_add(after));
         self.flush_at.store(due, Ordering::Release);
-        self.flush_if_due(now);
+        if after.is_none() {
+            self.clear();
+        }
     }
 
+    /// The first caller past the time clears; others may read on for the moment that this takes.
     fn flush_if_due(&self, now: u64) {
         let due = self.flush_at.load(Ordering::Acquire);
         let is_ours = due <= now
@@ -165,9 +169,13 @@ impl Store {
                 .compare_exchange(due, NO_FLUSH, Ordering::AcqRel, Ordering::Relaxed)
                 .is_ok();
         if is_ours {
-            for index in 0..SHARDS {
-                drop(self.adjusted(index, Shard::clear));
-            }
+            self.clear();
+        }
+    }
+
+    fn clear(&self) {
+        for index in 0..SHARDS {
+            drop(self.adjusted(index, Shard::clear));
         }
     }
 
