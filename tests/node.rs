@@ -168,18 +168,24 @@ async fn operators_doors_answer() {
     let metrics = format!("https://{}/metrics", node.config.admin.listen);
     let refused = curl(&["-o", "/dev/null", "-w", "%{http_code}", &metrics]);
     assert_eq!(refused, "401");
-    let text = curl(&["-H", &bearer, &metrics]);
-    assert!(
-        text.ends_with("# EOF\n") && text.matches("# EOF").count() == 1,
-        "{text}"
-    );
-    for line in [
-        "bitrix_node_child_up{name=\"mariadb\"} 1",
-        "bitrix_proxy_requests_total{",
-        "bitrix_cache_items ",
-    ] {
-        assert!(text.contains(line), "{line} is not in\n{text}");
-    }
+    eventually("every module's numbers are there", async || {
+        let text = curl(&["-H", &bearer, &metrics]);
+        assert!(
+            text.ends_with("# EOF\n") && text.matches("# EOF").count() == 1,
+            "{text}"
+        );
+        let expected = [
+            "bitrix_node_child_up{name=\"mariadb\"} 1",
+            "bitrix_proxy_requests_total{",
+            "bitrix_proxy_fastcgi_connections{state=\"idle\"}",
+            "bitrix_cache_items ",
+        ];
+        match expected.into_iter().find(|line| !text.contains(line)) {
+            Some(line) => Err(format!("{line} is not in\n{text}")),
+            None => Ok(()),
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

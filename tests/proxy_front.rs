@@ -190,11 +190,11 @@ fn unchunked(mut rest: &[u8]) -> Vec<u8> {
 async fn after_an_upgrade_bytes_pass_unexamined() {
     let front = Front::start("").await;
     let mut client = front.connect().await;
-    let upgrade = "GET /app/upgrade HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
+    let upgrade = "GET /app/upgrade HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
     client.send(format!("{upgrade}early\n")).await;
     let head = client.read_until("\r\n\r\n").await;
     assert!(
-        head.starts_with("HTTP/1.1 101") && head.contains("upgrade: echo"),
+        head.starts_with("HTTP/1.1 101") && head.contains("upgrade: websocket"),
         "{head}"
     );
     client.read_until("early\n").await;
@@ -205,7 +205,7 @@ async fn after_an_upgrade_bytes_pass_unexamined() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_declined_upgrade_leaves_http_and_its_checks() {
     let front = Front::start("").await;
-    let ask = "GET /a.txt HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
+    let ask = "GET /a.txt HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
     let answer = front
         .exchange(format!("{ask}{GET}{ask}GET /a.txt HTTP/1.1\r\n\r\n").as_bytes())
         .await;

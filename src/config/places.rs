@@ -62,6 +62,11 @@ impl Config {
         self.node.data_dir.join("portal-tmp")
     }
 
+    /// MariaDB's temporary files. Its own: a starting MariaDB removes what looks like a temporary table of another.
+    pub fn db_temporary(&self) -> PathBuf {
+        self.node.data_dir.join("db-tmp")
+    }
+
     /// `None`: no access log.
     pub fn access_log(&self) -> Option<PathBuf> {
         if self.proxy.access_log.as_os_str().is_empty() {

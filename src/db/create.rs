@@ -47,8 +47,12 @@ pub async fn data_folder(config: &Config, account: &Account) -> anyhow::Result<(
     }
     file::ensure_folder(&new, Access::owned(0o700, account.uid, account.gid))
         .with_context(|| format!("make {}", new.display()))?;
+    let temporary = config.db_temporary();
+    file::ensure_folder(&temporary, Access::owned(0o700, account.uid, account.gid))
+        .with_context(|| format!("make {}", temporary.display()))?;
     Program::new(program)
         .arg("--no-defaults")
+        .arg(format!("--tmpdir={}", temporary.display()))
         .arg(format!("--user={}", account.name))
         .arg(format!("--datadir={}", new.display()))
         .args(["--auth-root-authentication-method=socket", "--skip-test-db"])

@@ -57,7 +57,11 @@ fn placement(facts: &Facts) -> Result<String, Error> {
     match facts.form {
         Form::Whole => {
             let pid = config.db_socket().with_file_name("mariadbd.pid");
-            Ok(format!("datadir = {data}\npid-file = {}\n", template::path(&pid)?))
+            let (pid, temporary) = (template::path(&pid)?.to_string(), config.db_temporary());
+            Ok(format!(
+                "datadir = {data}\ntmpdir = {}\npid-file = {pid}\n",
+                template::path(&temporary)?
+            ))
         }
         Form::DropIn if config.db.data_dir.as_os_str().is_empty() => Ok(String::new()),
         Form::DropIn => Ok(format!("datadir = {data}\n")),

@@ -10,8 +10,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ServerConfig, crypto::CryptoProvider};
-use tokio_rustls::TlsAcceptor;
+use rustls::{ProtocolVersion, ServerConfig, crypto::CryptoProvider};
+pub use tokio_rustls::TlsAcceptor;
+pub use tokio_rustls::server::TlsStream;
 
 /// A certificate with its key, and how to replace it.
 #[derive(Debug)]
@@ -52,6 +53,15 @@ struct Resolver(Arc<Certificate>);
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         self.0.current.read().ok().map(|current| current.clone())
+    }
+}
+
+/// Version of an accepted connection, as logs name it.
+pub fn version<S>(stream: &TlsStream<S>) -> &'static str {
+    match stream.get_ref().1.protocol_version() {
+        Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+        Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+        _ => "TLS",
     }
 }
 

@@ -9,13 +9,10 @@ use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustls::ProtocolVersion;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tracing::{debug, error};
 
 use super::connection::Connection;
@@ -26,6 +23,7 @@ use super::service::{Front, Requests, isolated};
 use super::{access_log, answer};
 use crate::base::Scope;
 use crate::net::serve::serve;
+use crate::net::tls::{self, TlsAcceptor, TlsStream};
 
 /// Protocols offered in the TLS handshake, most wanted first.
 pub const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -104,7 +102,7 @@ impl Door {
         let patience = self.front.setup().patience.header;
         match timeout(patience, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => {
-                let connection = Connection::new(peer, local, Some(version(&stream)));
+                let connection = Connection::new(peer, local, Some(tls::version(&stream)));
                 if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
                     self.http2(stream, connection, permit).await;
                 } else {
@@ -276,14 +274,6 @@ where
 {
     fn execute(&self, task: F) {
         self.0.spawn(task);
-    }
-}
-
-fn version(stream: &TlsStream<TcpStream>) -> &'static str {
-    match stream.get_ref().1.protocol_version() {
-        Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
-        Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
-        _ => "TLS",
     }
 }
 

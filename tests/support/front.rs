@@ -180,7 +180,7 @@ fn read(folder: &TempDir, upstream: &Upstream, extra: &str, domain: &str) -> Con
     let text = format!(
         "[node]\ndata_dir = {:?}\nlog_dir = {:?}\nrun_dir = {:?}\n\
          [portal]\nroot = {:?}\ndomain = {domain:?}\n\
-         [proxy]\n{extra}\n[[proxy.routes]]\nprefix = \"/app/\"\nupstream = \"http://{}\"\n",
+         [proxy]\naccess_log = \"access.log\"\n{extra}\n[[proxy.routes]]\nprefix = \"/app/\"\nupstream = \"http://{}\"\n",
         folder.path(),
         folder.path(),
         path("run"),

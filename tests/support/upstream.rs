@@ -81,7 +81,7 @@ async fn answer(
             *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
             let headers = answer.headers_mut();
             headers.insert("connection", "upgrade".parse().unwrap());
-            headers.insert("upgrade", "echo".parse().unwrap());
+            headers.insert("upgrade", "websocket".parse().unwrap());
             answer
         }
         _ => {
