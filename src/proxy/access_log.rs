@@ -6,7 +6,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, Method, Uri, Version};
@@ -17,26 +18,52 @@ use super::metrics::target_name;
 use crate::base::clock;
 use crate::metrics::Counter;
 
-/// Lines that wait for the disk: half a second at full load, some 2 MiB. When full, lines are dropped and counted.
-const WAITING: usize = 8192;
+/// Lines that wait for the disk: a fraction of a second at full load, some 4 MiB. When full, lines are dropped and counted.
+const WAITING: usize = 16384;
 
-/// Bytes written at once.
-const BATCH: usize = 64 << 10;
+/// So long, or so many lines, are gathered for one write: waking the writer costs a request more than its line does.
+/// A process that is killed loses them.
+const GATHER: Duration = Duration::from_millis(100);
+const BATCH: usize = 1024;
 
 /// Longest text from a request within a line.
 const LONGEST: usize = 4 << 10;
 
-/// Handle for requests. The thread ends with the last one.
+/// Handle for requests. When the last one goes, the writer writes what is left and ends.
 #[derive(Clone, Debug)]
 pub struct AccessLog {
-    sender: SyncSender<Message>,
+    end: Arc<End>,
     dropped: Counter,
 }
 
+/// Ends the writer with the last handle.
 #[derive(Debug)]
-enum Message {
-    Line(Box<Line>),
-    Reopen,
+struct End {
+    shared: Arc<Shared>,
+    writer: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    lines: Vec<Line>,
+    reopen: bool,
+    is_over: bool,
+}
+
+impl Waiting {
+    fn is_idle(&self) -> bool {
+        self.lines.is_empty() && !self.reopen && !self.is_over
+    }
+
+    fn may_gather(&self) -> bool {
+        self.lines.len() < BATCH && !self.reopen && !self.is_over
+    }
 }
 
 /// What the request asked for.
@@ -71,32 +98,75 @@ impl AccessLog {
     /// Opens the file for appending and starts the writer.
     pub fn open(path: &Path, dropped: Counter) -> io::Result<Self> {
         let file = append(path)?;
-        let (sender, receiver) = sync_channel(WAITING);
+        let shared = Arc::new(Shared::default());
         let writer = Writer {
             path: path.to_path_buf(),
             file,
             dropped: dropped.clone(),
             is_failing: false,
         };
-        std::thread::Builder::new()
+        let of_writer = shared.clone();
+        let writer = std::thread::Builder::new()
             .name("access-log".into())
-            .spawn(move || writer.run(&receiver))?;
-        Ok(AccessLog { sender, dropped })
+            .spawn(move || writer.run(&of_writer))?;
+        let end = Arc::new(End {
+            shared,
+            writer: Some(writer),
+        });
+        Ok(AccessLog { end, dropped })
     }
 
-    /// Never waits.
+    /// Never waits for the disk.
     pub fn write(&self, line: Line) {
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
-            self.sender.try_send(Message::Line(Box::new(line)))
-        {
+        let mut waiting = self.end.shared.lock();
+        if waiting.lines.len() >= WAITING {
+            drop(waiting);
             self.dropped.inc();
+            return;
+        }
+        waiting.lines.push(line);
+        let tells = matches!(waiting.lines.len(), 1 | BATCH);
+        drop(waiting);
+        if tells {
+            self.end.shared.changed.notify_one();
         }
     }
 
-    /// Opens the file anew, after a log rotation. A writer that is too busy to hear it will be told at the next reload.
+    /// Opens the file anew, after a log rotation.
     pub fn reopen(&self) {
-        if self.sender.try_send(Message::Reopen).is_err() {
-            warn!("the access log is too busy to be reopened");
+        self.end.shared.lock().reopen = true;
+        self.end.shared.changed.notify_one();
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.shared.lock().is_over = true;
+        self.shared.changed.notify_one();
+        if let Some(writer) = self.writer.take() {
+            // It panicked or it is done; there is nobody to tell.
+            let _ = writer.join();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().expect("nothing panics under this lock")
+    }
+
+    /// What has gathered, once something has.
+    fn gathered(&self) -> Waiting {
+        let idle = self.changed.wait_while(self.lock(), |waiting| waiting.is_idle());
+        let some = idle.expect("nothing panics under this lock");
+        let full = self
+            .changed
+            .wait_timeout_while(some, GATHER, |waiting| waiting.may_gather());
+        let (mut waiting, _) = full.expect("nothing panics under this lock");
+        let is_over = waiting.is_over;
+        Waiting {
+            is_over,
+            ..std::mem::take(&mut *waiting)
         }
     }
 }
@@ -109,35 +179,24 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self, receiver: &Receiver<Message>) {
-        let mut batch = String::with_capacity(BATCH);
-        let mut lines = 0;
-        while let Ok(first) = receiver.recv() {
-            let mut next = Some(first);
-            while let Some(message) = next {
-                match message {
-                    Message::Line(line) => {
-                        line.render(&mut batch);
-                        lines += 1;
-                    }
-                    Message::Reopen => {
-                        self.flush(&mut batch, &mut lines);
-                        self.reopen();
-                    }
-                }
-                next = if batch.len() < BATCH {
-                    receiver.try_recv().ok()
-                } else {
-                    None
-                };
+    fn run(mut self, shared: &Shared) {
+        let mut text = String::new();
+        loop {
+            let Waiting { lines, reopen, is_over } = shared.gathered();
+            lines.iter().for_each(|line| line.render(&mut text));
+            self.flush(&mut text, lines.len() as u64);
+            if reopen {
+                self.reopen();
             }
-            self.flush(&mut batch, &mut lines);
+            if is_over {
+                return;
+            }
         }
     }
 
-    fn flush(&mut self, batch: &mut String, lines: &mut u64) {
-        if let Err(error) = self.file.write_all(batch.as_bytes()) {
-            self.dropped.inc_by(*lines);
+    fn flush(&mut self, text: &mut String, lines: u64) {
+        if let Err(error) = self.file.write_all(text.as_bytes()) {
+            self.dropped.inc_by(lines);
             if !self.is_failing {
                 warn!(path = %self.path.display(), %error, "cannot write the access log");
             }
@@ -145,8 +204,7 @@ impl Writer {
         } else {
             self.is_failing = false;
         }
-        batch.clear();
-        *lines = 0;
+        text.clear();
     }
 
     fn reopen(&mut self) {
@@ -299,36 +357,35 @@ mod tests {
     fn rotated_file_is_left_and_a_new_one_begun() {
         let folder = tempfile::tempdir().expect("temp dir");
         let path = folder.path().join("access.log");
-        let mut writer = Writer {
-            path: path.clone(),
-            file: append(&path).expect("opened"),
-            dropped: Counter::default(),
-            is_failing: false,
-        };
-        writer.flush(&mut "one\n".to_string(), &mut 1);
+        let log = AccessLog::open(&path, Counter::default()).expect("opened");
+        log.write(line());
         std::fs::rename(&path, folder.path().join("access.log.1")).expect("rotated");
-        let (sender, receiver) = sync_channel(4);
-        sender.send(Message::Reopen).expect("room");
-        sender.send(Message::Line(Box::new(line()))).expect("room");
-        drop(sender);
-        writer.run(&receiver);
-        let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).expect("readable");
-        assert_eq!(read("access.log.1"), "one\n");
-        assert!(read("access.log").starts_with("10.0.0.1 "));
+        log.reopen();
+        while !path.exists() {
+            std::thread::yield_now();
+        }
+        log.write(line());
+        drop(log);
+        for name in ["access.log.1", "access.log"] {
+            let text = std::fs::read_to_string(folder.path().join(name)).expect("readable");
+            assert_eq!(text.matches("10.0.0.1 ").count(), 1, "{name}");
+        }
     }
 
     #[test]
     fn a_slow_disk_drops_lines_and_nothing_else() {
-        let (sender, receiver) = sync_channel(1);
+        let end = End {
+            shared: Arc::default(),
+            writer: None,
+        };
         let log = AccessLog {
-            sender,
+            end: Arc::new(end),
             dropped: Counter::default(),
         };
-        log.write(line());
+        (0..WAITING).for_each(|_| log.write(line()));
+        assert_eq!(log.dropped.get(), 0);
         log.write(line());
         assert_eq!(log.dropped.get(), 1);
-        drop(receiver);
-        log.write(line());
-        assert_eq!(log.dropped.get(), 2);
+        assert_eq!(log.end.shared.lock().lines.len(), WAITING);
     }
 }

@@ -39,7 +39,7 @@ events {{ worker_connections 4096; }}
 http {{
   access_log {access}; sendfile on; tcp_nopush on; keepalive_requests 1000000; types {{ text/html html; }}
   client_body_temp_path {run}/b; proxy_temp_path {run}/p; fastcgi_temp_path {run}/f; uwsgi_temp_path {run}/u; scgi_temp_path {run}/s;
-  upstream up {{ server 127.0.0.1:{upstream}; keepalive 64; }}
+  upstream up {{ server 127.0.0.1:{upstream} max_fails=0; keepalive 64; keepalive_requests 1000000; }}
   upstream php {{ server unix:{php}; keepalive 2; }}
   server {{
     listen 127.0.0.1:{port}; root {root};
@@ -165,8 +165,8 @@ def main():
     for folder in ["b", "p", "f", "u", "s"]:
         os.mkdir(f"{run}/{folder}")
     write = lambda name, text: Path(f"{run}/{name}").write_text(text) and f"{run}/{name}"
-    write("nginx.conf", NGINX.format(port=nginx_port, access=f"{run}/nginx-access.log buffer=64k", **facts))
-    write("up.conf", NGINX.format(port=upstream, access="off", **facts).replace("nginx.pid", "up.pid"))
+    write("nginx.conf", NGINX.format(port=nginx_port, access=f"{run}/nginx-access.log combined buffer=64k", **facts))
+    write("up.conf", NGINX.format(port=upstream, access="off", **facts).replace("nginx.pid", "up.pid").replace("location /up/", "location /nowhere/"))
     write("fpm.conf", FPM.format(**facts))
     write("config.toml", CONFIG.format(port=our_port, access=f"{run}/access.log", **facts))
 
