@@ -74,14 +74,25 @@ impl Program {
         })
     }
 
-    /// Like `run`, with a failure as an error that carries the end of what the program wrote to standard error.
+    /// Like `run`, with a failure as an error that carries the end of what the program wrote to standard error,
+    /// or to standard output if that is all it wrote.
     pub async fn check(self, deadline: Duration) -> io::Result<String> {
         let path = self.path.clone();
         let finished = self.run(deadline).await?;
         if finished.succeeded {
             return Ok(finished.output);
         }
-        let lines: Vec<&str> = finished.errors.trim().lines().rev().take(5).collect();
+        let said = if finished.errors.trim().is_empty() {
+            &finished.output
+        } else {
+            &finished.errors
+        };
+        let lines: Vec<&str> = said
+            .lines()
+            .rev()
+            .filter(|line| !line.trim().is_empty())
+            .take(5)
+            .collect();
         let tail = lines.into_iter().rev().collect::<Vec<_>>().join(" / ");
         Err(io::Error::other(format!("{} failed: {tail}", path.display())))
     }
