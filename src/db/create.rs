@@ -56,11 +56,7 @@ pub async fn data_folder(config: &Config, account: &Account) -> anyhow::Result<(
         .arg(format!("--user={}", account.name))
         .arg(format!("--datadir={}", new.display()))
         // A machine's own name need not be in DNS or /etc/hosts; root comes through the socket alone.
-        .args([
-            "--auth-root-authentication-method=socket",
-            "--skip-test-db",
-            "--force",
-        ])
+        .args(["--auth-root-authentication-method=socket", "--skip-test-db", "--force"])
         .check(CREATION)
         .await
         .context("make the database's system tables")?;

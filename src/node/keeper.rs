@@ -2,7 +2,7 @@
 
 use std::io;
 use std::process::ExitStatus;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -59,6 +59,8 @@ pub struct Keeper {
     pub output: Output,
     pub note: Arc<Note>,
     pub scope: Scope,
+    /// The last line that the child wrote: mostly the reason of its end.
+    last_line: Arc<Mutex<String>>,
 }
 
 impl Keeper {
@@ -79,6 +81,7 @@ impl Keeper {
             output,
             note,
             scope,
+            last_line: Arc::default(),
         }
     }
 
@@ -104,6 +107,10 @@ impl Keeper {
             }
             let delay = backoff.delay();
             let why = match ended {
+                Ok(status) if status.code().is_some_and(|code| code != 0) => {
+                    let last = self.last_line.lock().expect("nothing panics under this lock");
+                    format!("{status}, {last}")
+                }
                 Ok(status) => status.to_string(),
                 Err(error) => error.to_string(),
             };
@@ -143,8 +150,8 @@ impl Keeper {
 
     fn forward(&self, pipe: Option<impl tokio::io::AsyncRead + Unpin + Send + 'static>, form: Form) {
         if let Some(pipe) = pipe {
-            let output = self.output.clone();
-            self.scope.spawn(async move { output.forward(pipe, form).await });
+            let (output, last) = (self.output.clone(), self.last_line.clone());
+            self.scope.spawn(async move { output.forward(pipe, form, &last).await });
         }
     }
 

@@ -52,25 +52,27 @@ impl Output {
         })
     }
 
-    /// Passes lines on until the pipe ends. Over-long lines are cut into several.
-    pub async fn forward(&self, pipe: impl AsyncRead + Unpin, form: Form) {
+    /// Passes lines on until the pipe ends, and keeps the last one. Over-long lines are cut into several.
+    pub async fn forward(&self, pipe: impl AsyncRead + Unpin, form: Form, last: &Mutex<String>) {
         let mut pipe = BufReader::new(pipe);
         let mut line = Vec::new();
         loop {
             line.clear();
             match (&mut pipe).take(LONGEST_LINE).read_until(b'\n', &mut line).await {
                 Ok(0) | Err(_) => return,
-                Ok(_) => self.line(&line, form),
+                Ok(_) => {
+                    let text = String::from_utf8_lossy(&line);
+                    let text = text.trim_end();
+                    if !text.is_empty() {
+                        self.line(text, form);
+                        text.clone_into(&mut last.lock().expect("nothing panics under this lock"));
+                    }
+                }
             }
         }
     }
 
-    fn line(&self, line: &[u8], form: Form) {
-        let text = String::from_utf8_lossy(line);
-        let text = text.trim_end();
-        if text.is_empty() {
-            return;
-        }
+    fn line(&self, text: &str, form: Form) {
         let line = match form {
             Form::Ours => format!("{text}\n"),
             Form::Foreign(name) if self.file.is_none() => format!("<6>{name} {text}\n"),
