@@ -6,6 +6,7 @@ mod db;
 mod demo;
 mod house;
 mod node;
+mod node_front;
 mod proxy_front;
 mod proxy_time;
 mod support;

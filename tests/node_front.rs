@@ -1,0 +1,73 @@
+//! The front of a real node: hostile input, large bodies, protocols, with real PHP behind it.
+
+use std::fs;
+use std::io::Write;
+
+use crate::support::eventually::eventually;
+use crate::support::hostile::{self, Probe};
+use crate::support::http;
+use crate::support::node::Node;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_input_gets_its_answer_and_a_log_line() {
+    let node = Node::start("").await;
+    let mut probes = hostile::heads();
+    probes.extend(hostile::bodies("/index.php"));
+    probes.extend(hostile::paths());
+    assert!(probes.len() > 100);
+    let mut ids = Vec::new();
+    for Probe { name, bytes, status } in probes {
+        let answer = http::exchange(node.http(), &bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(answer.status, status, "{name}: {}", answer.text());
+        assert!(!answer.text().contains("root:x:0"), "{name}");
+        ids.push((
+            name,
+            answer
+                .header("x-request-id")
+                .unwrap_or_else(|| panic!("{name} has no id"))
+                .to_string(),
+        ));
+    }
+    let log = node.config.access_log().unwrap();
+    eventually("each has its line", async || {
+        let log = fs::read_to_string(&log).unwrap();
+        let missing: Vec<_> = ids.iter().filter(|(_, id)| !log.contains(id.as_str())).collect();
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{missing:?}"))
+        }
+    })
+    .await;
+    assert_eq!(node.service("proxy")["restarts"], 0);
+    node.be_green().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn upload_of_a_gibibyte_does_not_grow_the_front() {
+    const LENGTH: usize = 1 << 30;
+    let node = Node::start("").await;
+    let script =
+        "<?php $in = fopen('php://input', 'r'); $n = 0; while (!feof($in)) $n += strlen(fread($in, 1 << 20)); echo $n;";
+    fs::write(node.config.portal_root().join("count.php"), script).unwrap();
+    let before = peak(node.pid("proxy").unwrap());
+    let mut stream = http::connect(node.http()).unwrap();
+    let head = format!("POST /count.php HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {LENGTH}\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    let chunk = vec![b'u'; 1 << 20];
+    for _ in 0..LENGTH / chunk.len() {
+        stream.write_all(&chunk).unwrap();
+    }
+    let answer = http::read_answer(&mut stream).unwrap();
+    assert_eq!((answer.status, answer.text()), (200, LENGTH.to_string()));
+    let growth = peak(node.pid("proxy").unwrap()) - before;
+    println!("1 GiB uploaded, the front's peak grew by {growth} KiB");
+    assert!(growth < 8 << 10, "{growth} KiB");
+}
+
+/// Largest resident set of a process so far, in KiB.
+fn peak(pid: i32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
