@@ -1,0 +1,268 @@
+//! What a connection has to send, without I/O: signals first, then frames in their order, so many at a time as fit
+//! one write. Everything that the reader causes is a flag or is bounded here, so that the reader never waits.
+
+use std::collections::VecDeque;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::error::Fault;
+use super::frame::{self, Head, Kind};
+
+/// Bytes put together for one write. Bounds what stands before a PONG: 0.5 ms of a gigabit line.
+const BATCH: usize = 64 * 1024;
+
+/// A body from this size on is written from where it lies: copying it would cost more than a further write.
+const LARGE: usize = 16 * 1024;
+
+/// Empty places that are not worth a clean-up.
+const SPARSE: usize = 64;
+
+/// What a queued frame costs besides its body: its place here, and its entry in the table of calls.
+const OVERHEAD: usize = 256;
+
+/// What a frame with such a body takes of the connection's budget.
+pub(super) fn cost(body_length: usize) -> usize {
+    OVERHEAD + body_length
+}
+
+struct Waiting {
+    head: Head,
+    /// `None`: withdrawn.
+    body: Option<Bytes>,
+}
+
+/// The frames and signals of one direction.
+#[derive(Default)]
+pub(super) struct Queue {
+    ping: Option<u64>,
+    pong: Option<u64>,
+    drain: bool,
+    /// Never more than calls that were taken: the caller's table bounds it.
+    cancels: Vec<u64>,
+    /// Bounded by the server, which cuts a connection that has too many.
+    faults: VecDeque<(Head, Fault)>,
+    frames: VecDeque<Waiting>,
+    /// Places in `frames` without a frame.
+    withdrawn: usize,
+    last_taken: Option<u64>,
+    finish: bool,
+}
+
+/// What `Queue::take` took besides the batch.
+#[derive(Default)]
+pub(super) struct Taken {
+    /// To be given back to the budget when it is written.
+    pub cost: usize,
+    /// Belongs behind the batch.
+    pub large: Option<Bytes>,
+}
+
+impl Queue {
+    pub fn ping(&mut self, number: u64) {
+        self.ping = Some(number);
+    }
+
+    /// Only the latest ping is answered: any answer proves life.
+    pub fn pong(&mut self, number: u64) {
+        self.pong = Some(number);
+    }
+
+    pub fn drain(&mut self) {
+        self.drain = true;
+    }
+
+    /// Close the connection when all is sent.
+    pub fn finish(&mut self) {
+        self.finish = true;
+    }
+
+    pub fn is_finished(&self) -> bool {
+        self.finish && self.is_empty()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ping.is_none()
+            && self.pong.is_none()
+            && !self.drain
+            && self.cancels.is_empty()
+            && self.faults.is_empty()
+            && self.frames.is_empty()
+    }
+
+    pub fn cancel(&mut self, id: u64) {
+        self.cancels.push(id);
+    }
+
+    /// Queues an Error frame outside the budget. Returns how many wait.
+    pub fn fault(&mut self, head: Head, fault: Fault) -> usize {
+        self.faults.push_back((head, fault));
+        self.faults.len()
+    }
+
+    /// Queues a frame whose cost was taken from the budget. Ids of calls must grow.
+    pub fn push(&mut self, head: Head, body: Bytes) {
+        self.frames.push_back(Waiting { head, body: Some(body) });
+    }
+
+    /// Whether a call has been taken for writing, so that the peer may have seen it.
+    pub fn is_taken(&self, id: u64) -> bool {
+        self.last_taken.is_some_and(|last| id <= last)
+    }
+
+    /// Takes back a call that was not taken yet. Returns the cost to give back to the budget.
+    pub fn withdraw(&mut self, id: u64) -> Option<usize> {
+        let place = self.frames.binary_search_by_key(&id, |waiting| waiting.head.id).ok()?;
+        let body = self.frames.get_mut(place)?.body.take()?;
+        self.withdrawn += 1;
+        // Callers that come and give up while the writer is stuck must not grow the queue.
+        if self.withdrawn > SPARSE && self.withdrawn * 2 > self.frames.len() {
+            self.frames.retain(|waiting| waiting.body.is_some());
+            self.withdrawn = 0;
+        }
+        Some(cost(body.len()))
+    }
+
+    /// Moves what comes next into `batch`.
+    pub fn take(&mut self, batch: &mut BytesMut) -> Taken {
+        self.take_signals(batch);
+        let mut taken = Taken::default();
+        while batch.len() < BATCH {
+            let Some(Waiting { head, body }) = self.frames.pop_front() else {
+                break;
+            };
+            let Some(body) = body else {
+                self.withdrawn -= 1;
+                continue;
+            };
+            self.last_taken = Some(head.id);
+            taken.cost += cost(body.len());
+            frame::encode_head(head, body.len(), batch);
+            if body.len() >= LARGE {
+                taken.large = Some(body);
+                break;
+            }
+            batch.put_slice(&body);
+        }
+        taken
+    }
+
+    fn take_signals(&mut self, batch: &mut BytesMut) {
+        let mut signal = |kind, id| {
+            let head = Head { kind, service: 0, id };
+            frame::encode_head(head, 0, batch);
+        };
+        self.pong
+            .take()
+            .into_iter()
+            .for_each(|number| signal(Kind::Pong, number));
+        self.ping
+            .take()
+            .into_iter()
+            .for_each(|number| signal(Kind::Ping, number));
+        if std::mem::take(&mut self.drain) {
+            signal(Kind::Drain, 0);
+        }
+        self.cancels.drain(..).for_each(|id| signal(Kind::Cancel, id));
+        while batch.len() < BATCH {
+            let Some((head, fault)) = self.faults.pop_front() else {
+                break;
+            };
+            let body = fault.encode(FAULT_TEXT);
+            frame::encode_head(head, body.len(), batch);
+            batch.put_slice(&body);
+        }
+    }
+}
+
+/// Longest text of a fault: a sentence for people.
+pub(super) const FAULT_TEXT: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(id: u64) -> Head {
+        Head {
+            kind: Kind::Call,
+            service: 1,
+            id,
+        }
+    }
+
+    fn take(queue: &mut Queue) -> (Vec<(Kind, u64)>, Taken) {
+        let mut batch = BytesMut::new();
+        let taken = queue.take(&mut batch);
+        batch.put_slice(taken.large.as_deref().unwrap_or_default());
+        let mut frames = Vec::new();
+        while let Some(frame) = frame::decode(&mut batch, frame::BODY_CEILING).expect("well formed") {
+            frames.push((frame.head.kind, frame.head.id));
+        }
+        (frames, taken)
+    }
+
+    #[test]
+    fn signals_overtake_frames() {
+        let mut queue = Queue::default();
+        queue.push(call(1), Bytes::from_static(b"x"));
+        queue.cancel(0);
+        queue.ping(7);
+        queue.pong(8);
+        queue.pong(9);
+        let (frames, taken) = take(&mut queue);
+        let expected = [(Kind::Pong, 9), (Kind::Ping, 7), (Kind::Cancel, 0), (Kind::Call, 1)];
+        assert_eq!(frames, expected);
+        assert_eq!(taken.cost, cost(1));
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn withdrawn_call_is_never_written() {
+        let mut queue = Queue::default();
+        for id in 1..=3 {
+            queue.push(call(id), Bytes::from_static(b"xy"));
+        }
+        assert_eq!(queue.withdraw(2), Some(cost(2)));
+        assert_eq!(queue.withdraw(2), None, "only once");
+        assert!(!queue.is_taken(1));
+        let (frames, taken) = take(&mut queue);
+        assert_eq!(frames, [(Kind::Call, 1), (Kind::Call, 3)]);
+        assert_eq!(taken.cost, 2 * cost(2));
+        assert!(queue.is_taken(3) && !queue.is_taken(4));
+        assert_eq!(queue.withdraw(3), None, "too late");
+    }
+
+    #[test]
+    fn withdrawn_calls_leave_no_trace_behind_a_stuck_writer() {
+        let mut queue = Queue::default();
+        queue.push(call(0), Bytes::new());
+        for id in 1..10_000 {
+            queue.push(call(id), Bytes::new());
+            assert!(queue.withdraw(id).is_some());
+        }
+        assert!(queue.frames.len() <= 2 * SPARSE + 2, "{}", queue.frames.len());
+        assert_eq!(take(&mut queue).0, [(Kind::Call, 0)]);
+    }
+
+    #[test]
+    fn batch_is_bounded_and_large_bodies_go_alone() {
+        let mut queue = Queue::default();
+        queue.push(call(1), Bytes::from(vec![0; LARGE]));
+        for id in 2..100 {
+            queue.push(call(id), Bytes::from(vec![0; LARGE - 1]));
+        }
+        let (frames, taken) = take(&mut queue);
+        assert_eq!(frames, [(Kind::Call, 1)]);
+        assert_eq!(taken.large.expect("not copied").len(), LARGE);
+        assert_eq!(take(&mut queue).0.len(), BATCH / LARGE);
+    }
+
+    #[test]
+    fn finished_means_nothing_is_left() {
+        let mut queue = Queue::default();
+        queue.push(call(1), Bytes::new());
+        queue.finish();
+        assert!(!queue.is_finished());
+        take(&mut queue);
+        assert!(queue.is_finished());
+    }
+}

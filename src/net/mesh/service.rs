@@ -1,0 +1,209 @@
+//! The answering end of a connection: calls go to the handler of their service, each in a task of its own. Beyond the
+//! bounds a call is answered Busy at once; a panic ends that call alone.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::AbortHandle;
+use tracing::{debug, error};
+
+use crate::base::{BoxFuture, Scope};
+
+use super::error::{Fault, Why};
+use super::frame::{Frame, Head, Kind};
+use super::identity::Identity;
+use super::link::{Limits, Link, Role};
+use super::queue::Queue;
+
+/// Refusals that may wait to be sent; a caller that sends on without reading them is cut off.
+const REFUSALS: usize = 64 * 1024;
+
+/// Answers the calls of one service.
+///
+/// The future is dropped where it stands when the caller cancels or its connection ends: work that must be
+/// completed belongs into a task of the handler's own.
+pub trait Handler: Send + Sync + 'static {
+    fn call<'a>(&'a self, peer: &'a Identity, body: Bytes) -> BoxFuture<'a, Result<Bytes, Fault>>;
+}
+
+/// The handlers of a process, by service id. Ids are part of the protocol: never reuse one.
+#[derive(Clone, Default)]
+pub struct Services {
+    handlers: Arc<HashMap<u16, Arc<dyn Handler>>>,
+}
+
+impl FromIterator<(u16, Arc<dyn Handler>)> for Services {
+    fn from_iter<I: IntoIterator<Item = (u16, Arc<dyn Handler>)>>(handlers: I) -> Self {
+        Services {
+            handlers: Arc::new(handlers.into_iter().collect()),
+        }
+    }
+}
+
+impl Services {
+    /// Answers the calls of one connection until it ends, and says why it did. When `leave` resolves, further calls
+    /// are refused and the caller is asked to close; it does so when the last reply has arrived.
+    pub async fn serve<S>(
+        &self,
+        stream: S,
+        peer: Identity,
+        limits: Limits,
+        scope: &Scope,
+        leave: impl Future<Output = ()>,
+    ) -> Why
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let link = Link::new(
+            Running {
+                tasks: HashMap::new(),
+                bytes: 0,
+                draining: false,
+                services: self.clone(),
+                peer: Arc::new(peer),
+                scope: scope.clone(),
+            },
+            limits,
+        );
+        let leave = async {
+            leave.await;
+            link.with(|queue, running| {
+                running.draining = true;
+                queue.drain();
+            });
+            std::future::pending().await
+        };
+        tokio::select! {
+            why = link.run(stream) => why,
+            never = leave => never,
+        }
+    }
+}
+
+/// Calls being executed.
+struct Running {
+    tasks: HashMap<u64, Task>,
+    bytes: usize,
+    draining: bool,
+    services: Services,
+    peer: Arc<Identity>,
+    scope: Scope,
+}
+
+struct Task {
+    handle: AbortHandle,
+    bytes: usize,
+}
+
+impl Role for Running {
+    fn receive(link: &Arc<Link<Self>>, frame: Frame) -> Result<(), Why> {
+        let Frame { head, body } = frame;
+        match head.kind {
+            Kind::Call => link.with(|queue, running| match running.start(link, head, body) {
+                Ok(()) => Ok(()),
+                Err(Refused::Violation(what)) => Err(Why::Violation(what)),
+                Err(Refused::Fault(fault)) => match queue.fault(error_head(head), fault) {
+                    0..=REFUSALS => Ok(()),
+                    _ => Err(Why::Violation("calls without end and reads no answer")),
+                },
+            }),
+            Kind::Cancel => {
+                if let Some(task) = link.with(|_, running| running.remove(head.id)) {
+                    task.handle.abort();
+                }
+                Ok(())
+            }
+            _ => Err(Why::Violation("a server is only called")),
+        }
+    }
+
+    fn end(&mut self, _queue: &Queue, why: &Why) {
+        debug!(peer = %self.peer, %why, calls = self.tasks.len(), "a connection of calls ended");
+        self.draining = true;
+        for (_, task) in self.tasks.drain() {
+            task.handle.abort();
+        }
+    }
+}
+
+enum Refused {
+    Fault(Fault),
+    Violation(&'static str),
+}
+
+impl From<Fault> for Refused {
+    fn from(fault: Fault) -> Self {
+        Refused::Fault(fault)
+    }
+}
+
+impl Running {
+    fn start(&mut self, link: &Arc<Link<Self>>, head: Head, body: Bytes) -> Result<(), Refused> {
+        if self.draining {
+            return Err(Fault::Draining.into());
+        }
+        let handler = self.services.handlers.get(&head.service).ok_or(Fault::NoService)?;
+        let bytes = self.bytes + body.len();
+        if self.tasks.len() >= link.limits.concurrent || (bytes > link.limits.received && !self.tasks.is_empty()) {
+            return Err(Fault::Busy.into());
+        }
+        if self.tasks.contains_key(&head.id) {
+            return Err(Refused::Violation("two calls with one id"));
+        }
+        let size = body.len();
+        let task = answer(link.clone(), handler.clone(), self.peer.clone(), head, body);
+        // The task looks for its entry only after this lock is released.
+        let handle = self.scope.spawn(task).abort_handle();
+        self.tasks.insert(head.id, Task { handle, bytes: size });
+        self.bytes = bytes;
+        Ok(())
+    }
+
+    fn remove(&mut self, id: u64) -> Option<Task> {
+        let task = self.tasks.remove(&id)?;
+        self.bytes -= task.bytes;
+        Some(task)
+    }
+}
+
+async fn answer(link: Arc<Link<Running>>, handler: Arc<dyn Handler>, peer: Arc<Identity>, head: Head, body: Bytes) {
+    let work = AssertUnwindSafe(async { handler.call(&peer, body).await });
+    let result = match work.catch_unwind().await {
+        Ok(Ok(reply)) if reply.len() > link.limits.body => Err(Fault::TooLarge),
+        Ok(result) => result,
+        Err(_) => {
+            error!(service = head.service, "a handler of calls panicked");
+            Err(Fault::Panicked)
+        }
+    };
+    // The call keeps its place among those under way until its reply has one in the queue.
+    match result {
+        Ok(reply) => {
+            let Ok(room) = link.room(reply.len()).await else { return };
+            let kind = Kind::Reply;
+            let queued = link.with(|queue, running| {
+                running.remove(head.id)?;
+                queue.push(Head { kind, ..head }, reply);
+                Some(())
+            });
+            if queued.is_some() {
+                // The writer gives the room back.
+                room.forget();
+            }
+        }
+        Err(fault) => link.with(|queue, running| {
+            if running.remove(head.id).is_some() {
+                queue.fault(error_head(head), fault);
+            }
+        }),
+    }
+}
+
+fn error_head(head: Head) -> Head {
+    let kind = Kind::Error;
+    Head { kind, ..head }
+}

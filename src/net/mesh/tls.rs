@@ -1,0 +1,384 @@
+//! Mutual TLS 1.3 between nodes: the cluster's authority is the only root, both sides show a certificate, and a
+//! dialler accepts exactly the node it dialled. Sessions are never resumed, so that every connection looks at
+//! certificates anew. The own certificate can be replaced at run time; connections follow (`peer`, `server`).
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
+use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, InvalidMessage, OtherError,
+    RootCertStore, ServerConfig, SignatureScheme, version,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+
+use super::error::ConnectError;
+use super::identity::{Error, Identity, Name, NodeKey};
+
+/// A handshake takes two round trips and under a millisecond of work; after this the peer counts as dead.
+pub const HANDSHAKE: Duration = Duration::from_secs(3);
+
+/// What is spoken over a connection (ALPN, RFC 7301). The number is the version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Framed calls.
+    Call,
+    /// HTTP/2.
+    Streams,
+}
+
+impl Protocol {
+    fn token(self) -> &'static [u8] {
+        match self {
+            Protocol::Call => b"bn-call/1",
+            Protocol::Streams => b"h2",
+        }
+    }
+}
+
+/// A node's certificate with all that is needed to use it.
+struct Credentials {
+    identity: Identity,
+    /// Without the name of a node: that is the dial's.
+    client: ClientConfig,
+    roots: Arc<RootCertStore>,
+    provider: Arc<CryptoProvider>,
+    server: Arc<ServerConfig>,
+}
+
+/// Makes and accepts connections in the name of this node.
+pub struct Tls {
+    current: watch::Sender<Arc<Credentials>>,
+}
+
+impl Tls {
+    /// `certificate` is this node's, `authority` the cluster's.
+    pub fn new(
+        authority: &CertificateDer<'static>,
+        certificate: CertificateDer<'static>,
+        key: &NodeKey,
+    ) -> Result<Self, ConnectError> {
+        let credentials = Credentials::new(authority, certificate, key)?;
+        Ok(Tls {
+            current: watch::Sender::new(Arc::new(credentials)),
+        })
+    }
+
+    /// Uses another certificate from now on; connections made with the old one are replaced by their owners.
+    /// On failure the old one stays.
+    pub fn replace(
+        &self,
+        authority: &CertificateDer<'static>,
+        certificate: CertificateDer<'static>,
+        key: &NodeKey,
+    ) -> Result<(), ConnectError> {
+        let credentials = Credentials::new(authority, certificate, key)?;
+        self.current.send_replace(Arc::new(credentials));
+        Ok(())
+    }
+
+    /// Resolves on its receiver when the certificate was replaced.
+    pub fn renewed(&self) -> Renewal {
+        Renewal(self.current.subscribe())
+    }
+
+    pub fn identity(&self) -> Identity {
+        self.current.borrow().identity.clone()
+    }
+
+    /// Makes sure that the other end of `stream` is `node` of this cluster. The peer looks at our certificate only
+    /// after this returns (TLS 1.3, RFC 8446 §4.4): a refusal shows at the first read.
+    pub async fn connect<S>(
+        &self,
+        stream: S,
+        node: &Name,
+        protocol: Protocol,
+    ) -> Result<client::TlsStream<S>, ConnectError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let config = self.current.borrow().client(node, protocol);
+        // No server name is sent; the verifier knows whom to expect.
+        let name = ServerName::IpAddress(std::net::IpAddr::from([0, 0, 0, 0]).into());
+        let handshake = TlsConnector::from(Arc::new(config)).connect(name, stream);
+        let stream = tokio::time::timeout(HANDSHAKE, handshake)
+            .await
+            .map_err(|_| ConnectError::TimedOut)?
+            .map_err(explain)?;
+        match stream.get_ref().1.alpn_protocol() {
+            Some(chosen) if chosen == protocol.token() => Ok(stream),
+            _ => Err(ConnectError::NoProtocol),
+        }
+    }
+
+    /// Accepts a node of this cluster and says which.
+    pub async fn accept<S>(&self, stream: S) -> Result<(server::TlsStream<S>, Identity, Protocol), ConnectError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let config = self.current.borrow().server.clone();
+        let handshake = TlsAcceptor::from(config).accept(stream);
+        let stream = tokio::time::timeout(HANDSHAKE, handshake)
+            .await
+            .map_err(|_| ConnectError::TimedOut)?
+            .map_err(explain)?;
+        let session = stream.get_ref().1;
+        let certificate = session.peer_certificates().and_then(<[_]>::first);
+        let identity = Identity::of(certificate.ok_or(ConnectError::NoCertificate)?);
+        let identity = identity.map_err(ConnectError::NoIdentity)?;
+        let chosen = session.alpn_protocol();
+        let protocol = [Protocol::Call, Protocol::Streams]
+            .into_iter()
+            .find(|protocol| chosen == Some(protocol.token()))
+            .ok_or(ConnectError::NoProtocol)?;
+        Ok((stream, identity, protocol))
+    }
+}
+
+/// Tells once or more that the certificate was replaced.
+pub struct Renewal(watch::Receiver<Arc<Credentials>>);
+
+impl Renewal {
+    /// Resolves at the next replacement; never, once the `Tls` is gone. Cancel safe.
+    pub async fn next(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
+impl Credentials {
+    fn new(
+        authority: &CertificateDer<'static>,
+        certificate: CertificateDer<'static>,
+        key: &NodeKey,
+    ) -> Result<Self, ConnectError> {
+        let identity = Identity::of(&certificate).map_err(ConnectError::NoIdentity)?;
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.clone()).map_err(ConnectError::Tls)?;
+        let roots = Arc::new(roots);
+        let provider = Arc::new(ring::default_provider());
+        let server = server_config(&roots, &provider, &identity.cluster, &certificate, key)?;
+        let client = ClientConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&[&version::TLS13])
+            .map_err(ConnectError::Tls)?
+            .with_root_certificates(roots.clone())
+            .with_client_auth_cert(vec![certificate], key.to_der())
+            .map_err(ConnectError::Tls)?;
+        Ok(Credentials {
+            identity,
+            client,
+            roots,
+            provider,
+            server,
+        })
+    }
+
+    fn client(&self, node: &Name, protocol: Protocol) -> ClientConfig {
+        let mut config = self.client.clone();
+        let expected = ExpectNode {
+            wanted: Identity {
+                cluster: self.identity.cluster.clone(),
+                node: node.clone(),
+            },
+            roots: self.roots.clone(),
+            provider: self.provider.clone(),
+        };
+        config.dangerous().set_certificate_verifier(Arc::new(expected));
+        config.alpn_protocols = vec![protocol.token().to_vec()];
+        config.resumption = Resumption::disabled();
+        config.enable_sni = false;
+        config
+    }
+}
+
+fn server_config(
+    roots: &Arc<RootCertStore>,
+    provider: &Arc<CryptoProvider>,
+    cluster: &Name,
+    certificate: &CertificateDer<'static>,
+    key: &NodeKey,
+) -> Result<Arc<ServerConfig>, ConnectError> {
+    let chain = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
+        .build()
+        .map_err(|error| ConnectError::Tls(rustls::Error::General(error.to_string())))?;
+    let members = ExpectMember {
+        cluster: cluster.clone(),
+        chain,
+    };
+    let mut config = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&version::TLS13])
+        .map_err(ConnectError::Tls)?
+        .with_client_cert_verifier(Arc::new(members))
+        .with_single_cert(vec![certificate.clone()], key.to_der())
+        .map_err(ConnectError::Tls)?;
+    config.alpn_protocols = [Protocol::Call, Protocol::Streams].map(|p| p.token().to_vec()).into();
+    config.send_tls13_tickets = 0;
+    Ok(Arc::new(config))
+}
+
+/// The dialler's check: signed by the authority, and exactly this node.
+#[derive(Debug)]
+struct ExpectNode {
+    wanted: Identity,
+    roots: Arc<RootCertStore>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for ExpectNode {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let parsed = ParsedCertificate::try_from(end_entity)?;
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms)?;
+        let found = member(end_entity, &self.wanted.cluster)?;
+        if found.node != self.wanted.node {
+            return Err(mismatch(Mismatch::Node(self.wanted.node.clone(), found.node)));
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::PeerIncompatible::Tls12NotOffered.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// The acceptor's check: signed by the authority, and any node of this cluster.
+#[derive(Debug)]
+struct ExpectMember {
+    cluster: Name,
+    chain: Arc<dyn ClientCertVerifier>,
+}
+
+impl ClientCertVerifier for ExpectMember {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.chain.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
+        member(end_entity, &self.cluster)?;
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chain.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chain.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chain.supported_verify_schemes()
+    }
+}
+
+/// Our own reasons, carried through rustls and back.
+#[derive(Debug, thiserror::Error)]
+enum Mismatch {
+    #[error("of cluster {1}, not {0}")]
+    Cluster(Name, Name),
+    #[error("of node {1}, not {0}")]
+    Node(Name, Name),
+    #[error(transparent)]
+    Identity(Error),
+}
+
+fn mismatch(reason: Mismatch) -> rustls::Error {
+    CertificateError::Other(OtherError(Arc::new(reason))).into()
+}
+
+fn member(certificate: &CertificateDer<'_>, cluster: &Name) -> Result<Identity, rustls::Error> {
+    let found = Identity::of(certificate).map_err(|error| mismatch(Mismatch::Identity(error)))?;
+    if found.cluster != *cluster {
+        return Err(mismatch(Mismatch::Cluster(cluster.clone(), found.cluster)));
+    }
+    Ok(found)
+}
+
+/// Says in the mesh's words why TLS failed; also for errors of later reads.
+pub(super) fn explain(error: io::Error) -> ConnectError {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match tls {
+        None => ConnectError::Io(error),
+        Some(rustls::Error::InvalidCertificate(reason)) => certificate(reason),
+        Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) => ConnectError::PlainText,
+        Some(rustls::Error::NoCertificatesPresented) => ConnectError::NoCertificate,
+        Some(rustls::Error::NoApplicationProtocol) => ConnectError::NoProtocol,
+        Some(rustls::Error::AlertReceived(alert)) => ConnectError::Refused(format!("{alert:?}")),
+        Some(other) => ConnectError::Tls(other.clone()),
+    }
+}
+
+fn certificate(reason: &CertificateError) -> ConnectError {
+    use CertificateError::{
+        BadSignature, Expired, ExpiredContext, NotValidYet, NotValidYetContext, Other, UnknownIssuer,
+    };
+    match reason {
+        Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. } => ConnectError::Expired,
+        // A foreign authority of the same name fails by its signature.
+        UnknownIssuer | BadSignature => ConnectError::ForeignAuthority,
+        Other(OtherError(inner)) => match inner.downcast_ref::<Mismatch>() {
+            Some(Mismatch::Cluster(wanted, found)) => ConnectError::WrongCluster {
+                wanted: wanted.clone(),
+                found: found.clone(),
+            },
+            Some(Mismatch::Node(wanted, found)) => ConnectError::WrongNode {
+                wanted: wanted.clone(),
+                found: found.clone(),
+            },
+            Some(Mismatch::Identity(_)) => ConnectError::NoIdentity(Error::NoIdentity),
+            None => ConnectError::Tls(reason.clone().into()),
+        },
+        other => ConnectError::Tls(other.clone().into()),
+    }
+}
