@@ -9,4 +9,5 @@ mod node;
 mod node_front;
 mod proxy_front;
 mod proxy_time;
+mod mesh;
 mod support;

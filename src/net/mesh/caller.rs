@@ -222,7 +222,7 @@ impl Role for Calls {
     }
 
     fn end(&mut self, queue: &Queue, why: &Why) {
-        self.closed = Some(why.clone());
+        self.closed.get_or_insert_with(|| why.clone());
         for (id, waiting) in self.waiting.drain() {
             let error = match queue.is_taken(id) {
                 true => CallError::Unknown(why.clone()),

@@ -310,7 +310,10 @@ struct Ending<'a, R: Role> {
 
 impl<R: Role> Drop for Ending<'_, R> {
     fn drop(&mut self) {
-        self.link.phase.send_replace(Phase::Ended(self.why.clone()));
+        // Whoever still holds a connection that was replaced shall look for its successor.
+        let replaced = *self.link.phase.borrow() == Phase::Draining;
+        let why = if replaced { &Why::Draining } else { &self.why };
+        self.link.phase.send_replace(Phase::Ended(why.clone()));
         self.link.budget.close();
         let mut shared = self.link.lock();
         let Shared { queue, role, .. } = &mut *shared;

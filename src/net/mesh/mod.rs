@@ -15,6 +15,8 @@
 //! - Every queue and table is bounded; full ones answer Busy at once or let the sender wait, never the reader.
 //! - A call crosses at most once. Repeating it is the caller's choice, safe where the error says so.
 
+#[cfg(test)]
+mod call_tests;
 mod caller;
 mod dial;
 mod error;
@@ -23,6 +25,8 @@ pub mod identity;
 mod keeper;
 mod link;
 mod peer;
+#[cfg(test)]
+mod peer_tests;
 mod queue;
 mod server;
 mod service;

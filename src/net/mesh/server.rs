@@ -1,6 +1,7 @@
 //! The accepting side: TLS, then by the protocol agreed on either framed calls or HTTP/2. A connection is asked to
 //! leave when this process drains, when our certificate was replaced, and when it is older than a dialler lets it be.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,7 +15,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::base::{BoxFuture, Scope};
@@ -108,16 +108,12 @@ pub async fn serve_streams<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let cut = CancellationToken::new();
-    let _cut_at_end = cut.clone().drop_guard();
-    let tasks = Tasks {
-        scope: scope.clone(),
-        cut,
-    };
+    let (tasks, running) = Tasks::new(scope);
+    let _cut_at_end = running.cut.drop_guard();
     let peer = Arc::new(peer);
     let service = service_fn(|request| {
         let (streams, peer, tasks) = (streams.clone(), peer.clone(), tasks.clone());
-        async move { Ok::<_, std::convert::Infallible>(answer(streams, peer, tasks, request).await) }
+        async move { Ok::<_, Infallible>(answer(streams, peer, tasks, request).await) }
     });
     let mut connection = pin!(builder(tasks.clone()).serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {

@@ -2,6 +2,7 @@
 //! `h2` crate that would stop a whole connection are raised (spec/mesh-and-push.md A4, A6), and what it would let
 //! wait without bound is refused at once here.
 
+use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use hyper::rt::Executor;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -51,11 +52,38 @@ pub fn empty() -> Body {
     Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 
-/// Tasks that hyper wants run, owned by our scope and cut off with their connection.
+/// Runs the tasks of one connection for hyper: owned by our scope, cut off together.
 #[derive(Clone)]
 pub(super) struct Tasks {
-    pub scope: Scope,
+    scope: Scope,
+    cut: CancellationToken,
+    _running: mpsc::Sender<Infallible>,
+}
+
+/// The end of `Tasks` that their connection's owner holds.
+pub(super) struct Running {
     pub cut: CancellationToken,
+    running: mpsc::Receiver<Infallible>,
+}
+
+impl Tasks {
+    pub fn new(scope: &Scope) -> (Self, Running) {
+        let (_running, running) = mpsc::channel(1);
+        let cut = CancellationToken::new();
+        let tasks = Tasks {
+            scope: scope.clone(),
+            cut: cut.clone(),
+            _running,
+        };
+        (tasks, Running { cut, running })
+    }
+}
+
+impl Running {
+    /// Resolves when all tasks have ended and no more can come. Cancel safe.
+    async fn ended(&mut self) {
+        while self.running.recv().await.is_some() {}
+    }
 }
 
 impl<F> Executor<F> for Tasks
@@ -95,11 +123,7 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let cut = CancellationToken::new();
-        let tasks = Tasks {
-            scope: scope.clone(),
-            cut: cut.clone(),
-        };
+        let (tasks, mut running) = Tasks::new(scope);
         let heard = Arc::new(watch::Sender::new(false));
         let mut first = heard.subscribe();
         let stream = Listened { stream, heard };
@@ -120,15 +144,20 @@ impl Connection {
             over.send_replace(Some(why));
         });
         scope.spawn(async move {
-            drained.cancelled().await;
-            // Streams under way may finish, but a certificate is not believed for much longer than its check.
-            tokio::time::sleep(AGE).await;
-            cut.cancel();
+            let overdue = async {
+                drained.cancelled().await;
+                // Streams under way may finish, but a certificate is not believed for much longer than its check.
+                tokio::time::sleep(AGE).await;
+            };
+            tokio::select! {
+                () = running.ended() => {}
+                () = overdue => running.cut.cancel(),
+            }
         });
         let accepted = async {
             tokio::select! {
                 biased;
-                _ = first.wait_for(|heard| *heard) => Ok(()),
+                Ok(_) = first.wait_for(|heard| *heard) => Ok(()),
                 why = connection.over() => Err(ConnectError::Ended(why)),
             }
         };

@@ -382,3 +382,32 @@ fn certificate(reason: &CertificateError) -> ConnectError {
         other => ConnectError::Tls(other.clone().into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::mesh::identity::Authority;
+
+    /// The dialler's own check stands before this one in the way of honest programs, so it is asked directly.
+    #[test]
+    fn acceptor_wants_a_certificate_of_this_cluster() {
+        let name = |text: &str| text.parse::<Name>().expect("a name");
+        let authority = Authority::generate(name("c")).expect("made");
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.certificate().clone()).expect("taken");
+        let provider = Arc::new(ring::default_provider());
+        let chain = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+        let chain = chain.build().expect("built");
+        let mut members = ExpectMember {
+            cluster: name("c"),
+            chain,
+        };
+        let request = NodeKey::generate().expect("made").request().expect("made");
+        let signed = authority.sign(&request, &name("n"), Duration::from_secs(60));
+        let signed = signed.expect("signed").der().clone();
+        assert!(members.client_auth_mandatory());
+        assert!(members.verify_client_cert(&signed, &[], UnixTime::now()).is_ok());
+        members.cluster = name("d");
+        assert!(members.verify_client_cert(&signed, &[], UnixTime::now()).is_err());
+    }
+}
