@@ -24,7 +24,7 @@ const COPIED: usize = 4096;
 pub enum Kind {
     Call,
     Reply,
-    /// A call was not completed; the body is a `Fault`.
+    /// The answer to a call that was not completed; the body is a `Fault`.
     Error,
     /// The caller no longer waits for this call.
     Cancel,
@@ -70,7 +70,7 @@ impl Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
     pub kind: Kind,
-    /// Of calls; elsewhere 0.
+    /// Of calls and their answers; elsewhere 0.
     pub service: u16,
     /// Chosen by the caller, unique on its connection; of Ping and Pong a number to recognise.
     pub id: u64,

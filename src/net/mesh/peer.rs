@@ -109,9 +109,10 @@ impl Peer {
         }
     }
 
-    /// How the connection of a class does; `None` while there is none.
+    /// How the connection of a class does; `None` while there is none. Looking does not make one.
     pub fn pulse(&self, class: Class) -> Option<Pulse> {
-        self.callers(class).peek().map(|caller| caller.pulse())
+        let keeper = self.cell(class).0.get()?;
+        keeper.peek().map(|caller| caller.pulse())
     }
 
     /// Sends a request over HTTP/2 and waits for the head of its response, at most `within`.
@@ -140,11 +141,15 @@ impl Peer {
         super::streams::upgrade(self.request(request, within).await?).await
     }
 
-    fn callers(&self, class: Class) -> &Keeper<Caller> {
-        let (cell, kind) = match class {
+    fn cell(&self, class: Class) -> (&OnceLock<Keeper<Caller>>, &'static str) {
+        match class {
             Class::Calls => (&self.inner.calls, "calls"),
             Class::Bulk => (&self.inner.bulk, "bulk"),
-        };
+        }
+    }
+
+    fn callers(&self, class: Class) -> &Keeper<Caller> {
+        let (cell, kind) = self.cell(class);
         cell.get_or_init(|| {
             self.keeper(kind, |making, node| {
                 Box::pin(async move {

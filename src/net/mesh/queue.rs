@@ -14,6 +14,9 @@ const BATCH: usize = 64 * 1024;
 /// A body from this size on is written from where it lies: copying it would cost more than a further write.
 const LARGE: usize = 16 * 1024;
 
+/// Longest text of a fault: a sentence for people.
+pub(super) const FAULT_TEXT: usize = 1024;
+
 /// Empty places that are not worth a clean-up.
 const SPARSE: usize = 64;
 
@@ -40,7 +43,7 @@ pub(super) struct Queue {
     /// Never more than calls that were taken: the caller's table bounds it.
     cancels: Vec<u64>,
     /// Bounded by the server, which cuts a connection that has too many.
-    faults: VecDeque<(Head, Fault)>,
+    refusals: VecDeque<(Head, Fault)>,
     frames: VecDeque<Waiting>,
     /// Places in `frames` without a frame.
     withdrawn: usize,
@@ -85,7 +88,7 @@ impl Queue {
             && self.pong.is_none()
             && !self.drain
             && self.cancels.is_empty()
-            && self.faults.is_empty()
+            && self.refusals.is_empty()
             && self.frames.is_empty()
     }
 
@@ -93,10 +96,11 @@ impl Queue {
         self.cancels.push(id);
     }
 
-    /// Queues an Error frame outside the budget. Returns how many wait.
-    pub fn fault(&mut self, head: Head, fault: Fault) -> usize {
-        self.faults.push_back((head, fault));
-        self.faults.len()
+    /// Answers a call that was not begun, outside the budget. Returns how many such answers wait.
+    pub fn refuse(&mut self, call: Head, fault: Fault) -> usize {
+        let kind = Kind::Error;
+        self.refusals.push_back((Head { kind, ..call }, fault));
+        self.refusals.len()
     }
 
     /// Queues a frame whose cost was taken from the budget. Ids of calls must grow.
@@ -164,7 +168,7 @@ impl Queue {
         }
         self.cancels.drain(..).for_each(|id| signal(Kind::Cancel, id));
         while batch.len() < BATCH {
-            let Some((head, fault)) = self.faults.pop_front() else {
+            let Some((head, fault)) = self.refusals.pop_front() else {
                 break;
             };
             let body = fault.encode(FAULT_TEXT);
@@ -173,9 +177,6 @@ impl Queue {
         }
     }
 }
-
-/// Longest text of a fault: a sentence for people.
-pub(super) const FAULT_TEXT: usize = 1024;
 
 #[cfg(test)]
 mod tests {

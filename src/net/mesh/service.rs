@@ -17,7 +17,7 @@ use super::error::{Fault, Why};
 use super::frame::{Frame, Head, Kind};
 use super::identity::Identity;
 use super::link::{Limits, Link, Role};
-use super::queue::Queue;
+use super::queue::{FAULT_TEXT, Queue};
 
 /// Refusals that may wait to be sent; a caller that sends on without reading them is cut off.
 const REFUSALS: usize = 64 * 1024;
@@ -106,7 +106,7 @@ impl Role for Running {
             Kind::Call => link.with(|queue, running| match running.start(link, head, body) {
                 Ok(()) => Ok(()),
                 Err(Refused::Violation(what)) => Err(Why::Violation(what)),
-                Err(Refused::Fault(fault)) => match queue.fault(error_head(head), fault) {
+                Err(Refused::Fault(fault)) => match queue.refuse(head, fault) {
                     0..=REFUSALS => Ok(()),
                     _ => Err(Why::Violation("calls without end and reads no answer")),
                 },
@@ -180,30 +180,19 @@ async fn answer(link: Arc<Link<Running>>, handler: Arc<dyn Handler>, peer: Arc<I
             Err(Fault::Panicked)
         }
     };
-    // The call keeps its place among those under way until its reply has one in the queue.
-    match result {
-        Ok(reply) => {
-            let Ok(room) = link.room(reply.len()).await else { return };
-            let kind = Kind::Reply;
-            let queued = link.with(|queue, running| {
-                running.remove(head.id)?;
-                queue.push(Head { kind, ..head }, reply);
-                Some(())
-            });
-            if queued.is_some() {
-                // The writer gives the room back.
-                room.forget();
-            }
-        }
-        Err(fault) => link.with(|queue, running| {
-            if running.remove(head.id).is_some() {
-                queue.fault(error_head(head), fault);
-            }
-        }),
+    let (kind, body) = match result {
+        Ok(reply) => (Kind::Reply, reply),
+        Err(fault) => (Kind::Error, fault.encode(FAULT_TEXT)),
+    };
+    // The call keeps its place among those under way until its answer has one in the queue.
+    let Ok(room) = link.room(body.len()).await else { return };
+    let queued = link.with(|queue, running| {
+        running.remove(head.id)?;
+        queue.push(Head { kind, ..head }, body);
+        Some(())
+    });
+    if queued.is_some() {
+        // The writer gives the room back.
+        room.forget();
     }
-}
-
-fn error_head(head: Head) -> Head {
-    let kind = Kind::Error;
-    Head { kind, ..head }
 }

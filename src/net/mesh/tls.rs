@@ -44,7 +44,7 @@ impl Protocol {
     }
 }
 
-/// A node's certificate with all that is needed to use it.
+/// One certificate of this node, ready for use.
 struct Credentials {
     identity: Identity,
     /// Without the name of a node: that is the dial's.
@@ -85,7 +85,7 @@ impl Tls {
         Ok(())
     }
 
-    /// Resolves on its receiver when the certificate was replaced.
+    /// Watches for replacements from now on.
     pub fn renewed(&self) -> Renewal {
         Renewal(self.current.subscribe())
     }
@@ -143,7 +143,7 @@ impl Tls {
     }
 }
 
-/// Tells once or more that the certificate was replaced.
+/// Tells of replaced certificates.
 pub struct Renewal(watch::Receiver<Arc<Credentials>>);
 
 impl Renewal {
@@ -345,8 +345,8 @@ fn member(certificate: &CertificateDer<'_>, cluster: &Name) -> Result<Identity, 
     Ok(found)
 }
 
-/// Says in the mesh's words why TLS failed; also for errors of later reads.
-pub(super) fn explain(error: io::Error) -> ConnectError {
+/// Says in the mesh's words why a handshake failed.
+fn explain(error: io::Error) -> ConnectError {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match tls {
         None => ConnectError::Io(error),
@@ -388,10 +388,27 @@ mod tests {
     use super::*;
     use crate::net::mesh::identity::Authority;
 
+    fn name(text: &str) -> Name {
+        text.parse().expect("a name")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn handshake_that_is_never_answered_ends_in_time() {
+        let authority = Authority::generate(name("c")).expect("made");
+        let key = NodeKey::generate().expect("made");
+        let signed = authority.sign(&key.request().expect("made"), &name("n"), HANDSHAKE);
+        let signed = signed.expect("signed").der().clone();
+        let tls = Tls::new(authority.certificate(), signed, &key).expect("usable");
+        let (near, _far) = tokio::io::duplex(4096);
+        let dialled = tls.connect(near, &name("n2"), Protocol::Call).await;
+        assert!(matches!(dialled, Err(ConnectError::TimedOut)));
+        let (near, _far) = tokio::io::duplex(4096);
+        assert!(matches!(tls.accept(near).await, Err(ConnectError::TimedOut)));
+    }
+
     /// The dialler's own check stands before this one in the way of honest programs, so it is asked directly.
     #[test]
     fn acceptor_wants_a_certificate_of_this_cluster() {
-        let name = |text: &str| text.parse::<Name>().expect("a name");
         let authority = Authority::generate(name("c")).expect("made");
         let mut roots = RootCertStore::empty();
         roots.add(authority.certificate().clone()).expect("taken");
