@@ -2,15 +2,16 @@
 //! renewal, HTTP/2 with many silent and dropped streams.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bitrix_node::base::{BoxFuture, Scope};
 use bitrix_node::net::mesh::identity::{Authority, NodeKey};
 use bitrix_node::net::mesh::{
     Body, ByteStream, CallError, Class, ConnectError, Dial, Fault, Handler, Identity, Limits, Mesh, Name, OpenError,
-    Peer, Protocol, Server, Services, Streams, TcpDial, Tls, Tunnel, Why, empty,
+    Peer, Protocol, Server, Services, Stream, Streams, TcpDial, Tls, Tunnel, Why, empty, serve_streams,
 };
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -18,7 +19,7 @@ use futures_util::future::join_all;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -352,16 +353,68 @@ async fn dropped_streams_do_not_end_the_connection() {
     let peer = world.peer();
     let stream = peer.open("echo:1", LONG).await.unwrap();
     for _ in 0..100 {
-        let mut requests: Vec<_> = (0..20).map(|_| Box::pin(peer.request(silent(), LONG))).collect();
-        for request in &mut requests {
-            assert!(request.as_mut().now_or_never().is_none());
-        }
-        // Opened at the server, then dropped.
+        let requests = begun(&peer, 20);
+        // Behind them: the server has taken them.
         exchange(&peer, "between").await;
         drop(requests);
     }
     // On the same connection as at first.
     echoes(stream).await;
+}
+
+fn begun(peer: &Peer, count: usize) -> Vec<impl Future + Unpin> {
+    let mut requests: Vec<_> = (0..count).map(|_| Box::pin(peer.request(silent(), LONG))).collect();
+    for request in &mut requests {
+        assert!(request.as_mut().now_or_never().is_none());
+    }
+    requests
+}
+
+/// Dials a pipe once.
+struct Pipe(Mutex<Option<DuplexStream>>);
+
+impl Dial for Pipe {
+    fn dial<'a>(&'a self, _: &'a Name, _: Protocol) -> BoxFuture<'a, Result<Box<dyn Stream>, ConnectError>> {
+        let end = self.0.lock().unwrap().take();
+        let end = end.map(|end| Box::new(end) as Box<dyn Stream>);
+        Box::pin(async move { end.ok_or(ConnectError::NoAddress) })
+    }
+
+    fn renewed(&self) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::pending())
+    }
+}
+
+/// 1. The server stands still. 2. 500 streams are begun and dropped: it will see the end of each with its beginning,
+/// of which the `h2` crate by itself bears 20. 3. The server goes on, and so does the connection.
+#[tokio::test]
+async fn streams_dropped_before_the_server_sees_them_do_not_end_the_connection() {
+    let (near, far) = tokio::io::duplex(1 << 20);
+    let scope = Scope::new();
+    let mesh = Mesh::new(Arc::new(Pipe(Mutex::new(Some(near)))), Limits::default(), &scope);
+    let peer = mesh.peer(&name("n2"));
+    let identity = "bitrix-node://c/n1".parse().unwrap();
+    let streams: Arc<dyn Streams> = Arc::new(Echo);
+    let mut server = pin!(serve_streams(&streams, far, identity, &scope, std::future::pending()));
+    tokio::select! {
+        () = server.as_mut() => panic!("the connection ended"),
+        () = exchange(&peer, "before") => {}
+    }
+    for _ in 0..5 {
+        let requests = begun(&peer, 100);
+        // Enough turns for the client to write them.
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        drop(requests);
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+    }
+    tokio::select! {
+        () = server.as_mut() => panic!("the connection ended"),
+        () = exchange(&peer, "after") => {}
+    }
 }
 
 async fn echoes(mut stream: ByteStream) {
