@@ -417,6 +417,40 @@ async fn draining_server_finishes_what_is_under_way() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn caller_that_does_not_close_when_asked_is_cut_off() {
+    let (near, far) = duplex(4096);
+    let scope = Scope::new();
+    let served = Services::default();
+    let serve = served.serve(far, identity(), Limits::default(), &scope, std::future::ready(()));
+    let (mut read_half, mut near) = tokio::io::split(near);
+    let mut heard = Vec::new();
+    let reads = read_half.read_to_end(&mut heard);
+    let pings = async {
+        loop {
+            let mut ping = BytesMut::new();
+            let kind = Kind::Ping;
+            frame::encode_head(
+                Head {
+                    kind,
+                    service: 0,
+                    id: 7,
+                },
+                0,
+                &mut ping,
+            );
+            near.write_all(&ping).await.expect("open");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    let why = tokio::select! {
+        why = serve => why,
+        _ = reads => panic!("only the caller or time closes it"),
+        () = pings => unreachable!("they go on"),
+    };
+    assert_eq!(why, Why::Draining);
+}
+
+#[tokio::test(start_paused = true)]
 async fn round_trip_is_measured() {
     let pair = pair(4096, Limits::default());
     pair.caller.up().await.expect("up");

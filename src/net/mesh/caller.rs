@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -15,12 +14,8 @@ use crate::base::Scope;
 
 use super::error::{CallError, Fault, Why};
 use super::frame::{Frame, Head, Kind};
-use super::link::{Limits, Link, Phase, Pulse, Role};
+use super::link::{LINGER, Limits, Link, Phase, Pulse, Role};
 use super::queue::Queue;
-
-/// How long a connection that takes no new calls may finish the old ones. Calls have deadlines of their own;
-/// this is for those whose callers are more patient than sensible.
-const LINGER: Duration = Duration::from_secs(60);
 
 /// One connection to make calls on. Clones share it.
 #[derive(Clone)]

@@ -22,6 +22,9 @@ pub const SILENCE: Duration = Duration::from_secs(3);
 /// A peer that lives but does not take one batch for so long is broken; its connection must not hold memory for ever.
 /// The largest frame needs this long at 200 kB/s.
 const STALLED: Duration = Duration::from_secs(10);
+/// How long a connection that takes no new calls may finish the old ones. Calls have deadlines of their own; this is
+/// for callers more patient than sensible, and for those that do not close when asked.
+pub(super) const LINGER: Duration = Duration::from_secs(60);
 /// Room for one read: four records of TLS.
 const READ: usize = 64 * 1024;
 

@@ -16,7 +16,7 @@ use crate::base::{BoxFuture, Scope};
 use super::error::{Fault, Why};
 use super::frame::{Frame, Head, Kind};
 use super::identity::Identity;
-use super::link::{Limits, Link, Role};
+use super::link::{LINGER, Limits, Link, Role};
 use super::queue::{FAULT_TEXT, Queue};
 
 /// Refusals that may wait to be sent; a caller that sends on without reading them is cut off.
@@ -46,7 +46,8 @@ impl FromIterator<(u16, Arc<dyn Handler>)> for Services {
 
 impl Services {
     /// Answers the calls of one connection until it ends, and says why it did. When `leave` resolves, further calls
-    /// are refused and the caller is asked to close; it does so when the last reply has arrived.
+    /// are refused and the caller is asked to close; it does so when the last reply has arrived, or is cut off after
+    /// a minute.
     pub async fn serve<S>(
         &self,
         stream: S,
@@ -75,11 +76,11 @@ impl Services {
                 running.draining = true;
                 queue.drain();
             });
-            std::future::pending().await
+            tokio::time::sleep(LINGER).await;
         };
         tokio::select! {
             why = link.run(stream) => why,
-            never = leave => never,
+            () = leave => Why::Draining,
         }
     }
 }
