@@ -17,3 +17,4 @@ pub mod agent;
 pub mod node;
 
 pub mod cli;
+pub mod storage;

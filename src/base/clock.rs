@@ -1,7 +1,10 @@
-//! Wall time, for records that people read. No safety decision looks at it; time-outs use tokio's time.
+//! Wall time, for records that people read: no safety decision looks at it, and time-outs use tokio's time.
+//! And the time since boot, for leases.
 
 use std::fmt::Display;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::time::{ClockId, clock_gettime};
 
 /// Wall clock now.
 pub fn wall() -> SystemTime {
@@ -17,4 +20,13 @@ pub fn unix() -> Duration {
 /// A wall time as `2026-11-22T06:15:04.123Z`.
 pub fn stamp(time: SystemTime) -> impl Display {
     humantime::format_rfc3339_millis(time)
+}
+
+/// Time since boot, in which a suspended machine's sleep counts (CLOCK_BOOTTIME): what a lease must be judged by.
+pub fn boot() -> Duration {
+    let time = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("Linux has had this clock since 2.6.39");
+    Duration::new(
+        u64::try_from(time.tv_sec()).unwrap_or_default(),
+        u32::try_from(time.tv_nsec()).unwrap_or_default(),
+    )
 }

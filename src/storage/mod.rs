@@ -1,0 +1,18 @@
+//! Storage: files that are acknowledged only when they are safe on several machines.
+//!
+//! One replicated log (`log`, driven by openraft in `group`) carries every mutation; `batch` puts many operations into one
+//! entry; a state machine on each replica applies them in log order.
+//!
+//! What must hold: an acknowledged operation is fsynced in the logs of a majority and of every in-sync data replica (`insync`);
+//! a leader answers reads only inside its lease (`lease`); a node that comes back disturbs nobody (`guard`);
+//! a wiped node never comes back under its old id (`identity`). A write or fsync error ends the log, and with it the process.
+
+pub mod disk;
+pub mod entry;
+#[cfg(test)]
+pub mod faulty_disk;
+pub mod log;
+pub mod machine;
+#[cfg(test)]
+pub mod memory_machine;
+pub mod types;
