@@ -7,6 +7,7 @@
 //! a leader answers reads only inside its lease (`lease`); a node that comes back disturbs nobody (`guard`);
 //! a wiped node never comes back under its old id (`identity`). A write or fsync error ends the log, and with it the process.
 
+pub mod batch;
 pub mod disk;
 pub mod entry;
 #[cfg(test)]
