@@ -11,7 +11,7 @@ use bytes::Bytes;
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::types::Replies;
+use super::types::{NodeId, Replies};
 use crate::base::Scope;
 
 /// Longest operation, and what one entry gathers. A longer write is for the caller to split.
@@ -30,9 +30,9 @@ const OVERHEAD: usize = 256;
 pub enum Refused {
     #[error("an operation of {0} bytes is longer than an entry may be")]
     TooLong(usize),
-    /// Nothing of it is in the log, and never will be: another node leads.
+    /// To be repeated there, with the same number: it may be in the log all the same.
     #[error("another node leads")]
-    NotLeader { leader: Option<u64> },
+    NotLeader { leader: Option<NodeId> },
     /// It may be in the log or not; only a repeated call with the same number can tell.
     #[error("the outcome is not known: {0}")]
     Unknown(String),
@@ -210,7 +210,7 @@ mod tests {
         assert!(proposals.try_recv().is_err(), "no third proposal");
         assert_eq!(flying.drain(..).map(|flight| echo(flight).len()).sum::<usize>(), 2);
         let mut sizes = Vec::new();
-        while tasks.len() > 0 {
+        while !tasks.is_empty() {
             tokio::select! {
                 proposal = proposals.recv() => sizes.push(echo(proposal.unwrap()).len()),
                 answer = tasks.join_next() => assert!(answer.unwrap().unwrap().is_ok()),

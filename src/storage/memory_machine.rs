@@ -22,7 +22,7 @@ struct State {
 }
 
 /// Checkpoints by the folder they pretend to be in; shared by the machines of a test group.
-pub type Checkpoints = Arc<Mutex<HashMap<PathBuf, Vec<(LogId, Bytes)>>>>;
+type Checkpoints = Arc<Mutex<HashMap<PathBuf, State>>>;
 
 /// Clones are the same machine, so that a test can look inside, and can restart a node with what it had.
 #[derive(Clone, Default)]
@@ -32,6 +32,14 @@ pub struct MemoryMachine {
 }
 
 impl MemoryMachine {
+    /// An empty one that can install the checkpoints of this one.
+    pub fn sibling(&self) -> Self {
+        MemoryMachine {
+            state: Arc::default(),
+            checkpoints: self.checkpoints.clone(),
+        }
+    }
+
     pub fn operations(&self) -> Vec<(LogId, Bytes)> {
         self.state().operations.clone()
     }
@@ -44,10 +52,7 @@ impl MemoryMachine {
         let mut state = self.state();
         let id = state.applied.last.map_or("0".into(), |id| id.to_string());
         let folder = PathBuf::from(format!("{:p}/{id}", Arc::as_ptr(&self.state)));
-        self.checkpoints
-            .lock()
-            .unwrap()
-            .insert(folder.clone(), state.operations.clone());
+        self.checkpoints.lock().unwrap().insert(folder.clone(), state.clone());
         let snapshot = Snapshot {
             meta: SnapshotMeta {
                 last_log_id: state.applied.last,
@@ -108,11 +113,15 @@ impl Machine for MemoryMachine {
     }
 
     fn install(&mut self, snapshot: Snapshot<Types>) -> BoxFuture<'_, io::Result<()>> {
-        let operations = self.checkpoints.lock().unwrap().get(&snapshot.snapshot.folder).cloned();
+        let found = self.checkpoints.lock().unwrap().get(&snapshot.snapshot.folder).cloned();
         let mut state = self.state();
-        state.operations = operations.unwrap_or_default();
-        state.applied.last = snapshot.meta.last_log_id;
-        state.applied.membership = snapshot.meta.last_membership.clone();
+        let found = found.unwrap_or_default();
+        state.operations = found.operations;
+        state.applied = Applied {
+            last: snapshot.meta.last_log_id,
+            membership: snapshot.meta.last_membership.clone(),
+            in_sync: found.applied.in_sync,
+        };
         state.latest = Some(snapshot);
         ready(())
     }

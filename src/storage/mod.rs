@@ -12,8 +12,21 @@ pub mod disk;
 pub mod entry;
 #[cfg(test)]
 pub mod faulty_disk;
+pub mod group;
+#[cfg(test)]
+mod group_tests;
+mod guard;
+mod identity;
+mod insync;
+mod lease;
 pub mod log;
 pub mod machine;
 #[cfg(test)]
 pub mod memory_machine;
+pub mod network;
 pub mod types;
+mod watchers;
+mod wire;
+
+pub use batch::{Batcher, Refused};
+pub use group::{Group, Settings};

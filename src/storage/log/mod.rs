@@ -25,7 +25,7 @@ mod damage_tests;
 #[cfg(test)]
 mod suite_tests;
 
-pub use store::LogStore;
+pub use store::{LogReader, LogStore};
 
 /// Sizes of the log; tests make them small.
 #[derive(Clone, Copy, Debug)]

@@ -1,0 +1,357 @@
+//! One replica of the group: openraft with our log, machine and network, and the rules that openraft 0.9 leaves to us:
+//! what may be acknowledged, what may be read, who may stand for election, and whose disk is in sync.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::error::{ClientWriteError, RaftError};
+use openraft::storage::Snapshot;
+use openraft::{Config, Raft, ServerState, SnapshotMeta, SnapshotPolicy};
+use tokio::sync::watch;
+
+use super::batch::{Batcher, Flight, Refused};
+use super::disk::Disk;
+use super::entry::Body;
+use super::guard::{FRESH, Standing};
+use super::insync::{self, Durable};
+use super::lease::Contacts;
+use super::log::{LogReader, LogStore, Sizes};
+use super::machine::{Driver, Machine};
+use super::network::{Clock, Network, Transport};
+use super::types::{Checkpoint, LogId, NodeId, Peer, Replies, StoreId, Types, Vote, next_index};
+use super::wire::{self, Bad, Envelope, Kind};
+use super::{identity, lease, watchers};
+use crate::base::Scope;
+
+/// Followers refuse votes this long after they heard the leader; also what the read lease is counted from.
+pub const LEASE: Duration = Duration::from_millis(800);
+
+/// Who this replica is and how careful it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    pub me: NodeId,
+    /// Copies on disk before a mutation is acknowledged, while as many are in sync.
+    pub copies: usize,
+    pub sizes: Sizes,
+}
+
+/// A running replica. Clones are the same.
+#[derive(Clone)]
+pub struct Group {
+    pub(super) raft: Raft<Types>,
+    pub(super) network: Network,
+    pub(super) settings: Settings,
+    pub(super) in_sync: watch::Receiver<BTreeSet<NodeId>>,
+    /// Which leader was heard last, and when; the start counts.
+    pub(super) heard: Arc<Mutex<(Option<NodeId>, Duration)>>,
+    log: LogReader,
+    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
+
+/// Heartbeats leave every 1.5 intervals, and the interval is also the time-out of an append: with messages of at most
+/// about 2 MiB that holds down to 15 MB/s.
+fn config() -> Config {
+    Config {
+        cluster_name: "bitrix-node".into(),
+        heartbeat_interval: 150,
+        election_timeout_min: 500,
+        election_timeout_max: LEASE.as_millis() as u64,
+        enable_elect: false,
+        max_payload_entries: 64,
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: 10_000,
+        purge_batch_size: 1,
+        replication_lag_threshold: 1 << 40,
+        install_snapshot_timeout: 60_000,
+        ..Config::default()
+    }
+}
+
+impl Group {
+    /// Opens the store in `disk` and starts the replica; its tasks belong to `scope`. A new store waits for `initialize`
+    /// here or to be added by a leader. Errors mean that the store must not be used.
+    pub async fn open(
+        settings: Settings,
+        disk: Arc<dyn Disk>,
+        machine: Box<dyn Machine>,
+        transport: Arc<dyn Transport>,
+        clock: Clock,
+        scope: &Scope,
+    ) -> io::Result<Self> {
+        let opened = tokio::task::spawn_blocking(move || {
+            let store = identity::ensure(&*disk, settings.me)?;
+            Ok::<_, io::Error>((store, LogStore::open(disk, settings.sizes)?))
+        });
+        let (store, (log, thread)) = opened.await.map_err(io::Error::other)??;
+        let driver = Driver::new(machine).await?;
+        let network = Network {
+            me: settings.me,
+            store,
+            transport,
+            contacts: Arc::new(Mutex::new(Contacts::default())),
+            clock,
+        };
+        let config = Arc::new(config().validate().map_err(io::Error::other)?);
+        let (reader, in_sync) = (log.reader(), driver.in_sync());
+        let heard = Arc::new(Mutex::new((None, (network.clock)())));
+        let raft = Raft::new(settings.me, config, network.clone(), log, driver).await;
+        let group = Group {
+            raft: raft.map_err(io::Error::other)?,
+            network,
+            settings,
+            in_sync,
+            heard,
+            log: reader,
+            thread: Arc::new(Mutex::new(Some(thread))),
+        };
+        scope.spawn(watchers::guard_elections(group.clone(), scope.clone()));
+        scope.spawn(watchers::keep_in_sync(group.clone(), scope.clone()));
+        Ok(group)
+    }
+
+    /// What other nodes must know of this one before it can join.
+    pub fn store(&self) -> StoreId {
+        self.network.store
+    }
+
+    pub fn raft(&self) -> &Raft<Types> {
+        &self.raft
+    }
+
+    /// Makes a new group of these voters. Once, on one of them.
+    pub async fn initialize(&self, peers: BTreeMap<NodeId, Peer>) -> io::Result<()> {
+        self.raft.initialize(peers).await.map_err(io::Error::other)
+    }
+
+    /// A batcher that writes into this group.
+    pub fn batcher(&self, scope: &Scope) -> Batcher {
+        let group = self.clone();
+        Batcher::start(scope, move |operations, flight| {
+            group.clone().propose(operations, flight)
+        })
+    }
+
+    async fn propose(self, operations: Vec<Bytes>, flight: Flight) -> Result<Replies, Refused> {
+        let written = self.raft.client_write(Body::Operations(operations)).await;
+        drop(flight);
+        let written = written.map_err(refusal)?;
+        self.acknowledgeable(written.log_id.index).await?;
+        Ok(written.data)
+    }
+
+    /// Waits until the committed entry `index` is on the disks of the in-sync replicas.
+    async fn acknowledgeable(&self, index: u64) -> Result<(), Refused> {
+        let mut progress = self.raft.data_metrics();
+        let mut in_sync = self.in_sync.clone();
+        loop {
+            let durable = self
+                .durable()
+                .ok_or_else(|| Refused::Unknown("this node leads no longer".into()))?;
+            if insync::is_safe(index, &in_sync.borrow_and_update(), &durable, self.settings.copies) {
+                return Ok(());
+            }
+            let changed = tokio::select! {
+                changed = progress.changed() => changed,
+                changed = in_sync.changed() => changed,
+            };
+            changed.map_err(|_| Refused::Stopping)?;
+        }
+    }
+
+    /// How far each replica's disk is, this one's included; `None` when this node does not lead. A follower answers an
+    /// append only after its fsync, so what it has matched is on its disk.
+    pub(super) fn durable(&self) -> Option<Durable> {
+        let metrics = self.raft.data_metrics();
+        let metrics = metrics.borrow();
+        let replication = metrics.replication.as_ref()?;
+        Some(replication.iter().map(|(node, id)| (*node, next_index(*id))).collect())
+    }
+
+    /// Whether what was read from the machine before this call may be answered.
+    pub fn is_readable(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let (vote, now) = (metrics.vote, (self.network.clock)());
+        // Entries of earlier leaders are all applied once one of its own is.
+        let own = metrics
+            .last_applied
+            .is_some_and(|id| id.leader_id.term == vote.leader_id.term);
+        let heard = self.majority_heard(vote, now);
+        metrics.state == ServerState::Leader && own && heard.is_some_and(|heard| lease::holds(heard, LEASE, now))
+    }
+
+    fn majority_heard(&self, vote: Vote, now: Duration) -> Option<Duration> {
+        let contacts = self.network.contacts.lock().expect("no holder of this lock panics");
+        contacts.majority(vote, self.settings.me, &self.voters(), now)
+    }
+
+    /// Whether this node leads and a majority took something from it lately.
+    fn leads_freshly(&self) -> bool {
+        let (vote, state) = {
+            let metrics = self.raft.server_metrics();
+            let metrics = metrics.borrow();
+            (metrics.vote, metrics.state)
+        };
+        let now = (self.network.clock)();
+        let heard = self.majority_heard(vote, now);
+        state == ServerState::Leader && heard.is_some_and(|heard| now < heard + FRESH)
+    }
+
+    /// Voters as of the latest membership; two sets while it changes.
+    pub(super) fn voters(&self) -> Vec<BTreeSet<NodeId>> {
+        let metrics = self.raft.server_metrics();
+        let membership = metrics.borrow().membership_config.clone();
+        membership.membership().get_joint_config().clone()
+    }
+
+    pub(super) fn peers(&self) -> BTreeMap<NodeId, Peer> {
+        let metrics = self.raft.server_metrics();
+        let membership = metrics.borrow().membership_config.clone();
+        membership.nodes().map(|(node, peer)| (*node, peer.clone())).collect()
+    }
+
+    /// Data replicas that must have an entry before it is acknowledged.
+    pub fn in_sync(&self) -> BTreeSet<NodeId> {
+        self.in_sync.borrow().clone()
+    }
+
+    /// Makes a checkpoint of the machine; the log before it can then be purged.
+    pub async fn checkpoint(&self) -> io::Result<()> {
+        self.raft.trigger().snapshot().await.map_err(io::Error::other)
+    }
+
+    /// Purges what the last checkpoint covers, but keeps at least `bytes` of log for followers that return.
+    pub async fn purge(&self, bytes: u64) -> io::Result<()> {
+        match self.log.purge_point(bytes) {
+            Some(index) => self.raft.trigger().purge_log(index).await.map_err(io::Error::other),
+            None => Ok(()),
+        }
+    }
+
+    /// Resolves when the replica has failed for good; the process must end then.
+    pub async fn failed(&self) -> String {
+        let mut metrics = self.raft.metrics();
+        let failed = metrics.wait_for(|metrics| metrics.running_state.is_err()).await;
+        let fatal = failed
+            .ok()
+            .and_then(|metrics| Some(metrics.running_state.as_ref().err()?.to_string()));
+        fatal.unwrap_or_else(|| "the replica has ended".into())
+    }
+
+    /// Stops the replica and its log's thread. Tasks in the scope end when that drains.
+    pub async fn stop(&self) {
+        let _ = self.raft.shutdown().await;
+        let thread = self.thread.lock().expect("no holder of this lock panics").take();
+        if let Some(thread) = thread {
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+
+    /// Answers a request of another replica.
+    pub async fn serve(&self, request: Bytes) -> Bytes {
+        let answer = match self.admit(request) {
+            Ok((envelope, body)) => self.dispatch(envelope.kind, body).await,
+            Err(bad) => Err(bad),
+        };
+        match answer {
+            Ok(body) => wire::accept(&body),
+            Err(bad) => wire::refuse(&bad.to_string()),
+        }
+    }
+
+    /// Refuses a node whose store is not the one it joined with, and messages for the store that this node had before.
+    fn admit(&self, request: Bytes) -> Result<(Envelope, Bytes), Bad> {
+        let (envelope, body) = Envelope::open(request)?;
+        if envelope.to_store != self.network.store {
+            return Err(Bad::Refused(format!("node {} has another store now", self.settings.me)));
+        }
+        match self.peers().get(&envelope.from) {
+            Some(peer) if peer.store != envelope.from_store => Err(Bad::Refused(format!(
+                "node {} lost its store; join it under a new number",
+                envelope.from
+            ))),
+            _ => Ok((envelope, body)),
+        }
+    }
+
+    async fn dispatch(&self, kind: Kind, body: Bytes) -> Result<Vec<u8>, Bad> {
+        let failed = |error: RaftError<NodeId>| Bad::Refused(error.to_string());
+        match kind {
+            Kind::Append => {
+                let request = wire::decode_append(body)?;
+                let leader = request.vote.leader_id.node_id;
+                let response = self.raft.append_entries(request).await.map_err(failed)?;
+                if !matches!(response, openraft::raft::AppendEntriesResponse::HigherVote(_)) {
+                    self.hear(leader);
+                }
+                Ok(wire::to_json(&response))
+            }
+            Kind::Vote => {
+                let response = self.raft.vote(wire::from_json(&body)?).await.map_err(failed)?;
+                Ok(wire::to_json(&response))
+            }
+            Kind::Standing => Ok(wire::to_json(&self.standing())),
+            Kind::Checkpoint => Err(Bad::Refused("a checkpoint comes with its files".into())),
+        }
+    }
+
+    fn hear(&self, leader: NodeId) {
+        *self.heard.lock().expect("no holder of this lock panics") = (Some(leader), (self.network.clock)());
+    }
+
+    /// The leader heard last, and how long ago.
+    pub(super) fn silence(&self) -> (Option<NodeId>, Duration) {
+        let (leader, at) = *self.heard.lock().expect("no holder of this lock panics");
+        (leader, (self.network.clock)().saturating_sub(at))
+    }
+
+    /// What this node says of itself to one that thinks of standing for election.
+    pub(super) fn standing(&self) -> Standing {
+        let (leader, silence) = self.silence();
+        Standing {
+            last_log: self.last_log(),
+            has_leader: self.leads_freshly() || (leader.is_some() && silence < FRESH),
+        }
+    }
+
+    pub(super) fn last_log(&self) -> Option<LogId> {
+        self.raft.data_metrics().borrow().last_log
+    }
+
+    /// A place for the files of a checkpoint that a leader sends.
+    pub async fn incoming(&self) -> io::Result<Checkpoint> {
+        let place = self.raft.begin_receiving_snapshot().await.map_err(io::Error::other)?;
+        Ok(*place)
+    }
+
+    /// Installs a checkpoint whose files are complete and on the disk; the result is the answer to the sender.
+    pub async fn install(&self, header: Bytes, checkpoint: Checkpoint) -> Bytes {
+        let installed = async {
+            let (_, body) = self.admit(header)?;
+            let (vote, meta): (Vote, SnapshotMeta<NodeId, Peer>) = wire::from_json(&body)?;
+            let snapshot = Box::new(checkpoint);
+            let response = self.raft.install_full_snapshot(vote, Snapshot { meta, snapshot }).await;
+            self.hear(vote.leader_id.node_id);
+            Ok::<_, Bad>(wire::to_json(
+                &response.map_err(|error| Bad::Refused(error.to_string()))?,
+            ))
+        };
+        match installed.await {
+            Ok(body) => wire::accept(&body),
+            Err(bad) => wire::refuse(&bad.to_string()),
+        }
+    }
+}
+
+fn refusal(error: RaftError<NodeId, ClientWriteError<NodeId, Peer>>) -> Refused {
+    match error {
+        RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => Refused::NotLeader {
+            leader: forward.leader_id,
+        },
+        other => Refused::Unknown(other.to_string()),
+    }
+}

@@ -1,0 +1,236 @@
+//! The in-sync set: which data replicas must have an entry on their disk before it is acknowledged. Pure.
+//!
+//! The set changes only by a committed entry. A member that has not caught up for `PATIENCE` is dropped by such an entry
+//! before anything is acknowledged without it; one that has all of the log is taken in again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::types::NodeId;
+
+/// How long an acknowledgement waits for a member that does not keep up.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How far each replica's disk is: the index after its last entry.
+pub type Durable = BTreeMap<NodeId, u64>;
+
+/// Whether entry `index`, already committed, may be acknowledged: on `copies` in-sync replicas, or on all if they are
+/// fewer. Never with an empty set, which means that none was written yet.
+pub fn is_safe(index: u64, in_sync: &BTreeSet<NodeId>, durable: &Durable, copies: usize) -> bool {
+    let have = in_sync
+        .iter()
+        .filter(|node| durable.get(node).is_some_and(|next| *next > index))
+        .count();
+    !in_sync.is_empty() && have >= copies.min(in_sync.len())
+}
+
+/// A leader's judgement of the replicas over time.
+#[derive(Debug, Default)]
+pub struct Keeper {
+    replicas: BTreeMap<NodeId, Progress>,
+}
+
+#[derive(Debug)]
+struct Progress {
+    /// It was there and had all that the leader had at this time.
+    caught_up: Duration,
+    /// What the leader had when it was last measured, and when that was.
+    target: Option<(u64, Duration)>,
+}
+
+/// What the keeper looks at.
+pub struct Now<'a> {
+    pub time: Duration,
+    pub me: NodeId,
+    pub in_sync: &'a BTreeSet<NodeId>,
+    /// Members of the group that hold files.
+    pub data: &'a BTreeSet<NodeId>,
+    pub durable: &'a Durable,
+    /// The index after the leader's last entry.
+    pub next: u64,
+    /// When each replica was last sent something that it took.
+    pub heard: &'a dyn Fn(NodeId) -> Option<Duration>,
+}
+
+impl Keeper {
+    /// For a leader that begins now; `silent` is a replica not heard since the given time, such as the leader before.
+    pub fn new(now: Duration, data: &BTreeSet<NodeId>, silent: Option<(NodeId, Duration)>) -> Self {
+        let begin = |node: &NodeId| {
+            let silent = silent.filter(|(silent, _)| silent == node);
+            let caught_up = silent.map_or(now, |(_, since)| since);
+            (
+                *node,
+                Progress {
+                    caught_up,
+                    target: None,
+                },
+            )
+        };
+        Keeper {
+            replicas: data.iter().map(begin).collect(),
+        }
+    }
+
+    /// Looks again; says which set to write into the log if it should be another.
+    pub fn wanted(&mut self, now: &Now<'_>) -> Option<BTreeSet<NodeId>> {
+        self.replicas.retain(|node, _| now.data.contains(node));
+        let wanted: BTreeSet<NodeId> = now
+            .data
+            .iter()
+            .copied()
+            .filter(|node| self.belongs(*node, now))
+            .collect();
+        (!wanted.is_empty() && wanted != *now.in_sync).then_some(wanted)
+    }
+
+    fn belongs(&mut self, node: NodeId, now: &Now<'_>) -> bool {
+        let has = now.durable.get(&node).copied().unwrap_or_default();
+        let heard = if node == now.me {
+            Some(now.time)
+        } else {
+            (now.heard)(node)
+        };
+        let heard = heard.unwrap_or_default();
+        let progress = self.replicas.entry(node).or_insert(Progress {
+            caught_up: now.time,
+            target: None,
+        });
+        match progress.target {
+            Some((target, _)) if has < target => {}
+            measured => {
+                if let Some((_, at)) = measured {
+                    progress.caught_up = progress.caught_up.max(at.min(heard));
+                }
+                progress.target = Some((now.next, now.time));
+            }
+        }
+        match now.in_sync.contains(&node) {
+            // A leader proposes nothing that is not on its own disk.
+            _ if node == now.me => true,
+            true => now.time.saturating_sub(progress.caught_up) < PATIENCE,
+            false => has >= now.next && now.time.saturating_sub(heard) < PATIENCE,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn durable(nodes: &[(NodeId, u64)]) -> Durable {
+        nodes.iter().copied().collect()
+    }
+
+    #[test]
+    fn all_in_sync_replicas_must_have_it_up_to_the_number_of_copies() {
+        let three = BTreeSet::from([1, 2, 3]);
+        assert!(!is_safe(5, &three, &durable(&[(1, 6), (2, 6), (3, 5)]), 3));
+        assert!(is_safe(5, &three, &durable(&[(1, 6), (2, 6), (3, 6)]), 3));
+        assert!(
+            is_safe(5, &BTreeSet::from([1, 2]), &durable(&[(1, 6), (2, 6)]), 3),
+            "fewer than R"
+        );
+        let five = BTreeSet::from([1, 2, 3, 4, 5]);
+        assert!(is_safe(5, &five, &durable(&[(1, 6), (4, 6), (5, 9)]), 3), "R of five");
+        assert!(
+            !is_safe(5, &BTreeSet::from([1, 2]), &durable(&[(1, 6), (3, 6)]), 2),
+            "others do not count"
+        );
+        assert!(!is_safe(0, &BTreeSet::new(), &durable(&[(1, 6)]), 3), "no set yet");
+    }
+
+    struct Leader {
+        keeper: Keeper,
+        in_sync: BTreeSet<NodeId>,
+        heard: BTreeMap<NodeId, Duration>,
+    }
+
+    impl Leader {
+        fn new(in_sync: &[NodeId]) -> Self {
+            let data = BTreeSet::from([1, 2, 3]);
+            Leader {
+                keeper: Keeper::new(Duration::ZERO, &data, None),
+                in_sync: in_sync.iter().copied().collect(),
+                heard: BTreeMap::new(),
+            }
+        }
+
+        /// One look at `millis`; replicas given are heard and have entries up to the number.
+        fn look(&mut self, millis: u64, next: u64, heard: &[(NodeId, u64)]) -> Option<Vec<NodeId>> {
+            let time = Duration::from_millis(millis);
+            self.heard.extend(heard.iter().map(|(node, _)| (*node, time)));
+            let mut durable = durable(heard);
+            durable.insert(1, next);
+            let wanted = self.keeper.wanted(&Now {
+                time,
+                me: 1,
+                in_sync: &self.in_sync,
+                data: &BTreeSet::from([1, 2, 3]),
+                durable: &durable,
+                next,
+                heard: &|node| self.heard.get(&node).copied(),
+            })?;
+            self.in_sync = wanted.clone();
+            Some(wanted.into_iter().collect())
+        }
+    }
+
+    #[test]
+    fn a_member_that_stops_is_dropped_after_two_seconds_and_not_before() {
+        let mut leader = Leader::new(&[1, 2, 3]);
+        assert_eq!(leader.look(100, 10, &[(2, 10), (3, 10)]), None);
+        assert_eq!(leader.look(200, 10, &[(2, 10), (3, 10)]), None);
+        for time in (300..2100).step_by(100) {
+            assert_eq!(leader.look(time, 20, &[(2, 20)]), None, "{time}");
+        }
+        assert_eq!(leader.look(2300, 20, &[(2, 20)]), Some(vec![1, 2]));
+        assert_eq!(leader.look(2400, 20, &[(2, 20)]), None, "once");
+    }
+
+    #[test]
+    fn a_member_that_is_always_a_little_behind_stays() {
+        let mut leader = Leader::new(&[1, 2, 3]);
+        for step in 1..100 {
+            let next = step * 10;
+            assert_eq!(
+                leader.look(step * 100, next, &[(2, next - 9), (3, next.saturating_sub(15))]),
+                None,
+                "{step}"
+            );
+        }
+    }
+
+    #[test]
+    fn one_that_returns_is_taken_in_when_it_has_everything() {
+        let mut leader = Leader::new(&[1, 2]);
+        assert_eq!(leader.look(100, 50, &[(2, 50), (3, 20)]), None);
+        assert_eq!(leader.look(200, 60, &[(2, 60), (3, 60)]), Some(vec![1, 2, 3]));
+    }
+
+    #[test]
+    fn a_silent_replica_is_not_taken_in_for_what_it_once_had() {
+        let mut leader = Leader::new(&[1, 2]);
+        leader.heard.insert(3, Duration::ZERO);
+        let mut durable_but_silent = durable(&[(2, 50), (3, 50)]);
+        durable_but_silent.insert(1, 50);
+        let wanted = leader.keeper.wanted(&Now {
+            time: Duration::from_secs(10),
+            me: 1,
+            in_sync: &BTreeSet::from([1]),
+            data: &BTreeSet::from([1, 2, 3]),
+            durable: &durable_but_silent,
+            next: 50,
+            heard: &|node| (node == 2).then_some(Duration::from_secs(10)),
+        });
+        assert_eq!(wanted, Some(BTreeSet::from([1, 2])));
+    }
+
+    #[test]
+    fn the_leader_before_has_only_the_rest_of_its_patience() {
+        let mut leader = Leader::new(&[1, 2, 3]);
+        let data = BTreeSet::from([1, 2, 3]);
+        leader.keeper = Keeper::new(Duration::from_secs(10), &data, Some((3, Duration::from_secs(9))));
+        assert_eq!(leader.look(10_900, 20, &[(2, 20)]), None);
+        assert_eq!(leader.look(11_100, 20, &[(2, 20)]), Some(vec![1, 2]));
+    }
+}

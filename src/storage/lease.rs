@@ -1,0 +1,133 @@
+//! The read lease: until when no other node can lead, judged by the times at which this leader *sent* what was answered.
+//!
+//! A voter that took an append at time t grants no vote before t + the longest election time-out. Times are CLOCK_BOOTTIME,
+//! so a machine that slept wakes without its lease. Check after reading the data and before answering. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::types::{NodeId, Vote};
+
+/// Clocks of two machines may run apart, and an answer takes a moment to leave.
+const MARGIN: Duration = Duration::from_millis(150);
+
+/// When voters were last heard, under one vote.
+#[derive(Clone, Debug, Default)]
+pub struct Contacts {
+    vote: Option<Vote>,
+    sent: BTreeMap<NodeId, Duration>,
+}
+
+impl Contacts {
+    /// `peer` took an append of `vote` that was sent at `sent`. A new vote forgets all of the old one.
+    pub fn record(&mut self, vote: Vote, peer: NodeId, sent: Duration) {
+        if self.vote != Some(vote) {
+            self.vote = Some(vote);
+            self.sent.clear();
+        }
+        let last = self.sent.entry(peer).or_default();
+        *last = sent.max(*last);
+    }
+
+    /// When `peer` was last sent something that it took, under any vote this leader had last.
+    pub fn last(&self, peer: NodeId) -> Option<Duration> {
+        self.sent.get(&peer).copied()
+    }
+
+    /// Since when the leader `me` of `vote` knows a majority behind it; `voters` has two sets while membership changes.
+    /// `None`: no majority has answered yet. It hears itself now.
+    pub fn majority(&self, vote: Vote, me: NodeId, voters: &[BTreeSet<NodeId>], now: Duration) -> Option<Duration> {
+        if self.vote != Some(vote) && voters.iter().any(|voters| voters.len() > 1) {
+            return None;
+        }
+        voters
+            .iter()
+            .map(|voters| self.majority_of(me, voters, now))
+            .min()
+            .flatten()
+    }
+
+    /// The latest time by which a majority was heard.
+    fn majority_of(&self, me: NodeId, voters: &BTreeSet<NodeId>, now: Duration) -> Option<Duration> {
+        let time = |voter: &NodeId| if *voter == me { Some(now) } else { self.last(*voter) };
+        let mut times: Vec<Duration> = voters.iter().filter_map(time).collect();
+        times.sort_unstable_by(|a, b| b.cmp(a));
+        times.get(voters.len() / 2).copied()
+    }
+}
+
+/// Whether a lease of `length` still holds that a majority gave at `heard`.
+pub fn holds(heard: Duration, length: Duration, now: Duration) -> bool {
+    now + MARGIN < heard + length
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    fn heard(times: &[(NodeId, u64)]) -> Contacts {
+        let mut contacts = Contacts::default();
+        times
+            .iter()
+            .for_each(|(peer, time)| contacts.record(Vote::new_committed(2, 1), *peer, at(*time)));
+        contacts
+    }
+
+    fn majority(contacts: &Contacts, voters: &[&[NodeId]], now: u64) -> Option<Duration> {
+        let voters: Vec<_> = voters.iter().map(|voters| voters.iter().copied().collect()).collect();
+        contacts.majority(Vote::new_committed(2, 1), 1, &voters, at(now))
+    }
+
+    #[test]
+    fn the_lease_runs_from_the_send_time_of_the_majority() {
+        let contacts = heard(&[(2, 1000), (3, 5000)]);
+        assert_eq!(majority(&contacts, &[&[1, 2, 3]], 9000), Some(at(5000)), "1 and 3");
+        assert_eq!(
+            majority(&contacts, &[&[1, 2, 3, 4, 5]], 9000),
+            Some(at(1000)),
+            "1, 2 and 3"
+        );
+        assert_eq!(majority(&heard(&[(2, 1000)]), &[&[1, 2, 3, 4, 5]], 9000), None);
+        assert_eq!(
+            majority(&heard(&[]), &[&[1]], 9000),
+            Some(at(9000)),
+            "a lone voter asks nobody"
+        );
+    }
+
+    #[test]
+    fn both_sets_must_agree_while_membership_changes() {
+        let contacts = heard(&[(2, 5000), (4, 1000)]);
+        assert_eq!(majority(&contacts, &[&[1, 2, 3], &[1, 4, 5]], 9000), Some(at(1000)));
+        assert_eq!(majority(&contacts, &[&[1, 2, 3], &[1, 5, 6]], 9000), None);
+    }
+
+    #[test]
+    fn another_votes_contacts_count_nothing() {
+        let mut contacts = heard(&[(2, 5000), (3, 5000)]);
+        let voters = [[1, 2, 3].into()];
+        assert_eq!(contacts.majority(Vote::new_committed(3, 1), 1, &voters, at(5000)), None);
+        contacts.record(Vote::new_committed(3, 1), 2, at(6000));
+        assert_eq!(
+            majority(&contacts, &[&[1, 2, 3]], 6000),
+            None,
+            "and the old vote's are gone"
+        );
+    }
+
+    #[test]
+    fn a_lease_ends_before_another_can_lead() {
+        assert!(holds(at(1000), at(800), at(1649)));
+        assert!(!holds(at(1000), at(800), at(1650)));
+        assert!(!holds(at(1000), at(800), at(60_000)), "after a long sleep");
+    }
+
+    #[test]
+    fn late_answers_do_not_turn_time_back() {
+        assert_eq!(heard(&[(2, 5000), (2, 1000)]).last(2), Some(at(5000)));
+    }
+}

@@ -1,0 +1,191 @@
+//! openraft's calls to other replicas over a `Transport`, and what they tell about who was reached when.
+
+use std::error::Error;
+use std::future::Future;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::OptionalSend;
+use openraft::error::{Fatal, NetworkError, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
+use openraft::storage::Snapshot;
+use thiserror::Error as ThisError;
+
+use super::lease::Contacts;
+use super::types::{Checkpoint, NodeId, Peer, StoreId, Types, Vote};
+use super::wire::{self, Bad, Envelope, Kind};
+use crate::base::BoxFuture;
+
+/// Delay between attempts to reach a peer that refuses: short, for a restarted process is back at once.
+const BACKOFF: Duration = Duration::from_millis(100);
+
+/// Time since boot; tests give their own.
+pub type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
+
+#[derive(Clone, Debug, ThisError, PartialEq, Eq)]
+pub enum Unreached {
+    /// Nobody listens there: try again soon.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// The connection broke or the deadline passed; the request may have arrived.
+    #[error("lost: {0}")]
+    Lost(String),
+}
+
+/// Brings bytes to `Group::serve` of another replica and its answer back.
+pub trait Transport: Send + Sync + 'static {
+    /// Gives up after `deadline`. A cancelled call must not leave half a message on a connection that is used again.
+    fn call<'a>(
+        &'a self,
+        node: NodeId,
+        peer: &'a Peer,
+        request: Bytes,
+        deadline: Duration,
+    ) -> BoxFuture<'a, Result<Bytes, Unreached>>;
+    /// Brings a checkpoint's files and `header` to `Group::incoming` and `Group::install` there, and the answer back.
+    fn send_checkpoint<'a>(
+        &'a self,
+        node: NodeId,
+        peer: &'a Peer,
+        header: Bytes,
+        checkpoint: &'a Checkpoint,
+    ) -> BoxFuture<'a, Result<Bytes, Unreached>>;
+}
+
+/// Makes the clients that openraft asks for; they share the transport's connections.
+#[derive(Clone)]
+pub struct Network {
+    pub me: NodeId,
+    pub store: StoreId,
+    pub transport: Arc<dyn Transport>,
+    pub contacts: Arc<Mutex<Contacts>>,
+    pub clock: Clock,
+}
+
+impl Network {
+    pub fn envelope(&self, kind: Kind, peer: &Peer) -> Envelope {
+        Envelope {
+            kind,
+            from: self.me,
+            from_store: self.store,
+            to_store: peer.store,
+        }
+    }
+
+    /// Calls a peer; the outer error is the way there, the inner one the peer's refusal.
+    pub async fn call(
+        &self,
+        kind: Kind,
+        node: NodeId,
+        peer: &Peer,
+        body: &[u8],
+        deadline: Duration,
+    ) -> Result<Result<Bytes, Bad>, Unreached> {
+        let request = self.envelope(kind, peer).seal(body);
+        self.transport
+            .call(node, peer, request, deadline)
+            .await
+            .map(wire::answer)
+    }
+}
+
+impl RaftNetworkFactory<Types> for Network {
+    type Network = Client;
+
+    async fn new_client(&mut self, target: NodeId, node: &Peer) -> Client {
+        Client {
+            network: self.clone(),
+            target,
+            peer: node.clone(),
+        }
+    }
+}
+
+/// The way to one peer.
+pub struct Client {
+    network: Network,
+    target: NodeId,
+    peer: Peer,
+}
+
+type CallError = RPCError<NodeId, Peer, RaftError<NodeId>>;
+
+fn lost(error: &(impl Error + 'static)) -> CallError {
+    NetworkError::new(error).into()
+}
+
+fn unreached(error: Unreached) -> CallError {
+    match error {
+        Unreached::Refused(_) => Unreachable::new(&error).into(),
+        Unreached::Lost(_) => lost(&error),
+    }
+}
+
+impl Client {
+    async fn call(&self, kind: Kind, body: &[u8], deadline: Duration) -> Result<Bytes, CallError> {
+        let answer = self.network.call(kind, self.target, &self.peer, body, deadline).await;
+        // A peer that refuses (another store, a failed log) will refuse again: back off.
+        answer.map_err(unreached)?.map_err(|bad| Unreachable::new(&bad).into())
+    }
+
+    async fn send_checkpoint(
+        &self,
+        vote: Vote,
+        snapshot: Snapshot<Types>,
+    ) -> Result<SnapshotResponse<NodeId>, io::Error> {
+        let header = wire::to_json(&(vote, &snapshot.meta));
+        let header = self.network.envelope(Kind::Checkpoint, &self.peer).seal(&header);
+        let transport = &self.network.transport;
+        let answer = transport
+            .send_checkpoint(self.target, &self.peer, header, &snapshot.snapshot)
+            .await;
+        let body = wire::answer(answer.map_err(io::Error::other)?).map_err(io::Error::other)?;
+        wire::from_json(&body).map_err(io::Error::other)
+    }
+}
+
+impl RaftNetwork<Types> for Client {
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<NodeId>, CallError> {
+        let sent = (self.network.clock)();
+        let body = self
+            .call(Kind::Append, &wire::encode_append(&rpc), option.hard_ttl())
+            .await?;
+        let response: AppendEntriesResponse<NodeId> = wire::from_json(&body).map_err(|bad| lost(&bad))?;
+        if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
+            let mut contacts = self.network.contacts.lock().expect("no holder of this lock panics");
+            contacts.record(rpc.vote, self.target, sent);
+        }
+        Ok(response)
+    }
+
+    async fn vote(&mut self, rpc: VoteRequest<NodeId>, option: RPCOption) -> Result<VoteResponse<NodeId>, CallError> {
+        let body = self.call(Kind::Vote, &wire::to_json(&rpc), option.hard_ttl()).await?;
+        wire::from_json(&body).map_err(|bad| lost(&bad))
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot<Types>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<NodeId>, StreamingError<Types, Fatal<NodeId>>> {
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = self.send_checkpoint(vote, snapshot) => {
+                sent.map_err(|error| StreamingError::Network(NetworkError::new(&error)))
+            }
+        }
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::new(std::iter::repeat(BACKOFF))
+    }
+}
