@@ -48,7 +48,9 @@ struct Waiting {
 }
 
 /// The place of one proposal in flight; free again when dropped.
-pub struct Flight(#[allow(dead_code)] OwnedSemaphorePermit);
+pub struct Flight {
+    _place: OwnedSemaphorePermit,
+}
 
 /// Takes operations from the doors. Clones feed the same batcher.
 #[derive(Clone)]
@@ -125,7 +127,7 @@ where
                 .into_iter()
                 .map(|waiting| (waiting.operation, (waiting.reply, waiting._room)))
                 .unzip();
-            answer(replies, propose(operations, Flight(flight)).await);
+            answer(replies, propose(operations, Flight { _place: flight }).await);
         });
     }
 }

@@ -227,7 +227,7 @@ impl World {
         loop {
             for id in self.running().collect::<Vec<_>>() {
                 let submit = self.batcher(id).submit(Bytes::copy_from_slice(text.as_bytes()));
-                if let Ok(Ok(_)) = tokio::time::timeout(Duration::from_secs(3), submit).await {
+                if let Ok(Ok(_)) = tokio::time::timeout(Duration::from_millis(300), submit).await {
                     return;
                 }
             }

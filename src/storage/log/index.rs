@@ -59,7 +59,7 @@ pub struct Index {
     /// The last entry on the disk, or `purged`.
     pub last: Option<LogId>,
     pub cache: Cache,
-    /// Grows with every truncation, so that a reader sees why a place went bad under it.
+    /// Grows when places are cut away, so that a reader sees why one went bad under it.
     pub truncations: u64,
     /// The error that ended this log.
     pub failure: Option<String>,
@@ -69,7 +69,8 @@ impl Index {
     /// First index that can be read, and the one after the last, entries on their way to the disk included.
     pub fn bounds(&self) -> (u64, u64) {
         let first = self.segments.front().map_or(0, |segment| segment.header.first);
-        let next = self.cache.next().unwrap_or_default().max(next_index(self.last));
+        let next = self.segments.back().map_or(0, Segment::next);
+        let next = next.max(self.cache.next().unwrap_or_default());
         (first.max(next_index(self.purged)), next)
     }
 

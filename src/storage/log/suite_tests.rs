@@ -9,11 +9,12 @@ use tempfile::TempDir;
 
 use super::crash_tests::{SMALL, entry};
 use super::{LogStore, Sizes};
+use crate::base::Scope;
 use crate::storage::disk::Folder;
 use crate::storage::faulty_disk::FaultyDisk;
 use crate::storage::machine::Driver;
 use crate::storage::memory_machine::MemoryMachine;
-use crate::storage::types::{NodeId, Types};
+use crate::storage::types::{NodeId, Types, log_id};
 
 struct Builder;
 
@@ -80,4 +81,37 @@ async fn a_failed_sync_reaches_the_callback_and_ends_the_log() {
     );
     assert!(store.save_vote(&openraft::Vote::new(2, 1)).await.is_err());
     assert!(store.try_get_log_entries(0..1).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_are_not_disturbed_by_truncation() {
+    let folder = tempfile::tempdir().unwrap();
+    let sizes = Sizes { cache: 1, ..SMALL };
+    let (mut store, _) = LogStore::open(Arc::new(Folder::new(folder.path())), sizes).unwrap();
+    store
+        .blocking_append((0..20).map(|index| entry(1, index, 100)))
+        .await
+        .unwrap();
+    let scope = Scope::new();
+    let mut reader = store.reader();
+    let stopped = scope.clone();
+    let reading = scope.spawn(async move {
+        let mut reads = 0;
+        while !stopped.is_draining() {
+            let found = reader.try_get_log_entries(0..40).await.unwrap();
+            assert!(found.len() >= 5, "what is never truncated is always there");
+            reads += 1;
+        }
+        reads
+    });
+    for term in 2..60 {
+        let first = 5 + term % 10;
+        store.truncate(log_id(1, 1, first)).await.unwrap();
+        store
+            .blocking_append((first..20).map(|index| entry(term, index, 100)))
+            .await
+            .unwrap();
+    }
+    scope.drain();
+    assert!(reading.await.unwrap().is_some_and(|reads| reads > 0));
 }

@@ -49,11 +49,7 @@ impl Writer {
     /// Removes the entry `from` and all after it.
     pub fn truncate(&mut self, from: u64) -> io::Result<()> {
         self.guarded(|writer| {
-            {
-                let mut index = writer.lock();
-                index.truncations += 1;
-                index.cache.truncate(from);
-            }
+            writer.lock().cache.truncate(from);
             writer.drop_from(from)?;
             writer.cut_back(from)?;
             writer.settle_last()
@@ -255,7 +251,9 @@ impl Writer {
             let count = usize::try_from(from - segment.header.first).map_err(io::Error::other)?;
             segment.places.truncate(count);
             segment.is_sealed = false;
-            (segment.file.clone(), segment.places.end)
+            let cut = (segment.file.clone(), segment.places.end);
+            index.truncations += 1;
+            cut
         };
         file.cut(u64::from(end))?;
         file.allocate(self.sizes.segment)
