@@ -21,6 +21,9 @@ use crate::base::{BoxFuture, Scope, clock};
 /// Patience of a test that waits for something that must happen.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// An append is its entries, 1 MiB of them or a single one, and a head.
+const LONGEST: usize = (1 << 20) + (64 << 10);
+
 async fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
     let start = Instant::now();
     while !happened() {
@@ -52,6 +55,11 @@ impl Local {
     }
 
     async fn deliver(&self, to: NodeId, request: Bytes) -> Result<Bytes, Unreached> {
+        assert!(
+            request.len() < LONGEST,
+            "{} bytes may not pass within a heartbeat",
+            request.len()
+        );
         let (envelope, _) = Envelope::open(request.clone()).unwrap();
         match self.way(envelope.from, to) {
             Some(group) => {
@@ -456,5 +464,25 @@ async fn a_replica_behind_the_purged_log_gets_a_checkpoint() {
         "it came as a checkpoint"
     );
     world.write("and on it goes").await;
+    world.stop().await;
+}
+
+/// Without a bound by bytes a follower far behind stays stuck for ever: each append to it is too long for its time-out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_behind_by_many_large_entries_catches_up() {
+    let world = World::new(3).await;
+    let leader = world.wait_for_leader().await;
+    let late = all().into_iter().find(|id| *id != leader).unwrap();
+    world.cut(late, true);
+    let batcher = world.batcher(leader);
+    let writes = (0..48u8).map(|number| batcher.submit(vec![number; 1 << 20].into()));
+    let answers = futures_util::future::join_all(writes).await;
+    assert!(answers.iter().all(Result::is_ok));
+    world.cut(late, false);
+    world.in_sync_becomes(&all()).await;
+    eventually("the same operations", || {
+        world.operations(late) == world.operations(leader)
+    })
+    .await;
     world.stop().await;
 }
