@@ -302,10 +302,13 @@ async fn nothing_acknowledged_is_lost_when_leaders_die_or_are_cut_off() {
             true => world.kill(leader).await,
             false => world.cut(leader, true),
         }
+        let elected = || world.running().any(|id| id != leader && world.group(id).is_readable());
+        eventually("another leader", elected).await;
+        let election = start.elapsed();
         let text = format!("round {round} after the fault");
         world.write(&text).await;
         acknowledged.push(text);
-        stalls.push((if is_kill { "killed" } else { "cut" }, start.elapsed()));
+        stalls.push((if is_kill { "killed" } else { "cut" }, election, start.elapsed()));
         match is_kill {
             true => world.start(leader).await,
             false => world.cut(leader, false),
@@ -314,7 +317,7 @@ async fn nothing_acknowledged_is_lost_when_leaders_die_or_are_cut_off() {
     }
     // Shown with --nocapture; a loaded machine says nothing about time.
     let mut out = std::io::stderr();
-    std::io::Write::write_fmt(&mut out, format_args!("stalls: {stalls:?}\n")).unwrap();
+    std::io::Write::write_fmt(&mut out, format_args!("fault, leader after, write after: {stalls:?}\n")).unwrap();
     eventually("all replicas apply the same", || {
         world.operations(1) == world.operations(2) && world.operations(2) == world.operations(3)
     })
