@@ -1,6 +1,7 @@
 //! Storage: files that are acknowledged only when they are safe on several machines.
 //!
-//! One replicated log (`log`, driven by openraft in `group`) carries every mutation; `batch` puts many operations into one
+//! A `door` turns its protocol into `call`s and holds a session with the leader; the leader puts mutations as
+//! `operation`s into the log. One replicated log (`log`, driven by openraft in `group`) carries every mutation; `batch` puts many operations into one
 //! entry; a state machine on each replica applies them in log order.
 //!
 //! What must hold: an acknowledged operation is fsynced in the logs of a majority and of every in-sync data replica (`insync`);
@@ -8,7 +9,9 @@
 //! a wiped node never comes back under its old id (`identity`). A write or fsync error ends the log, and with it the process.
 
 pub mod batch;
+pub mod call;
 pub mod disk;
+pub mod door;
 pub mod entry;
 #[cfg(test)]
 pub mod faulty_disk;
@@ -24,6 +27,7 @@ pub mod machine;
 #[cfg(test)]
 pub mod memory_machine;
 pub mod network;
+pub mod operation;
 pub mod types;
 mod watchers;
 mod wire;
