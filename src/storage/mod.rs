@@ -28,6 +28,7 @@ pub mod machine;
 pub mod memory_machine;
 pub mod network;
 pub mod operation;
+pub mod state;
 pub mod types;
 mod watchers;
 mod wire;

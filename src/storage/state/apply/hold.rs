@@ -1,0 +1,75 @@
+//! What a session holds: opens and locks.
+
+use rusqlite::Connection;
+
+use super::{Effects, Outcome, Step, free};
+use crate::storage::call::{Error, Inode, Lock, Reply};
+use crate::storage::operation::Session;
+use crate::storage::state::{Failure, inode, lock_rows, locks, sessions};
+
+/// Locks of one inode and family: each further one costs a look at all of them.
+pub const LOCKS_MAX: usize = 4096;
+
+impl Step<'_, '_> {
+    pub(super) fn open(&mut self, inode: Inode) -> Outcome<Reply> {
+        let record = self.load(inode)?;
+        sessions::open(self.rows, self.call.session, inode)?;
+        Ok(Reply::Attributes(record.attributes))
+    }
+
+    pub(super) fn close(&mut self, inode: Inode) -> Outcome<Reply> {
+        sessions::close(self.rows, self.call.session, inode)?;
+        free_if_unheld(self.rows, self.effects, inode)?;
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn lock(&mut self, inode: Inode, lock: &Lock) -> Outcome<Reply> {
+        self.load(inode)?;
+        check_range(lock)?;
+        let session = self.call.session;
+        let held = lock_rows::load(self.rows, inode, lock.family)?;
+        if locks::conflict(&held, session, lock).is_some() {
+            return Err(Error::Locked.into());
+        }
+        if held.len() >= LOCKS_MAX {
+            return Err(Error::NoSpace.into());
+        }
+        let own = locks::with(&held, session, lock);
+        lock_rows::save(self.rows, inode, (session, lock.family, lock.owner), &own)?;
+        Ok(Reply::Done)
+    }
+
+    /// Also of an inode that is gone: its locks went with it.
+    pub(super) fn unlock(&mut self, inode: Inode, lock: &Lock) -> Outcome<Reply> {
+        check_range(lock)?;
+        let session = self.call.session;
+        let held = lock_rows::load(self.rows, inode, lock.family)?;
+        let own = locks::without(&held, session, lock);
+        lock_rows::save(self.rows, inode, (session, lock.family, lock.owner), &own)?;
+        Ok(Reply::Done)
+    }
+}
+
+fn check_range(lock: &Lock) -> Result<(), Error> {
+    if lock.start < lock.end {
+        Ok(())
+    } else {
+        Err(Error::Invalid)
+    }
+}
+
+/// Ends a session: its locks, its opens, and the inodes that only it kept alive.
+pub(super) fn end_session(rows: &Connection, effects: &mut Effects<'_>, session: Session) -> Result<(), Failure> {
+    lock_rows::forget_session(rows, session)?;
+    for inode in sessions::end(rows, session)? {
+        free_if_unheld(rows, effects, inode)?;
+    }
+    Ok(())
+}
+
+fn free_if_unheld(rows: &Connection, effects: &mut Effects<'_>, inode: Inode) -> Result<(), Failure> {
+    match inode::load(rows, inode)? {
+        Some(record) if record.attributes.links == 0 && !sessions::is_open(rows, inode)? => free(rows, effects, inode),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,139 @@
+//! Contents: one ordinary file per inode under `data/`.
+//!
+//! A batch changes contents before it commits their sizes. So that nobody reads the new bytes with the old size (a file cut
+//! to nothing and not yet committed would read as zeros), a batch holds the turn of each inode that it changes until
+//! it has committed, and a reader holds it over its look at the size and its read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::disk::Disk;
+use super::{Failure, HELD};
+use crate::storage::call::Inode;
+
+/// Folders below `data/`: 500 000 files make 2 000 names in each.
+const FOLDERS: u64 = 256;
+/// Turns are shared by inodes of equal rest. More would only spare a reader a short wait.
+const TURNS: u64 = 64;
+/// Read at once for a checksum.
+const CHUNK: usize = 256 * 1024;
+
+pub struct Contents {
+    disk: Arc<dyn Disk>,
+    folder: PathBuf,
+    turns: Vec<RwLock<()>>,
+}
+
+impl Contents {
+    pub fn open(folder: PathBuf, disk: Arc<dyn Disk>) -> Result<Self, Failure> {
+        let turns = (0..TURNS).map(|_| RwLock::new(())).collect();
+        ensure_folder(disk.as_ref(), &folder)?;
+        for part in 0..FOLDERS {
+            ensure_folder(disk.as_ref(), &folder.join(format!("{part:02x}")))?;
+        }
+        Ok(Contents { disk, folder, turns })
+    }
+
+    pub fn path(&self, inode: Inode) -> PathBuf {
+        self.folder.join(format!("{:02x}/{}", inode.0 % FOLDERS, inode.0))
+    }
+
+    /// Waits until no batch is changing the inode, and keeps the next from it.
+    pub fn turn(&self, inode: Inode) -> RwLockReadGuard<'_, ()> {
+        self.turn_of(inode).read().expect(HELD)
+    }
+
+    fn turn_of(&self, inode: Inode) -> &RwLock<()> {
+        let at = usize::try_from(inode.0 % TURNS).expect("less than the number of turns");
+        self.turns.get(at).expect("there is one for each rest")
+    }
+
+    /// Reads up to `count` bytes; fewer at the end of the file.
+    pub fn read(&self, inode: Inode, offset: u64, count: usize) -> io::Result<Vec<u8>> {
+        let mut buffer = vec![0; count];
+        let filled = self.disk.read_at(&self.path(inode), offset, &mut buffer)?;
+        buffer.truncate(filled);
+        Ok(buffer)
+    }
+
+    /// BLAKE3 of the first `size` bytes and how many of them there are.
+    pub fn checksum(&self, inode: Inode, size: u64) -> io::Result<([u8; 32], u64)> {
+        let mut hasher = blake3::Hasher::new();
+        let mut at = 0;
+        while at < size {
+            let count = (size - at).min(CHUNK as u64);
+            let data = self.read(inode, at, usize::try_from(count).expect("at most a chunk"))?;
+            if data.is_empty() {
+                break;
+            }
+            hasher.update(&data);
+            at += data.len() as u64;
+        }
+        Ok((*hasher.finalize().as_bytes(), at))
+    }
+
+    /// Removes the content of an inode that is gone. Gone already is as good.
+    pub fn remove(&self, inode: Inode) -> io::Result<()> {
+        match self.disk.remove(&self.path(inode)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Changes of one batch. Drop it after the commit.
+    pub fn changing(&self) -> Changing<'_> {
+        Changing {
+            contents: self,
+            held: BTreeMap::new(),
+            changed: BTreeSet::new(),
+        }
+    }
+}
+
+/// Holds the turns of what it changed. There is one at a time (the writer's), and who waits for a turn holds
+/// nothing that the writer waits for.
+pub struct Changing<'a> {
+    contents: &'a Contents,
+    held: BTreeMap<u64, RwLockWriteGuard<'a, ()>>,
+    changed: BTreeSet<Inode>,
+}
+
+impl Changing<'_> {
+    pub fn create(&mut self, inode: Inode) -> Result<(), Failure> {
+        let path = self.take(inode);
+        Ok(self.contents.disk.create(&path)?)
+    }
+
+    pub fn write(&mut self, inode: Inode, offset: u64, data: &[u8]) -> Result<(), Failure> {
+        let path = self.take(inode);
+        Ok(self.contents.disk.write_at(&path, offset, data)?)
+    }
+
+    pub fn set_len(&mut self, inode: Inode, size: u64) -> Result<(), Failure> {
+        let path = self.take(inode);
+        Ok(self.contents.disk.set_len(&path, size)?)
+    }
+
+    /// What was changed so far, or half changed.
+    pub fn changed(&self) -> impl Iterator<Item = Inode> {
+        self.changed.iter().copied()
+    }
+
+    fn take(&mut self, inode: Inode) -> PathBuf {
+        let contents = self.contents;
+        self.changed.insert(inode);
+        self.held
+            .entry(inode.0 % TURNS)
+            .or_insert_with(|| contents.turn_of(inode).write().expect(HELD));
+        contents.path(inode)
+    }
+}
+
+pub fn ensure_folder(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    match disk.make_folder(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,64 @@
+//! Names in folders. A name keeps its cookie while it stays, so a listing goes on where it was while the folder changes.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::Failure;
+use super::schema::{loaded, stored};
+use crate::storage::call::Inode;
+
+/// A name as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name {
+    pub name: Vec<u8>,
+    pub inode: Inode,
+    pub cookie: u64,
+}
+
+pub fn find(rows: &Connection, folder: Inode, name: &[u8]) -> Result<Option<Inode>, Failure> {
+    let mut statement = rows.prepare_cached("SELECT inode FROM entry WHERE folder = ?1 AND name = ?2")?;
+    let inode: Option<i64> = statement
+        .query_row(params![stored(folder.0), name], |row| row.get(0))
+        .optional()?;
+    Ok(inode.map(|inode| Inode(loaded(inode))))
+}
+
+pub fn insert(rows: &Connection, folder: Inode, name: &[u8], inode: Inode, cookie: u64) -> Result<(), Failure> {
+    rows.prepare_cached("INSERT INTO entry (folder, name, inode, cookie) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![stored(folder.0), name, stored(inode.0), stored(cookie)])?;
+    Ok(())
+}
+
+/// Points a name that is there to another inode.
+pub fn redirect(rows: &Connection, folder: Inode, name: &[u8], inode: Inode) -> Result<(), Failure> {
+    rows.prepare_cached("UPDATE entry SET inode = ?3 WHERE folder = ?1 AND name = ?2")?
+        .execute(params![stored(folder.0), name, stored(inode.0)])?;
+    Ok(())
+}
+
+pub fn delete(rows: &Connection, folder: Inode, name: &[u8]) -> Result<(), Failure> {
+    rows.prepare_cached("DELETE FROM entry WHERE folder = ?1 AND name = ?2")?
+        .execute(params![stored(folder.0), name])?;
+    Ok(())
+}
+
+/// Up to `limit` names after `cookie`, in the order of their cookies.
+pub fn list(rows: &Connection, folder: Inode, cookie: u64, limit: usize) -> Result<Vec<Name>, Failure> {
+    let mut statement = rows.prepare_cached(
+        "SELECT name, inode, cookie FROM entry WHERE folder = ?1 AND cookie > ?2 ORDER BY cookie LIMIT ?3",
+    )?;
+    let found = statement.query_map(
+        params![
+            stored(folder.0),
+            cookie.min(i64::MAX as u64).cast_signed(),
+            limit as i64
+        ],
+        |row| {
+            Ok(Name {
+                name: row.get(0)?,
+                inode: Inode(loaded(row.get(1)?)),
+                cookie: loaded(row.get(2)?),
+            })
+        },
+    )?;
+    Ok(found.collect::<Result<_, _>>()?)
+}

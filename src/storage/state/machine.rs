@@ -1,0 +1,394 @@
+//! The machine: opening it, applying entries, checkpoints and snapshots. Every call blocks; async callers use `spawn_blocking`.
+//!
+//! One writer at a time. Queries run beside it on connections of their own.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use super::apply::{Effects, execute};
+use super::checkpoint::{Marker, Phase};
+use super::contents::Contents;
+use super::disk::Disk;
+use super::layout::Layout;
+use super::progress::Progress;
+use super::tree::Tree;
+use super::{Failure, HELD, schema, sessions};
+use crate::base::file;
+use crate::storage::call::{Error, Inode, Reply};
+use crate::storage::operation::{Operation, Session};
+
+/// Read connections kept for the next query; more are opened and closed as needed.
+const READERS_KEPT: usize = 4;
+/// SQLite's log at which a checkpoint is wanted: 16 000 pages, which a reader's index takes without pain.
+const WAL_WANTED: u64 = 64 << 20;
+/// At this size the machine makes the checkpoint itself, while the next entry waits: the disk must not fill up.
+const WAL_LIMIT: u64 = 256 << 20;
+
+/// One entry of the log.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// Greater than that of the entry before.
+    pub index: u64,
+    pub operations: &'a [Operation],
+    /// What the owner wants to find again with the applied index (Raft's log id and membership); `None` leaves it.
+    pub note: Option<&'a [u8]>,
+}
+
+struct Writer {
+    rows: Connection,
+    tree: Tree,
+    /// Inodes that are gone and whose contents are still to be removed.
+    freed: Vec<Inode>,
+    /// A checkpoint was begun and has not come to its end: nothing may be applied.
+    is_unsettled: bool,
+}
+
+/// The state of one replica.
+pub struct Machine {
+    pub(super) folder: PathBuf,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) contents: Arc<Contents>,
+    writer: Mutex<Writer>,
+    readers: Mutex<Vec<Connection>>,
+    /// Held by each query, and exclusively while SQLite's log is carried over, which no reader may look at then.
+    /// Who holds it waits neither for `writer` nor for a turn of the contents.
+    gate: RwLock<()>,
+    progress: Mutex<Progress>,
+    /// Inodes whose content a failed entry has changed, and the index up to which it is to be applied again.
+    torn: Mutex<BTreeMap<Inode, u64>>,
+    is_stopped: AtomicBool,
+    _in_use: File,
+}
+
+impl Machine {
+    /// Opens the state in `folder`, or makes an empty one with the two roots. It stands at the last checkpoint then.
+    pub fn open(folder: &Path, disk: Arc<dyn Disk>) -> Result<Machine, Failure> {
+        let in_use = file::try_lock(&folder.join("lock"))?.ok_or(Failure::InUse)?;
+        let place = Layout::of(folder);
+        let marker = place.prepare(disk.as_ref())?;
+        let rows = schema::writer(&place.meta)?;
+        let progress = Progress::load(&rows)?;
+        if progress.applied != marker.index {
+            return Err(Failure::Damaged(format!(
+                "meta.db stands at {:?}, the last checkpoint at {:?}; has another program opened it?",
+                progress.applied, marker.index
+            )));
+        }
+        let contents = Arc::new(Contents::open(place.data.clone(), disk.clone())?);
+        let is_exact = marker.phase == Phase::Closed && !marker.is_mirror_broken;
+        let tree = Tree::open(place.tree, disk.clone(), contents.clone(), is_exact)?;
+        let machine = Machine {
+            folder: folder.to_owned(),
+            disk,
+            contents,
+            writer: Mutex::new(Writer {
+                rows,
+                tree,
+                freed: Vec::new(),
+                is_unsettled: marker.phase == Phase::Settling,
+            }),
+            readers: Mutex::new(Vec::new()),
+            gate: RwLock::new(()),
+            progress: Mutex::new(progress),
+            torn: Mutex::new(BTreeMap::new()),
+            is_stopped: AtomicBool::new(false),
+            _in_use: in_use,
+        };
+        machine.start(marker)?;
+        Ok(machine)
+    }
+
+    fn start(&self, marker: Marker) -> Result<(), Failure> {
+        let mut writer = self.writer()?;
+        if marker.is_mirror_broken {
+            let Writer { rows, tree, .. } = &mut *writer;
+            match tree.rebuild(rows) {
+                // The mirror is a convenience; the files are served without it.
+                Err(failure @ (Failure::Io(_) | Failure::NoSpace)) => {
+                    tracing::warn!(%failure, "the mirror of the files could not be rebuilt");
+                }
+                other => other?,
+            }
+        }
+        match marker.phase {
+            Phase::Settling => self.settle(&mut writer, Phase::Settled)?,
+            // From now on the mirror may be ahead.
+            Phase::Closed => self.mark(&writer, Phase::Settled)?,
+            Phase::Settled => {}
+        }
+        let mut progress = self.progress();
+        progress.durable = progress.applied;
+        Ok(())
+    }
+
+    /// Applies one entry and keeps the note as it is.
+    pub fn apply(&self, index: u64, operations: &[Operation]) -> Result<Vec<Result<Reply, Error>>, Failure> {
+        let note = None;
+        self.apply_all(&[Entry {
+            index,
+            operations,
+            note,
+        }])
+    }
+
+    /// Applies entries in one transaction and returns the answers to all their operations in order. On a failure none is
+    /// applied (`applied` says where the machine stands), and the same ones are to come again.
+    pub fn apply_all(&self, entries: &[Entry<'_>]) -> Result<Vec<Result<Reply, Error>>, Failure> {
+        let mut writer = self.writer()?;
+        let mut next = self.progress().clone();
+        for entry in entries {
+            next.advance(entry)?;
+        }
+        if writer.is_unsettled {
+            self.settle(&mut writer, Phase::Settled)?;
+        }
+        let answers = self.guard(self.run(&mut writer, entries, next))?;
+        if self.wal_size() > WAL_LIMIT {
+            // The entries are applied; the next ones will hear of a failure.
+            let _ = self.settle(&mut writer, Phase::Settled);
+        }
+        Ok(answers)
+    }
+
+    fn run(
+        &self,
+        writer: &mut Writer,
+        entries: &[Entry<'_>],
+        next: Progress,
+    ) -> Result<Vec<Result<Reply, Error>>, Failure> {
+        let transaction = writer.rows.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut effects = Effects::new(self.contents.changing());
+        let committed = execute_all(&transaction, &mut effects, entries).and_then(|answers| {
+            next.save(&transaction)?;
+            transaction.commit()?;
+            Ok(answers)
+        });
+        let Effects {
+            contents,
+            freed,
+            mirror,
+            ..
+        } = effects;
+        let mut torn = self.torn.lock().expect(HELD);
+        match &committed {
+            Ok(_) => torn.retain(|_, until| Some(*until) > next.applied),
+            Err(_) => torn.extend(contents.changed().zip(std::iter::repeat(next.applied.unwrap_or(0)))),
+        }
+        drop(torn);
+        drop(contents);
+        let answers = committed?;
+        *self.progress() = next;
+        writer.tree.follow(&writer.rows, &mirror);
+        writer.freed.extend(freed);
+        // The batch has been applied all the same; what is left over is tried again after the next.
+        let _ = self.remove_freed(writer);
+        Ok(answers)
+    }
+
+    fn remove_freed(&self, writer: &mut Writer) -> Result<(), Failure> {
+        while let Some(inode) = writer.freed.last() {
+            self.guard(self.contents.remove(*inode).map_err(Failure::from))?;
+            writer.freed.pop();
+        }
+        Ok(())
+    }
+
+    /// Index of the last entry applied; `None` before the first.
+    pub fn applied(&self) -> Option<u64> {
+        self.progress().applied
+    }
+
+    /// Index of the last checkpoint: where the machine stands after a crash.
+    pub fn durable(&self) -> Option<u64> {
+        self.progress().durable
+    }
+
+    /// The note that was given with the entries.
+    pub fn note(&self) -> Vec<u8> {
+        self.progress().note.clone()
+    }
+
+    /// Highest number that an entry brought for a new inode; a leader goes on above it.
+    pub fn highest_inode(&self) -> Inode {
+        Inode(self.progress().highest_inode)
+    }
+
+    /// All sessions, for the leader that ends the silent ones.
+    pub fn sessions(&self) -> Result<Vec<Session>, Failure> {
+        self.look(sessions::all)
+    }
+
+    /// Would the owner do well to make a checkpoint, whatever the age of the last?
+    pub fn wants_checkpoint(&self) -> bool {
+        self.wal_size() > WAL_WANTED
+    }
+
+    /// Makes all that was applied survive a power cut; returns its index. Entries wait meanwhile, queries almost not.
+    pub fn checkpoint(&self) -> Result<Option<u64>, Failure> {
+        // Most of what is dirty goes out before anybody has to wait.
+        self.guard(self.disk.sync(&self.folder).map_err(Failure::from))?;
+        let mut writer = self.writer()?;
+        self.settle(&mut writer, Phase::Settled)?;
+        Ok(self.durable())
+    }
+
+    /// A last checkpoint, and the machine is done: after it the mirror needs no second look.
+    pub fn close(self) -> Result<Option<u64>, Failure> {
+        let mut writer = self.writer()?;
+        self.settle(&mut writer, Phase::Closed)?;
+        self.stop();
+        drop(writer);
+        Ok(self.durable())
+    }
+
+    /// Copies the metadata as they are now to the new file `to`, durably. With the contents, copied afterwards, and the log
+    /// from its applied index on it makes a replica (`seed`).
+    pub fn snapshot_meta(&self, to: &Path) -> Result<(), Failure> {
+        use std::os::unix::ffi::OsStrExt;
+        self.look(|rows| {
+            rows.execute("VACUUM INTO CAST(?1 AS TEXT)", [to.as_os_str().as_bytes()])?;
+            Ok(())
+        })?;
+        let parent = to.parent().unwrap_or(Path::new("."));
+        File::open(to)?.sync_all()?;
+        Ok(File::open(parent)?.sync_all()?)
+    }
+
+    /// Makes `folder`, which has the contents under `data/` and no metadata yet, ready to be opened with the metadata of a
+    /// snapshot, which moves there. The mirror is built when it is opened. A seeding that was cut short is done again.
+    pub fn seed(folder: &Path, disk: &dyn Disk, snapshot: &Path) -> Result<Option<u64>, Failure> {
+        let place = Layout::of(folder);
+        if snapshot.exists() {
+            std::fs::rename(snapshot, &place.meta)?;
+        }
+        let index = Progress::load(&schema::reader(&place.meta)?)?.applied;
+        disk.sync(folder)?;
+        let marker = Marker {
+            phase: Phase::Settled,
+            index,
+            is_mirror_broken: true,
+        };
+        marker.write(disk, &place.marker)?;
+        Ok(index)
+    }
+
+    /// Compares the mirror with the metadata and mends it. Entries wait meanwhile.
+    pub fn rebuild_tree(&self) -> Result<(), Failure> {
+        let mut writer = self.writer()?;
+        let Writer { rows, tree, .. } = &mut *writer;
+        tree.rebuild(rows)
+    }
+
+    /// Runs `work` on a connection that sees one committed state throughout.
+    pub(super) fn look<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Result<T, Failure> {
+        let _open = self.gate.read().expect(HELD);
+        let kept = self.readers.lock().expect(HELD).pop();
+        let rows = match kept {
+            Some(rows) => rows,
+            None => schema::reader(&self.layout().meta)?,
+        };
+        let found = work(&rows)?;
+        let mut readers = self.readers.lock().expect(HELD);
+        if readers.len() < READERS_KEPT {
+            readers.push(rows);
+        }
+        Ok(found)
+    }
+
+    pub(super) fn is_torn(&self, inode: Inode) -> bool {
+        self.torn.lock().expect(HELD).contains_key(&inode)
+    }
+
+    /// Brings a checkpoint to its end, from whatever step it stopped at.
+    fn settle(&self, writer: &mut Writer, phase: Phase) -> Result<(), Failure> {
+        writer.is_unsettled = true;
+        self.remove_freed(writer)?;
+        self.guard(self.carry_over(writer, phase))?;
+        writer.is_unsettled = false;
+        let mut progress = self.progress();
+        progress.durable = progress.applied;
+        Ok(())
+    }
+
+    fn carry_over(&self, writer: &Writer, phase: Phase) -> Result<(), Failure> {
+        self.disk.sync(&self.folder)?;
+        self.mark(writer, Phase::Settling)?;
+        let closed = self.gate.write().expect(HELD);
+        let is_busy: bool = writer
+            .rows
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+        drop(closed);
+        if is_busy {
+            return Err(Failure::Damaged("another program has meta.db open".into()));
+        }
+        self.mark(writer, phase)
+    }
+
+    fn mark(&self, writer: &Writer, phase: Phase) -> Result<(), Failure> {
+        let marker = Marker {
+            phase,
+            index: self.applied(),
+            is_mirror_broken: writer.tree.is_broken(),
+        };
+        marker.write(self.disk.as_ref(), &self.layout().marker)
+    }
+
+    fn writer(&self) -> Result<MutexGuard<'_, Writer>, Failure> {
+        let writer = self.writer.lock().expect(HELD);
+        if self.is_stopped.load(Ordering::Acquire) {
+            return Err(Failure::Stopped);
+        }
+        Ok(writer)
+    }
+
+    /// Every failure but a full disk stops the machine.
+    fn guard<T>(&self, done: Result<T, Failure>) -> Result<T, Failure> {
+        if matches!(&done, Err(failure) if !matches!(failure, Failure::NoSpace)) {
+            self.stop();
+        }
+        done
+    }
+
+    fn stop(&self) {
+        self.is_stopped.store(true, Ordering::Release);
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().expect(HELD)
+    }
+
+    /// Lets the database find the disk full at this many pages.
+    #[cfg(test)]
+    pub(super) fn limit_pages(&self, pages: u32) {
+        let writer = self.writer().expect("it runs");
+        let limited = writer.rows.pragma_update(None, "max_page_count", pages);
+        limited.expect("a number is taken");
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::of(&self.folder)
+    }
+
+    fn wal_size(&self) -> u64 {
+        std::fs::metadata(self.layout().wal()).map_or(0, |wal| wal.len())
+    }
+}
+
+fn execute_all(
+    transaction: &Transaction<'_>,
+    effects: &mut Effects<'_>,
+    entries: &[Entry<'_>],
+) -> Result<Vec<Result<Reply, Error>>, Failure> {
+    let mut answers = Vec::new();
+    for entry in entries {
+        for operation in entry.operations {
+            answers.push(execute(transaction, effects, entry.index, operation)?);
+        }
+    }
+    Ok(answers)
+}
