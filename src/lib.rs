@@ -1,4 +1,41 @@
 //! bitrix-node: one executable that turns bare Linux machines into a Bitrix24 portal.
+//!
+//! # Processes
+//!
+//! ```text
+//! bitrix-node run            supervisor: root, binds all sockets once, reads nothing from the network
+//!   ├─ module agent          status, metrics, the operator's doors        ┐ this executable again, as the user
+//!   ├─ module cache          memcached protocols with a store of its own  │ "bitrix-node", sockets handed down
+//!   ├─ module proxy          HTTP/TLS front: files, FastCGI, upstreams    ┘
+//!   ├─ php-fpm               children, or units where systemd runs
+//!   └─ mariadbd
+//! ```
+//!
+//! # Layers
+//!
+//! Folders are layers; an import points downward, and siblings do not know each other (`tests/house.rs`).
+//!
+//! ```text
+//! base → config, metrics → net → host → proxy, cache, php, db, portal, storage → agent → node → cli
+//! ```
+//!
+//! What siblings must know of each other goes through `node` as plain values, or over a socket.
+//!
+//! # Life of a request
+//!
+//! `net::serve` accepts → `proxy::http` (TLS, HTTP/1 or 2) → `framing` passes only what means one thing → `service`: limits, route,
+//! target (file, PHP, upstream), headers → `access_log`. Whatever goes wrong is a `proxy::Error` and leaves through `answer`.
+//!
+//! # Life of a node
+//!
+//! `cli` → `config::load` → `node::supervise`: the lock of the data folder, leftovers of a killed predecessor, `prepare` (folders, secrets,
+//! certificate, configuration of the daemons), sockets, then a `keeper` per child. Modules beat each second and report to the
+//! agent; `status` asks the agent. Stopping goes from the edge inward (`node::stop`).
+//!
+//! # On the way
+//!
+//! `net::mesh` and `storage` are the ground of several nodes: tested parts that the executable does not run yet. Each head says what
+//! it does and what is missing.
 
 pub mod base;
 pub mod config;
@@ -11,10 +48,10 @@ pub mod db;
 pub mod php;
 pub mod portal;
 pub mod proxy;
+pub mod storage;
 
 pub mod agent;
 
 pub mod node;
 
 pub mod cli;
-pub mod storage;
