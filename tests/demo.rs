@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bitrix_node::base::secret::Secret;
 use bitrix_node::db::create;
-use bitrix_node::host::{account, command::Program};
+use bitrix_node::host::command::{self, Program};
 use bitrix_node::php::pool::{self, Form, PoolFacts};
 use bitrix_node::portal::install::Target;
 use bitrix_node::portal::{demo, settings};
@@ -59,7 +59,7 @@ impl Portal {
         };
         settings::write(&root, &facts, owner).unwrap();
 
-        let memcached = account::executable("memcached").expect("memcached is installed");
+        let memcached = command::find("memcached").expect("memcached is installed");
         let arguments = ["-l", "127.0.0.1", "-u", "nobody", "-p", &cache.to_string()];
         let memcached = Daemon::start(&memcached, arguments, &folder.join("memcached.log"));
         let port = free_port();
@@ -153,7 +153,7 @@ async fn all_checks_are_green_and_turn_red_with_their_service() {
 async fn agent_runs_by_cron() {
     let portal = Portal::start().await;
     let script = portal.root.join("bitrix/modules/main/tools/cron_events.php");
-    let php = account::executable("php").unwrap();
+    let php = command::find("php").unwrap();
     let run = Program::new(php).arg(script).check(Duration::from_secs(30)).await;
     assert_eq!(run.unwrap(), "", "cron would mail any output");
     let (_, checks) = portal.checks().await;

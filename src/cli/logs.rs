@@ -13,8 +13,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::base::error::EXIT_OK;
 use crate::config::Config;
-use crate::host::account::executable;
-use crate::host::facts;
+use crate::host::{command, facts};
 
 /// How often a followed file is looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -44,7 +43,7 @@ impl Logs {
 
     /// Becomes journalctl; returns only when that fails.
     fn journal(&self) -> anyhow::Error {
-        let Some(program) = executable("journalctl") else {
+        let Some(program) = command::find("journalctl") else {
             return anyhow::anyhow!("journalctl is not installed, and there is no log file");
         };
         let mut arguments = vec!["--unit=bitrix-node".to_string(), format!("--lines={}", self.lines)];
@@ -55,7 +54,7 @@ impl Logs {
             // The name opens each message.
             arguments.push(format!("--grep=^{module} "));
         }
-        crate::host::command::become_program(&program, &arguments).into()
+        command::become_program(&program, &arguments).into()
     }
 
     async fn file(&self, path: &Path) -> anyhow::Result<()> {

@@ -12,8 +12,8 @@ use mysql_async::{Conn, OptsBuilder};
 use crate::base::file::{self, Access};
 use crate::base::secret::Secret;
 use crate::config::Config;
-use crate::host::account::{self, Account};
-use crate::host::command::Program;
+use crate::host::account::Account;
+use crate::host::command::{self, Program};
 
 /// mariadb-install-db took 0.6 s here; a loaded machine with a slow disk may need a hundred times that.
 const CREATION: Duration = Duration::from_secs(300);
@@ -33,7 +33,7 @@ pub fn is_initialised(datadir: &Path) -> bool {
 /// Fails when the folder exists and is not empty.
 pub async fn data_folder(config: &Config, account: &Account) -> anyhow::Result<()> {
     let datadir = config.db_data();
-    let program = account::executable("mariadb-install-db")
+    let program = command::find("mariadb-install-db")
         .context("mariadb-install-db is not installed; it comes with the package mariadb-server")?;
     let parent = datadir.parent().context("the data folder needs a parent")?;
     let mut new = datadir.as_os_str().to_os_string();

@@ -8,12 +8,12 @@ pub mod render;
 use std::path::PathBuf;
 
 use crate::config::Config;
-use crate::host::account;
+use crate::host::command;
 
 /// The server that the configuration names, else the installed one.
 pub fn find(config: &Config) -> Option<PathBuf> {
     if config.db.binary.as_os_str().is_empty() {
-        account::executable("mariadbd")
+        command::find("mariadbd")
     } else {
         Some(config.db.binary.clone()).filter(|path| path.is_file())
     }

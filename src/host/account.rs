@@ -1,10 +1,9 @@
 //! System accounts, read from /etc/passwd and /etc/group themselves: a static executable has no NSS.
 
 use std::io;
-use std::path::Path;
 use std::time::Duration;
 
-use super::command::Program;
+use super::command::{self, Program};
 
 const USERADD: Duration = Duration::from_secs(30);
 
@@ -36,7 +35,7 @@ pub async fn ensure(name: &str) -> io::Result<Account> {
     if let Some(account) = find(name)? {
         return Ok(account);
     }
-    let useradd = executable("useradd").ok_or_else(|| io::Error::other("useradd is not installed"))?;
+    let useradd = command::find("useradd").ok_or_else(|| io::Error::other("useradd is not installed"))?;
     Program::new(useradd)
         .args([
             "--system",
@@ -69,21 +68,6 @@ fn find_in(passwd: &str, name: &str) -> io::Result<Option<Account>> {
         })),
         _ => Err(io::Error::other(format!("the line of {name} in /etc/passwd is broken"))),
     }
-}
-
-/// Whether an executable of that name is in one of the system's folders; its path.
-pub fn executable(name: &str) -> Option<std::path::PathBuf> {
-    [
-        "/usr/local/sbin",
-        "/usr/local/bin",
-        "/usr/sbin",
-        "/usr/bin",
-        "/sbin",
-        "/bin",
-    ]
-    .iter()
-    .map(|folder| Path::new(folder).join(name))
-    .find(|path| path.is_file())
 }
 
 #[cfg(test)]

@@ -98,6 +98,21 @@ impl Program {
     }
 }
 
+/// The executable of that name in one of the system's folders.
+pub fn find(name: &str) -> Option<PathBuf> {
+    [
+        "/usr/local/sbin",
+        "/usr/local/bin",
+        "/usr/sbin",
+        "/usr/bin",
+        "/sbin",
+        "/bin",
+    ]
+    .iter()
+    .map(|folder| Path::new(folder).join(name))
+    .find(|path| path.is_file())
+}
+
 /// Replaces this process by another program; returns only when that fails.
 pub fn become_program(path: &Path, arguments: &[String]) -> io::Error {
     use std::os::unix::process::CommandExt;

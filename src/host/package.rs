@@ -3,8 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use super::account::executable;
-use super::command::Program;
+use super::command::{self, Program};
 
 /// A mirror may be slow.
 const INSTALL: Duration = Duration::from_secs(1800);
@@ -41,7 +40,7 @@ pub const PHP_EXTENSIONS: [&str; 8] = [
 
 /// The family of this machine; `None` when neither tool is there.
 pub fn family() -> Option<Family> {
-    let has = |name: &str| executable(name).is_some();
+    let has = |name: &str| command::find(name).is_some();
     if has("apt-get") {
         Some(Family::Debian)
     } else if has("dnf") {
@@ -88,7 +87,7 @@ pub async fn install(family: Family, packages: &[String]) -> io::Result<()> {
                 .map(drop)
         }
         Family::RedHat => {
-            let dnf = executable("dnf").ok_or_else(|| io::Error::other("dnf is not installed"))?;
+            let dnf = command::find("dnf").ok_or_else(|| io::Error::other("dnf is not installed"))?;
             Program::new(dnf)
                 .args(["install", "-y", "-q", "--"])
                 .args(packages)

@@ -3,8 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use super::account::executable;
-use super::command::Program;
+use super::command::{self, Program};
 
 /// systemctl waits for the job; a database may take long to come up after a crash.
 const JOB: Duration = Duration::from_secs(900);
@@ -50,7 +49,7 @@ impl Unit {
 }
 
 fn systemctl() -> io::Result<Program> {
-    executable("systemctl").map(Program::new).ok_or_else(|| {
+    command::find("systemctl").map(Program::new).ok_or_else(|| {
         io::Error::new(
             io::ErrorKind::NotFound,
             "systemctl is not installed; set node.daemons = \"child\"",

@@ -60,7 +60,7 @@ const MODULES: [(&str, &[&str]); 3] = [
 ];
 
 /// All modules, as children of this very executable.
-pub fn modules(executable: &Path, config: &Path, user: Option<&Account>, sockets: &Sockets) -> Vec<ChildSpec> {
+pub fn modules(executable: &Path, config: &Path, user: &Account, sockets: &Sockets) -> Vec<ChildSpec> {
     let launch = |name: &str, names: &[&str]| Launch {
         program: executable.to_path_buf(),
         arguments: ["module", name, "--config"]
@@ -69,7 +69,7 @@ pub fn modules(executable: &Path, config: &Path, user: Option<&Account>, sockets
             .chain([config.into()])
             .collect(),
         environment: Vec::new(),
-        account: user.cloned(),
+        account: Some(user.clone()),
         sockets: sockets.named(names),
         // It holds nothing that another start would miss.
         when_orphaned: Signal::SIGKILL,

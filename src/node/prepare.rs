@@ -30,8 +30,8 @@ const INI_FILE: &str = "99-bitrix-node.ini";
 
 /// A prepared node.
 pub struct Node {
-    /// The user of the modules; `None` when we are not root and everything runs as ourselves.
-    pub user: Option<Account>,
+    /// The user of the modules.
+    pub user: Account,
     pub daemons: Vec<ChildSpec>,
 }
 
@@ -91,10 +91,7 @@ pub async fn node(config: &Config) -> anyhow::Result<Node> {
         Some(binary) => daemons.push(php_fpm(config, &binary).await?),
         None => warn!("PHP-FPM is not installed; `bitrix-node init` installs it"),
     }
-    Ok(Node {
-        user: Some(user),
-        daemons,
-    })
+    Ok(Node { user, daemons })
 }
 
 /// Writes the daemons' configuration again; returns the names of those whose file changed.

@@ -20,7 +20,7 @@ pub struct Sockets(Vec<(&'static str, OwnedFd)>);
 
 impl Sockets {
     /// Binds everything that the configuration names. Root does this before it starts anything.
-    pub fn bind(config: &Config, user: Option<&Account>) -> anyhow::Result<Self> {
+    pub fn bind(config: &Config, user: &Account) -> anyhow::Result<Self> {
         let mut sockets = Sockets(Vec::new());
         sockets.tcp_list("http", "proxy.http", &config.proxy.http)?;
         sockets.tcp_list("https", "proxy.https", &config.proxy.https)?;
@@ -65,14 +65,12 @@ impl Sockets {
         Ok(())
     }
 
-    fn unix(&mut self, name: &'static str, path: &Path, user: Option<&Account>) -> anyhow::Result<()> {
+    fn unix(&mut self, name: &'static str, path: &Path, user: &Account) -> anyhow::Result<()> {
         let bind = || -> io::Result<OwnedFd> {
             let listener = listen::unix(path)?;
             // Root, and the modules through their group. Set before the first accept; until then nobody answers.
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-            if let Some(user) = user {
-                std::os::unix::fs::chown(path, None, Some(user.gid))?;
-            }
+            std::os::unix::fs::chown(path, None, Some(user.gid))?;
             above_reserved(&listener)
         };
         self.0.push((

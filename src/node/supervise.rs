@@ -62,9 +62,9 @@ async fn supervise(config: Arc<Config>, path: &Path) -> anyhow::Result<()> {
     let note = Arc::new(Note::new(&config.node.run_dir));
     note.clear().await?;
     let node = prepare::node(&config).await?;
-    let sockets = Sockets::bind(&config, node.user.as_ref())?;
+    let sockets = Sockets::bind(&config, &node.user)?;
     let executable = std::env::current_exe().context("path of this executable")?;
-    let mut specs = children::modules(&executable, path, node.user.as_ref(), &sockets);
+    let mut specs = children::modules(&executable, path, &node.user, &sockets);
     specs.extend(node.daemons);
     let supervisor = Supervisor::start(&config, specs, output, note, path, filter);
     supervisor.run().await

@@ -6,7 +6,7 @@ pub mod pool;
 use std::path::{Path, PathBuf};
 
 use crate::config::Config;
-use crate::host::account;
+use crate::host::command;
 
 /// Debian and Ubuntu name the executable by version; RHEL has one without. Newest first.
 const NAMES: [&str; 8] = [
@@ -23,7 +23,7 @@ const NAMES: [&str; 8] = [
 /// The executable that the configuration names, else the newest that is installed.
 pub fn find(config: &Config) -> Option<PathBuf> {
     if config.php.binary.as_os_str().is_empty() {
-        NAMES.iter().find_map(|name| account::executable(name))
+        NAMES.iter().find_map(|name| command::find(name))
     } else {
         Some(config.php.binary.clone()).filter(|path| path.is_file())
     }

@@ -172,7 +172,7 @@ fn keep(path: &Path) -> anyhow::Result<Option<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::{account, command::Program};
+    use crate::host::command::{self, Program};
     use std::os::unix::fs::{PermissionsExt, symlink};
     use std::time::Duration;
 
@@ -207,7 +207,7 @@ mod tests {
     }
 
     async fn php(arguments: &[&str]) -> String {
-        let php = account::executable("php").expect("PHP is installed");
+        let php = command::find("php").expect("PHP is installed");
         let told = Program::new(php).args(arguments).check(Duration::from_secs(30)).await;
         told.expect("PHP is content")
     }
