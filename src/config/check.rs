@@ -186,6 +186,12 @@ fn services(config: &Config, problems: &mut Problems) {
         "cache.listen",
         "must be a loopback address",
     );
+    require(
+        problems,
+        config.storage.listen.ip().is_loopback(),
+        "storage.listen",
+        "must be a loopback address",
+    );
     let item = (1 << 10..=1 << 30).contains(&cache.max_item_size.0);
     require(problems, item, "cache.max_item_size", "must be between 1KiB and 1GiB");
     require(
@@ -243,6 +249,7 @@ mod tests {
             ("[portal]\ndatabase = \"a`b\"", "portal.database"),
             ("[php]\nchildren = 4\nkept_connections = 4", "php.kept_connections"),
             ("[cache]\nlisten = \"0.0.0.0:11211\"", "cache.listen"),
+            ("[storage]\nlisten = \"0.0.0.0:2049\"", "storage.listen"),
         ];
         for (text, key) in cases {
             let problems = parse(text, std::iter::empty()).expect_err(text);

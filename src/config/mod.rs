@@ -27,6 +27,7 @@ pub struct Config {
     pub php: Php,
     pub db: Db,
     pub cache: Cache,
+    pub storage: Storage,
     pub admin: Admin,
 }
 
@@ -120,6 +121,21 @@ pub struct Cache {
     pub max_item_size: Size,
     pub max_connections: usize,
     pub workers: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Storage {
+    pub engine: Engine,
+    pub listen: SocketAddr,
+}
+
+/// What keeps the portal's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    None,
+    Replicated,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]

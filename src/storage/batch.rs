@@ -11,11 +11,12 @@ use bytes::Bytes;
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+use super::call::DATA_MAX;
 use super::types::{NodeId, Replies};
 use crate::base::Scope;
 
-/// Longest operation, and what one entry gathers. A longer write is for the caller to split.
-pub const MAX_BYTES: usize = 1 << 20;
+/// Longest operation, and what one entry gathers: the largest write with its head, which holds a caller of up to 1000 groups.
+pub const MAX_BYTES: usize = DATA_MAX + (8 << 10);
 /// Operations in one entry: one transaction of the state machine stays short.
 pub const MAX_OPERATIONS: usize = 1000;
 const IN_FLIGHT: usize = 2;

@@ -2,9 +2,10 @@
 //! flock and fcntl locks. Attributes come with every reply. No I/O and no wire format here.
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 /// Identity of a file, folder or link. Given once, never reused; handles derive from it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Inode(pub u64);
 
 /// Root of the tree that PHP sees, and of the one that the agent's registry lies in.
@@ -18,7 +19,7 @@ pub const TARGET_MAX: usize = 4095;
 pub const DATA_MAX: usize = 1 << 20;
 
 /// Who asks. Permissions are checked against this where the call is executed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Caller {
     pub uid: u32,
     pub gid: u32,
@@ -26,13 +27,13 @@ pub struct Caller {
 }
 
 /// Seconds and nanoseconds since 1970, chosen by the leader or given by the caller.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Time {
     pub seconds: i64,
     pub nanoseconds: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     File,
     Folder,
@@ -64,7 +65,7 @@ pub struct Attributes {
 }
 
 /// What SETATTR and creation may set; `None` leaves it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     pub mode: Option<u32>,
     pub uid: Option<u32>,
@@ -74,7 +75,7 @@ pub struct Change {
     pub modified: Option<SetTime>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SetTime {
     /// The leader's clock.
     Now,
@@ -82,7 +83,7 @@ pub enum SetTime {
 }
 
 /// How a file is created.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Creation {
     /// Take a file that is there.
     Unchecked,
@@ -132,7 +133,7 @@ pub enum Query {
 }
 
 /// Calls that change something; each becomes one operation of the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mutation {
     /// `guard`: only if the change time is still this one.
     Set {
@@ -212,13 +213,13 @@ pub enum Mutation {
 }
 
 /// Kept apart: a flock never meets an fcntl lock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum LockFamily {
     Flock,
     Fcntl,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lock {
     pub family: LockFamily,
     /// Told apart within the session.

@@ -9,6 +9,7 @@ use openraft::storage::{RaftStateMachine, Snapshot};
 use openraft::{
     AnyError, EntryPayload, OptionalSend, RaftSnapshotBuilder, SnapshotMeta, StorageIOError, StoredMembership,
 };
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, watch};
 
 use super::entry::Body;
@@ -16,7 +17,7 @@ use super::types::{Checkpoint, Entry, LogId, NodeId, Peer, Replies, StorageError
 use crate::base::BoxFuture;
 
 /// What a machine has on its disk, all from one transaction.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Applied {
     pub last: Option<LogId>,
     pub membership: StoredMembership<NodeId, Peer>,

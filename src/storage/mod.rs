@@ -22,12 +22,19 @@ mod guard;
 mod identity;
 mod insync;
 mod lease;
+mod local;
 pub mod log;
 pub mod machine;
 #[cfg(test)]
 pub mod memory_machine;
 pub mod network;
 pub mod operation;
+mod operation_codec;
+mod replica;
+mod service;
+#[cfg(test)]
+mod service_tests;
+mod session;
 pub mod state;
 pub mod types;
 mod watchers;
@@ -35,3 +42,4 @@ mod wire;
 
 pub use batch::{Batcher, Refused};
 pub use group::{Group, Settings};
+pub use service::Storage;

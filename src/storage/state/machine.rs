@@ -238,7 +238,7 @@ impl Machine {
     }
 
     /// A last checkpoint, and the machine is done: after it the mirror needs no second look.
-    pub fn close(self) -> Result<Option<u64>, Failure> {
+    pub fn close(&self) -> Result<Option<u64>, Failure> {
         let mut writer = self.writer()?;
         self.settle(&mut writer, Phase::Closed)?;
         self.stop();

@@ -63,6 +63,7 @@ use std::io;
 pub use apply::LOCKS_MAX;
 pub use machine::{Entry, Machine};
 pub use manifest::{Checked, FileFact};
+pub use reply::{decode as decode_reply, encode as encode_reply};
 pub use sessions::WINDOW;
 
 /// Largest file: half of what ext4 takes with blocks of 4 KiB. The same on every replica, whatever its disk.

@@ -1,0 +1,212 @@
+//! The state machine of `state` as the group's `Machine`: entries become operations, the note keeps what `Applied` holds.
+//!
+//! A checkpoint here is the state's own folder at its last checkpoint. Giving it to another replica, or taking one, needs
+//! its files to be copied, which this version does not do: `incoming` and `install` fail, so a group has one data replica.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::storage::Snapshot;
+use openraft::{EntryPayload, SnapshotMeta, StoredMembership};
+
+use super::entry::{self, Body};
+use super::machine::{Applied, Machine};
+use super::operation::Operation;
+use super::operation_codec;
+use super::state::{self, Failure};
+use super::types::{Checkpoint, Entry, Replies, Types};
+use crate::base::{BoxFuture, Scope};
+
+/// Bytes of entries in one transaction: a replay after a crash brings any number of entries at once.
+const TRANSACTION: usize = 8 << 20;
+/// Pause before entries that found the disk full are applied again.
+const FULL: Duration = Duration::from_secs(1);
+
+/// One replica's state as openraft's driver sees it.
+pub struct Replica {
+    machine: Arc<state::Machine>,
+    folder: PathBuf,
+    applied: Applied,
+    latest: Option<Snapshot<Types>>,
+    /// When it drains, waiting for room on the disk ends.
+    scope: Scope,
+}
+
+/// Entries made ready for one transaction.
+struct Batch {
+    entries: Vec<(u64, Vec<Operation>)>,
+    /// As of the last entry.
+    applied: Applied,
+}
+
+impl Batch {
+    fn push(&mut self, entry: Entry) -> io::Result<()> {
+        self.applied.last = Some(entry.log_id);
+        let mut operations = Vec::new();
+        match entry.payload {
+            EntryPayload::Blank => {}
+            EntryPayload::Membership(membership) => {
+                self.applied.membership = StoredMembership::new(Some(entry.log_id), membership);
+            }
+            EntryPayload::Normal(Body::InSync(nodes)) => self.applied.in_sync = nodes,
+            EntryPayload::Normal(Body::Operations(encoded)) => {
+                // A format that is not known here is of a newer version: to skip it would be to differ from other replicas.
+                let decoded = encoded.iter().map(|bytes| operation_codec::decode(bytes)).collect();
+                operations = Result::<_, _>::map_err(decoded, damaged)?;
+            }
+        }
+        self.entries.push((entry.log_id.index, operations));
+        Ok(())
+    }
+
+    /// Applies all in one transaction. Blocks.
+    fn commit(&self, machine: &state::Machine) -> Result<Vec<Replies>, Failure> {
+        let note = serde_json::to_vec(&self.applied).map_err(io::Error::from)?;
+        let entries: Vec<_> = self
+            .entries
+            .iter()
+            .map(|(index, operations)| state::Entry {
+                index: *index,
+                operations,
+                note: Some(&note),
+            })
+            .collect();
+        let mut answers = machine.apply_all(&entries)?.into_iter();
+        let replies = self.entries.iter().map(|(_, operations)| {
+            let encoded = answers.by_ref().take(operations.len()).map(|answer| {
+                let bytes = state::encode_reply(&answer).expect("mutations answer only with replies that can be kept");
+                Bytes::from(bytes)
+            });
+            Replies(encoded.collect())
+        });
+        Ok(replies.collect())
+    }
+}
+
+impl Replica {
+    /// `machine` has just been opened in `folder`: it stands at its last checkpoint.
+    pub fn new(machine: Arc<state::Machine>, folder: PathBuf, scope: Scope) -> io::Result<Self> {
+        let applied: Applied = match machine.note().as_slice() {
+            [] => Applied::default(),
+            note => serde_json::from_slice(note)?,
+        };
+        if applied.last.map(|id| id.index) != machine.applied() {
+            return Err(damaged("the state's note is of another entry"));
+        }
+        let mut replica = Replica {
+            machine,
+            folder,
+            applied,
+            latest: None,
+            scope,
+        };
+        replica.latest = replica.applied.last.map(|_| replica.snapshot());
+        Ok(replica)
+    }
+
+    fn snapshot(&self) -> Snapshot<Types> {
+        let folder = self.folder.clone();
+        Snapshot {
+            meta: SnapshotMeta {
+                last_log_id: self.applied.last,
+                last_membership: self.applied.membership.clone(),
+                snapshot_id: self.applied.last.map_or("none".into(), |id| id.to_string()),
+            },
+            snapshot: Box::new(Checkpoint { folder }),
+        }
+    }
+
+    async fn apply_all(&mut self, entries: Vec<Entry>) -> io::Result<Vec<Replies>> {
+        let mut replies = Vec::with_capacity(entries.len());
+        let mut entries = entries.into_iter().peekable();
+        while entries.peek().is_some() {
+            let mut batch = Batch {
+                entries: Vec::new(),
+                applied: self.applied.clone(),
+            };
+            let mut size = 0;
+            while let Some(entry) = entries.next_if(|_| size < TRANSACTION) {
+                size += entry::size(&entry.payload);
+                batch.push(entry)?;
+            }
+            let applied = batch.applied.clone();
+            replies.extend(self.commit(Arc::new(batch)).await?);
+            self.applied = applied;
+        }
+        Ok(replies)
+    }
+
+    /// Applies a batch; waits while the disk is full, for no entry may be skipped.
+    async fn commit(&self, batch: Arc<Batch>) -> io::Result<Vec<Replies>> {
+        loop {
+            let (machine, again) = (self.machine.clone(), batch.clone());
+            match blocking(move || Ok(again.commit(&machine))).await? {
+                Ok(replies) => return Ok(replies),
+                Err(Failure::NoSpace) => tracing::error!("the disk is full; changes wait until there is room"),
+                Err(failure) => return Err(io::Error::other(failure)),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(FULL) => {}
+                () = self.scope.draining() => return Err(io::ErrorKind::StorageFull.into()),
+            }
+        }
+    }
+
+    async fn make_checkpoint(&mut self) -> io::Result<Snapshot<Types>> {
+        let machine = self.machine.clone();
+        let index = blocking(move || machine.checkpoint().map_err(io::Error::other)).await?;
+        if index != self.applied.last.map(|id| id.index) {
+            return Err(damaged("the checkpoint is of another entry"));
+        }
+        let snapshot = self.snapshot();
+        self.latest = Some(snapshot.clone());
+        Ok(snapshot)
+    }
+}
+
+fn damaged(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
+/// Runs `work` where it may block.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+fn ready<T: Send + 'static>(result: io::Result<T>) -> BoxFuture<'static, io::Result<T>> {
+    Box::pin(std::future::ready(result))
+}
+
+fn not_copied<T>() -> io::Result<T> {
+    let why = "this version cannot take a checkpoint from another replica";
+    Err(io::Error::new(io::ErrorKind::Unsupported, why))
+}
+
+impl Machine for Replica {
+    fn applied(&mut self) -> BoxFuture<'_, io::Result<Applied>> {
+        ready(Ok(self.applied.clone()))
+    }
+
+    fn apply(&mut self, entries: Vec<Entry>) -> BoxFuture<'_, io::Result<Vec<Replies>>> {
+        Box::pin(self.apply_all(entries))
+    }
+
+    fn checkpoint(&mut self) -> BoxFuture<'_, io::Result<Snapshot<Types>>> {
+        Box::pin(self.make_checkpoint())
+    }
+
+    fn latest(&mut self) -> BoxFuture<'_, io::Result<Option<Snapshot<Types>>>> {
+        ready(Ok(self.latest.clone()))
+    }
+
+    fn incoming(&mut self) -> BoxFuture<'_, io::Result<Checkpoint>> {
+        ready(not_copied())
+    }
+
+    fn install(&mut self, _snapshot: Snapshot<Types>) -> BoxFuture<'_, io::Result<()>> {
+        ready(not_copied())
+    }
+}
