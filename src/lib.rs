@@ -7,6 +7,7 @@
 //!   ├─ module agent          status, metrics, the operator's doors        ┐ this executable again, as the user
 //!   ├─ module cache          memcached protocols with a store of its own  │ "bitrix-node", sockets handed down
 //!   ├─ module proxy          HTTP/TLS front: files, FastCGI, upstreams    ┘
+//!   ├─ module storage        one replica behind an NFSv3 door, where the configuration asks for it
 //!   ├─ php-fpm               children, or units where systemd runs
 //!   └─ mariadbd
 //! ```
@@ -34,8 +35,8 @@
 //!
 //! # On the way
 //!
-//! `net::mesh` and `storage` are the ground of several nodes: tested parts that the executable does not run yet. Each head says what
-//! it does and what is missing.
+//! `net::mesh` (not run yet) and `storage` (one copy, off by default) are the ground of several nodes. Each head says what it does
+//! and what is missing.
 
 pub mod base;
 pub mod config;

@@ -8,6 +8,7 @@ use std::time::Instant;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::support::daemon::free_port;
 use crate::support::eventually::eventually;
 use crate::support::http;
 use crate::support::node::Node;
@@ -144,6 +145,39 @@ async fn frozen_module_is_replaced() {
     })
     .await;
     node.be_green().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn storage_runs_where_it_is_asked_for_and_comes_back() {
+    let storage = format!(
+        "[storage]\nengine = \"replicated\"\nlisten = \"127.0.0.1:{}\"\n",
+        free_port()
+    );
+    let node = Node::start(&storage).await;
+    let serves = async |not: i32| {
+        eventually("the storage serves", async || {
+            let row = node.service("storage");
+            let is_up = row["phase"] == "ready" && row["pid"] != not && row["health"] == "good";
+            if is_up
+                && row["detail"]
+                    .as_str()
+                    .is_some_and(|detail| detail.starts_with("1 copy"))
+            {
+                Ok(())
+            } else {
+                Err(row.to_string())
+            }
+        })
+        .await;
+    };
+    serves(0).await;
+    let old = node.kill("storage");
+    serves(old).await;
+    let owner = fs::metadata(node.config.storage()).unwrap();
+    assert_eq!(
+        std::os::unix::fs::PermissionsExt::mode(&owner.permissions()) & 0o777,
+        0o700
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

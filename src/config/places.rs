@@ -38,6 +38,16 @@ impl Config {
         self.node.run_dir.join("feed.sock")
     }
 
+    /// The storage's NFS door for root and the module user, the registry's tree included.
+    pub fn nfs_socket(&self) -> PathBuf {
+        self.node.run_dir.join("nfs.sock")
+    }
+
+    /// The replica's log and state.
+    pub fn storage(&self) -> PathBuf {
+        self.node.data_dir.join("storage")
+    }
+
     /// PHP-FPM's door.
     pub fn php_socket(&self) -> PathBuf {
         self.node.run_dir.join("php").join("fpm.sock")

@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 use super::sockets::Sockets;
 use crate::agent::Kind;
 use crate::base::BoxFuture;
+use crate::config::{Config, Engine};
 use crate::host::account::Account;
 use crate::host::child::Launch;
 use crate::host::unit::Unit;
@@ -58,15 +59,17 @@ const MODULES: [(&str, &[&str]); 3] = [
     ("cache", &["cache"]),
     ("proxy", &["http", "https"]),
 ];
+/// Runs where the configuration asks for it.
+const STORAGE: (&str, &[&str]) = ("storage", &["nfs", "nfs-unix"]);
 
 /// All modules, as children of this very executable.
-pub fn modules(executable: &Path, config: &Path, user: &Account, sockets: &Sockets) -> Vec<ChildSpec> {
+pub fn modules(executable: &Path, path: &Path, config: &Config, user: &Account, sockets: &Sockets) -> Vec<ChildSpec> {
     let launch = |name: &str, names: &[&str]| Launch {
         program: executable.to_path_buf(),
         arguments: ["module", name, "--config"]
             .iter()
             .map(OsString::from)
-            .chain([config.into()])
+            .chain([path.into()])
             .collect(),
         environment: Vec::new(),
         account: Some(user.clone()),
@@ -74,8 +77,10 @@ pub fn modules(executable: &Path, config: &Path, user: &Account, sockets: &Socke
         // It holds nothing that another start would miss.
         when_orphaned: Signal::SIGKILL,
     };
+    let storage = (config.storage.engine == Engine::Replicated).then_some(STORAGE);
     MODULES
-        .iter()
+        .into_iter()
+        .chain(storage)
         .map(|(name, names)| ChildSpec {
             name,
             run: Run::Program(launch(name, names)),

@@ -21,6 +21,7 @@ use crate::host::facts;
 use crate::net::listen;
 use crate::php::pool;
 use crate::proxy::Proxy;
+use crate::storage::Storage;
 
 const BEAT: Duration = Duration::from_secs(1);
 /// Until the module is ready, so that nobody waits for it longer than it takes.
@@ -33,6 +34,7 @@ enum Module {
     Agent(Agent),
     Cache(Cache),
     Proxy(Proxy),
+    Storage(Storage),
 }
 
 impl Module {
@@ -41,7 +43,8 @@ impl Module {
             "agent" => Ok(Module::Agent(Agent::new(config.clone()))),
             "cache" => Ok(Module::Cache(Cache::new(config.clone()))),
             "proxy" => Ok(Module::Proxy(Proxy::new(config.clone()))),
-            _ => anyhow::bail!("there is no module \"{name}\"; there are agent, cache and proxy"),
+            "storage" => Ok(Module::Storage(Storage::new(config))),
+            _ => anyhow::bail!("there is no module \"{name}\"; there are agent, cache, proxy and storage"),
         }
     }
 
@@ -50,6 +53,7 @@ impl Module {
             Module::Agent(agent) => agent,
             Module::Cache(cache) => cache,
             Module::Proxy(proxy) => proxy,
+            Module::Storage(storage) => storage,
         }
     }
 
@@ -60,6 +64,8 @@ impl Module {
         };
         match self {
             Module::Agent(_) => 1,
+            // Disk work has its own threads.
+            Module::Storage(_) => or_processors(0, 2),
             // More threads than this only contend for the store's locks.
             Module::Cache(_) => or_processors(config.cache.workers, 4),
             Module::Proxy(_) => or_processors(config.proxy.workers, usize::MAX),

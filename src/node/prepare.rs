@@ -14,7 +14,7 @@ use super::children::{ChildSpec, Probe, Ready, Run};
 use crate::base::BoxFuture;
 use crate::base::file::{Access, ensure, ensure_folder, replace};
 use crate::base::secret::Secret;
-use crate::config::{Config, Daemons};
+use crate::config::{Config, Daemons, Engine};
 use crate::host::account::{self, Account};
 use crate::host::child::Launch;
 use crate::host::facts;
@@ -55,6 +55,9 @@ pub fn folders(config: &Config) -> anyhow::Result<()> {
     // Secrets of the modules: root writes, the module user reads.
     make(&config.secrets(), Access::owned(0o750, 0, user.gid))?;
     make(&config.node.data_dir.join("tls"), Access::owned(0o750, 0, user.gid))?;
+    if config.storage.engine == Engine::Replicated {
+        make(&config.storage(), Access::owned(0o700, user.uid, user.gid))?;
+    }
     make(&config.node.run_dir.join("php"), open)?;
     if !config.portal_root().exists() {
         make(&config.portal_root(), Access::owned(0o755, portal.uid, portal.gid))?;

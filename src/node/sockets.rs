@@ -10,7 +10,7 @@ use std::path::Path;
 use anyhow::Context;
 use tracing::warn;
 
-use crate::config::Config;
+use crate::config::{Config, Engine};
 use crate::host::account::Account;
 use crate::host::child::above_reserved;
 use crate::net::listen;
@@ -26,6 +26,10 @@ impl Sockets {
         sockets.tcp_list("https", "proxy.https", &config.proxy.https)?;
         sockets.tcp("cache", "cache.listen", config.cache.listen)?;
         sockets.tcp("admin", "admin.listen", config.admin.listen)?;
+        if config.storage.engine == Engine::Replicated {
+            sockets.tcp("nfs", "storage.listen", config.storage.listen)?;
+            sockets.unix("nfs-unix", &config.nfs_socket(), user)?;
+        }
         sockets.unix("control", &config.control_socket(), user)?;
         sockets.unix("feed", &config.feed_socket(), user)?;
         Ok(sockets)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Name, and how long it may take to finish what it holds before it is killed.
-pub const ORDER: [(&str, Duration); 5] = [
+pub const ORDER: [(&str, Duration); 6] = [
     // No new work comes in; answers under way are finished.
     ("proxy", Duration::from_secs(30)),
     // Its requests came through the proxy.
@@ -12,8 +12,10 @@ pub const ORDER: [(&str, Duration); 5] = [
     ("cache", Duration::from_secs(5)),
     // Killing a database costs a recovery at the next start.
     ("mariadb", Duration::from_secs(300)),
-    // Last, so that `status` can be asked until the end.
+    // Late, so that `status` can be asked.
     ("agent", Duration::from_secs(5)),
+    // Everybody else's files. Ended cleanly, its next start need not apply its log again.
+    ("storage", Duration::from_secs(60)),
 ];
 
 /// Time for a child that must stop now.

@@ -64,7 +64,7 @@ async fn supervise(config: Arc<Config>, path: &Path) -> anyhow::Result<()> {
     let node = prepare::node(&config).await?;
     let sockets = Sockets::bind(&config, &node.user)?;
     let executable = std::env::current_exe().context("path of this executable")?;
-    let mut specs = children::modules(&executable, path, &node.user, &sockets);
+    let mut specs = children::modules(&executable, path, &config, &node.user, &sockets);
     specs.extend(node.daemons);
     let supervisor = Supervisor::start(&config, specs, output, note, path, filter);
     supervisor.run().await

@@ -89,7 +89,7 @@ impl Transport for Alone {
 impl Storage {
     pub fn new(config: &Config) -> Self {
         Storage {
-            folder: config.node.data_dir.join("storage"),
+            folder: config.storage(),
             status: Mutex::new(Status::starting()),
         }
     }
