@@ -81,6 +81,8 @@ impl Local {
             verifier,
         }));
         local.measure().await?;
+        // Its answer also says that all entries before it are applied: a lone voter resumes its old term, so `is_readable` may hold
+        // while the log is still being applied again.
         let begin = Operation::Begin { session: local.0.id };
         if local.0.drive(&begin).await.is_none() {
             return Ok(None);
@@ -190,12 +192,17 @@ impl Inner {
 
     /// Refuses what would take the disk's last room; the log and the database need it.
     fn take_room(&self, bytes: u64) -> Result<(), Error> {
-        let take = |room: u64| match bytes {
-            0 => Some(room),
-            bytes => room.checked_sub(bytes).filter(|rest| *rest >= RESERVE),
-        };
+        let take = |room| rest(room, bytes);
         let taken = self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
         taken.map(drop).map_err(|_| Error::NoSpace)
+    }
+}
+
+/// Room after `bytes` were taken; `None`: they would go into the reserve.
+fn rest(room: u64, bytes: u64) -> Option<u64> {
+    match bytes {
+        0 => Some(room),
+        bytes => room.checked_sub(bytes).filter(|rest| *rest >= RESERVE),
     }
 }
 
@@ -269,5 +276,33 @@ impl Calls for Local {
 
     fn verifier(&self) -> u64 {
         self.0.verifier
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nearly_full_disk_takes_nothing_new_but_gives_room_back() {
+        let (folder, name) = (PORTAL, b"name".to_vec());
+        let write = |length: usize| Mutation::Write {
+            inode: PORTAL,
+            offset: 0,
+            data: vec![0; length].into(),
+        };
+        let link = Mutation::Link {
+            inode: PORTAL,
+            folder,
+            name: name.clone(),
+        };
+        let remove = Mutation::Remove { folder, name };
+        let room = RESERVE + 3 * SMALL;
+        assert_eq!(rest(room, growth(&write(4096))), Some(RESERVE));
+        assert_eq!(rest(room, growth(&write(4097))), None);
+        assert_eq!(rest(RESERVE, growth(&link)), None);
+        assert_eq!(rest(RESERVE, growth(&remove)), Some(RESERVE));
+        assert_eq!(rest(0, growth(&remove)), Some(0));
+        assert_eq!(rest(0, growth(&write(0))), None);
     }
 }

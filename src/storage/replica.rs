@@ -210,3 +210,157 @@ impl Machine for Replica {
         ready(not_copied())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use openraft::RaftMetrics;
+
+    use super::*;
+    use crate::base::clock;
+    use crate::storage::batch::Batcher;
+    use crate::storage::call::{Caller, Change, Creation, Inode, Mutation, PORTAL, Query, Time};
+    use crate::storage::disk::Folder;
+    use crate::storage::group::{Group, Settings};
+    use crate::storage::log::Sizes;
+    use crate::storage::operation::Session;
+    use crate::storage::service::Alone;
+    use crate::storage::state::disk::SystemDisk;
+    use crate::storage::types::{NodeId, Peer, log_id};
+
+    const PATIENCE: Option<Duration> = Some(Duration::from_secs(60));
+    const SESSION: Session = Session(5);
+
+    fn caller() -> Caller {
+        Caller {
+            uid: 0,
+            gid: 0,
+            groups: Vec::new(),
+        }
+    }
+
+    fn creation(sequence: u64) -> Operation {
+        Operation::Mutate {
+            session: SESSION,
+            sequence,
+            acknowledged: sequence - 1,
+            caller: caller(),
+            time: Time::default(),
+            fresh: Inode(100 + sequence),
+            mutation: Mutation::Create {
+                folder: PORTAL,
+                name: sequence.to_string().into_bytes(),
+                how: Creation::Guarded,
+                change: Change::default(),
+            },
+        }
+    }
+
+    fn open(folder: &Path, scope: &Scope) -> (Arc<state::Machine>, Replica) {
+        let machine = Arc::new(state::Machine::open(folder, Arc::new(SystemDisk)).unwrap());
+        let replica = Replica::new(machine.clone(), folder.to_owned(), scope.clone()).unwrap();
+        (machine, replica)
+    }
+
+    /// A replica with a log of small segments.
+    async fn start(folder: &Path, scope: &Scope) -> (Arc<state::Machine>, Group, Batcher) {
+        let (machine, replica) = open(&folder.join("state"), scope);
+        let settings = Settings {
+            me: 1,
+            copies: 1,
+            sizes: Sizes {
+                segment: 4096,
+                ..Sizes::default()
+            },
+        };
+        let disk = Arc::new(Folder::new(folder.join("log")));
+        let clock = Arc::new(clock::boot);
+        let group = Group::open(settings, disk, Box::new(replica), Arc::new(Alone), clock, scope).await;
+        let group = group.unwrap();
+        if !group.raft().is_initialized().await.unwrap() {
+            let peer = Peer::default();
+            group.initialize([(1, peer)].into()).await.unwrap();
+        }
+        let batcher = group.batcher(scope);
+        (machine, group, batcher)
+    }
+
+    async fn until(group: &Group, what: &str, happened: impl Fn(&RaftMetrics<NodeId, Peer>) -> bool + Send) {
+        group.raft().wait(PATIENCE).metrics(happened, what).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_replica_comes_back_from_its_checkpoint_and_the_log_behind_it() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["state", "log"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        let scope = Scope::new();
+        let (machine, group, batcher) = start(folder.path(), &scope).await;
+        until(&group, "leads", |metrics| metrics.current_leader == Some(1)).await;
+        let submit = async |operation: &Operation| {
+            let reply = batcher.submit(operation_codec::encode(operation)).await.unwrap();
+            state::decode_reply(&reply).unwrap().unwrap()
+        };
+        submit(&Operation::Begin { session: SESSION }).await;
+        for sequence in 1..=100 {
+            submit(&creation(sequence)).await;
+        }
+        group.checkpoint().await.unwrap();
+        until(&group, "checkpoint", |metrics| metrics.snapshot.is_some()).await;
+        group.purge(0).await.unwrap();
+        until(&group, "purge", |metrics| metrics.purged.is_some()).await;
+        let durable = machine.durable();
+        assert!(group.raft().metrics().borrow().purged.map(|id| id.index) <= durable);
+        for sequence in 101..=110 {
+            submit(&creation(sequence)).await;
+        }
+        group.stop().await;
+        scope.stop(Duration::ZERO).await;
+        drop((machine, group, batcher));
+
+        let scope = Scope::new();
+        let (_, mut replica) = open(&folder.path().join("state"), &scope);
+        let (applied, latest) = (
+            replica.applied().await.unwrap(),
+            replica.latest().await.unwrap().unwrap(),
+        );
+        assert_eq!(applied.last.map(|id| id.index), durable, "at the checkpoint");
+        assert_eq!(
+            (latest.meta.last_log_id, latest.meta.last_membership),
+            (applied.last, applied.membership)
+        );
+        assert_eq!(applied.in_sync, [1].into());
+        drop(replica);
+
+        let (machine, group, _batcher) = start(folder.path(), &scope).await;
+        let last = durable.map(|index| index + 10);
+        until(&group, "applies the rest", |metrics| {
+            metrics.last_applied.map(|id| id.index) >= last
+        })
+        .await;
+        for sequence in 1..=110_u64 {
+            let name = sequence.to_string().into_bytes();
+            let found = machine.query(SESSION, &caller(), &Query::Lookup { folder: PORTAL, name });
+            assert!(found.is_ok(), "{sequence}: {found:?}");
+        }
+        group.stop().await;
+        scope.stop(Duration::ZERO).await;
+    }
+
+    #[tokio::test]
+    async fn an_operation_of_an_unknown_format_is_not_skipped() {
+        let folder = tempfile::tempdir().unwrap();
+        let (machine, mut replica) = open(folder.path(), &Scope::new());
+        let entry = |index, operation: &'static [u8]| Entry {
+            log_id: log_id(1, 1, index),
+            payload: EntryPayload::Normal(Body::Operations(vec![Bytes::from_static(operation)])),
+        };
+        let refused = replica.apply(vec![entry(0, &[1, 0, 5]), entry(1, &[9, 9])]).await;
+        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!((machine.applied(), replica.applied().await.unwrap().last), (None, None));
+        let replies = replica.apply(vec![entry(0, &[1, 0, 5])]).await.unwrap();
+        assert_eq!((replies.len(), machine.applied()), (1, Some(0)));
+    }
+}

@@ -60,7 +60,7 @@ struct Running {
 }
 
 /// There are no other replicas.
-struct Alone;
+pub(super) struct Alone;
 
 impl Transport for Alone {
     fn call<'a>(

@@ -237,6 +237,12 @@ async fn files_and_handles_outlive_a_stop_and_kills() {
     assert_eq!(names(&mut client, &root).await, expected);
     assert!(read(&mut client, &one).await == large);
     // Behind the checkpoint of the stop: only in the log when the process dies.
+    // More than one transaction, too.
+    for number in 0..12 {
+        let file = create(&mut client, &root, "part").await;
+        write(&mut client, &file, &large[number..]).await;
+        remove(&mut client, &root, "part").await;
+    }
     write(&mut client, &two, b"third!").await;
     rename(&mut client, &root, "moved", "one").await;
 
