@@ -1,4 +1,4 @@
-//! What the supervisor and the modules tell the agent, one JSON line each second. Formats of one executable: no version is needed.
+//! What the supervisor and the modules tell the agent, one JSON line each second and at each change. Formats of one executable: no version is needed.
 
 use serde::{Deserialize, Serialize};
 

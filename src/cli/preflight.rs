@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{Format, table};
 use crate::base::error::{EXIT_DEGRADED, EXIT_OK};
-use crate::config::Config;
+use crate::config::{Config, Engine};
 use crate::host::{account, facts, package};
 use crate::net::listen;
 use crate::{db, php};
@@ -101,9 +101,11 @@ fn look(config: &Config) -> Vec<Check> {
         return checks;
     }
     let proxy = config.proxy.http.iter().chain(&config.proxy.https);
+    let storage = (config.storage.engine == Engine::Replicated).then_some(&config.storage.listen);
     checks.extend(
         proxy
             .chain([&config.cache.listen, &config.db.listen, &config.admin.listen])
+            .chain(storage)
             .map(port),
     );
     checks
