@@ -18,4 +18,5 @@ mod model_names;
 mod permission;
 mod random;
 mod rules;
+mod session;
 mod world;
