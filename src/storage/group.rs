@@ -17,7 +17,7 @@ use super::batch::{Batcher, Flight, Refused};
 use super::disk::Disk;
 use super::entry::Body;
 use super::guard::{FRESH, Standing};
-use super::insync::{self, Durable};
+use super::insync::{self, Copies, Durable};
 use super::lease::Contacts;
 use super::log::{LogReader, LogStore, Sizes};
 use super::machine::{Driver, Machine};
@@ -34,8 +34,7 @@ pub const LEASE: Duration = Duration::from_millis(800);
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     pub me: NodeId,
-    /// Copies on disk before a mutation is acknowledged, while as many are in sync.
-    pub copies: usize,
+    pub copies: Copies,
     pub sizes: Sizes,
 }
 
@@ -319,12 +318,20 @@ impl Group {
         (leader, (self.network.clock)().saturating_sub(at))
     }
 
+    /// Who leads, if that was heard just now; `leader` may be of before.
+    pub fn heard_leader(&self) -> Option<NodeId> {
+        let (leader, silence) = self.silence();
+        match self.leads_freshly() {
+            true => Some(self.settings.me),
+            false => leader.filter(|_| silence < FRESH),
+        }
+    }
+
     /// What this node says of itself to one that thinks of standing for election.
     pub(super) fn standing(&self) -> Standing {
-        let (leader, silence) = self.silence();
         Standing {
             last_log: self.last_log(),
-            has_leader: self.leads_freshly() || (leader.is_some() && silence < FRESH),
+            has_leader: self.heard_leader().is_some(),
         }
     }
 

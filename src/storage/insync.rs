@@ -14,14 +14,23 @@ pub const PATIENCE: Duration = Duration::from_secs(2);
 /// How far each replica's disk is: the index after its last entry.
 pub type Durable = BTreeMap<NodeId, u64>;
 
-/// Whether entry `index`, already committed, may be acknowledged: on `copies` in-sync replicas, or on all if they are
-/// fewer. Never with an empty set, which means that none was written yet.
-pub fn is_safe(index: u64, in_sync: &BTreeSet<NodeId>, durable: &Durable, copies: usize) -> bool {
+/// How many disks must have a change before it is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copies {
+    /// While as many are in sync; else all that are.
+    pub wanted: usize,
+    /// With fewer in sync nothing is acknowledged. At least 1.
+    pub least: usize,
+}
+
+/// Whether entry `index`, already committed, may be acknowledged. Never with an empty set, which means that none was written
+/// yet.
+pub fn is_safe(index: u64, in_sync: &BTreeSet<NodeId>, durable: &Durable, copies: Copies) -> bool {
     let have = in_sync
         .iter()
         .filter(|node| durable.get(node).is_some_and(|next| *next > index))
         .count();
-    !in_sync.is_empty() && have >= copies.min(in_sync.len())
+    in_sync.len() >= copies.least.max(1) && have >= copies.wanted.min(in_sync.len())
 }
 
 /// A leader's judgement of the replicas over time.
@@ -123,6 +132,9 @@ mod tests {
 
     #[test]
     fn all_in_sync_replicas_must_have_it_up_to_the_number_of_copies() {
+        let is_safe = |index, in_sync: &BTreeSet<NodeId>, durable: &Durable, wanted| {
+            is_safe(index, in_sync, durable, Copies { wanted, least: 1 })
+        };
         let three = BTreeSet::from([1, 2, 3]);
         assert!(!is_safe(5, &three, &durable(&[(1, 6), (2, 6), (3, 5)]), 3));
         assert!(is_safe(5, &three, &durable(&[(1, 6), (2, 6), (3, 6)]), 3));
@@ -137,6 +149,14 @@ mod tests {
             "others do not count"
         );
         assert!(!is_safe(0, &BTreeSet::new(), &durable(&[(1, 6)]), 3), "no set yet");
+    }
+
+    #[test]
+    fn with_too_few_copies_in_sync_nothing_is_acknowledged() {
+        let copies = Copies { wanted: 3, least: 2 };
+        let has = durable(&[(1, 6), (2, 6)]);
+        assert!(is_safe(5, &BTreeSet::from([1, 2]), &has, copies));
+        assert!(!is_safe(5, &BTreeSet::from([1]), &has, copies));
     }
 
     struct Leader {

@@ -25,6 +25,7 @@ mod damage_tests;
 #[cfg(test)]
 mod suite_tests;
 
+pub use open::amend;
 pub use store::{LogReader, LogStore};
 
 /// Sizes of the log; tests make them small.
