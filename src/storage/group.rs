@@ -87,6 +87,21 @@ impl Group {
             Ok::<_, io::Error>((store, LogStore::open(disk, settings.sizes)?))
         });
         let (store, (log, thread)) = opened.await.map_err(io::Error::other)??;
+        let group = Self::start(settings, store, log, machine, transport, clock, scope).await?;
+        *group.thread.lock().expect("no holder of this lock panics") = Some(thread);
+        Ok(group)
+    }
+
+    /// Starts the replica with an opened log whose worker is the caller's.
+    pub(super) async fn start(
+        settings: Settings,
+        store: StoreId,
+        log: LogStore,
+        machine: Box<dyn Machine>,
+        transport: Arc<dyn Transport>,
+        clock: Clock,
+        scope: &Scope,
+    ) -> io::Result<Self> {
         let driver = Driver::new(machine).await?;
         let network = Network {
             me: settings.me,
@@ -106,7 +121,7 @@ impl Group {
             in_sync,
             heard,
             log: reader,
-            thread: Arc::new(Mutex::new(Some(thread))),
+            thread: Arc::default(),
         };
         scope.spawn(watchers::guard_elections(group.clone(), scope.clone()));
         scope.spawn(watchers::keep_in_sync(group.clone(), scope.clone()));
