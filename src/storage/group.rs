@@ -49,6 +49,8 @@ pub struct Group {
     /// Which leader was heard last, and when; the start counts.
     pub(super) heard: Arc<Mutex<(Option<NodeId>, Duration)>>,
     log: LogReader,
+    /// The end of the log at its start: what may have been acknowledged before.
+    opened: Option<LogId>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
@@ -112,6 +114,7 @@ impl Group {
         };
         let config = Arc::new(config().validate().map_err(io::Error::other)?);
         let (reader, in_sync) = (log.reader(), driver.in_sync());
+        let opened = reader.last();
         let heard = Arc::new(Mutex::new((None, (network.clock)())));
         let raft = Raft::new(settings.me, config, network.clone(), log, driver).await;
         let group = Group {
@@ -121,6 +124,7 @@ impl Group {
             in_sync,
             heard,
             log: reader,
+            opened,
             thread: Arc::default(),
         };
         scope.spawn(watchers::guard_elections(group.clone(), scope.clone()));
@@ -191,10 +195,11 @@ impl Group {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
         let (vote, now) = (metrics.vote, (self.network.clock)());
-        // Entries of earlier leaders are all applied once one of its own is.
+        // Entries of earlier leaders are all applied once one of its own is. A leader that restarts goes on in its term: then
+        // its own of before must be applied too.
         let own = metrics
             .last_applied
-            .is_some_and(|id| id.leader_id.term == vote.leader_id.term);
+            .is_some_and(|id| id.leader_id.term == vote.leader_id.term && Some(id) >= self.opened);
         let heard = self.majority_heard(vote, now);
         metrics.state == ServerState::Leader && own && heard.is_some_and(|heard| lease::holds(heard, LEASE, now))
     }

@@ -166,6 +166,11 @@ impl LogReader {
         }
     }
 
+    /// The last entry on the disk.
+    pub fn last(&self) -> Option<LogId> {
+        self.lock().last
+    }
+
     /// The last index that can be purged while the segments after it still hold `keep` bytes; purging removes whole segments.
     pub fn purge_point(&self, keep: u64) -> Option<u64> {
         let index = self.lock();

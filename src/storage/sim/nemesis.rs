@@ -35,21 +35,23 @@ pub fn strike(world: &mut World) {
             format!("node {node} is {still:?} for {time:?}")
         }
         4 | 5 => {
-            world.part(&[node], &world.others(node));
-            format!("node {node} is cut off")
+            let time = span(world, 100, 5000);
+            world.part(&[node], &world.others(node), time);
+            format!("node {node} is cut off for {time:?}")
         }
         6 => part(world),
         7 | 8 => cut_one_way(world, node),
         9 => {
-            world.wire.heal();
-            "the links are mended".into()
+            world.mend_disks();
+            "the disks are mended".into()
         }
         10 => {
+            let time = span(world, 100, 5000);
             for other in world.others(node) {
-                world.wire.slow(node, other, 120);
-                world.wire.slow(other, node, 120);
+                world.wire.slow(node, other, time);
+                world.wire.slow(other, node, time);
             }
-            format!("the links of node {node} are slow")
+            format!("the links of node {node} are slow for {time:?}")
         }
         11 => disk_fault(world, node),
         12 => {
@@ -69,32 +71,28 @@ pub fn strike(world: &mut World) {
 }
 
 fn part(world: &mut World) -> String {
-    let (one, other): (Vec<_>, Vec<_>) = world
-        .nodes
-        .keys()
-        .copied()
-        .collect::<Vec<_>>()
-        .into_iter()
-        .partition(|_| world.random.below(2) == 0);
-    world.part(&one, &other);
-    format!("{one:?} and {other:?} are parted")
+    let time = span(world, 100, 5000);
+    let nodes: Vec<_> = world.nodes.keys().copied().collect();
+    let (one, other): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|_| world.random.below(2) == 0);
+    world.part(&one, &other, time);
+    format!("{one:?} and {other:?} are parted for {time:?}")
 }
 
 fn cut_one_way(world: &mut World, node: NodeId) -> String {
-    let others = world.others(node);
+    let (others, time) = (world.others(node), span(world, 100, 5000));
     match world.random.below(3) {
         0 => {
-            others.iter().for_each(|other| world.wire.cut(node, *other));
-            format!("nobody hears node {node}")
+            others.iter().for_each(|other| world.wire.cut(node, *other, time));
+            format!("nobody hears node {node} for {time:?}")
         }
         1 => {
-            others.iter().for_each(|other| world.wire.cut(*other, node));
-            format!("node {node} hears nobody")
+            others.iter().for_each(|other| world.wire.cut(*other, node, time));
+            format!("node {node} hears nobody for {time:?}")
         }
         _ => {
             let other = others[world.random.below(others.len() as u64) as usize];
-            world.wire.cut(node, other);
-            format!("node {other} does not hear node {node}")
+            world.wire.cut(node, other, time);
+            format!("node {other} does not hear node {node} for {time:?}")
         }
     }
 }

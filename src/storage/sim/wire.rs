@@ -1,7 +1,7 @@
 //! The simulated network: calls between nodes take a while, arrive in any order, and are lost where a link is cut.
 //! A call to a node that is down is refused; one to a node that is paused waits at its door.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -19,6 +19,9 @@ use crate::storage::types::{Checkpoint, NodeId, Peer};
 /// Requests at the door of one node. More calls than the whole group has open at once; what does not fit is refused.
 const DOOR: usize = 4096;
 
+/// Longest way of a message on a good and on a slow link, in microseconds.
+const USUAL: u64 = 3_000;
+const SLOW: u64 = 120_000;
 /// How long a checkpoint may take on its way.
 const CHECKPOINT: Duration = Duration::from_secs(2);
 
@@ -53,10 +56,9 @@ enum Parcel {
 struct State {
     now: Duration,
     random: Random,
-    /// From and to.
-    cut: BTreeSet<(NodeId, NodeId)>,
-    /// Longest way, in milliseconds, where it is not the usual one.
-    slow: BTreeMap<(NodeId, NodeId), u64>,
+    /// From and to, and until when.
+    cut: BTreeMap<(NodeId, NodeId), Duration>,
+    slow: BTreeMap<(NodeId, NodeId), Duration>,
     /// By time of arrival, sender and receiver with each.
     under_way: BTreeMap<(Duration, u64), (NodeId, NodeId, Parcel)>,
     number: u64,
@@ -74,7 +76,7 @@ impl Wire {
         Wire(Arc::new(Mutex::new(State {
             now: Duration::ZERO,
             random: Random::new(seed),
-            cut: BTreeSet::new(),
+            cut: BTreeMap::new(),
             slow: BTreeMap::new(),
             under_way: BTreeMap::new(),
             number: 0,
@@ -98,12 +100,17 @@ impl Wire {
         self.state().doors.remove(&node);
     }
 
-    pub fn cut(&self, from: NodeId, to: NodeId) {
-        self.state().cut.insert((from, to));
+    /// Loses all that goes from one to the other, for a while.
+    pub fn cut(&self, from: NodeId, to: NodeId, for_: Duration) {
+        let mut state = self.state();
+        let until = state.now + for_;
+        state.cut.insert((from, to), until);
     }
 
-    pub fn slow(&self, from: NodeId, to: NodeId, millis: u64) {
-        self.state().slow.insert((from, to), millis);
+    pub fn slow(&self, from: NodeId, to: NodeId, for_: Duration) {
+        let mut state = self.state();
+        let until = state.now + for_;
+        state.slow.insert((from, to), until);
     }
 
     pub fn heal(&self) {
@@ -119,7 +126,7 @@ impl Wire {
         while let Some(next) = state.under_way.first_entry().filter(|next| next.key().0 <= now) {
             let (from, to, parcel) = next.remove();
             match parcel {
-                parcel if state.cut.contains(&(from, to)) => state.lost.push(parcel),
+                parcel if state.cut.get(&(from, to)).is_some_and(|until| now < *until) => state.lost.push(parcel),
                 Parcel::Answer(reply, answer) => drop(reply.send(answer)),
                 Parcel::Request(call) => state.arrive(to, call),
             }
@@ -143,8 +150,9 @@ impl Wire {
 
 impl State {
     fn send(&mut self, from: NodeId, to: NodeId, parcel: Parcel) {
-        let longest = self.slow.get(&(from, to)).copied().unwrap_or(3);
-        let way = Duration::from_micros(100 + self.random.below(longest * 1000));
+        let is_slow = self.slow.get(&(from, to)).is_some_and(|until| self.now < *until);
+        let longest = if is_slow { SLOW } else { USUAL };
+        let way = Duration::from_micros(100 + self.random.below(longest));
         self.number += 1;
         let key = (self.now + way, self.number);
         self.under_way.insert(key, (from, to, parcel));

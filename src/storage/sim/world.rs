@@ -244,11 +244,11 @@ impl World {
         }
     }
 
-    /// Cuts all links between the two sides, both ways.
-    pub fn part(&mut self, one: &[NodeId], other: &[NodeId]) {
+    /// Cuts all links between the two sides, both ways, for a while.
+    pub fn part(&mut self, one: &[NodeId], other: &[NodeId], for_: Duration) {
         for (a, b) in one.iter().flat_map(|a| other.iter().map(move |b| (*a, *b))) {
-            self.wire.cut(a, b);
-            self.wire.cut(b, a);
+            self.wire.cut(a, b, for_);
+            self.wire.cut(b, a, for_);
         }
     }
 
@@ -262,6 +262,10 @@ impl World {
         self.wire.heal();
         self.still.values_mut().for_each(|(_, until, _)| *until = self.now);
         self.down.values_mut().for_each(|at| *at = self.now);
+        self.mend_disks();
+    }
+
+    pub fn mend_disks(&mut self) {
         for node in self.nodes.values() {
             node.disk.limit(usize::MAX);
             node.slowness.store(3, Ordering::Relaxed);
