@@ -199,7 +199,7 @@ impl Group {
         // its own of before must be applied too.
         let own = metrics
             .last_applied
-            .is_some_and(|id| id.leader_id.term == vote.leader_id.term && Some(id) >= self.opened);
+            .is_some_and(|id| id.leader_id == vote.leader_id && Some(id) >= self.opened);
         let heard = self.majority_heard(vote, now);
         metrics.state == ServerState::Leader && own && heard.is_some_and(|heard| lease::holds(heard, LEASE, now))
     }

@@ -50,12 +50,9 @@ pub enum Verdict {
 
 /// Whether to stand for election now.
 pub fn decide(evidence: &Evidence<'_>) -> Verdict {
-    let reached = |voter: &NodeId| *voter == evidence.me || evidence.answers.contains_key(voter);
-    let is_majority =
-        |voters: &BTreeSet<NodeId>| voters.iter().filter(|voter| reached(voter)).count() > voters.len() / 2;
     let is_voter = evidence.voters.iter().any(|voters| voters.contains(&evidence.me));
     let is_led = evidence.answers.values().any(|standing| standing.has_leader);
-    if !is_voter || is_led || !evidence.voters.iter().all(is_majority) {
+    if !is_voter || is_led || !is_majority(evidence.voters, evidence.me, evidence.answers) {
         return Verdict::Quiet;
     }
     let rank = u32::try_from(rank(evidence)).unwrap_or(u32::MAX);
@@ -70,6 +67,14 @@ pub fn decide(evidence: &Evidence<'_>) -> Verdict {
     } else {
         Verdict::Wait
     }
+}
+
+/// Whether those who answered are, with this node, a majority of each set of voters.
+pub fn is_majority(voters: &[BTreeSet<NodeId>], me: NodeId, answers: &BTreeMap<NodeId, Standing>) -> bool {
+    let reached = |voter: &&NodeId| **voter == me || answers.contains_key(*voter);
+    voters
+        .iter()
+        .all(|voters| voters.iter().filter(reached).count() > voters.len() / 2)
 }
 
 /// How many of the reached have a longer log, or the same and a smaller number.
@@ -140,6 +145,14 @@ mod tests {
         let other = [(3, standing(10, false))];
         assert_eq!(verdict(1200, &other, Some(820)), Verdict::Wait);
         assert_eq!(verdict(1220, &other, Some(820)), Verdict::Stand);
+    }
+
+    #[test]
+    fn a_majority_of_both_sets_must_answer_while_membership_changes() {
+        let voters = [BTreeSet::from([1, 2, 3]), BTreeSet::from([1, 4, 5])];
+        let answers = |nodes: &[NodeId]| nodes.iter().map(|node| (*node, standing(1, false))).collect();
+        assert!(!is_majority(&voters, 1, &answers(&[2, 3])), "of one only");
+        assert!(is_majority(&voters, 1, &answers(&[3, 4])));
     }
 
     #[test]

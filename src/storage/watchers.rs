@@ -1,7 +1,7 @@
 //! The two loops of a replica: when to stand for election, and whom to count as in sync. They look and act; what to do is
 //! decided in `guard` and `insync`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -43,7 +43,7 @@ pub async fn guard_elections(group: Group, scope: Scope) {
             last_attempt = None;
             continue;
         }
-        let answers = ask(&group, voters.iter().flatten().count()).await;
+        let answers = ask(&group, &voters).await;
         let now = (group.network.clock)();
         let verdict = guard::decide(&Evidence {
             now,
@@ -67,13 +67,12 @@ pub async fn guard_elections(group: Group, scope: Scope) {
     }
 }
 
-/// Asks the other voters how they stand, until a majority has answered.
-async fn ask(group: &Group, voters: usize) -> BTreeMap<NodeId, Standing> {
-    let peers = group.peers();
-    let voters_of = group.voters();
+/// Asks the other voters how they stand, until a majority of each set has answered.
+async fn ask(group: &Group, voters: &[BTreeSet<NodeId>]) -> BTreeMap<NodeId, Standing> {
+    let (me, peers) = (group.settings.me, group.peers());
     let asked = peers
         .iter()
-        .filter(|(node, _)| **node != group.settings.me && voters_of.iter().any(|voters| voters.contains(node)));
+        .filter(|(node, _)| **node != me && voters.iter().any(|voters| voters.contains(node)));
     let mut calls: FuturesUnordered<_> = asked
         .map(|(node, peer)| async move {
             let call = group.network.call(Kind::Standing, *node, peer, &[], ASK);
@@ -84,8 +83,7 @@ async fn ask(group: &Group, voters: usize) -> BTreeMap<NodeId, Standing> {
     let mut answers = BTreeMap::new();
     while let Some(answer) = calls.next().await {
         answers.extend(answer);
-        // With this node itself.
-        if answers.len() + 1 > voters / 2 {
+        if guard::is_majority(voters, me, &answers) {
             break;
         }
     }
@@ -114,11 +112,7 @@ pub async fn keep_in_sync(group: Group, scope: Scope) {
             .collect();
         let (_, judge) = match keeper.take_if(|(known, _)| *known == vote) {
             Some(known) => keeper.insert(known),
-            None => {
-                let (before, silence) = group.silence();
-                let before = before.map(|node| (node, time.saturating_sub(silence)));
-                keeper.insert((vote, Keeper::new(time, &data, before)))
-            }
+            None => keeper.insert((vote, Keeper::new(time, &data, group.silence().0))),
         };
         let heard = |node| {
             let contacts = group.network.contacts.lock().expect("no holder of this lock panics");

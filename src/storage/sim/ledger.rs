@@ -1,5 +1,5 @@
 //! What must be true of a whole group, checked as it happens: every replica applies the same entries, each operation once;
-//! what was acknowledged is never missing afterwards, neither from a read nor from a disk; one leader per term.
+//! what was acknowledged is never missing afterwards, neither from a read nor from a disk; one lease at a time.
 //! A fault is noted, not raised: it is found inside a replica's task, and the run reports it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +15,7 @@ pub type Operation = (u64, u64);
 struct State {
     /// Every entry that some replica has applied.
     entries: BTreeMap<u64, (LogId, u64)>,
-    leaders: BTreeMap<u64, NodeId>,
+    leaders: BTreeSet<(NodeId, u64)>,
     /// Last acknowledged operation of each session.
     acknowledged: BTreeMap<u64, u64>,
     /// And the entries that did them first.
@@ -61,11 +61,12 @@ impl Ledger {
         self.state().entries.get(&index).map(|(id, _)| *id)
     }
 
-    pub fn leads(&self, node: NodeId, term: u64) {
-        let known = *self.state().leaders.entry(term).or_insert(node);
-        if known != node {
-            self.fault(format!("nodes {known} and {node} both lead in term {term}"));
+    /// These may answer reads at the same time, in these terms.
+    pub fn readable(&self, nodes: &[(NodeId, u64)]) {
+        if nodes.len() > 1 {
+            self.fault(format!("more than one has a lease: {nodes:?}"));
         }
+        self.state().leaders.extend(nodes.iter().copied());
     }
 
     /// A client learned that its operation was done, by entry `index`.
@@ -111,7 +112,8 @@ impl Ledger {
         self.state().reads
     }
 
-    pub fn terms(&self) -> usize {
+    /// How many leaders there were.
+    pub fn leaders(&self) -> usize {
         self.state().leaders.len()
     }
 

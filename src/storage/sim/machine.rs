@@ -91,8 +91,10 @@ impl SimMachine {
         let (id, index) = (entry.log_id, entry.log_id.index);
         self.ledger.applied(self.node, id, digest(&entry));
         if state.applied.last.is_some_and(|last| last.index + 1 != index) {
-            self.ledger
-                .fault(format!("node {} applied {id} after {:?}", self.node, state.applied.last));
+            self.ledger.fault(format!(
+                "node {} applied {id} after {:?}",
+                self.node, state.applied.last
+            ));
         }
         state.applied.last = Some(id);
         let mut replies = Replies::default();
@@ -103,7 +105,9 @@ impl SimMachine {
             }
             EntryPayload::Normal(Body::InSync(nodes)) => state.applied.in_sync = nodes,
             EntryPayload::Normal(Body::Operations(operations)) => {
-                replies.0.extend(operations.into_iter().map(|bytes| state.perform(bytes, index)));
+                replies
+                    .0
+                    .extend(operations.into_iter().map(|bytes| state.perform(bytes, index)));
             }
         }
         replies
@@ -176,7 +180,8 @@ impl Machine for SimMachine {
     fn install(&mut self, snapshot: Snapshot<Types>) -> BoxFuture<'_, io::Result<()>> {
         let found = self.checkpoints.0.lock().unwrap()[&snapshot.snapshot.folder].clone();
         if found.applied.last < self.state().applied.last {
-            self.ledger.fault(format!("node {} went back to a checkpoint", self.node));
+            self.ledger
+                .fault(format!("node {} went back to a checkpoint", self.node));
         }
         *self.state() = found;
         *self.kept.lock().unwrap() = Some(snapshot);

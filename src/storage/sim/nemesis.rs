@@ -14,8 +14,9 @@ fn span(world: &mut World, from: u64, to: u64) -> Duration {
 /// A node: half of the time the one that leads.
 fn victim(world: &mut World) -> NodeId {
     let nodes: Vec<_> = world.nodes.keys().copied().collect();
-    let leader = world.leader().filter(|_| world.random.below(2) == 0);
-    leader.unwrap_or(nodes[world.random.below(nodes.len() as u64) as usize])
+    let (any, is_leader) = (world.random.below(nodes.len() as u64), world.random.below(2) == 0);
+    let leader = world.leader().filter(|_| is_leader);
+    leader.unwrap_or(nodes[any as usize])
 }
 
 /// One fault, perhaps on top of those that last.
@@ -55,7 +56,9 @@ pub fn strike(world: &mut World) {
         }
         11 => disk_fault(world, node),
         12 => {
-            world.nodes[&node].slowness.store(world.random.below(400), Ordering::Relaxed);
+            world.nodes[&node]
+                .slowness
+                .store(world.random.below(400), Ordering::Relaxed);
             format!("the disk of node {node} is slow")
         }
         13 => checkpoint(world, node),

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use openraft::ServerState;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -96,8 +95,8 @@ impl Node {
     /// Starts the process at `now`; false when it cannot open its store, as with a full disk.
     pub fn start(&mut self, now: Duration, random: &mut Random) -> bool {
         let disk = Arc::new(self.disk.clone());
-        let opened = identity::ensure(&self.disk, self.id)
-            .and_then(|store| Ok((store, LogStore::prepare(disk, SIZES)?)));
+        let opened =
+            identity::ensure(&self.disk, self.id).and_then(|store| Ok((store, LogStore::prepare(disk, SIZES)?)));
         let (store, (log, worker)) = match opened {
             Ok(opened) => opened,
             Err(error) => {
@@ -114,7 +113,8 @@ impl Node {
         let slept = Arc::new(AtomicU64::new(0));
         let since_boot = Duration::from_millis(1000 + random.below(1_000_000));
         let boot = slept.clone();
-        let clock = Arc::new(move || since_boot + start.elapsed() + Duration::from_millis(boot.load(Ordering::Relaxed)));
+        let clock =
+            Arc::new(move || since_boot + start.elapsed() + Duration::from_millis(boot.load(Ordering::Relaxed)));
         let scope = Scope::new();
         let (slowness, seed) = (self.slowness.clone(), Mutex::new(Random::new(random.below(1 << 30))));
         scope.spawn(worker.run_in_task(move || {
@@ -223,10 +223,12 @@ impl Process {
         Scope::new().spawn(task);
     }
 
-    /// Whether it leads, and in which term.
-    pub fn leads(&self) -> Option<u64> {
-        let metrics = self.look(|group| group.raft().server_metrics().borrow().clone())?;
-        (metrics.state == ServerState::Leader).then_some(metrics.vote.leader_id.term)
+    /// The term in which it may answer reads now.
+    pub fn lease(&self) -> Option<u64> {
+        self.look(|group| {
+            let term = group.raft().server_metrics().borrow().vote.leader_id.term;
+            group.is_readable().then_some(term)
+        })?
     }
 }
 

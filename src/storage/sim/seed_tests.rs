@@ -19,13 +19,19 @@ fn run(seed: u64, count: u64) -> Option<String> {
         nemesis::strike(&mut world);
     }
     let stall = world.settle();
-    let (acknowledged, reads, terms) = (world.ledger.acknowledgements(), world.ledger.reads(), world.ledger.terms());
+    let (acknowledged, reads, leaders) = (
+        world.ledger.acknowledgements(),
+        world.ledger.reads(),
+        world.ledger.leaders(),
+    );
     say(format_args!(
-        "seed {seed}, {count} nodes: {acknowledged} acknowledged, {reads} reads, {terms} terms, {} faults, work again after {stall:?}\n",
+        "seed {seed}, {count} nodes: {acknowledged} acknowledged, {reads} reads, {leaders} leaders, {} faults, work again after {stall:?}\n",
         world.story.len()
     ));
     if acknowledged < 100 || reads < 100 {
-        world.ledger.fault(format!("too little happened: {acknowledged} acknowledged, {reads} read"));
+        world.ledger.fault(format!(
+            "too little happened: {acknowledged} acknowledged, {reads} read"
+        ));
     }
     let faults = world.ledger.faults();
     let told = faults.len().min(10);

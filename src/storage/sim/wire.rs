@@ -1,7 +1,7 @@
 //! The simulated network: calls between nodes take a while, arrive in any order, and are lost where a link is cut.
 //! A call to a node that is down is refused; one to a node that is paused waits at its door.
 
-use std::collections::{BTreeMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -55,13 +55,15 @@ enum Parcel {
 
 struct State {
     now: Duration,
-    random: Random,
+    seed: u64,
     /// From and to, and until when.
     cut: BTreeMap<(NodeId, NodeId), Duration>,
     slow: BTreeMap<(NodeId, NodeId), Duration>,
     /// By time of arrival, sender and receiver with each.
     under_way: BTreeMap<(Duration, u64), (NodeId, NodeId, Parcel)>,
     number: u64,
+    /// How many messages have gone each way.
+    sent: BTreeMap<(NodeId, NodeId), u64>,
     doors: BTreeMap<NodeId, mpsc::Sender<Call>>,
     /// Lost, but whoever waits does not learn it.
     lost: Vec<Parcel>,
@@ -75,11 +77,12 @@ impl Wire {
     pub fn new(seed: u64) -> Self {
         Wire(Arc::new(Mutex::new(State {
             now: Duration::ZERO,
-            random: Random::new(seed),
+            seed,
             cut: BTreeMap::new(),
             slow: BTreeMap::new(),
             under_way: BTreeMap::new(),
             number: 0,
+            sent: BTreeMap::new(),
             doors: BTreeMap::new(),
             lost: Vec::new(),
         })))
@@ -152,7 +155,12 @@ impl State {
     fn send(&mut self, from: NodeId, to: NodeId, parcel: Parcel) {
         let is_slow = self.slow.get(&(from, to)).is_some_and(|until| self.now < *until);
         let longest = if is_slow { SLOW } else { USUAL };
-        let way = Duration::from_micros(100 + self.random.below(longest));
+        // From the link's own numbers: two messages that leave together in another order must not change all that follows.
+        let count = self.sent.entry((from, to)).or_default();
+        *count += 1;
+        let mut random = Random::new(self.seed ^ (from << 48) ^ (to << 32) ^ *count);
+        random.below(2);
+        let way = Duration::from_micros(100 + random.below(longest));
         self.number += 1;
         let key = (self.now + way, self.number);
         self.under_way.insert(key, (from, to, parcel));

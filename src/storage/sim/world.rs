@@ -1,8 +1,8 @@
 //! A group of simulated nodes and its clients, run millisecond by millisecond, with what can be done to them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -117,6 +117,7 @@ impl World {
         self.wire.deliver(self.now);
         self.wake();
         self.restart();
+        let mut leases = Vec::new();
         for (id, node) in &mut self.nodes {
             let Some(process) = node.process.as_ref().filter(|_| !self.still.contains_key(id)) else {
                 continue;
@@ -124,14 +125,13 @@ impl World {
             let in_sync = process.look(|group| group.in_sync()).unwrap_or_default();
             self.in_sync.insert(*id, in_sync);
             process.run_until(self.now);
-            if let Some(term) = process.leads() {
-                self.ledger.leads(*id, term);
-            }
+            leases.extend(process.lease().map(|term| (*id, term)));
             if process.has_failed() {
                 node.crash(None);
                 self.down.insert(*id, self.now + RESTART);
             }
         }
+        self.ledger.readable(&leases);
         self.clients.run_until(self.now);
         self.check_acknowledgements();
     }
@@ -314,7 +314,12 @@ impl World {
 
     fn check_acknowledgement(&self, given: &Acknowledgement) {
         let id = self.ledger.entry(given.index);
-        let have: BTreeSet<_> = self.nodes.iter().filter(|(_, node)| holds(node, given.index, id)).map(|(id, _)| *id).collect();
+        let have: BTreeSet<_> = self
+            .nodes
+            .iter()
+            .filter(|(_, node)| holds(node, given.index, id))
+            .map(|(id, _)| *id)
+            .collect();
         // The set may have changed since the decision, within the same step.
         let is_safe = |in_sync: &BTreeSet<NodeId>| {
             !in_sync.is_empty() && in_sync.intersection(&have).count() >= self.surroundings.copies.min(in_sync.len())
@@ -340,6 +345,8 @@ fn holds(node: &Node, index: u64, id: Option<LogId>) -> bool {
         return true;
     }
     let read = log.try_get_log_entries(index..=index).now_or_never();
-    let found = read.and_then(Result::ok).and_then(|entries| Some(entries.first()?.log_id));
+    let found = read
+        .and_then(Result::ok)
+        .and_then(|entries| Some(entries.first()?.log_id));
     found.is_some() && found == id
 }
