@@ -19,6 +19,8 @@ use crate::base::Scope;
 const LOOK: Duration = Duration::from_millis(50);
 /// How long others have to say how they stand.
 const ASK: Duration = Duration::from_millis(150);
+/// How much longer than a majority the others have.
+const LINGER: Duration = Duration::from_millis(40);
 /// How often a leader judges its replicas.
 const JUDGE: Duration = Duration::from_millis(100);
 
@@ -67,7 +69,8 @@ pub async fn guard_elections(group: Group, scope: Scope) {
     }
 }
 
-/// Asks the other voters how they stand, until a majority of each set has answered.
+/// Asks the other voters how they stand, until all have answered, or a majority of each set and a little longer: who goes
+/// first must be judged from the same answers everywhere, or several stand at once.
 async fn ask(group: &Group, voters: &[BTreeSet<NodeId>]) -> BTreeMap<NodeId, Standing> {
     let (me, peers) = (group.settings.me, group.peers());
     let asked = peers
@@ -81,12 +84,19 @@ async fn ask(group: &Group, voters: &[BTreeSet<NodeId>]) -> BTreeMap<NodeId, Sta
         })
         .collect();
     let mut answers = BTreeMap::new();
-    while let Some(answer) = calls.next().await {
+    while !guard::is_majority(voters, me, &answers) {
+        let Some(answer) = calls.next().await else {
+            return answers;
+        };
         answers.extend(answer);
-        if guard::is_majority(voters, me, &answers) {
-            break;
-        }
     }
+    let rest = async {
+        while let Some(answer) = calls.next().await {
+            answers.extend(answer);
+        }
+    };
+    // Whoever is left out is silent, or as good as that.
+    let _ = tokio::time::timeout(LINGER, rest).await;
     answers
 }
 
