@@ -155,6 +155,9 @@ impl Group {
     }
 
     async fn propose(self, operations: Vec<Bytes>, flight: Flight) -> Result<Replies, Refused> {
+        if self.is_witness() {
+            return Err(Refused::NotLeader { leader: None });
+        }
         let written = self.raft.client_write(Body::Operations(operations)).await;
         drop(flight);
         let written = written.map_err(refusal)?;
@@ -201,7 +204,10 @@ impl Group {
             .last_applied
             .is_some_and(|id| id.leader_id == vote.leader_id && Some(id) >= self.opened);
         let heard = self.majority_heard(vote, now);
-        metrics.state == ServerState::Leader && own && heard.is_some_and(|heard| lease::holds(heard, LEASE, now))
+        metrics.state == ServerState::Leader
+            && own
+            && !self.is_witness()
+            && heard.is_some_and(|heard| lease::holds(heard, LEASE, now))
     }
 
     fn majority_heard(&self, vote: Vote, now: Duration) -> Option<Duration> {
@@ -232,6 +238,11 @@ impl Group {
         let metrics = self.raft.server_metrics();
         let membership = metrics.borrow().membership_config.clone();
         membership.nodes().map(|(node, peer)| (*node, peer.clone())).collect()
+    }
+
+    /// Whether this node votes but holds no files: it leads only to hand on what others lack.
+    pub(super) fn is_witness(&self) -> bool {
+        self.peers().get(&self.settings.me).is_some_and(|peer| peer.witness)
     }
 
     /// Data replicas that must have an entry before it is acknowledged.
@@ -334,6 +345,7 @@ impl Group {
         let (leader, silence) = self.silence();
         Standing {
             last_log: self.last_log(),
+            is_witness: self.is_witness(),
             has_leader: self.leads_freshly() || (leader.is_some() && silence < FRESH),
         }
     }

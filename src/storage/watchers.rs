@@ -52,6 +52,7 @@ pub async fn guard_elections(group: Group, scope: Scope) {
             contact: now.saturating_sub(group.silence().1),
             me: group.settings.me,
             last_log: group.last_log(),
+            is_witness: group.is_witness(),
             voters: &voters,
             answers: &answers,
             last_attempt,
@@ -111,15 +112,23 @@ pub async fn keep_in_sync(group: Group, scope: Scope) {
         };
         let Some(durable) = group.durable().filter(|_| state == ServerState::Leader) else {
             keeper = None;
+            group.raft.runtime_config().heartbeat(true);
             continue;
         };
         let time = (group.network.clock)();
-        let data = group
+        let data: BTreeSet<_> = group
             .peers()
             .into_iter()
             .filter(|(_, peer)| !peer.witness)
             .map(|(node, _)| node)
             .collect();
+        if group.is_witness() {
+            // One that has files and all of the log shall lead: it stands when this node falls silent.
+            let next = next_index(group.last_log());
+            let can_hand_on = durable.iter().any(|(node, has)| data.contains(node) && *has >= next);
+            group.raft.runtime_config().heartbeat(!can_hand_on);
+            continue;
+        }
         let (_, judge) = match keeper.take_if(|(known, _)| *known == vote) {
             Some(known) => keeper.insert(known),
             None => keeper.insert((vote, Keeper::new(time, &data, group.silence().0))),

@@ -144,3 +144,67 @@ fn a_follower_that_returns_is_in_sync_soon_under_load() {
         judge(&world, &format!("seed {seed}"));
     }
 }
+
+#[test]
+fn a_wiped_node_is_refused_and_replaced_under_load() {
+    for seed in SEEDS {
+        let (mut world, leader) = working(seed, 3);
+        let (wiped, kept) = (world.others(leader)[0], world.others(leader)[1]);
+        world.crash(wiped, seconds(2), true);
+        world.run_for(seconds(1));
+        world.wipe(wiped);
+        world.run_for(seconds(4));
+        let process = world.nodes[&wiped].process.as_ref().unwrap();
+        let metrics = process.look(|group| group.raft().metrics().borrow().clone()).unwrap();
+        assert_eq!((metrics.last_log_index, metrics.current_term), (None, 0), "seed {seed}");
+
+        let peer = world.add(4);
+        world.run_for(seconds(1));
+        let voters = BTreeSet::from([leader, kept, 4]);
+        let group = world.nodes[&leader].running().unwrap().group;
+        let (wanted, joining) = (voters.clone(), peer.clone());
+        world.nodes[&leader].process.as_ref().unwrap().run(async move {
+            group.raft().add_learner(4, joining, true).await.unwrap();
+            group.raft().change_membership(wanted, false).await.unwrap();
+        });
+        world.peers.remove(&wiped);
+        world.peers.insert(4, peer);
+        world.clients.ask_also(4);
+        world.expect("the new one is in sync", seconds(5), |world| world.is_whole(&voters));
+        world.clients.take_stall();
+        world.crash(leader, seconds(4), true);
+        world.run_for(seconds(3));
+        let stall = world.clients.take_stall();
+        assert!(stall < Duration::from_millis(2500), "seed {seed}: {stall:?}");
+        world.settle();
+        judge(&world, &format!("seed {seed}"));
+    }
+}
+
+/// Two with files and a witness. The one that lacks the newest entries gets them from the witness, and then leads.
+#[test]
+fn a_witness_hands_on_what_it_has_and_never_serves() {
+    for seed in SEEDS {
+        let mut world = World::new(seed, 3, &[3], 4);
+        world.run_for(seconds(1));
+        let leader = world.leader().unwrap();
+        let other = 3 - leader;
+        world.crash(other, seconds(6), true);
+        world.run_for(Duration::from_millis(5900));
+        assert!(
+            world.is_whole(&BTreeSet::from([leader])),
+            "seed {seed}: one copy is left"
+        );
+        let before = world.ledger.acknowledgements();
+        world.crash(leader, seconds(20), true);
+        world.run_for(Duration::from_millis(500));
+        let settled = world.ledger.acknowledgements();
+        assert!(settled >= before);
+        let time = world.expect("the other serves", seconds(6), |world| {
+            world.leader() == Some(other) && world.ledger.acknowledgements() > settled
+        });
+        say(format_args!("seed {seed}: handed on after {time:?}\n"));
+        world.settle();
+        judge(&world, &format!("seed {seed}"));
+    }
+}

@@ -28,7 +28,7 @@ fn run(seed: u64, count: u64) -> Option<String> {
         "seed {seed}, {count} nodes: {acknowledged} acknowledged, {reads} reads, {leaders} leaders, {} faults, work again after {stall:?}\n",
         world.story.len()
     ));
-    if acknowledged < 100 || reads < 100 {
+    if acknowledged < 20 || reads < 20 {
         world.ledger.fault(format!(
             "too little happened: {acknowledged} acknowledged, {reads} read"
         ));

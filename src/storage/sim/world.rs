@@ -256,6 +256,24 @@ impl World {
         self.nodes.keys().copied().filter(|other| *other != id).collect()
     }
 
+    /// Gives a crashed node an empty disk.
+    pub fn wipe(&mut self, id: NodeId) {
+        self.nodes.insert(id, Node::new(id, &self.surroundings));
+    }
+
+    /// Starts another node, which belongs to no group yet; says how a group will know it.
+    pub fn add(&mut self, id: NodeId) -> Peer {
+        let mut node = Node::new(id, &self.surroundings);
+        let store = node.store();
+        node.start(self.now, &mut self.random);
+        self.nodes.insert(id, node);
+        Peer {
+            address: format!("node{id}"),
+            store,
+            witness: false,
+        }
+    }
+
     /// Ends all faults.
     pub fn heal(&mut self) {
         self.note("all is healed".into());
