@@ -48,6 +48,8 @@ mod service;
 #[cfg(test)]
 mod service_tests;
 mod session;
+#[cfg(test)]
+mod sim;
 pub mod state;
 pub mod types;
 mod waiting;
