@@ -38,7 +38,7 @@ const SMALL: u64 = 4096;
 pub struct Local(Arc<Inner>);
 
 struct Inner {
-    machine: Arc<state::Machine>,
+    machine: state::Shared,
     group: Group,
     batcher: Batcher,
     scope: Scope,
@@ -60,7 +60,7 @@ impl Local {
     /// Waits until this node leads, then begins a session and ends those of earlier runs, whose opens and locks nobody holds
     /// any more. That is right only while this node has the only doors. `None`: the scope drained before.
     pub async fn start(
-        machine: Arc<state::Machine>,
+        machine: state::Shared,
         group: Group,
         batcher: Batcher,
         scope: Scope,
@@ -87,7 +87,7 @@ impl Local {
         if local.0.drive(&begin).await.is_none() {
             return Ok(None);
         }
-        let machine = local.0.machine.clone();
+        let machine = local.0.machine.get();
         let sessions = blocking(move || machine.sessions().map_err(io::Error::other)).await?;
         for session in sessions.into_iter().filter(|session| *session != local.0.id) {
             if local.0.drive(&Operation::End { session }).await.is_none() {
@@ -99,7 +99,7 @@ impl Local {
 
     /// Measures the room on the disk; once a second is enough.
     pub async fn measure(&self) -> io::Result<()> {
-        let machine = self.0.machine.clone();
+        let machine = self.0.machine.get();
         let (session, root) = (self.0.id, self.caller());
         let space = blocking(move || Ok(machine.query(session, &root, &Query::Space { inode: PORTAL }))).await?;
         match space {
@@ -165,7 +165,7 @@ impl Inner {
         self.take_room(growth(&mutation))?;
         let call = numbers.session.begin(key).ok_or(Error::Unavailable)?;
         // Another leader may have given numbers meanwhile; what it gave is applied here before this node may lead.
-        numbers.last_inode = numbers.last_inode.max(self.machine.highest_inode().0) + 1;
+        numbers.last_inode = numbers.last_inode.max(self.machine.get().highest_inode().0) + 1;
         let now = clock::unix();
         let operation = Operation::Mutate {
             session: self.id,
@@ -236,7 +236,7 @@ impl Calls for Local {
             if !inner.group.is_readable() {
                 return Err(Error::Unavailable);
             }
-            let (machine, session, caller) = (inner.machine.clone(), inner.id, caller.clone());
+            let (machine, session, caller) = (inner.machine.get(), inner.id, caller.clone());
             let answer = blocking(move || Ok(machine.query(session, &caller, &query))).await;
             match inner.group.is_readable() {
                 true => answer.map_err(|_| Error::Io)?,

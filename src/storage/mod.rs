@@ -36,6 +36,7 @@ mod service;
 mod service_tests;
 mod session;
 pub mod state;
+pub mod transfer;
 pub mod types;
 mod watchers;
 mod wire;

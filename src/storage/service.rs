@@ -53,7 +53,7 @@ pub struct Storage {
 
 /// What runs.
 struct Running {
-    machine: Arc<state::Machine>,
+    machine: state::Shared,
     group: Group,
     local: Local,
     log: PathBuf,
@@ -128,14 +128,14 @@ impl Storage {
         }
         running.group.stop().await;
         kept?;
-        let machine = running.machine;
+        let machine = running.machine.get();
         blocking(move || machine.close().map_err(io::Error::other)).await?;
         Ok(())
     }
 
     /// Starts the replica. A new store becomes a group of this one voter.
     async fn start(&self, machine: state::Machine, core: &Scope) -> anyhow::Result<Option<Running>> {
-        let machine = Arc::new(machine);
+        let machine = state::Shared::new(machine);
         let replica = Replica::new(machine.clone(), self.folder.join("state"), core.clone())?;
         let settings = Settings {
             me: ME,
@@ -183,8 +183,9 @@ impl Storage {
             let total = running.local.count();
             self.report(describe(size, total - calls, running.local.is_full()));
             calls = total;
-            let is_old = checkpoint.elapsed() > CHECKPOINT && running.machine.durable() != running.machine.applied();
-            if is_old || running.machine.wants_checkpoint() {
+            let machine = running.machine.get();
+            let is_old = checkpoint.elapsed() > CHECKPOINT && machine.durable() != machine.applied();
+            if is_old || machine.wants_checkpoint() {
                 running.group.checkpoint().await?;
                 checkpoint = Instant::now();
             }

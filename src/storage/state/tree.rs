@@ -196,35 +196,8 @@ impl Tree {
         self.put_folder(rows, to, folder)
     }
 
-    /// Leaves nothing at `path`.
     fn clear(&self, path: &Path) -> io::Result<()> {
-        let mut left = vec![path.to_owned()];
-        while let Some(at) = left.last().cloned() {
-            let kind = match self.disk.look(&at) {
-                Ok(found) => found.kind,
-                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-                    left.pop();
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            if kind != FoundKind::Folder {
-                self.disk.remove(&at)?;
-                left.pop();
-                continue;
-            }
-            match self.disk.remove_folder(&at) {
-                Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {
-                    let names = self.disk.list(&at)?;
-                    left.extend(names.into_iter().map(|(name, _)| at.join(OsStr::from_bytes(&name))));
-                }
-                other => {
-                    other?;
-                    left.pop();
-                }
-            }
-        }
-        Ok(())
+        clear(self.disk.as_ref(), path)
     }
 
     /// Makes the folder at `path`, which is there, and everything below it what the metadata say of `folder`.
@@ -273,4 +246,35 @@ impl Tree {
             _ => self.clear(path),
         }
     }
+}
+
+/// Leaves nothing at `path`.
+pub fn clear(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    let mut left = vec![path.to_owned()];
+    while let Some(at) = left.last().cloned() {
+        let kind = match disk.look(&at) {
+            Ok(found) => found.kind,
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                left.pop();
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        if kind != FoundKind::Folder {
+            disk.remove(&at)?;
+            left.pop();
+            continue;
+        }
+        match disk.remove_folder(&at) {
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {
+                let names = disk.list(&at)?;
+                left.extend(names.into_iter().map(|(name, _)| at.join(OsStr::from_bytes(&name))));
+            }
+            other => {
+                other?;
+                left.pop();
+            }
+        }
+    }
+    Ok(())
 }

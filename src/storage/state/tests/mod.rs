@@ -11,11 +11,11 @@ use report;
 
 mod bulk;
 mod crash;
-mod faulty;
+pub mod faulty;
 mod locking;
-mod model;
+pub mod model;
 mod model_names;
 mod permission;
-mod random;
+pub mod random;
 mod rules;
-mod world;
+pub mod world;
