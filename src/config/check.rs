@@ -15,6 +15,7 @@ pub fn check(config: &Config) -> Problems {
     proxy(&config.proxy, &mut problems);
     portal(config, &mut problems);
     services(config, &mut problems);
+    cluster(config, &mut problems);
     problems
 }
 
@@ -150,6 +151,36 @@ fn portal(config: &Config, problems: &mut Problems) {
     require(problems, host, "portal.domain", "is not a host name");
 }
 
+fn cluster(config: &Config, problems: &mut Problems) {
+    let (cluster, storage) = (&config.cluster, &config.storage);
+    let address = cluster.address.parse::<std::net::IpAddr>();
+    let is_usable = address.is_ok_and(|address| !address.is_unspecified() && !address.is_multicast());
+    require(
+        problems,
+        cluster.address.is_empty() || is_usable,
+        "cluster.address",
+        "must be the IP address at which other nodes reach this one",
+    );
+    let ports = (1..=u16::MAX - 5).contains(&cluster.port);
+    require(problems, ports, "cluster.port", "six ports from this one must exist");
+    let is_open = !storage.listen.ip().is_loopback();
+    require(
+        problems,
+        !is_open || !storage.clients.is_empty(),
+        "storage.clients",
+        "storage.listen is not loopback: list the networks whose hosts may mount the files",
+    );
+    let copies = (1..=5).contains(&storage.copies);
+    require(problems, copies, "storage.copies", "must be between 1 and 5");
+    let least = (1..=storage.copies).contains(&storage.min_copies);
+    require(
+        problems,
+        least,
+        "storage.min_copies",
+        "must be between 1 and storage.copies",
+    );
+}
+
 fn services(config: &Config, problems: &mut Problems) {
     let (php, db, cache) = (&config.php, &config.db, &config.cache);
     require(
@@ -184,12 +215,6 @@ fn services(config: &Config, problems: &mut Problems) {
         problems,
         cache.listen.ip().is_loopback(),
         "cache.listen",
-        "must be a loopback address",
-    );
-    require(
-        problems,
-        config.storage.listen.ip().is_loopback(),
-        "storage.listen",
         "must be a loopback address",
     );
     let item = (1 << 10..=1 << 30).contains(&cache.max_item_size.0);

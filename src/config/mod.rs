@@ -9,6 +9,7 @@ mod units;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use serde::Deserialize;
 
 pub use check::check;
@@ -22,6 +23,7 @@ pub const DEFAULT_PATH: &str = "/etc/bitrix-node/config.toml";
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub node: Node,
+    pub cluster: Cluster,
     pub proxy: Proxy,
     pub portal: Portal,
     pub php: Php,
@@ -41,6 +43,15 @@ pub struct Node {
     pub log_dir: PathBuf,
     pub log: String,
     pub daemons: Daemons,
+}
+
+/// How this node meets the others.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cluster {
+    /// Empty: there are no others.
+    pub address: String,
+    pub port: u16,
 }
 
 /// Who runs the external daemons.
@@ -128,6 +139,9 @@ pub struct Cache {
 pub struct Storage {
     pub engine: Engine,
     pub listen: SocketAddr,
+    pub clients: Vec<IpNet>,
+    pub copies: usize,
+    pub min_copies: usize,
 }
 
 /// What keeps the portal's files.

@@ -1,5 +1,6 @@
 //! Places that follow from the configuration: one function per place, so that nobody spells a path twice.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use super::Config;
@@ -41,6 +42,27 @@ impl Config {
     /// The storage's NFS door for root and the module user, the registry's tree included.
     pub fn nfs_socket(&self) -> PathBuf {
         self.node.run_dir.join("nfs.sock")
+    }
+
+    /// Calls and commands of the storage module, for root and the module user.
+    pub fn storage_socket(&self) -> PathBuf {
+        self.node.run_dir.join("storage.sock")
+    }
+
+    /// Where other nodes reach the storage of this one; `None`: there are no others.
+    pub fn storage_mesh(&self) -> Option<SocketAddr> {
+        self.mesh(1)
+    }
+
+    /// The port of a module on the mesh, counted from the first one.
+    fn mesh(&self, offset: u16) -> Option<SocketAddr> {
+        let address: IpAddr = self.cluster.address.parse().ok()?;
+        Some(SocketAddr::new(address, self.cluster.port.checked_add(offset)?))
+    }
+
+    /// The authority's certificate, and this node's with its key.
+    pub fn trust(&self) -> PathBuf {
+        self.node.data_dir.join("trust")
     }
 
     /// The replica's log and state.

@@ -60,7 +60,7 @@ const MODULES: [(&str, &[&str]); 3] = [
     ("proxy", &["http", "https"]),
 ];
 /// Runs where the configuration asks for it.
-const STORAGE: (&str, &[&str]) = ("storage", &["nfs", "nfs-unix"]);
+const STORAGE: (&str, &[&str]) = ("storage", &["nfs", "nfs-unix", "storage", "storage-mesh"]);
 
 /// All modules, as children of this very executable.
 pub fn modules(executable: &Path, path: &Path, config: &Config, user: &Account, sockets: &Sockets) -> Vec<ChildSpec> {

@@ -29,6 +29,10 @@ impl Sockets {
         if config.storage.engine == Engine::Replicated {
             sockets.tcp("nfs", "storage.listen", config.storage.listen)?;
             sockets.unix("nfs-unix", &config.nfs_socket(), user)?;
+            sockets.unix("storage", &config.storage_socket(), user)?;
+            if let Some(address) = config.storage_mesh() {
+                sockets.tcp("storage-mesh", "cluster.address", address)?;
+            }
         }
         sockets.unix("control", &config.control_socket(), user)?;
         sockets.unix("feed", &config.feed_socket(), user)?;

@@ -44,7 +44,7 @@ pub enum Kind {
     Block,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attributes {
     pub inode: Inode,
     pub generation: u32,
@@ -94,7 +94,7 @@ pub enum Creation {
 }
 
 /// Calls that change nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Query {
     Attributes {
         inode: Inode,
@@ -233,7 +233,7 @@ pub struct Lock {
 }
 
 /// One name of a folder.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     pub name: Vec<u8>,
     pub inode: Inode,
@@ -243,13 +243,13 @@ pub struct Entry {
 }
 
 /// Attributes of an object before and after, for weak cache consistency (RFC 1813 §2.6).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changed {
     pub before: Attributes,
     pub after: Attributes,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Space {
     pub total_bytes: u64,
     pub free_bytes: u64,
@@ -257,7 +257,7 @@ pub struct Space {
     pub free_inodes: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
     Attributes(Attributes),
     /// Found or made; `folder` as it is now, and as it was where the call changed it.
@@ -297,11 +297,15 @@ pub enum Reply {
     },
     /// `None`: it would be granted.
     Holder(Option<Lock>),
+    /// The session's calls are numbered from here on.
+    Begun {
+        next: u64,
+    },
     Done,
 }
 
 /// What a call can fail with; each door maps it to its own codes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Error {
     #[error("no such file or folder")]
     NotFound,
@@ -337,6 +341,9 @@ pub enum Error {
     Locked,
     #[error("input or output failed")]
     Io,
+    /// The leader does not know the session: it was silent for too long, or another took its place.
+    #[error("the session is over")]
+    NoSession,
     /// No leader or no quorum now; the door tries again until its own deadline.
     #[error("no leader")]
     Unavailable,

@@ -13,8 +13,8 @@ use super::types::{Membership, NodeId, Payload, Peer, StoreId};
 
 /// Longest body of an entry: 1 MiB of operations, their lengths, and room for a membership.
 pub const MAX_BODY: usize = 2 << 20;
-/// Format of all bodies so far.
-const VERSION: u8 = 1;
+/// Format of all bodies.
+const VERSION: u8 = 2;
 
 const BLANK: u8 = 1;
 const MEMBERSHIP: u8 = 2;
@@ -40,8 +40,8 @@ pub enum Malformed {
     Kind(u8),
     #[error("an entry of unknown format {0}")]
     Version(u8),
-    #[error("a member's address is not text")]
-    Address,
+    #[error("a member's name or address is not text")]
+    Text,
 }
 
 impl From<TryGetError> for Malformed {
@@ -118,8 +118,10 @@ fn encode_membership(membership: &Membership, out: &mut Vec<u8>) {
         out.put_u64_le(*node);
         out.put_slice(&peer.store.0);
         out.put_u8(u8::from(peer.witness));
-        put_count(peer.address.len(), out);
-        out.put_slice(peer.address.as_bytes());
+        for text in [&peer.name, &peer.address] {
+            put_count(text.len(), out);
+            out.put_slice(text.as_bytes());
+        }
     }
 }
 
@@ -132,10 +134,11 @@ fn decode_membership(body: &mut Bytes) -> Result<Membership, Malformed> {
         let mut store = StoreId::default();
         body.try_copy_to_slice(&mut store.0)?;
         let witness = body.try_get_u8()? != 0;
-        let address = String::from_utf8(take_bytes(body)?.to_vec()).map_err(|_| Malformed::Address)?;
+        let (name, address) = (take_text(body)?, take_text(body)?);
         peers.insert(
             node,
             Peer {
+                name,
                 address,
                 store,
                 witness,
@@ -167,12 +170,17 @@ fn take_bytes(body: &mut Bytes) -> Result<Bytes, Malformed> {
     Ok(body.split_to(length))
 }
 
+fn take_text(body: &mut Bytes) -> Result<String, Malformed> {
+    String::from_utf8(take_bytes(body)?.to_vec()).map_err(|_| Malformed::Text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn samples() -> Vec<Payload> {
         let peer = |number: u8| Peer {
+            name: format!("node{number}"),
             address: format!("10.0.0.{number}:7401"),
             store: StoreId([number; 16]),
             witness: number == 3,

@@ -118,6 +118,15 @@ impl Group {
         self.network.store
     }
 
+    pub fn me(&self) -> NodeId {
+        self.settings.me
+    }
+
+    /// Who leads, as far as this replica knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.raft.server_metrics().borrow().current_leader
+    }
+
     pub fn raft(&self) -> &Raft<Types> {
         &self.raft
     }
@@ -164,7 +173,7 @@ impl Group {
 
     /// How far each replica's disk is, this one's included; `None` when this node does not lead. A follower answers an
     /// append only after its fsync, so what it has matched is on its disk.
-    pub(super) fn durable(&self) -> Option<Durable> {
+    pub fn durable(&self) -> Option<Durable> {
         let metrics = self.raft.data_metrics();
         let metrics = metrics.borrow();
         let replication = metrics.replication.as_ref()?;
@@ -202,13 +211,14 @@ impl Group {
     }
 
     /// Voters as of the latest membership; two sets while it changes.
-    pub(super) fn voters(&self) -> Vec<BTreeSet<NodeId>> {
+    pub fn voters(&self) -> Vec<BTreeSet<NodeId>> {
         let metrics = self.raft.server_metrics();
         let membership = metrics.borrow().membership_config.clone();
         membership.membership().get_joint_config().clone()
     }
 
-    pub(super) fn peers(&self) -> BTreeMap<NodeId, Peer> {
+    /// All members, learners and witnesses too.
+    pub fn peers(&self) -> BTreeMap<NodeId, Peer> {
         let metrics = self.raft.server_metrics();
         let membership = metrics.borrow().membership_config.clone();
         membership.nodes().map(|(node, peer)| (*node, peer.clone())).collect()
@@ -318,7 +328,7 @@ impl Group {
         }
     }
 
-    pub(super) fn last_log(&self) -> Option<LogId> {
+    pub fn last_log(&self) -> Option<LogId> {
         self.raft.data_metrics().borrow().last_log
     }
 

@@ -140,6 +140,7 @@ impl World {
             world.start(id).await;
             let store = world.group(id).store();
             let peer = Peer {
+                name: format!("node{id}"),
                 address: format!("node{id}"),
                 store,
                 witness: false,

@@ -10,6 +10,12 @@
 
 pub mod batch;
 pub mod call;
+mod charter;
+mod client;
+#[cfg(test)]
+mod cluster_tests;
+pub mod command;
+mod control;
 pub mod disk;
 pub mod door;
 pub mod entry;
@@ -21,16 +27,21 @@ mod group_tests;
 mod guard;
 mod identity;
 mod insync;
+mod leader;
 mod lease;
-mod local;
 pub mod log;
 pub mod machine;
+mod members;
+mod membership;
 #[cfg(test)]
 pub mod memory_machine;
+pub mod mesh;
 pub mod network;
+mod opening;
 pub mod operation;
 mod operation_codec;
 mod replica;
+pub mod request;
 mod service;
 #[cfg(test)]
 mod service_tests;
@@ -38,8 +49,10 @@ mod session;
 pub mod state;
 pub mod transfer;
 pub mod types;
+mod waiting;
 mod watchers;
 mod wire;
+pub mod witness;
 
 pub use batch::{Batcher, Refused};
 pub use group::{Group, Settings};

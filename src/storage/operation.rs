@@ -4,17 +4,27 @@
 use serde::{Deserialize, Serialize};
 
 use super::call::{Caller, Inode, Mutation, Time};
+use super::door::RequestKey;
 
 /// A door's session with the leader. Calls of a session are numbered; a repeated number is answered from the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Session(pub u64);
 
+/// Where a session is held, one at a time: `NODE/DOOR`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Place(pub String);
+
 // Nearly all operations are mutations: a box would cost an allocation each.
 #[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Operation {
-    /// Starts a session; its id is the leader's choice.
-    Begin { session: Session },
+    /// Starts a session; its id is the door's choice. It takes the place of the one that was begun there before and takes
+    /// over its kept replies, and its locks and opens too if it `adopts` them: the door they belong to lives on.
+    Begin {
+        session: Session,
+        place: Place,
+        adopts: bool,
+    },
     /// Ends a session: its locks and opens go, unlinked inodes that it held are freed.
     End { session: Session },
     Mutate {
@@ -23,6 +33,9 @@ pub enum Operation {
         sequence: u64,
         /// All replies up to this one have arrived: the state may forget them.
         acknowledged: u64,
+        /// The client's own mark of the request, where it has one: the same request in another call, from another door or after
+        /// its door was started again, is answered as before.
+        key: Option<RequestKey>,
         caller: Caller,
         time: Time,
         /// For what the mutation may make; unused numbers are lost, never reused.

@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::batch::MAX_BYTES;
 use super::operation::Operation;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum Malformed {
@@ -50,7 +50,8 @@ mod tests {
     use crate::storage::call::{
         Caller, Change, Creation, DATA_MAX, Inode, Kind, Lock, LockFamily, Mutation, SetTime, Time,
     };
-    use crate::storage::operation::Session;
+    use crate::storage::door::RequestKey;
+    use crate::storage::operation::{Place, Session};
 
     fn inode() -> impl Strategy<Value = Inode> {
         any::<u64>().prop_map(Inode)
@@ -142,20 +143,21 @@ mod tests {
         let session = || any::<u64>().prop_map(Session);
         let groups = prop::collection::vec(any::<u32>(), 0..20);
         let caller = (any::<u32>(), any::<u32>(), groups).prop_map(|(uid, gid, groups)| Caller { uid, gid, groups });
+        let key = any::<(u64, u32, u64)>().prop_map(|(client, xid, checksum)| RequestKey { client, xid, checksum });
         let mutate = (
             session(),
-            any::<u64>(),
-            any::<u64>(),
+            (any::<u64>(), any::<u64>(), prop::option::of(key)),
             caller,
             time(),
             inode(),
             mutation(),
         )
             .prop_map(
-                |(session, sequence, acknowledged, caller, time, fresh, mutation)| Operation::Mutate {
+                |(session, (sequence, acknowledged, key), caller, time, fresh, mutation)| Operation::Mutate {
                     session,
                     sequence,
                     acknowledged,
+                    key,
                     caller,
                     time,
                     fresh,
@@ -163,7 +165,8 @@ mod tests {
                 },
             );
         prop_oneof![
-            1 => session().prop_map(|session| Operation::Begin { session }),
+            1 => (session(), any::<String>(), any::<bool>())
+                .prop_map(|(session, place, adopts)| Operation::Begin { session, place: Place(place), adopts }),
             1 => session().prop_map(|session| Operation::End { session }),
             20 => mutate,
         ]
@@ -174,6 +177,7 @@ mod tests {
             session: Session(5),
             sequence: 300,
             acknowledged: 2,
+            key: None,
             caller: Caller {
                 uid: 33,
                 gid: 34,
@@ -194,9 +198,9 @@ mod tests {
 
     #[test]
     fn the_format_stays() {
-        let expected = [1, 2, 5, 0xac, 2, 2, 33, 34, 0, 1, 7, 9, 1, 8, 0x80, 1, 2, b'h', b'i'];
+        let expected = [2, 2, 5, 0xac, 2, 2, 0, 33, 34, 0, 1, 7, 9, 1, 8, 0x80, 1, 2, b'h', b'i'];
         assert_eq!(encode(&write(Bytes::from_static(b"hi"), 0))[..], expected);
-        assert_eq!(encode(&Operation::End { session: Session(6) })[..], [1, 1, 6]);
+        assert_eq!(encode(&Operation::End { session: Session(6) })[..], [2, 1, 6]);
     }
 
     #[test]
@@ -211,8 +215,8 @@ mod tests {
     #[test]
     fn unknown_formats_are_refused() {
         assert_eq!(decode(&[]), Err(Malformed::Version(None)));
-        assert_eq!(decode(&[2, 0, 0]), Err(Malformed::Version(Some(2))));
-        assert_eq!(decode(&[1, 1, 6, 0]), Err(Malformed::Trailing(1)));
+        assert_eq!(decode(&[1, 0, 0]), Err(Malformed::Version(Some(1))));
+        assert_eq!(decode(&[2, 1, 6, 0]), Err(Malformed::Trailing(1)));
     }
 
     proptest! {

@@ -274,13 +274,15 @@ mod tests {
     use crate::storage::disk::Folder;
     use crate::storage::group::{Group, Settings};
     use crate::storage::log::Sizes;
-    use crate::storage::operation::Session;
+    use crate::storage::operation::{Place, Session};
     use crate::storage::service::Alone;
     use crate::storage::state::disk::SystemDisk;
     use crate::storage::types::{NodeId, Peer, log_id};
 
     const PATIENCE: Option<Duration> = Some(Duration::from_secs(60));
     const SESSION: Session = Session(5);
+    /// `Operation::Begin` of session 5 at the place "a".
+    const BEGIN: [u8; 6] = [2, 0, 5, 1, b'a', 0];
 
     fn caller() -> Caller {
         Caller {
@@ -295,6 +297,7 @@ mod tests {
             session: SESSION,
             sequence,
             acknowledged: sequence - 1,
+            key: None,
             caller: caller(),
             time: Time::default(),
             fresh: Inode(100 + sequence),
@@ -353,7 +356,12 @@ mod tests {
             let reply = batcher.submit(operation_codec::encode(operation)).await.unwrap();
             state::decode_reply(&reply).unwrap().unwrap()
         };
-        submit(&Operation::Begin { session: SESSION }).await;
+        submit(&Operation::Begin {
+            session: SESSION,
+            place: Place("node1/test".into()),
+            adopts: false,
+        })
+        .await;
         for sequence in 1..=100 {
             submit(&creation(sequence)).await;
         }
@@ -409,13 +417,13 @@ mod tests {
             log_id: log_id(1, 1, index),
             payload: EntryPayload::Normal(Body::Operations(vec![Bytes::from_static(operation)])),
         };
-        let refused = replica.apply(vec![entry(0, &[1, 0, 5]), entry(1, &[9, 9])]).await;
+        let refused = replica.apply(vec![entry(0, &BEGIN), entry(1, &[9, 9])]).await;
         assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::InvalidData);
         assert_eq!(
             (machine.get().applied(), replica.applied().await.unwrap().last),
             (None, None)
         );
-        let replies = replica.apply(vec![entry(0, &[1, 0, 5])]).await.unwrap();
+        let replies = replica.apply(vec![entry(0, &BEGIN)]).await.unwrap();
         assert_eq!((replies.len(), machine.get().applied()), (1, Some(0)));
     }
 }

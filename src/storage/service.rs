@@ -1,62 +1,77 @@
-//! `Storage`: the service. One replica with one voter in data_dir/storage, and the NFS door before it.
-//!
-//! ```text
-//! state/   the state machine; its lock guards all of this
-//! log/     the group's log
-//! handles  cluster id and key of the file handles
-//! ```
+//! `Storage`: the service. A replica of the group in data_dir/storage, the doors before it, and what it says to other nodes.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, ensure};
-use tokio::net::{TcpListener, UnixListener};
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{info, warn};
 
+use super::charter::Charter;
+use super::client::Client;
+use super::control::{Control, describe};
 use super::disk::Folder;
-use super::door::nfs::{Clients, Door, Handles, Server};
+use super::door::nfs::{Clients, Door, Server};
 use super::group::{Group, Settings};
-use super::local::Local;
+use super::leader::Leader;
 use super::log::Sizes;
+use super::members::Members;
+use super::mesh::{COMMANDS, LIMITS, Links, RAFT, REQUESTS, RaftHandler, RequestHandler, ToLeader};
 use super::network::{Transport, Unreached};
+use super::operation::Place;
 use super::replica::{Replica, blocking};
-use super::state::disk::SystemDisk;
-use super::state::{self, Failure};
 use super::types::{Checkpoint, NodeId, Peer};
-use crate::base::file::{self, Access};
-use crate::base::{BoxFuture, Cx, Health, Scope, Service, Status, clock};
-use crate::config::Config;
+use super::waiting::Waiting;
+use super::{opening, state};
+use crate::base::{BoxFuture, Cx, Scope, Service, Status, clock};
+use crate::config::{self, Config};
+use crate::host::facts;
+use crate::net::mesh::trust::Trust;
+use crate::net::mesh::{self, Handler, Identity, Services, Tls};
+use crate::net::serve::serve;
 
 /// Names of the listening sockets.
-const TCP_SOCKET: &str = "nfs";
-const UNIX_SOCKET: &str = "nfs-unix";
-/// The only replica.
-const ME: NodeId = 1;
+const NFS: &str = "nfs";
+const NFS_UNIX: &str = "nfs-unix";
+const COMMAND: &str = "storage";
+const MESH: &str = "storage-mesh";
 /// A checkpoint at least this often: what a crash makes the next start apply again.
 const CHECKPOINT: Duration = Duration::from_secs(60);
-/// Log kept behind a checkpoint. Nobody catches up from it yet; it is what an admin has if the state must be looked into.
+/// Log kept behind a checkpoint, for replicas that come back: applying it is quicker than pulling files.
 const LOG_KEPT: u64 = 256 << 20;
 /// How long calls under way have to end.
 const GRACE: Duration = Duration::from_secs(10);
-/// How long to wait for an earlier process that is on its way out.
-const IN_USE: Duration = Duration::from_secs(10);
-const LOOK: Duration = Duration::from_millis(50);
+/// Operators and this node's own programs.
+const COMMAND_CONNECTIONS: usize = 64;
 
 /// The replicated storage of this node.
 pub struct Storage {
     folder: PathBuf,
+    settings: config::Storage,
+    node: String,
+    trust: Trust,
+    /// Where others meet this one.
+    address: Option<String>,
     status: Mutex<Status>,
+}
+
+struct Sockets {
+    tcp: Vec<TcpListener>,
+    unix: Vec<UnixListener>,
+    command: Vec<UnixListener>,
+    mesh: Vec<TcpListener>,
 }
 
 /// What runs.
 struct Running {
     machine: state::Shared,
     group: Group,
-    local: Local,
-    log: PathBuf,
+    leader: Leader,
+    control: Arc<Control>,
 }
 
 /// There are no other replicas.
@@ -70,9 +85,8 @@ impl Transport for Alone {
         _request: bytes::Bytes,
         _deadline: Duration,
     ) -> BoxFuture<'a, Result<bytes::Bytes, Unreached>> {
-        Box::pin(std::future::ready(Err(Unreached::Refused(format!(
-            "no way to node {node}"
-        )))))
+        let why = format!("no way to replica {node}: cluster.address is not set");
+        Box::pin(std::future::ready(Err(Unreached::Refused(why))))
     }
 
     fn send_checkpoint<'a>(
@@ -90,12 +104,19 @@ impl Storage {
     pub fn new(config: &Config) -> Self {
         Storage {
             folder: config.storage(),
+            settings: config.storage.clone(),
+            node: match config.node.name.as_str() {
+                "" => facts::host_name(),
+                name => name.to_owned(),
+            },
+            trust: Trust::new(config.trust()),
+            address: config.storage_mesh().map(|address| address.to_string()),
             status: Mutex::new(Status::starting()),
         }
     }
 
     async fn serve(&self, cx: Cx) -> anyhow::Result<()> {
-        // Two scopes of its own: first the door is drained, then what its calls need.
+        // Two scopes of its own: first the doors are drained, then what their calls need.
         let (doors, core) = (Scope::new(), Scope::new());
         self.report(Status::starting());
         let result = self.serve_in(cx, &doors, &core).await;
@@ -105,19 +126,22 @@ impl Storage {
     }
 
     async fn serve_in(&self, mut cx: Cx, doors: &Scope, core: &Scope) -> anyhow::Result<()> {
-        let (tcp, unix) = listeners(&mut cx)?;
-        let folder = self.folder.clone();
-        let prepared = blocking(move || prepare(&folder)).await;
-        let handles = prepared.with_context(|| format!("open {}", self.folder.display()))?;
-        let machine = open_state(&self.folder).await?;
-        let started = tokio::select! {
-            started = self.start(machine, core) => started?,
+        let sockets = Sockets::take(&mut cx)?;
+        let tls = match self.address {
+            Some(_) => Some(Arc::new(self.trust.tls().context("this node's certificate")?)),
+            None => None,
+        };
+        let charter = tokio::select! {
+            charter = self.charter(&sockets, tls.as_ref()) => charter?,
             () = cx.scope.draining() => return Ok(()),
         };
-        let Some(running) = started else { return Ok(()) };
-        let door = Door::new(Arc::new(running.local.clone()), handles);
-        Server::new(door, Clients::default()).start(tcp, unix, doors);
-        info!(folder = %self.folder.display(), "storage is open");
+        let (folder, place) = (self.folder.clone(), self.folder.display());
+        let prepared = blocking(move || opening::prepare(&folder)).await;
+        prepared.with_context(|| format!("open {place}"))?;
+        let machine = opening::state(&self.folder).await?;
+        let running = self.start(machine, &charter, tls.clone(), core).await?;
+        self.listen(sockets, &charter, &running, tls, doors, core)?;
+        info!(folder = %place, replica = charter.number, "storage is open");
         let kept = tokio::select! {
             kept = self.keep(&running) => kept,
             why = running.group.failed() => Err(anyhow!("the replica has failed: {why}")),
@@ -129,60 +153,200 @@ impl Storage {
         running.group.stop().await;
         kept?;
         let machine = running.machine.get();
-        blocking(move || machine.close().map_err(io::Error::other)).await?;
+        blocking(move || machine.close().map_err(std::io::Error::other)).await?;
         Ok(())
     }
 
-    /// Starts the replica. A new store becomes a group of this one voter.
-    async fn start(&self, machine: state::Machine, core: &Scope) -> anyhow::Result<Option<Running>> {
+    /// What this replica was made as. A node alone, or the cluster's first, makes a group; others wait for an invitation.
+    async fn charter(&self, sockets: &Sockets, tls: Option<&Arc<Tls>>) -> anyhow::Result<Charter> {
+        let folder = self.folder.clone();
+        let loaded = blocking(move || Charter::load(&folder)).await?;
+        match (loaded, tls) {
+            (Some(charter), _) => Ok(charter),
+            (None, Some(tls)) if !self.trust.is_founder() => self.wait(sockets, tls).await,
+            (None, _) => {
+                let folder = self.folder.clone();
+                Ok(blocking(move || opening::charter_or_found(&folder)).await?)
+            }
+        }
+    }
+
+    async fn wait(&self, sockets: &Sockets, tls: &Arc<Tls>) -> anyhow::Result<Charter> {
+        let waiting = Arc::new(Waiting::new(self.folder.clone(), self.node.clone()));
+        let scope = Scope::new();
+        let commands: Arc<dyn Handler> = waiting.clone();
+        let services: Services = [(COMMANDS, commands)].into_iter().collect();
+        for listener in &sockets.mesh {
+            answer_mesh(listener.try_clone()?, services.clone(), tls.clone(), &scope)?;
+        }
+        for listener in &sockets.command {
+            answer_unix(listener.try_clone()?, services.clone(), self.identity(), &scope)?;
+        }
+        self.report(Status::good("waits to be taken in by a group"));
+        info!(
+            node = self.node,
+            "there is no replica here yet; waiting for the group's invitation"
+        );
+        let charter = waiting.invited().await;
+        // The answer to the invitation leaves before the connection does.
+        scope.stop(GRACE).await;
+        self.report(Status::starting());
+        Ok(charter)
+    }
+
+    /// Starts the replica.
+    async fn start(
+        &self,
+        machine: state::Machine,
+        charter: &Charter,
+        tls: Option<Arc<Tls>>,
+        core: &Scope,
+    ) -> anyhow::Result<Running> {
         let machine = state::Shared::new(machine);
         let replica = Replica::new(machine.clone(), self.folder.join("state"), core.clone())?;
         let settings = Settings {
-            me: ME,
-            copies: 1,
+            me: charter.number,
+            copies: self.settings.copies,
             sizes: Sizes::default(),
         };
         let log = self.folder.join("log");
-        let disk = Arc::new(Folder::new(&log));
+        let links = tls.map(|tls| Links::new(tls, core));
+        let transport: Arc<dyn Transport> = match &links {
+            Some(links) => Arc::new(links.clone()),
+            None => Arc::new(Alone),
+        };
         let group = Group::open(
             settings,
-            disk,
+            Arc::new(Folder::new(&log)),
             Box::new(replica),
-            Arc::new(Alone),
+            transport,
             Arc::new(clock::boot),
             core,
         );
         let group = group.await.context("open the log")?;
-        if !group.raft().is_initialized().await? {
-            let peer = Peer {
-                store: group.store(),
-                ..Peer::default()
-            };
-            group.initialize([(ME, peer)].into()).await?;
+        if charter.founds {
+            self.found(&group, charter).await?;
         }
-        let batcher = group.batcher(core);
-        let local = Local::start(machine.clone(), group.clone(), batcher, core.clone()).await?;
-        Ok(local.map(|local| Running {
+        let leader = Leader::new(machine.clone(), group.clone(), group.batcher(core));
+        leader.measure().await?;
+        let members = Members {
+            group: group.clone(),
+            links,
+            shared: charter.shared,
+            most: if self.settings.copies > 3 { 5 } else { 3 },
+            turn: Arc::default(),
+        };
+        core.spawn(members.clone().keep(core.clone()));
+        let control = Control {
+            members,
+            leader: leader.clone(),
+            node: self.node.clone(),
+            copies: self.settings.copies,
+            log,
+            requests: AtomicU64::new(0),
+        };
+        Ok(Running {
             machine,
             group,
-            local,
-            log,
-        }))
+            leader,
+            control: Arc::new(control),
+        })
     }
 
-    /// Once a second: room, status, and a checkpoint when one is due.
+    /// Makes the group, unless that was done before a crash.
+    async fn found(&self, group: &Group, charter: &Charter) -> anyhow::Result<()> {
+        if !group.raft().is_initialized().await? {
+            let peer = Peer {
+                name: self.node.clone(),
+                address: self.address.clone().unwrap_or_default(),
+                store: group.store(),
+                witness: false,
+            };
+            group.initialize([(charter.number, peer)].into()).await?;
+        }
+        let (folder, charter) = (self.folder.clone(), charter.founded());
+        Ok(blocking(move || charter.save(&folder)).await?)
+    }
+
+    /// Opens the doors, and answers other nodes and operators.
+    fn listen(
+        &self,
+        sockets: Sockets,
+        charter: &Charter,
+        running: &Running,
+        tls: Option<Arc<Tls>>,
+        doors: &Scope,
+        core: &Scope,
+    ) -> anyhow::Result<()> {
+        let (group, links) = (running.group.clone(), running.control.members.links.clone());
+        let way = ToLeader::new(group.clone(), Some(running.leader.clone()), links, core);
+        let place = Place(format!("{}/nfs", self.node));
+        let client = Client::start(Arc::new(way), place, false, core);
+        let door = Door::new(Arc::new(client), charter.handles());
+        let clients = Clients {
+            networks: self.settings.clients.clone(),
+            allows_any_port: false,
+        };
+        let tcp: std::io::Result<Vec<_>> = sockets.tcp.into_iter().map(tokio_tcp).collect();
+        let unix: std::io::Result<Vec<_>> = sockets.unix.into_iter().map(tokio_unix).collect();
+        Server::new(door, clients).start(tcp?, unix?, doors);
+
+        let raft: Arc<dyn Handler> = Arc::new(RaftHandler(group));
+        let requests: Arc<dyn Handler> = Arc::new(RequestHandler(running.leader.clone()));
+        let commands: Arc<dyn Handler> = running.control.clone();
+        let inner: Services = [(REQUESTS, requests.clone()), (COMMANDS, commands.clone())]
+            .into_iter()
+            .collect();
+        for listener in sockets.command {
+            answer_unix(listener, inner.clone(), self.identity(), core)?;
+        }
+        let outer: Services = [(RAFT, raft), (REQUESTS, requests), (COMMANDS, commands)]
+            .into_iter()
+            .collect();
+        if let Some(tls) = tls {
+            for listener in sockets.mesh {
+                answer_mesh(listener, outer.clone(), tls.clone(), core)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Who connects over the unix socket is this node.
+    fn identity(&self) -> Identity {
+        let name = self.node.parse().or_else(|_| "local".parse());
+        let name: mesh::Name = name.expect("it is a name");
+        Identity {
+            cluster: name.clone(),
+            node: name,
+        }
+    }
+
+    /// Once a second: room, silent sessions, status, and a checkpoint when one is due.
     async fn keep(&self, running: &Running) -> anyhow::Result<()> {
         let mut second = tokio::time::interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut checkpoint, mut calls) = (Instant::now(), running.local.count());
+        let (mut checkpoint, mut requests) = (Instant::now(), running.leader.count());
         loop {
             second.tick().await;
-            running.local.measure().await?;
-            let log = running.log.clone();
-            let size = blocking(move || folder_size(&log)).await?;
-            let total = running.local.count();
-            self.report(describe(size, total - calls, running.local.is_full()));
-            calls = total;
+            running.leader.measure().await?;
+            running.leader.expire().await?;
+            let total = running.leader.count();
+            running.control.requests.store(total - requests, Ordering::Relaxed);
+            requests = total;
+            let report = running.control.report().await?;
+            // A group without a leader is normal while it starts.
+            if report.leader.is_some() || self.status() != Status::starting() {
+                self.report(describe(&report));
+            }
+            if let Some(address) = &self.address
+                && report.leader.is_some()
+                && let Err(error) = running.control.introduce(address).await
+            {
+                tracing::debug!(
+                    error = format!("{error:#}"),
+                    "the group does not know this node's address yet"
+                );
+            }
             let machine = running.machine.get();
             let is_old = checkpoint.elapsed() > CHECKPOINT && machine.durable() != machine.applied();
             if is_old || machine.wants_checkpoint() {
@@ -213,115 +377,55 @@ impl Service for Storage {
     }
 }
 
-fn listeners(cx: &mut Cx) -> anyhow::Result<(Vec<TcpListener>, Vec<UnixListener>)> {
-    let (tcp, unix) = (cx.take_tcp(TCP_SOCKET), cx.take_unix(UNIX_SOCKET));
-    ensure!(
-        !tcp.is_empty() || !unix.is_empty(),
-        "no socket named \"{TCP_SOCKET}\" or \"{UNIX_SOCKET}\" was handed down"
-    );
-    let tcp = tcp.into_iter().map(|listener| {
-        listener.set_nonblocking(true)?;
-        TcpListener::from_std(listener)
-    });
-    let unix = unix.into_iter().map(|listener| {
-        listener.set_nonblocking(true)?;
-        UnixListener::from_std(listener)
-    });
-    let tcp: io::Result<_> = tcp.collect();
-    let unix: io::Result<_> = unix.collect();
-    Ok((tcp?, unix?))
-}
-
-/// Makes the folders and the handles' key, and refuses a store of which a part is missing.
-fn prepare(folder: &Path) -> io::Result<Handles> {
-    let has_log = folder.join("log/store").exists();
-    // The state is made before the log.
-    if has_log && !folder.join("state/checkpoint").exists() {
-        let why = "there is a log but no state; put back storage/state, or restore the storage from a backup";
-        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
-    }
-    // Log and state hold the portal's passwords.
-    for folder in [folder, &folder.join("state"), &folder.join("log")] {
-        file::ensure_folder(folder, Access::mode(0o700))?;
-    }
-    handles(&folder.join("handles"), has_log)
-}
-
-/// Reads or makes cluster id (8 bytes) and key (16 bytes). With others, all handles that clients hold would be stale.
-fn handles(path: &Path, must_exist: bool) -> io::Result<Handles> {
-    let mut bytes = [0; 24];
-    match std::fs::read(path) {
-        Ok(found) => {
-            let whole = found.try_into();
-            bytes = whole.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "storage/handles is damaged"))?;
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !must_exist => {
-            getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
-            file::replace(path, &bytes, Access::mode(0o600))?;
-        }
-        Err(error) => return Err(io::Error::new(error.kind(), format!("storage/handles: {error}"))),
-    }
-    let (cluster, key) = bytes.split_first_chunk().expect("it has 24 bytes");
-    let key = key.try_into().expect("16 bytes are left");
-    Ok(Handles::new(u64::from_be_bytes(*cluster), key))
-}
-
-/// Opens the state; an earlier process may still be on its way out.
-async fn open_state(folder: &Path) -> anyhow::Result<state::Machine> {
-    let started = Instant::now();
-    loop {
-        let place = folder.join("state");
-        let opened = blocking(move || Ok(state::Machine::open(&place, Arc::new(SystemDisk)))).await?;
-        match opened {
-            Err(Failure::InUse) if started.elapsed() < IN_USE => tokio::time::sleep(LOOK).await,
-            opened => {
-                let machine = opened.context("open the state")?;
-                let is_whole = machine.applied().is_none() || folder.join("log/store").exists();
-                ensure!(
-                    is_whole,
-                    "there is a state but no log; put back storage/log, or restore the storage from a backup"
-                );
-                return Ok(machine);
-            }
-        }
-    }
-}
-
-fn folder_size(folder: &Path) -> io::Result<u64> {
-    let mut size = 0;
-    for entry in std::fs::read_dir(folder)? {
-        match entry?.metadata() {
-            Ok(found) => size += found.len(),
-            // Purged in between.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(size)
-}
-
-/// "1 copy, log 12 MiB, 3 calls/s"
-fn describe(log: u64, calls: u64, is_full: bool) -> Status {
-    let detail = format!("1 copy, log {} MiB, {calls} calls/s", log.div_ceil(1 << 20));
-    match is_full {
-        false => Status::good(detail),
-        true => Status {
-            health: Health::Degraded,
-            detail: format!("{detail}; the disk is nearly full, nothing new is taken"),
-        },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn detail_is_one_short_line() {
-        assert_eq!(
-            describe(12 << 20, 3, false),
-            Status::good("1 copy, log 12 MiB, 3 calls/s")
+impl Sockets {
+    fn take(cx: &mut Cx) -> anyhow::Result<Self> {
+        let sockets = Sockets {
+            tcp: cx.take_tcp(NFS),
+            unix: cx.take_unix(NFS_UNIX),
+            command: cx.take_unix(COMMAND),
+            mesh: cx.take_tcp(MESH),
+        };
+        ensure!(
+            !sockets.tcp.is_empty() || !sockets.unix.is_empty(),
+            "no socket named \"{NFS}\" or \"{NFS_UNIX}\" was handed down"
         );
-        assert_eq!(describe(1, 0, true).health, Health::Degraded);
+        Ok(sockets)
     }
+}
+
+fn tokio_tcp(listener: TcpListener) -> std::io::Result<tokio::net::TcpListener> {
+    listener.set_nonblocking(true)?;
+    tokio::net::TcpListener::from_std(listener)
+}
+
+fn tokio_unix(listener: UnixListener) -> std::io::Result<tokio::net::UnixListener> {
+    listener.set_nonblocking(true)?;
+    tokio::net::UnixListener::from_std(listener)
+}
+
+/// Answers other nodes until the scope drains.
+fn answer_mesh(listener: TcpListener, services: Services, tls: Arc<Tls>, scope: &Scope) -> anyhow::Result<()> {
+    let server = Arc::new(mesh::Server {
+        tls,
+        services,
+        streams: None,
+        limits: LIMITS,
+    });
+    scope.spawn(server.serve(tokio_tcp(listener)?, scope.clone()));
+    Ok(())
+}
+
+/// Answers programs of this machine until the scope drains.
+fn answer_unix(listener: UnixListener, services: Services, identity: Identity, scope: &Scope) -> anyhow::Result<()> {
+    let permits = Arc::new(tokio::sync::Semaphore::new(COMMAND_CONNECTIONS));
+    let tasks = scope.clone();
+    let handle = move |stream, _| {
+        let (services, identity, scope) = (services.clone(), identity.clone(), tasks.clone());
+        async move {
+            let leave = scope.draining();
+            services.serve(stream, identity, LIMITS, &scope, leave).await;
+        }
+    };
+    scope.spawn(serve(tokio_unix(listener)?, permits, scope.clone(), handle));
+    Ok(())
 }

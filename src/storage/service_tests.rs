@@ -350,12 +350,12 @@ async fn the_tcp_socket_serves_and_the_status_says_how_much() {
     };
     tokio::time::timeout(PATIENCE, good).await.expect("it is good at last");
     let detail = storage.status().detail;
-    assert!(detail.starts_with("1 copy, log "), "{detail}");
+    assert!(detail.starts_with("leads, 1 copy, log "), "{detail}");
 }
 
 #[tokio::test]
 async fn a_store_of_which_a_part_is_gone_is_refused() {
-    for part in ["log", "state", "handles"] {
+    for part in ["log", "state", "charter.json"] {
         let mut world = World::started();
         let root = world.root().await;
         create(&mut world.client().await, &root, "file").await;

@@ -30,7 +30,9 @@ openraft::declare_raft_types!(
 /// A member of the group, as its membership entries name it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
-    /// Where the mesh finds it.
+    /// The node's name, which its certificate proves.
+    pub name: String,
+    /// Where its storage is met over the mesh, `ADDRESS:PORT`.
     pub address: String,
     /// The store it joined with. A node that shows another one was wiped and is refused.
     pub store: StoreId,

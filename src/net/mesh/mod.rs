@@ -32,6 +32,7 @@ mod server;
 mod service;
 mod streams;
 mod tls;
+pub mod trust;
 
 pub use caller::Caller;
 pub use dial::{Addresses, Dial, Stream, TcpDial};

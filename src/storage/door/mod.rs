@@ -2,6 +2,8 @@
 
 pub mod nfs;
 
+use serde::{Deserialize, Serialize};
+
 use super::call::{Caller, Error, Inode, Mutation, Query, Reply};
 use crate::base::service::BoxFuture;
 
@@ -33,7 +35,7 @@ pub trait Calls: Send + Sync {
 }
 
 /// Identity of a client's request: what a retransmission, on whatever connection, has in common with the first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RequestKey {
     /// Hash of the client's address and its own name. Not of its port, which a reconnect may change.
     pub client: u64,

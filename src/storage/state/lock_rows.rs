@@ -76,6 +76,13 @@ pub fn forget_session(rows: &Connection, session: Session) -> Result<(), Failure
     Ok(())
 }
 
+/// Hands the locks of a session to the one that took its place.
+pub fn adopt_session(rows: &Connection, old: Session, new: Session) -> Result<(), Failure> {
+    rows.prepare_cached("UPDATE lock SET session = ?2 WHERE session = ?1")?
+        .execute([stored(old.0), stored(new.0)])?;
+    Ok(())
+}
+
 fn number(family: LockFamily) -> u8 {
     match family {
         LockFamily::Flock => 1,

@@ -231,6 +231,10 @@ impl Machine {
         self.look(sessions::all)
     }
 
+    pub fn has_session(&self, session: Session) -> Result<bool, Failure> {
+        self.look(|rows| sessions::is_known(rows, session))
+    }
+
     /// Would the owner do well to make a checkpoint, whatever the age of the last?
     pub fn wants_checkpoint(&self) -> bool {
         self.wal_size() > WAL_WANTED

@@ -18,9 +18,10 @@ const WRITTEN: u8 = 5;
 const REMOVED: u8 = 6;
 const RENAMED: u8 = 7;
 const LINKED: u8 = 8;
+const BEGUN: u8 = 9;
 
 /// Numbers of the errors; an error keeps its number for ever.
-const ERRORS: [(u8, Error); 18] = [
+const ERRORS: [(u8, Error); 19] = [
     (1, Error::NotFound),
     (2, Error::Access),
     (3, Error::NotOwner),
@@ -39,6 +40,7 @@ const ERRORS: [(u8, Error); 18] = [
     (16, Error::Locked),
     (17, Error::Io),
     (18, Error::Unavailable),
+    (19, Error::NoSession),
 ];
 
 /// `None` for a reply that no mutation gives.
@@ -85,6 +87,10 @@ pub fn encode(reply: &Result<Reply, Error>) -> Option<Vec<u8>> {
             put_attributes(&mut out, attributes);
             put_changed(&mut out, folder);
         }
+        Ok(Reply::Begun { next }) => {
+            out.push(BEGUN);
+            out.extend(next.to_be_bytes());
+        }
         Ok(_) => return None,
     }
     Some(out)
@@ -126,6 +132,7 @@ pub fn decode(bytes: &[u8]) -> Option<Result<Reply, Error>> {
             attributes: input.attributes()?,
             folder: input.changed()?,
         }),
+        BEGUN => Ok(Reply::Begun { next: input.long()? }),
         _ => return None,
     };
     input.0.is_empty().then_some(reply)

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::Failure;
 
 /// Raised with every change of the tables; an unknown one is refused.
-pub const VERSION: i64 = 1;
+pub const VERSION: i64 = 2;
 
 /// Page caches: the writer touches the folders and inodes of a batch again and again; a reader is a few look-ups.
 const WRITER_CACHE_KIB: i64 = 16 * 1024;
@@ -68,14 +68,19 @@ CREATE TABLE entry (
 CREATE UNIQUE INDEX entry_by_cookie ON entry (folder, cookie);
 CREATE TABLE session (
     id INTEGER PRIMARY KEY,
+    place TEXT NOT NULL UNIQUE,
     acknowledged INTEGER NOT NULL
 );
 CREATE TABLE reply (
     session INTEGER NOT NULL,
     sequence INTEGER NOT NULL,
+    client INTEGER,
+    xid INTEGER,
+    checksum INTEGER,
     reply BLOB NOT NULL,
     PRIMARY KEY (session, sequence)
 ) WITHOUT ROWID;
+CREATE INDEX reply_by_request ON reply (client, xid) WHERE client IS NOT NULL;
 CREATE TABLE opened (
     inode INTEGER NOT NULL,
     session INTEGER NOT NULL,

@@ -5,33 +5,72 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::schema::{loaded, stored};
 use super::{Failure, reply};
 use crate::storage::call::{Error, Inode, Reply};
-use crate::storage::operation::Session;
+use crate::storage::door::RequestKey;
+use crate::storage::operation::{Place, Session};
 
 /// Replies kept per session: a door that is this far ahead of what it acknowledged is refused. At about 400 bytes each
 /// a session takes less than 2 MiB.
 pub const WINDOW: u64 = 4096;
 
-pub fn begin(rows: &Connection, session: Session) -> Result<(), Failure> {
-    rows.prepare_cached("INSERT OR IGNORE INTO session (id, acknowledged) VALUES (?1, 0)")?
-        .execute([stored(session.0)])?;
+/// Replies kept although the door has acknowledged them: its client may not have got them when the door died, and asks again.
+/// A kernel client has at most some hundred requests open.
+const KEPT: u64 = 1024;
+
+/// Begins a session at a place, or finds it begun; returns the number of its next call, and the session that it replaced
+/// there, whose replies are now its own.
+pub fn begin(rows: &Connection, session: Session, place: &Place) -> Result<(u64, Option<Session>), Failure> {
+    let old: Option<(i64, i64)> = rows
+        .prepare_cached("SELECT id, acknowledged FROM session WHERE place = ?1")?
+        .query_row([&place.0], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let id = stored(session.0);
+    let Some((old, acknowledged)) = old else {
+        rows.prepare_cached("INSERT INTO session (id, place, acknowledged) VALUES (?1, ?2, 0)")?
+            .execute(params![id, place.0])?;
+        return Ok((1, None));
+    };
+    let last: Option<i64> = rows
+        .prepare_cached("SELECT MAX(sequence) FROM reply WHERE session = ?1")?
+        .query_row([old], |row| row.get(0))?;
+    let last = loaded(acknowledged).max(last.map_or(0, loaded));
+    if old == id {
+        return Ok((last + 1, None));
+    }
+    rows.prepare_cached("UPDATE reply SET session = ?2 WHERE session = ?1")?
+        .execute([old, id])?;
+    rows.prepare_cached("UPDATE session SET id = ?2, acknowledged = ?3 WHERE id = ?1")?
+        .execute([old, id, stored(last)])?;
+    Ok((last + 1, Some(Session(loaded(old)))))
+}
+
+/// Hands the opens of a session to the one that took its place.
+pub fn adopt_opens(rows: &Connection, old: Session, new: Session) -> Result<(), Failure> {
+    rows.prepare_cached("UPDATE opened SET session = ?2 WHERE session = ?1")?
+        .execute([stored(old.0), stored(new.0)])?;
     Ok(())
 }
 
-/// Forgets the session and its opens; returns the inodes that it held open. Locks are the lock table's.
-pub fn end(rows: &Connection, session: Session) -> Result<Vec<Inode>, Failure> {
+/// Forgets the opens of a session; returns the inodes that it held.
+pub fn forget_opens(rows: &Connection, session: Session) -> Result<Vec<Inode>, Failure> {
     let id = stored(session.0);
     let held = rows
         .prepare_cached("SELECT inode FROM opened WHERE session = ?1 ORDER BY inode")?
         .query_map([id], |row| Ok(Inode(loaded(row.get(0)?))))?
         .collect::<Result<Vec<_>, _>>()?;
+    rows.prepare_cached("DELETE FROM opened WHERE session = ?1")?
+        .execute([id])?;
+    Ok(held)
+}
+
+/// Forgets the session and its replies. Its opens and locks are the caller's to end.
+pub fn end(rows: &Connection, session: Session) -> Result<(), Failure> {
     for sql in [
-        "DELETE FROM opened WHERE session = ?1",
         "DELETE FROM reply WHERE session = ?1",
         "DELETE FROM session WHERE id = ?1",
     ] {
-        rows.prepare_cached(sql)?.execute([id])?;
+        rows.prepare_cached(sql)?.execute([stored(session.0)])?;
     }
-    Ok(held)
+    Ok(())
 }
 
 pub fn all(rows: &Connection) -> Result<Vec<Session>, Failure> {
@@ -40,13 +79,19 @@ pub fn all(rows: &Connection) -> Result<Vec<Session>, Failure> {
     Ok(found.collect::<Result<_, _>>()?)
 }
 
+pub fn is_known(rows: &Connection, session: Session) -> Result<bool, Failure> {
+    let mut statement = rows.prepare_cached("SELECT 1 FROM session WHERE id = ?1")?;
+    Ok(statement.exists([stored(session.0)])?)
+}
+
 /// The answer to a numbered call that is not to be executed, `None` if it is; and forgets the replies that have arrived.
-/// A call seen before gets its reply again. An unknown session is stale; a number whose reply has arrived, or one beyond the window, is invalid and never executed.
+/// A call seen before gets its reply again, and so does a request that another call brought. A number whose reply has arrived, or
+/// one beyond the window, is invalid and never executed.
 pub fn answered(
     rows: &Connection,
     session: Session,
-    sequence: u64,
-    acknowledged: u64,
+    (sequence, acknowledged): (u64, u64),
+    key: Option<RequestKey>,
 ) -> Result<Option<Result<Reply, Error>>, Failure> {
     let id = stored(session.0);
     let known: Option<i64> = rows
@@ -54,7 +99,7 @@ pub fn answered(
         .query_row([id], |row| row.get(0))
         .optional()?;
     let Some(known) = known.map(loaded) else {
-        return Ok(Some(Err(Error::Stale)));
+        return Ok(Some(Err(Error::NoSession)));
     };
     // A call is not acknowledged before it was made.
     let acknowledged = known.max(acknowledged.min(sequence.saturating_sub(1)));
@@ -62,7 +107,7 @@ pub fn answered(
         rows.prepare_cached("UPDATE session SET acknowledged = ?2 WHERE id = ?1")?
             .execute([id, stored(acknowledged)])?;
         rows.prepare_cached("DELETE FROM reply WHERE session = ?1 AND sequence <= ?2")?
-            .execute([id, stored(acknowledged)])?;
+            .execute([id, stored(acknowledged.saturating_sub(KEPT))])?;
     }
     if sequence <= acknowledged || sequence - acknowledged > WINDOW {
         return Ok(Some(Err(Error::Invalid)));
@@ -71,6 +116,15 @@ pub fn answered(
         .prepare_cached("SELECT reply FROM reply WHERE session = ?1 AND sequence = ?2")?
         .query_row([id, stored(sequence)], |row| row.get(0))
         .optional()?;
+    let kept = match (kept, key) {
+        (None, Some(key)) => rows
+            .prepare_cached("SELECT reply FROM reply WHERE client = ?1 AND xid = ?2 AND checksum = ?3")?
+            .query_row(params![stored(key.client), key.xid, stored(key.checksum)], |row| {
+                row.get(0)
+            })
+            .optional()?,
+        (kept, _) => kept,
+    };
     match kept {
         None => Ok(None),
         Some(bytes) => reply::decode(&bytes)
@@ -79,10 +133,25 @@ pub fn answered(
     }
 }
 
-pub fn keep(rows: &Connection, session: Session, sequence: u64, answer: &Result<Reply, Error>) -> Result<(), Failure> {
+pub fn keep(
+    rows: &Connection,
+    session: Session,
+    sequence: u64,
+    key: Option<RequestKey>,
+    answer: &Result<Reply, Error>,
+) -> Result<(), Failure> {
     let bytes = reply::encode(answer).expect("mutations answer only with replies that can be kept");
-    rows.prepare_cached("INSERT INTO reply (session, sequence, reply) VALUES (?1, ?2, ?3)")?
-        .execute(params![stored(session.0), stored(sequence), bytes])?;
+    rows.prepare_cached(
+        "INSERT INTO reply (session, sequence, client, xid, checksum, reply) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?
+    .execute(params![
+        stored(session.0),
+        stored(sequence),
+        key.map(|key| stored(key.client)),
+        key.map(|key| key.xid),
+        key.map(|key| stored(key.checksum)),
+        bytes
+    ])?;
     Ok(())
 }
 

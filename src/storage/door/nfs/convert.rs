@@ -29,7 +29,7 @@ pub fn status(error: Error) -> nfsstat3 {
         Error::Stale => nfsstat3::NFS3ERR_STALE,
         Error::TooManyLinks => nfsstat3::NFS3ERR_MLINK,
         Error::NotSync => nfsstat3::NFS3ERR_NOT_SYNC,
-        Error::Io => nfsstat3::NFS3ERR_IO,
+        Error::Io | Error::NoSession => nfsstat3::NFS3ERR_IO,
         Error::Unavailable => nfsstat3::NFS3ERR_JUKEBOX,
     }
 }

@@ -4,7 +4,7 @@ use rusqlite::Connection;
 
 use super::{Effects, Outcome, Step, free};
 use crate::storage::call::{Error, Inode, Lock, Reply};
-use crate::storage::operation::Session;
+use crate::storage::operation::{Place, Session};
 use crate::storage::state::{Failure, inode, lock_rows, locks, sessions};
 
 /// Locks of one inode and family: each further one costs a look at all of them.
@@ -58,10 +58,34 @@ fn check_range(lock: &Lock) -> Result<(), Error> {
     }
 }
 
+/// Begins a session; what the one before it at that place held goes on with it or ends.
+pub(super) fn begin_session(
+    rows: &Connection,
+    effects: &mut Effects<'_>,
+    session: Session,
+    (place, adopts): (&Place, bool),
+) -> Result<Reply, Failure> {
+    let (next, replaced) = sessions::begin(rows, session, place)?;
+    match replaced {
+        Some(old) if adopts => {
+            lock_rows::adopt_session(rows, old, session)?;
+            sessions::adopt_opens(rows, old, session)?;
+        }
+        Some(old) => let_go(rows, effects, old)?,
+        None => {}
+    }
+    Ok(Reply::Begun { next })
+}
+
 /// Ends a session: its locks, its opens, and the inodes that only it kept alive.
 pub(super) fn end_session(rows: &Connection, effects: &mut Effects<'_>, session: Session) -> Result<(), Failure> {
+    let_go(rows, effects, session)?;
+    sessions::end(rows, session)
+}
+
+fn let_go(rows: &Connection, effects: &mut Effects<'_>, session: Session) -> Result<(), Failure> {
     lock_rows::forget_session(rows, session)?;
-    for inode in sessions::end(rows, session)? {
+    for inode in sessions::forget_opens(rows, session)? {
         free_if_unheld(rows, effects, inode)?;
     }
     Ok(())

@@ -83,9 +83,8 @@ pub fn execute(
     operation: &Operation,
 ) -> Result<Result<Reply, Error>, Failure> {
     match operation {
-        Operation::Begin { session } => {
-            sessions::begin(rows, *session)?;
-            Ok(Ok(Reply::Done))
+        Operation::Begin { session, place, adopts } => {
+            hold::begin_session(rows, effects, *session, (place, *adopts)).map(Ok)
         }
         Operation::End { session } => {
             hold::end_session(rows, effects, *session)?;
@@ -95,12 +94,13 @@ pub fn execute(
             session,
             sequence,
             acknowledged,
+            key,
             caller,
             time,
             fresh,
             mutation,
         } => {
-            if let Some(answer) = sessions::answered(rows, *session, *sequence, *acknowledged)? {
+            if let Some(answer) = sessions::answered(rows, *session, (*sequence, *acknowledged), *key)? {
                 return Ok(answer);
             }
             let changes_before = rows.total_changes();
@@ -124,7 +124,7 @@ pub fn execute(
                 answer.is_ok() || rows.total_changes() == changes_before,
                 "{mutation:?} was refused after it had changed something"
             );
-            sessions::keep(rows, *session, *sequence, &answer)?;
+            sessions::keep(rows, *session, *sequence, *key, &answer)?;
             Ok(answer)
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::world::{ROOT, mode};
+use super::world::{ROOT, begin, mode};
 use crate::storage::call::{Creation, Inode, Mutation, PORTAL, Query, Reply, Time};
 use crate::storage::operation::{Operation, Session};
 use crate::storage::state::Machine;
@@ -27,7 +27,7 @@ fn a_hundred_thousand_files_take_bounded_memory() {
     let folder = tempfile::tempdir().unwrap();
     let machine = Machine::open(folder.path(), Arc::new(SystemDisk)).unwrap();
     let session = Session(1);
-    machine.apply(1, &[Operation::Begin { session }]).unwrap();
+    machine.apply(1, &[begin(session)]).unwrap();
     let before = memory_kib();
     let start = Instant::now();
     for batch in 0..FILES / BATCH {
@@ -68,6 +68,7 @@ fn create(session: Session, number: u64) -> Operation {
         session,
         sequence: number + 1,
         acknowledged: number.saturating_sub(100),
+        key: None,
         caller: ROOT,
         time: Time {
             seconds: 1_700_000_000,

@@ -18,4 +18,5 @@ mod model_names;
 mod permission;
 pub mod random;
 mod rules;
+mod session;
 pub mod world;

@@ -102,9 +102,13 @@ impl Model {
 
     pub fn apply(&mut self, operation: &Operation) -> Answer {
         match operation {
-            Operation::Begin { session } => {
-                self.sessions.entry(session.0).or_default();
-                Ok(Reply::Done)
+            // One place each: none replaces another.
+            Operation::Begin { session, .. } => {
+                let (known, kept) = self.sessions.entry(session.0).or_default();
+                let last = kept.keys().max().copied().unwrap_or_default();
+                Ok(Reply::Begun {
+                    next: last.max(*known) + 1,
+                })
             }
             Operation::End { session } => {
                 self.sessions.remove(&session.0);
@@ -121,12 +125,13 @@ impl Model {
                 session,
                 sequence,
                 acknowledged,
+                key: _,
                 caller,
                 time,
                 fresh,
                 mutation,
             } => {
-                let (known, kept) = self.sessions.get_mut(&session.0).ok_or(Error::Stale)?;
+                let (known, kept) = self.sessions.get_mut(&session.0).ok_or(Error::NoSession)?;
                 *known = (*known).max((*acknowledged).min(sequence.saturating_sub(1)));
                 kept.retain(|number, _| number > known);
                 ensure(sequence > known && sequence - *known <= 4096, Error::Invalid)?;

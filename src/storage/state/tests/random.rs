@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 
 use super::model::{CELLS, Model};
-use super::world::{ROOT, World, assert_same_files, assert_same_state, plain, user};
+use super::world::{ROOT, World, assert_same_files, assert_same_state, begin, plain, user};
 use crate::storage::call::{Caller, Change, Creation, Inode, Kind, Lock, LockFamily, Mutation, SetTime, Time};
 use crate::storage::operation::{Operation, Session};
 
@@ -39,7 +39,7 @@ impl Script {
             clock: 0,
             last: None,
         };
-        let begin = (1..=2).map(|id| Operation::Begin { session: Session(id) }).collect();
+        let begin = (1..=2).map(|id| begin(Session(id))).collect();
         script.push(&mut writer.model, begin);
         let mut entry = Vec::new();
         for roll in rolls {
@@ -121,9 +121,7 @@ impl Writer {
                 return Operation::End { session };
             }
             (5..=9, _) => {
-                return Operation::Begin {
-                    session: Session(u64::from(a % 2) + 1),
-                };
+                return begin(Session(u64::from(a % 2) + 1));
             }
             _ => {}
         }
@@ -136,6 +134,7 @@ impl Writer {
             session,
             sequence: *sequence,
             acknowledged: sequence.saturating_sub(u64::from(b % 4)),
+            key: None,
             caller: callers(who / 2),
             time: self.time(),
             fresh: Inode(self.fresh),

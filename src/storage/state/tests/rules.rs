@@ -302,6 +302,7 @@ fn replies_are_kept_until_acknowledged_and_within_the_window() {
             session,
             sequence,
             acknowledged,
+            key: None,
             caller,
             time,
             fresh,
@@ -320,10 +321,10 @@ fn replies_are_kept_until_acknowledged_and_within_the_window() {
 }
 
 #[test]
-fn an_unknown_session_is_stale() {
+fn an_unknown_session_is_refused() {
     let mut world = World::new();
     world.session = Session(5);
-    assert_eq!(world.create(PORTAL, "file"), Err(Error::Stale));
+    assert_eq!(world.create(PORTAL, "file"), Err(Error::NoSession));
     assert_eq!(world.look_up(PORTAL, "file"), Err(Error::NotFound));
     world.begin(Session(5));
     assert!(world.create(PORTAL, "file").is_ok());

@@ -15,7 +15,7 @@ use crate::storage::call::{
     Attributes, Caller, Change, Changed, Creation, Entry, Error, Inode, Kind, Lock, LockFamily, Mutation, PORTAL,
     Query, Reply, Time,
 };
-use crate::storage::operation::{Operation, Session};
+use crate::storage::operation::{Operation, Place, Session};
 use crate::storage::state::disk::{Disk, FoundKind, SystemDisk};
 use crate::storage::state::{Failure, Machine};
 
@@ -38,6 +38,15 @@ pub fn temporary() -> TempDir {
     tempfile::tempdir_in("/dev/shm")
         .or_else(|_| tempfile::tempdir())
         .unwrap()
+}
+
+/// Begins a session at a place of its own.
+pub fn begin(session: Session) -> Operation {
+    Operation::Begin {
+        session,
+        place: Place(format!("node1/{}", session.0)),
+        adopts: false,
+    }
 }
 
 /// The machine with one session of root, numbering calls by itself.
@@ -95,11 +104,8 @@ impl World {
 
     pub fn begin(&mut self, session: Session) {
         self.index += 1;
-        let answers = self
-            .machine()
-            .apply(self.index, &[Operation::Begin { session }])
-            .unwrap();
-        assert_eq!(answers, [Ok(Reply::Done)]);
+        let answers = self.machine().apply(self.index, &[begin(session)]).unwrap();
+        assert!(matches!(answers[..], [Ok(Reply::Begun { .. })]), "{answers:?}");
     }
 
     pub fn end(&mut self, session: Session) {
@@ -116,6 +122,7 @@ impl World {
             session: self.session,
             sequence: *sequence,
             acknowledged: sequence.saturating_sub(5),
+            key: None,
             caller: self.caller.clone(),
             time: self.now(),
             fresh: Inode(self.fresh),

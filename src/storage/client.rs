@@ -1,0 +1,328 @@
+//! This node's session with the leader: the doors' calls, brought to whichever replica leads and repeated until their outcome is known.
+//!
+//! A change keeps its number over a fail-over, so it happens once. It is driven also when its caller has given up; the same
+//! request again joins it. If the session itself was lost (this node was cut off for longer than the leader waits),
+//! it is begun anew and open calls are numbered again. One of them that may have happened and would not bear a repetition fails
+//! with `Error::Io` then: nobody knows any more.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::call::{Caller, Error, Inode, Mutation, Query, Reply};
+use super::door::{Calls, RequestKey};
+use super::network::Unreached;
+use super::operation::{self, Place};
+use super::request::{Answer, Request, Response};
+use super::session::{Number, Outcome, Session};
+use super::types::NodeId;
+use crate::base::backoff::Backoff;
+use crate::base::{BoxFuture, Scope, clock};
+
+/// How long a caller waits before it may look after something else; the call goes on, and the repetition joins it.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// One try. A leader needs up to 2 s to go on without a silent follower; a try is given up sooner when another node leads.
+const TRY: Duration = Duration::from_secs(5);
+/// Pauses before the next try; a new leader ends them.
+const RETRY_FIRST: Duration = Duration::from_millis(10);
+const RETRY_CAP: Duration = Duration::from_millis(250);
+/// How often the leader hears that the session lives.
+const RENEW: Duration = Duration::from_secs(1);
+
+/// The way to the replicas.
+pub trait Way: Send + Sync + 'static {
+    /// Who leads, as far as this node knows; changes are seen.
+    fn leader(&self) -> watch::Receiver<Option<NodeId>>;
+    /// Brings a request to `Leader::answer` of a replica. Gives up after `deadline`.
+    fn ask<'a>(
+        &'a self,
+        node: NodeId,
+        request: Request,
+        deadline: Duration,
+    ) -> BoxFuture<'a, Result<Response, Unreached>>;
+}
+
+/// Clones are the same session.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    way: Arc<dyn Way>,
+    place: Place,
+    /// The session's owner outlives this process, and what it holds goes on.
+    adopts: bool,
+    calls: Mutex<Session>,
+    begun: watch::Sender<Option<operation::Session>>,
+    scope: Scope,
+    verifier: u64,
+}
+
+impl Client {
+    /// Begins a session at `place` in the background; calls wait for it. With `adopts`, locks and opens of the session
+    /// before at this place go on.
+    pub fn start(way: Arc<dyn Way>, place: Place, adopts: bool, scope: &Scope) -> Self {
+        let client = Client(Arc::new(Inner {
+            way,
+            place,
+            adopts,
+            calls: Mutex::default(),
+            begun: watch::Sender::new(None),
+            scope: scope.clone(),
+            verifier: random(),
+        }));
+        let inner = client.0.clone();
+        scope.spawn(async move { inner.keep().await });
+        client
+    }
+}
+
+/// How a request came to its response.
+struct Reached {
+    answer: Answer,
+    /// An earlier try may have done it.
+    is_repeated: bool,
+}
+
+impl Inner {
+    fn calls(&self) -> MutexGuard<'_, Session> {
+        self.calls.lock().expect("no holder of this lock panics")
+    }
+
+    /// Begins the session, and again when it was lost; renews it in between.
+    async fn keep(&self) {
+        while !self.scope.is_draining() {
+            let known = *self.begun.borrow();
+            let Some(session) = known else {
+                self.begin().await;
+                continue;
+            };
+            tokio::select! {
+                () = tokio::time::sleep(RENEW) => {}
+                () = self.scope.draining() => return,
+            }
+            let renewed = tokio::time::timeout(TRY, self.reach(&Request::Renew { session })).await;
+            if let Ok(Some(reached)) = renewed
+                && reached.answer == Err(Error::NoSession)
+            {
+                self.lost(session);
+            }
+        }
+    }
+
+    async fn begin(&self) {
+        let session = operation::Session(random() >> 1);
+        let request = Request::Begin {
+            session,
+            place: self.place.clone(),
+            adopts: self.adopts,
+        };
+        let Some(reached) = self.reach(&request).await else {
+            return;
+        };
+        match reached.answer {
+            Ok(Reply::Begun { next }) => {
+                self.calls().begin(session, next);
+                self.begun.send_replace(Some(session));
+            }
+            other => {
+                tracing::warn!(?other, place = self.place.0, "the session could not be begun");
+                tokio::time::sleep(RETRY_CAP).await;
+            }
+        }
+    }
+
+    fn lost(&self, session: operation::Session) {
+        self.begun.send_if_modified(|begun| {
+            let is_this = *begun == Some(session);
+            if is_this {
+                tracing::warn!(
+                    place = self.place.0,
+                    "the leader ended this node's session; it is begun anew"
+                );
+                *begun = None;
+            }
+            is_this
+        });
+    }
+
+    /// Asks whoever leads until there is an answer; `None`: the storage stopped before.
+    async fn reach(&self, request: &Request) -> Option<Reached> {
+        let mut leader = self.way.leader();
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_CAP);
+        let (mut is_repeated, mut hint) = (false, None);
+        while !self.scope.is_draining() {
+            let known = *leader.borrow_and_update();
+            if let Some(node) = hint.take().or(known) {
+                let asked = tokio::select! {
+                    asked = self.way.ask(node, request.clone(), TRY) => asked,
+                    // Somebody else leads: this one may never answer.
+                    () = other_than(&mut leader, node) => Err(Unreached::Lost("another node leads".into())),
+                    () = self.scope.draining() => return None,
+                };
+                match asked {
+                    Ok(Response::Answer(Err(Error::Unavailable))) => {}
+                    Ok(Response::Answer(answer)) => return Some(Reached { answer, is_repeated }),
+                    Ok(Response::NotLeader { leader: Some(other) }) if other != node => {
+                        hint = Some(other);
+                    }
+                    Ok(Response::NotLeader { .. }) | Err(Unreached::Refused(_)) => {}
+                    Ok(Response::Unknown) | Err(Unreached::Lost(_)) => is_repeated = true,
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(backoff.delay()) => {}
+                Ok(()) = leader.changed() => {}
+                () = self.scope.draining() => {}
+            }
+        }
+        None
+    }
+
+    /// The session's id, once it has begun.
+    async fn session(&self) -> Option<operation::Session> {
+        let mut begun = self.begun.subscribe();
+        let begun = tokio::select! {
+            begun = begun.wait_for(Option::is_some) => begun.ok().and_then(|begun| *begun),
+            () = self.scope.draining() => None,
+        };
+        begun
+    }
+
+    /// A number for a call; waits while the session begins or the window is full.
+    async fn number(&self) -> Option<Number> {
+        loop {
+            self.session().await?;
+            if let Some(number) = self.calls().number() {
+                return Some(number);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(RETRY_FIRST) => {}
+                () = self.scope.draining() => return None,
+            }
+        }
+    }
+
+    /// Repeats a change until its outcome is known; `None`: the storage stopped before.
+    async fn drive(&self, caller: Caller, key: RequestKey, mutation: Mutation) -> Option<Answer> {
+        let mut may_have_happened = false;
+        loop {
+            let number = self.number().await?;
+            let request = Request::Mutate {
+                session: number.session,
+                sequence: number.sequence,
+                acknowledged: number.acknowledged,
+                key: Some(key),
+                caller: caller.clone(),
+                mutation: mutation.clone(),
+            };
+            let reached = self.reach(&request).await?;
+            may_have_happened |= reached.is_repeated;
+            self.calls().settle(number);
+            match reached.answer {
+                Err(Error::NoSession) => {
+                    self.lost(number.session);
+                    if may_have_happened && !bears_repetition(&mutation) {
+                        return Some(Err(Error::Io));
+                    }
+                }
+                answer => return Some(answer),
+            }
+        }
+    }
+
+    /// Starts a new call, or joins the one that the request has.
+    fn call(self: &Arc<Self>, caller: &Caller, key: RequestKey, mutation: Mutation) -> Result<Outcome, Error> {
+        let mut calls = self.calls();
+        if let Some(outcome) = calls.find(key) {
+            return Ok(outcome);
+        }
+        let opened = calls.open(key).ok_or(Error::Unavailable)?;
+        drop(calls);
+        let (inner, caller) = (self.clone(), caller.clone());
+        self.scope.spawn(async move {
+            if let Some(answer) = inner.drive(caller, key, mutation).await {
+                opened.sender.send_replace(Some(answer));
+                inner.calls().end(key, opened.call, clock::boot());
+            }
+        });
+        Ok(opened.outcome)
+    }
+}
+
+/// Resolves when another node than `node` is known to lead.
+async fn other_than(leader: &mut watch::Receiver<Option<NodeId>>, node: NodeId) {
+    if leader
+        .wait_for(|leader| leader.is_some_and(|leader| leader != node))
+        .await
+        .is_err()
+    {
+        std::future::pending().await
+    }
+}
+
+/// Whether doing it twice is the same as once, for its own caller, who waits in between.
+fn bears_repetition(mutation: &Mutation) -> bool {
+    match mutation {
+        Mutation::Write { .. } | Mutation::Unlock { .. } => true,
+        Mutation::Set { guard, .. } => guard.is_none(),
+        _ => false,
+    }
+}
+
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).expect("the kernel gives random bytes");
+    u64::from_be_bytes(bytes)
+}
+
+impl Calls for Client {
+    fn query<'a>(&'a self, caller: &'a Caller, query: Query) -> BoxFuture<'a, Result<Reply, Error>> {
+        let inner = &self.0;
+        Box::pin(async move {
+            let deadline = Instant::now() + PATIENCE;
+            let asked = async {
+                let session = inner.session().await?;
+                let caller = caller.clone();
+                inner.reach(&Request::Query { session, caller, query }).await
+            };
+            match tokio::time::timeout_at(deadline, asked).await {
+                Ok(Some(reached)) => reached.answer,
+                _ => Err(Error::Unavailable),
+            }
+        })
+    }
+
+    fn mutate<'a>(
+        &'a self,
+        caller: &'a Caller,
+        key: RequestKey,
+        mutation: Mutation,
+    ) -> BoxFuture<'a, Result<Reply, Error>> {
+        let inner = &self.0;
+        Box::pin(async move {
+            let mut outcome = inner.call(caller, key, mutation)?;
+            let known = tokio::time::timeout(PATIENCE, outcome.wait_for(Option::is_some)).await;
+            match known {
+                Ok(Ok(answer)) => {
+                    inner.calls().fetched(key);
+                    answer.clone().unwrap_or(Err(Error::Unavailable))
+                }
+                _ => Err(Error::Unavailable),
+            }
+        })
+    }
+
+    fn commit(&self, _inode: Inode) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn is_durable(&self) -> bool {
+        true
+    }
+
+    fn verifier(&self) -> u64 {
+        self.0.verifier
+    }
+}

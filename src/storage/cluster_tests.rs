@@ -1,0 +1,314 @@
+//! Several nodes' storage in one process, over the real mesh on loopback: they join, any door serves, and a leader that dies
+//! under calls loses none and doubles none. A kill ends a node's tasks where they stand, as after `kill -9`.
+
+use std::collections::BTreeSet;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use nfs3_client::tokio::TokioIo;
+use nfs3_client::{MountClient, Nfs3Client};
+use nfs3_types::mount::dirpath;
+use nfs3_types::nfs3::*;
+use nfs3_types::rpc::{auth_unix, opaque_auth};
+use nfs3_types::xdr_codec::Opaque;
+use serde::de::DeserializeOwned;
+use tempfile::TempDir;
+use tokio::net::UnixStream;
+use tokio::runtime::Runtime;
+use tokio::time::Instant;
+
+use super::command::{self, Command, Report, Role};
+use super::mesh::{COMMANDS, LIMITS};
+use super::service::Storage;
+use crate::base::service::{NamedSocket, Socket};
+use crate::base::{Cx, Scope, Service};
+use crate::config;
+use crate::net::mesh::Caller;
+use crate::net::mesh::trust::Trust;
+
+/// No step takes longer on the busiest machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+type Client = Nfs3Client<TokioIo<UnixStream>>;
+
+struct Node {
+    name: String,
+    folder: TempDir,
+    port: u16,
+    running: Option<(Runtime, Scope)>,
+}
+
+impl Node {
+    /// `number` is also the last byte of its loopback address.
+    fn new(number: u8, founder: Option<&Node>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let name = format!("n{number}");
+        let trust = Trust::new(folder.path().join("trust"));
+        match founder {
+            None => trust.found("test".parse().unwrap(), &name.parse().unwrap(), None),
+            Some(first) => Trust::new(first.folder.path().join("trust")).issue(&name.parse().unwrap(), &trust),
+        }
+        .unwrap();
+        let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = probe.local_addr().unwrap().port() - 1;
+        Node {
+            name,
+            folder,
+            port,
+            running: None,
+        }
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn start(&mut self) {
+        let text = format!(
+            "[node]\nname = {:?}\ndata_dir = {:?}\n[cluster]\naddress = \"127.0.0.1\"\nport = {}",
+            self.name,
+            self.folder.path(),
+            self.port
+        );
+        let loaded = config::parse(&text, std::iter::empty()).unwrap();
+        let storage = Storage::new(&loaded.config);
+        let unix = |name: &str| {
+            let path = self.path(&format!("{name}.sock"));
+            let _ = std::fs::remove_file(&path);
+            NamedSocket {
+                name: name.into(),
+                socket: Socket::Unix(UnixListener::bind(path).unwrap()),
+            }
+        };
+        let mesh = crate::net::listen::tcp(loaded.config.storage_mesh().unwrap()).unwrap();
+        let scope = Scope::new();
+        let cx = Cx {
+            scope: scope.clone(),
+            sockets: vec![
+                unix("nfs-unix"),
+                unix("storage"),
+                NamedSocket {
+                    name: "storage-mesh".into(),
+                    socket: Socket::Tcp(mesh),
+                },
+            ],
+        };
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(2).enable_all().build().unwrap();
+        {
+            let _entered = runtime.enter();
+            scope.spawn(async move { storage.run(cx).await.expect("it runs until it is killed") });
+        }
+        self.running = Some((runtime, scope));
+    }
+
+    fn kill(&mut self) {
+        let (runtime, _) = self.running.take().unwrap();
+        runtime.shutdown_background();
+    }
+
+    async fn command<T: DeserializeOwned>(&self, command: &Command) -> anyhow::Result<T> {
+        let scope = Scope::new();
+        let stream = UnixStream::connect(self.path("storage.sock")).await?;
+        let caller = Caller::start(stream, LIMITS, &scope);
+        let deadline = Instant::now() + PATIENCE;
+        let answer = caller.call(COMMANDS, command::encode(command), deadline).await?;
+        command::result(&answer)
+    }
+
+    /// Asks until the answer pleases.
+    async fn until(&self, what: &str, holds: impl Fn(&Report) -> bool) -> Report {
+        let start = Instant::now();
+        loop {
+            let report = self.command::<Report>(&Command::Status).await;
+            if let Some(report) = report.as_ref().ok().filter(|report| holds(report)) {
+                return report.clone();
+            }
+            assert!(start.elapsed() < PATIENCE, "{}: never {what}: {report:?}", self.name);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn client(&self) -> Client {
+        let stream = TokioIo::new(UnixStream::connect(self.path("nfs-unix.sock")).await.unwrap());
+        Nfs3Client::new_with_auth(
+            stream,
+            opaque_auth::auth_unix(&auth_unix::default()),
+            opaque_auth::default(),
+        )
+    }
+
+    async fn root(&self) -> nfs_fh3 {
+        let stream = TokioIo::new(UnixStream::connect(self.path("nfs-unix.sock")).await.unwrap());
+        let mounted = MountClient::new(stream)
+            .mnt(dirpath(Opaque::borrowed(b"/portal")))
+            .await;
+        nfs_fh3 {
+            data: mounted.unwrap().fhandle.0,
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if self.running.is_some() {
+            self.kill();
+        }
+    }
+}
+
+/// Three replicas, all in sync; the first leads.
+async fn three() -> Vec<Node> {
+    let mut nodes = vec![Node::new(1, None)];
+    for number in 2..=3 {
+        nodes.push(Node::new(number, Some(&nodes[0])));
+    }
+    nodes.iter_mut().for_each(Node::start);
+    nodes[0].until("leads", |report| report.role == Role::Leader).await;
+    for number in 1..3 {
+        let add = Command::Add {
+            name: nodes[number].name.clone(),
+            address: format!("127.0.0.1:{}", nodes[number].port + 1),
+            witness: false,
+        };
+        nodes[number]
+            .until("waits", |report| report.role == Role::Waiting)
+            .await;
+        nodes[0].command::<()>(&add).await.unwrap();
+    }
+    nodes[0].until("has three voters", is_whole).await;
+    nodes
+}
+
+fn is_whole(report: &Report) -> bool {
+    report.copies == 3
+        && report
+            .members
+            .iter()
+            .filter(|member| member.votes && member.in_sync)
+            .count()
+            == 3
+}
+
+/// Makes a file; a call that the door could not finish is repeated as a kernel client does, with the same name. So is one
+/// whose name is there: then an earlier try had done it, and that must be told apart by its key.
+async fn create(client: &mut Client, root: &nfs_fh3, name: &str, data: &[u8]) {
+    let file = loop {
+        let args = CREATE3args {
+            where_: diropargs3 {
+                dir: root.clone(),
+                name: filename3::from(name.as_bytes()),
+            },
+            how: createhow3::EXCLUSIVE(createverf3(*b"verifier")),
+        };
+        match client.create(&args).await.unwrap() {
+            Nfs3Result::Ok(made) => break made.obj.unwrap(),
+            Nfs3Result::Err((nfsstat3::NFS3ERR_JUKEBOX, _)) => {}
+            Nfs3Result::Err((status, _)) => panic!("{name}: {status}"),
+        }
+    };
+    let write = WRITE3args {
+        file,
+        offset: 0,
+        count: data.len() as u32,
+        stable: stable_how::FILE_SYNC,
+        data: Opaque::borrowed(data),
+    };
+    loop {
+        match client.write(&write).await.unwrap() {
+            Nfs3Result::Ok(_) => return,
+            Nfs3Result::Err((nfsstat3::NFS3ERR_JUKEBOX, _)) => {}
+            Nfs3Result::Err((status, _)) => panic!("{name}: {status}"),
+        }
+    }
+}
+
+/// Contents by name, from a replica's mirror.
+fn mirror(folder: &Path) -> BTreeSet<(String, Bytes)> {
+    let entries = std::fs::read_dir(folder.join("storage/state/tree")).unwrap();
+    entries
+        .map(|entry| {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            (name, std::fs::read(entry.path()).unwrap().into())
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_join_and_any_door_serves_the_same_files() {
+    let nodes = three().await;
+    let root = nodes[0].root().await;
+    for node in &nodes {
+        assert_eq!(node.root().await, root, "handles are the same everywhere");
+        create(&mut node.client().await, &root, &node.name, node.name.as_bytes()).await;
+    }
+    let expected: BTreeSet<_> = nodes
+        .iter()
+        .map(|node| (node.name.clone(), Bytes::from(node.name.clone())))
+        .collect();
+    for node in &nodes {
+        let start = Instant::now();
+        while mirror(node.folder.path()) != expected {
+            assert!(
+                start.elapsed() < PATIENCE,
+                "{}: {:?}",
+                node.name,
+                mirror(node.folder.path())
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    let again = Command::Add {
+        name: "n2".into(),
+        address: format!("127.0.0.1:{}", nodes[1].port + 1),
+        witness: false,
+    };
+    nodes[2]
+        .command::<()>(&again)
+        .await
+        .expect("passed on, and safe to repeat");
+    let stranger = Command::Remove { name: "n9".into() };
+    let refused = nodes[1].command::<()>(&stranger).await.unwrap_err().to_string();
+    assert!(refused.contains("no member is called n9"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_killed_under_writes_loses_nothing() {
+    let mut nodes = three().await;
+    let root = nodes[1].root().await;
+    let mut acknowledged = BTreeSet::new();
+    for round in 0..3 {
+        let leader = nodes[2 - round % 2]
+            .until("has a leader", |report| report.leader.is_some())
+            .await;
+        let at = nodes
+            .iter()
+            .position(|node| Some(&node.name) == leader.leader.as_ref())
+            .unwrap();
+        let door = (at + 1) % 3;
+        let mut client = nodes[door].client().await;
+        for file in 0..20 {
+            if file == 5 {
+                nodes[at].kill();
+            }
+            let name = format!("{round}-{file}");
+            create(&mut client, &root, &name, name.as_bytes()).await;
+            acknowledged.insert((name.clone(), Bytes::from(name)));
+        }
+        nodes[at].start();
+        nodes[door].until("is led", |report| report.leader.is_some()).await;
+        let leader = nodes[door].command::<Report>(&Command::Status).await.unwrap().leader;
+        let now = nodes.iter().find(|node| Some(&node.name) == leader.as_ref()).unwrap();
+        now.until("is whole again", is_whole).await;
+    }
+    for node in &nodes {
+        let start = Instant::now();
+        while mirror(node.folder.path()) != acknowledged {
+            assert!(start.elapsed() < PATIENCE, "{} differs", node.name);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! The requests of all doors' sessions, executed by the replica that leads. A replica that does not lead says who does.
+//!
+//! Here the choices are made that every replica must share: times and numbers of new inodes. A request is tried once; repeating it,
+//! here or at another leader, is its session's part, and the state executes it once however often it comes.
+//!
+//! Every acknowledged change is fsynced in the log, so writes need no commit.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use super::batch::{Batcher, Refused};
+use super::call::{Caller, Error, Inode, Mutation, PORTAL, Query, Reply, Time};
+use super::group::Group;
+use super::operation::{Operation, Session};
+use super::operation_codec;
+use super::replica::blocking;
+use super::request::{Answer, Request, Response};
+use super::state;
+use crate::base::clock;
+
+/// Room that stays free on the disk: for SQLite's log (256 MiB), two segments of ours (128 MiB), and what is under way.
+pub const RESERVE: u64 = 512 << 20;
+/// A session that was not heard for so long is over. A door renews its session each second; a node that restarts takes
+/// its own place again at once, so this is for nodes that are gone or cut off.
+const SILENCE: Duration = Duration::from_secs(30);
+/// What a new file, name or folder takes in the log and the database, roughly.
+const SMALL: u64 = 4096;
+
+/// Clones are the same.
+#[derive(Clone)]
+pub struct Leader(Arc<Inner>);
+
+struct Inner {
+    machine: state::Shared,
+    group: Group,
+    batcher: Batcher,
+    last_inode: Mutex<u64>,
+    /// When each session was heard, while this node leads.
+    heard: Mutex<HashMap<Session, Duration>>,
+    /// Free bytes of the disk as last measured, less what was written since.
+    room: AtomicU64,
+    requests: AtomicU64,
+}
+
+impl Leader {
+    pub fn new(machine: state::Shared, group: Group, batcher: Batcher) -> Self {
+        Leader(Arc::new(Inner {
+            machine,
+            group,
+            batcher,
+            last_inode: Mutex::new(0),
+            heard: Mutex::default(),
+            room: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+        }))
+    }
+
+    /// Tries a request once.
+    pub async fn answer(&self, request: Request) -> Response {
+        let inner = &self.0;
+        inner.requests.fetch_add(1, Ordering::Relaxed);
+        // Before: all that earlier leaders acknowledged is applied here, and all numbers that they gave are known.
+        if !inner.group.is_readable() {
+            return inner.not_leader();
+        }
+        inner.heard().insert(request.session(), clock::boot());
+        match request {
+            Request::Begin { session, place, adopts } => {
+                let begin = Operation::Begin { session, place, adopts };
+                inner.propose(&begin).await
+            }
+            Request::End { session } => inner.propose(&Operation::End { session }).await,
+            Request::Renew { session } => inner.renew(session).await,
+            Request::Query { session, caller, query } => inner.query(session, caller, query).await,
+            Request::Mutate {
+                session,
+                sequence,
+                acknowledged,
+                key,
+                caller,
+                mutation,
+            } => {
+                if let Err(error) = inner.take_room(growth(&mutation)) {
+                    return Response::Answer(Err(error));
+                }
+                let operation = Operation::Mutate {
+                    session,
+                    sequence,
+                    acknowledged,
+                    key,
+                    caller,
+                    time: now(),
+                    fresh: inner.fresh(),
+                    mutation,
+                };
+                inner.propose(&operation).await
+            }
+        }
+    }
+
+    /// Measures the room on the disk; once a second is enough.
+    pub async fn measure(&self) -> io::Result<()> {
+        let machine = self.0.machine.get();
+        let root = Caller {
+            uid: 0,
+            gid: 0,
+            groups: Vec::new(),
+        };
+        let space = Query::Space { inode: PORTAL };
+        let space = blocking(move || Ok(machine.query(Session(0), &root, &space))).await?;
+        match space {
+            Ok(Reply::Space(space)) => {
+                self.0.room.store(space.free_bytes, Ordering::Relaxed);
+                Ok(())
+            }
+            other => Err(io::Error::other(format!("the disk's room is not known: {other:?}"))),
+        }
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.free() < RESERVE
+    }
+
+    /// Free bytes of the disk, as last measured.
+    pub fn free(&self) -> u64 {
+        self.0.room.load(Ordering::Relaxed)
+    }
+
+    /// Requests since the start.
+    pub fn count(&self) -> u64 {
+        self.0.requests.load(Ordering::Relaxed)
+    }
+
+    /// Ends the sessions that were silent for too long; while another node leads, forgets who was heard. Call it each second.
+    pub async fn expire(&self) -> io::Result<()> {
+        let inner = &self.0;
+        if !inner.group.is_readable() {
+            inner.heard().clear();
+            return Ok(());
+        }
+        let machine = inner.machine.get();
+        let sessions = blocking(move || machine.sessions().map_err(io::Error::other)).await?;
+        let silent = {
+            let (mut heard, now) = (inner.heard(), clock::boot());
+            // A new leader counts from its own first look.
+            let is_silent = |session: &Session| now.saturating_sub(*heard.entry(*session).or_insert(now)) > SILENCE;
+            let silent: Vec<_> = sessions.into_iter().filter(is_silent).collect();
+            heard.retain(|_, at| now.saturating_sub(*at) <= SILENCE);
+            silent
+        };
+        for session in silent {
+            tracing::warn!(session = session.0, "a session was silent for too long and is over");
+            // What fails now is silent at the next look too.
+            inner.propose(&Operation::End { session }).await;
+        }
+        Ok(())
+    }
+}
+
+impl Inner {
+    fn heard(&self) -> MutexGuard<'_, HashMap<Session, Duration>> {
+        self.heard.lock().expect("no holder of this lock panics")
+    }
+
+    fn not_leader(&self) -> Response {
+        // This node may lead and not be ready: then the others shall not be asked, nor this one in a hurry.
+        Response::NotLeader {
+            leader: self.group.leader().filter(|node| *node != self.group.me()),
+        }
+    }
+
+    /// Unused numbers are lost, never given again.
+    fn fresh(&self) -> Inode {
+        let mut last = self.last_inode.lock().expect("no holder of this lock panics");
+        // Another leader may have given numbers meanwhile; what it gave is applied here before this node may lead.
+        *last = (*last).max(self.machine.get().highest_inode().0) + 1;
+        Inode(*last)
+    }
+
+    async fn propose(&self, operation: &Operation) -> Response {
+        match self.batcher.submit(operation_codec::encode(operation)).await {
+            Ok(reply) => Response::Answer(read(&reply)),
+            Err(Refused::TooLong(_)) => Response::Answer(Err(Error::Invalid)),
+            Err(Refused::NotLeader { leader }) => Response::NotLeader { leader },
+            Err(Refused::Stopping | Refused::Unknown(_)) => Response::Unknown,
+        }
+    }
+
+    async fn query(&self, session: Session, caller: Caller, query: Query) -> Response {
+        let machine = self.machine.get();
+        let answer = blocking(move || Ok(machine.query(session, &caller, &query))).await;
+        // After: the lease held while it was read.
+        match self.group.is_readable() {
+            true => Response::Answer(answer.unwrap_or(Err(Error::Io))),
+            false => self.not_leader(),
+        }
+    }
+
+    async fn renew(&self, session: Session) -> Response {
+        let machine = self.machine.get();
+        let known = blocking(move || machine.has_session(session).map_err(io::Error::other)).await;
+        match (known, self.group.is_readable()) {
+            (_, false) => self.not_leader(),
+            (Ok(true), _) => Response::Answer(Ok(Reply::Done)),
+            (Ok(false), _) => Response::Answer(Err(Error::NoSession)),
+            (Err(_), _) => Response::Answer(Err(Error::Io)),
+        }
+    }
+
+    /// Refuses what would take the disk's last room; the log and the database need it.
+    fn take_room(&self, bytes: u64) -> Result<(), Error> {
+        let take = |room| rest(room, bytes);
+        let taken = self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+        taken.map(drop).map_err(|_| Error::NoSpace)
+    }
+}
+
+fn now() -> Time {
+    let now = clock::unix();
+    Time {
+        seconds: now.as_secs().cast_signed(),
+        nanoseconds: now.subsec_nanos(),
+    }
+}
+
+/// Room after `bytes` were taken; `None`: they would go into the reserve.
+fn rest(room: u64, bytes: u64) -> Option<u64> {
+    match bytes {
+        0 => Some(room),
+        bytes => room.checked_sub(bytes).filter(|rest| *rest >= RESERVE),
+    }
+}
+
+/// Bytes that a mutation takes on the disk; 0 for what may also be done on a full one.
+fn growth(mutation: &Mutation) -> u64 {
+    match mutation {
+        // Once in the log and once in the file.
+        Mutation::Write { data, .. } | Mutation::Append { data, .. } => 2 * data.len() as u64 + SMALL,
+        Mutation::Create { .. }
+        | Mutation::MakeFolder { .. }
+        | Mutation::MakeLink { .. }
+        | Mutation::MakeNode { .. }
+        | Mutation::Link { .. } => SMALL,
+        _ => 0,
+    }
+}
+
+fn read(reply: &[u8]) -> Answer {
+    state::decode_reply(reply).unwrap_or_else(|| {
+        tracing::error!("the state machine's reply cannot be read");
+        Err(Error::Io)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nearly_full_disk_takes_nothing_new_but_gives_room_back() {
+        let (folder, name) = (PORTAL, b"name".to_vec());
+        let write = |length: usize| Mutation::Write {
+            inode: PORTAL,
+            offset: 0,
+            data: vec![0; length].into(),
+        };
+        let link = Mutation::Link {
+            inode: PORTAL,
+            folder,
+            name: name.clone(),
+        };
+        let remove = Mutation::Remove { folder, name };
+        let room = RESERVE + 3 * SMALL;
+        assert_eq!(rest(room, growth(&write(4096))), Some(RESERVE));
+        assert_eq!(rest(room, growth(&write(4097))), None);
+        assert_eq!(rest(RESERVE, growth(&link)), None);
+        assert_eq!(rest(RESERVE, growth(&remove)), Some(RESERVE));
+        assert_eq!(rest(0, growth(&remove)), Some(0));
+        assert_eq!(rest(0, growth(&write(0))), None);
+    }
+}
