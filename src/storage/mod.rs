@@ -42,6 +42,8 @@ pub mod operation;
 mod operation_codec;
 mod replica;
 pub mod request;
+pub mod rescue;
+pub mod scrub;
 mod service;
 #[cfg(test)]
 mod service_tests;

@@ -168,10 +168,10 @@ impl Machine {
         Machine::open_locked(&self.folder, self.disk.clone(), in_use)
     }
 
-    /// Puts the file `from`, whole and synced, in the place of a content, unless that has changed since `fact`. The mirror
-    /// shows the old one until it is rebuilt.
+    /// Puts the file `from`, whole and synced, in the place of a content, unless that has changed since `fact`. Says whether
+    /// it did.
     pub fn replace_content(&self, fact: &FileFact, from: &Path) -> Result<bool, Failure> {
-        self.alone_with(fact.inode, || {
+        self.exchange(fact.inode, || {
             let is_same = self.fact_now(fact.inode)? == Some(*fact) && !self.is_torn(fact.inode);
             if is_same {
                 self.disk.rename(from, &self.contents.path(fact.inode))?;

@@ -271,6 +271,15 @@ impl Machine {
         Ok(File::open(parent)?.sync_all()?)
     }
 
+    /// Rebuilds the mirror if it could not follow at some time; says whether it did.
+    pub fn mend_tree(&self) -> Result<bool, Failure> {
+        let is_broken = self.writer()?.tree.is_broken();
+        if is_broken {
+            self.rebuild_tree()?;
+        }
+        Ok(is_broken)
+    }
+
     /// Compares the mirror with the metadata and mends it. Entries wait meanwhile.
     pub fn rebuild_tree(&self) -> Result<(), Failure> {
         let mut writer = self.writer()?;
@@ -295,11 +304,18 @@ impl Machine {
         self.in_use.lock().expect(HELD).is_none()
     }
 
-    /// Does `work` while nothing is applied and nobody reads the inode's content.
-    pub(super) fn alone_with<T>(&self, inode: Inode, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-        let _writer = self.writer()?;
-        let _turn = self.contents.turn_alone(inode);
-        work()
+    /// Does `work`, which puts another file in the place of a content, while nothing is applied and nobody reads it. When it
+    /// says that it has, the mirror follows.
+    pub(super) fn exchange(&self, inode: Inode, work: impl FnOnce() -> Result<bool, Failure>) -> Result<bool, Failure> {
+        let mut writer = self.writer()?;
+        let turn = self.contents.turn_alone(inode);
+        let is_exchanged = work()?;
+        drop(turn);
+        if is_exchanged {
+            let Writer { rows, tree, .. } = &mut *writer;
+            tree.relink(rows, inode)?;
+        }
+        Ok(is_exchanged)
     }
 
     /// Runs `work` on a connection that sees one committed state throughout.

@@ -141,6 +141,11 @@ impl Machine {
         }
     }
 
+    /// A folder for contents that are to be exchanged, on the same file system.
+    pub fn mending(&self) -> PathBuf {
+        self.folder.join("mending")
+    }
+
     /// Where the content lies, for who links it.
     pub fn content_path(&self, inode: Inode) -> PathBuf {
         path_in(&self.layout().data, inode)

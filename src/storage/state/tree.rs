@@ -122,6 +122,16 @@ impl Tree {
         Ok(())
     }
 
+    /// Shows a content anew under all its names, after another file took its place.
+    pub fn relink(&mut self, rows: &Connection, inode: Inode) -> Result<(), Failure> {
+        for (folder, name) in entry::names_of(rows, inode)? {
+            if let Some(path) = path_of(rows, folder, name)? {
+                self.follow(rows, &[Action::File { path, inode }]);
+            }
+        }
+        Ok(())
+    }
+
     fn perform(&self, rows: &Connection, action: &Action) -> Result<(), Failure> {
         let done = match action {
             Action::File { path, inode } => self.put_file(&self.root.join(path), *inode),
@@ -277,4 +287,17 @@ pub fn clear(disk: &dyn Disk, path: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Where a name lies in the mirror; `None`: in another tree.
+fn path_of(rows: &Connection, folder: Inode, name: Vec<u8>) -> Result<Option<PathBuf>, Failure> {
+    let (mut at, mut names) = (folder, vec![name]);
+    while at != PORTAL {
+        let Some(place) = inode::place(rows, at)? else {
+            return Ok(None);
+        };
+        names.push(place.name);
+        at = place.parent;
+    }
+    Ok(Some(names.iter().rev().map(|name| OsStr::from_bytes(name)).collect()))
 }

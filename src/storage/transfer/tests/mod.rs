@@ -2,6 +2,7 @@
 //! effect. A replica must always end equal to the log.
 
 mod crash;
+mod group;
 mod reuse;
 
 use std::path::PathBuf;
