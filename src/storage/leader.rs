@@ -34,7 +34,7 @@ const SMALL: u64 = 4096;
 pub struct Leader(Arc<Inner>);
 
 struct Inner {
-    machine: Arc<state::Machine>,
+    machine: state::Shared,
     group: Group,
     batcher: Batcher,
     last_inode: Mutex<u64>,
@@ -46,7 +46,7 @@ struct Inner {
 }
 
 impl Leader {
-    pub fn new(machine: Arc<state::Machine>, group: Group, batcher: Batcher) -> Self {
+    pub fn new(machine: state::Shared, group: Group, batcher: Batcher) -> Self {
         Leader(Arc::new(Inner {
             machine,
             group,
@@ -103,7 +103,7 @@ impl Leader {
 
     /// Measures the room on the disk; once a second is enough.
     pub async fn measure(&self) -> io::Result<()> {
-        let machine = self.0.machine.clone();
+        let machine = self.0.machine.get();
         let root = Caller {
             uid: 0,
             gid: 0,
@@ -141,7 +141,7 @@ impl Leader {
             inner.heard().clear();
             return Ok(());
         }
-        let machine = inner.machine.clone();
+        let machine = inner.machine.get();
         let sessions = blocking(move || machine.sessions().map_err(io::Error::other)).await?;
         let silent = {
             let (mut heard, now) = (inner.heard(), clock::boot());
@@ -176,7 +176,7 @@ impl Inner {
     fn fresh(&self) -> Inode {
         let mut last = self.last_inode.lock().expect("no holder of this lock panics");
         // Another leader may have given numbers meanwhile; what it gave is applied here before this node may lead.
-        *last = (*last).max(self.machine.highest_inode().0) + 1;
+        *last = (*last).max(self.machine.get().highest_inode().0) + 1;
         Inode(*last)
     }
 
@@ -190,7 +190,7 @@ impl Inner {
     }
 
     async fn query(&self, session: Session, caller: Caller, query: Query) -> Response {
-        let machine = self.machine.clone();
+        let machine = self.machine.get();
         let answer = blocking(move || Ok(machine.query(session, &caller, &query))).await;
         // After: the lease held while it was read.
         match self.group.is_readable() {
@@ -200,7 +200,7 @@ impl Inner {
     }
 
     async fn renew(&self, session: Session) -> Response {
-        let machine = self.machine.clone();
+        let machine = self.machine.get();
         let known = blocking(move || machine.has_session(session).map_err(io::Error::other)).await;
         match (known, self.group.is_readable()) {
             (_, false) => self.not_leader(),

@@ -44,6 +44,8 @@ mod operation_codec;
 mod recovery;
 mod replica;
 pub mod request;
+pub mod rescue;
+pub mod scrub;
 mod service;
 #[cfg(test)]
 mod service_tests;
@@ -51,10 +53,12 @@ mod session;
 #[cfg(test)]
 mod sim;
 pub mod state;
+pub mod transfer;
 pub mod types;
 mod waiting;
 mod watchers;
 mod wire;
+pub mod witness;
 
 pub use batch::{Batcher, Refused};
 pub use client::Client;

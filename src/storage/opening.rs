@@ -15,6 +15,8 @@ use anyhow::{Context, ensure};
 use tokio::time::Instant;
 
 use super::charter::Charter;
+use super::disk::Folder;
+use super::log;
 use super::replica::blocking;
 use super::state::disk::SystemDisk;
 use super::state::{self, Failure};
@@ -59,12 +61,17 @@ pub fn refuse_uncharted(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens the state; an earlier process may still be on its way out.
+/// Opens the state, in whose place a received one may come; an earlier process may still be on its way out.
 pub async fn state(folder: &Path) -> anyhow::Result<state::Machine> {
     let started = Instant::now();
     loop {
-        let place = folder.join("state");
-        let opened = blocking(move || Ok(state::Machine::open(&place, Arc::new(SystemDisk)))).await?;
+        let (place, log) = (folder.join("state"), Folder::new(folder.join("log")));
+        let opened = blocking(move || {
+            let purged = log::purged(&log)?.map(|id| id.index);
+            let admitted = state::admit_incoming(&place, &SystemDisk, purged);
+            Ok(admitted.and_then(|()| state::Machine::open(&place, Arc::new(SystemDisk))))
+        });
+        let opened = opened.await?;
         match opened {
             Err(Failure::InUse) if started.elapsed() < IN_USE => tokio::time::sleep(LOOK).await,
             opened => {

@@ -1,7 +1,8 @@
 //! The state machine of `state` as the group's `Machine`: entries become operations, the note keeps what `Applied` holds.
 //!
-//! A checkpoint here is the state's own folder at its last checkpoint. Giving it to another replica, or taking one, needs
-//! its files to be copied, which this version does not do: `incoming` and `install` fail, so a group has one data replica.
+//! A checkpoint here is the state's own folder at its last checkpoint. `transfer` copies from it for another replica, and what it
+//! receives lies in `incoming` until `install`. The copy is of whatever the sender had applied by then, which may be beyond
+//! the entry that Raft knows: entries that a received state has already are not applied again.
 
 use std::io;
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use super::machine::{Applied, Machine};
 use super::operation::Operation;
 use super::operation_codec;
 use super::state::{self, Failure};
+use super::transfer;
 use super::types::{Checkpoint, Entry, Replies, Types};
 use crate::base::{BoxFuture, Scope};
 
@@ -27,9 +29,11 @@ const FULL: Duration = Duration::from_secs(1);
 
 /// One replica's state as openraft's driver sees it.
 pub struct Replica {
-    machine: Arc<state::Machine>,
+    machine: state::Shared,
     folder: PathBuf,
     applied: Applied,
+    /// Index of the last entry that Raft gave or installed; a received state may be ahead of it.
+    given: Option<u64>,
     latest: Option<Snapshot<Types>>,
     /// When it drains, waiting for room on the disk ends.
     scope: Scope,
@@ -88,17 +92,12 @@ impl Batch {
 
 impl Replica {
     /// `machine` has just been opened in `folder`: it stands at its last checkpoint.
-    pub fn new(machine: Arc<state::Machine>, folder: PathBuf, scope: Scope) -> io::Result<Self> {
-        let applied: Applied = match machine.note().as_slice() {
-            [] => Applied::default(),
-            note => serde_json::from_slice(note)?,
-        };
-        if applied.last.map(|id| id.index) != machine.applied() {
-            return Err(damaged("the state's note is of another entry"));
-        }
+    pub fn new(machine: state::Shared, folder: PathBuf, scope: Scope) -> io::Result<Self> {
+        let applied = applied_of(&machine.get())?;
         let mut replica = Replica {
             machine,
             folder,
+            given: applied.last.map(|id| id.index),
             applied,
             latest: None,
             scope,
@@ -121,7 +120,13 @@ impl Replica {
 
     async fn apply_all(&mut self, entries: Vec<Entry>) -> io::Result<Vec<Replies>> {
         let mut replies = Vec::with_capacity(entries.len());
+        self.given = self.given.max(entries.last().map(|entry| entry.log_id.index));
         let mut entries = entries.into_iter().peekable();
+        let known = self.applied.last.map(|id| id.index);
+        // Nobody waits for their replies: whoever proposed them led before this state was copied.
+        while entries.next_if(|entry| Some(entry.log_id.index) <= known).is_some() {
+            replies.push(Replies::default());
+        }
         while entries.peek().is_some() {
             let mut batch = Batch {
                 entries: Vec::new(),
@@ -142,7 +147,7 @@ impl Replica {
     /// Applies a batch; waits while the disk is full, for no entry may be skipped.
     async fn commit(&self, batch: Arc<Batch>) -> io::Result<Vec<Replies>> {
         loop {
-            let (machine, again) = (self.machine.clone(), batch.clone());
+            let (machine, again) = (self.machine.get(), batch.clone());
             match blocking(move || Ok(again.commit(&machine))).await? {
                 Ok(replies) => return Ok(replies),
                 Err(Failure::NoSpace) => tracing::error!("the disk is full; changes wait until there is room"),
@@ -156,14 +161,64 @@ impl Replica {
     }
 
     async fn make_checkpoint(&mut self) -> io::Result<Snapshot<Types>> {
-        let machine = self.machine.clone();
+        if let Some(latest) = self.latest.clone()
+            && self.given < self.applied.last.map(|id| id.index)
+        {
+            // Raft must not hear of entries that it has not given yet.
+            return Ok(latest);
+        }
+        let machine = self.machine.get();
         let index = blocking(move || machine.checkpoint().map_err(io::Error::other)).await?;
         if index != self.applied.last.map(|id| id.index) {
             return Err(damaged("the checkpoint is of another entry"));
         }
         let snapshot = self.snapshot();
         self.latest = Some(snapshot.clone());
+        let place = self.place();
+        blocking(move || transfer::discard(&place)).await?;
         Ok(snapshot)
+    }
+
+    /// Where a state arrives that another replica sends.
+    fn place(&self) -> Checkpoint {
+        let folder = state::Incoming::of(&self.folder).folder;
+        Checkpoint { folder }
+    }
+
+    async fn install_received(&mut self, snapshot: Snapshot<Types>) -> io::Result<()> {
+        if *snapshot.snapshot != self.place() {
+            return Err(damaged("the received state lies elsewhere"));
+        }
+        let (machine, last) = (self.machine.clone(), snapshot.meta.last_log_id);
+        self.applied = blocking(move || {
+            machine.install().map_err(io::Error::other)?;
+            applied_of(&machine.get())
+        })
+        .await?;
+        if self.applied.last.map(|id| id.index) < last.map(|id| id.index) {
+            return Err(damaged("the received state is older than Raft was told"));
+        }
+        tracing::info!(applied = ?self.applied.last, "a state from another replica was installed");
+        self.given = last.map(|id| id.index);
+        self.latest = Some(Snapshot {
+            snapshot: Box::new(Checkpoint {
+                folder: self.folder.clone(),
+            }),
+            ..snapshot
+        });
+        Ok(())
+    }
+}
+
+/// What the machine's note says.
+fn applied_of(machine: &state::Machine) -> io::Result<Applied> {
+    let applied: Applied = match machine.note().as_slice() {
+        [] => Applied::default(),
+        note => serde_json::from_slice(note)?,
+    };
+    match applied.last.map(|id| id.index) == machine.applied() {
+        true => Ok(applied),
+        false => Err(damaged("the state's note is of another entry")),
     }
 }
 
@@ -178,11 +233,6 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + 
 
 fn ready<T: Send + 'static>(result: io::Result<T>) -> BoxFuture<'static, io::Result<T>> {
     Box::pin(std::future::ready(result))
-}
-
-fn not_copied<T>() -> io::Result<T> {
-    let why = "this version cannot take a checkpoint from another replica";
-    Err(io::Error::new(io::ErrorKind::Unsupported, why))
 }
 
 impl Machine for Replica {
@@ -203,11 +253,11 @@ impl Machine for Replica {
     }
 
     fn incoming(&mut self) -> BoxFuture<'_, io::Result<Checkpoint>> {
-        ready(not_copied())
+        ready(Ok(self.place()))
     }
 
-    fn install(&mut self, _snapshot: Snapshot<Types>) -> BoxFuture<'_, io::Result<()>> {
-        ready(not_copied())
+    fn install(&mut self, snapshot: Snapshot<Types>) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(self.install_received(snapshot))
     }
 }
 
@@ -261,14 +311,14 @@ mod tests {
         }
     }
 
-    fn open(folder: &Path, scope: &Scope) -> (Arc<state::Machine>, Replica) {
-        let machine = Arc::new(state::Machine::open(folder, Arc::new(SystemDisk)).unwrap());
+    fn open(folder: &Path, scope: &Scope) -> (state::Shared, Replica) {
+        let machine = state::Shared::new(state::Machine::open(folder, Arc::new(SystemDisk)).unwrap());
         let replica = Replica::new(machine.clone(), folder.to_owned(), scope.clone()).unwrap();
         (machine, replica)
     }
 
     /// A replica with a log of small segments.
-    async fn start(folder: &Path, scope: &Scope) -> (Arc<state::Machine>, Group, Batcher) {
+    async fn start(folder: &Path, scope: &Scope) -> (state::Shared, Group, Batcher) {
         let (machine, replica) = open(&folder.join("state"), scope);
         let settings = Settings {
             me: 1,
@@ -320,7 +370,7 @@ mod tests {
         until(&group, "checkpoint", |metrics| metrics.snapshot.is_some()).await;
         group.purge(0).await.unwrap();
         until(&group, "purge", |metrics| metrics.purged.is_some()).await;
-        let durable = machine.durable();
+        let durable = machine.get().durable();
         assert!(group.raft().metrics().borrow().purged.map(|id| id.index) <= durable);
         for sequence in 101..=110 {
             submit(&creation(sequence)).await;
@@ -351,7 +401,9 @@ mod tests {
         .await;
         for sequence in 1..=110_u64 {
             let name = sequence.to_string().into_bytes();
-            let found = machine.query(SESSION, &caller(), &Query::Lookup { folder: PORTAL, name });
+            let found = machine
+                .get()
+                .query(SESSION, &caller(), &Query::Lookup { folder: PORTAL, name });
             assert!(found.is_ok(), "{sequence}: {found:?}");
         }
         group.stop().await;
@@ -368,8 +420,11 @@ mod tests {
         };
         let refused = replica.apply(vec![entry(0, &BEGIN), entry(1, &[9, 9])]).await;
         assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::InvalidData);
-        assert_eq!((machine.applied(), replica.applied().await.unwrap().last), (None, None));
+        assert_eq!(
+            (machine.get().applied(), replica.applied().await.unwrap().last),
+            (None, None)
+        );
         let replies = replica.apply(vec![entry(0, &BEGIN)]).await.unwrap();
-        assert_eq!((replies.len(), machine.applied()), (1, Some(0)));
+        assert_eq!((replies.len(), machine.get().applied()), (1, Some(0)));
     }
 }

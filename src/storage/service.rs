@@ -70,7 +70,7 @@ struct Sockets {
 
 /// What runs.
 struct Running {
-    machine: Arc<state::Machine>,
+    machine: state::Shared,
     group: Group,
     leader: Leader,
     control: Arc<Control>,
@@ -159,7 +159,7 @@ impl Storage {
         }
         running.group.stop().await;
         kept?;
-        let machine = running.machine;
+        let machine = running.machine.get();
         blocking(move || machine.close().map_err(std::io::Error::other)).await?;
         Ok(())
     }
@@ -209,7 +209,7 @@ impl Storage {
         tls: Option<Arc<Tls>>,
         core: &Scope,
     ) -> anyhow::Result<Running> {
-        let machine = Arc::new(machine);
+        let machine = state::Shared::new(machine);
         let replica = Replica::new(machine.clone(), self.folder.join("state"), core.clone())?;
         let settings = Settings {
             me: charter.number,
@@ -360,8 +360,9 @@ impl Storage {
                     "the group does not know this node's address yet"
                 );
             }
-            let is_old = checkpoint.elapsed() > CHECKPOINT && running.machine.durable() != running.machine.applied();
-            if is_old || running.machine.wants_checkpoint() {
+            let machine = running.machine.get();
+            let is_old = checkpoint.elapsed() > CHECKPOINT && machine.durable() != machine.applied();
+            if is_old || machine.wants_checkpoint() {
                 running.group.checkpoint().await?;
                 checkpoint = Instant::now();
             }

@@ -28,6 +28,11 @@ mod suite_tests;
 pub use open::amend;
 pub use store::{LogReader, LogStore};
 
+/// The last entry that the log in `disk` has purged, for who must know before it is opened.
+pub fn purged(disk: &dyn super::disk::Disk) -> std::io::Result<Option<super::types::LogId>> {
+    marks::load_purged(disk)
+}
+
 /// Sizes of the log; tests make them small.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {

@@ -29,15 +29,22 @@ pub struct Contents {
 impl Contents {
     pub fn open(folder: PathBuf, disk: Arc<dyn Disk>) -> Result<Self, Failure> {
         let turns = (0..TURNS).map(|_| RwLock::new(())).collect();
-        ensure_folder(disk.as_ref(), &folder)?;
-        for part in 0..FOLDERS {
-            ensure_folder(disk.as_ref(), &folder.join(format!("{part:02x}")))?;
-        }
+        ensure_folders(disk.as_ref(), &folder)?;
         Ok(Contents { disk, folder, turns })
     }
 
     pub fn path(&self, inode: Inode) -> PathBuf {
-        self.folder.join(format!("{:02x}/{}", inode.0 % FOLDERS, inode.0))
+        path_in(&self.folder, inode)
+    }
+
+    /// All turns: waits until nobody reads or changes a content.
+    pub fn all_turns(&self) -> Vec<RwLockWriteGuard<'_, ()>> {
+        self.turns.iter().map(|turn| turn.write().expect(HELD)).collect()
+    }
+
+    /// Waits until nobody reads or changes the inode's content, and keeps all from it. Only for who holds the writer.
+    pub fn turn_alone(&self, inode: Inode) -> RwLockWriteGuard<'_, ()> {
+        self.turn_of(inode).write().expect(HELD)
     }
 
     /// Waits until no batch is changing the inode, and keeps the next from it.
@@ -129,6 +136,17 @@ impl Changing<'_> {
             .or_insert_with(|| contents.turn_of(inode).write().expect(HELD));
         contents.path(inode)
     }
+}
+
+/// Where the content of an inode lies below `folder`.
+pub fn path_in(folder: &Path, inode: Inode) -> PathBuf {
+    folder.join(format!("{:02x}/{}", inode.0 % FOLDERS, inode.0))
+}
+
+/// A folder for contents with the folders in it.
+pub fn ensure_folders(disk: &dyn Disk, folder: &Path) -> io::Result<()> {
+    ensure_folder(disk, folder)?;
+    (0..FOLDERS).try_for_each(|part| ensure_folder(disk, &folder.join(format!("{part:02x}"))))
 }
 
 pub fn ensure_folder(disk: &dyn Disk, path: &Path) -> io::Result<()> {

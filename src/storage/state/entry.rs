@@ -62,3 +62,10 @@ pub fn list(rows: &Connection, folder: Inode, cookie: u64, limit: usize) -> Resu
     )?;
     Ok(found.collect::<Result<_, _>>()?)
 }
+
+/// Every name of an object, with its folder. Looks at all names there are.
+pub fn names_of(rows: &Connection, inode: Inode) -> Result<Vec<(Inode, Vec<u8>)>, Failure> {
+    let mut statement = rows.prepare_cached("SELECT folder, name FROM entry WHERE inode = ?1")?;
+    let found = statement.query_map([stored(inode.0)], |row| Ok((Inode(loaded(row.get(0)?)), row.get(1)?)))?;
+    Ok(found.collect::<Result<_, _>>()?)
+}

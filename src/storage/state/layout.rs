@@ -41,6 +41,10 @@ impl Layout {
         self.folder.join("meta.db-wal")
     }
 
+    pub fn shm(&self) -> PathBuf {
+        self.folder.join("meta.db-shm")
+    }
+
     /// Brings meta.db to the last checkpoint, or makes the first one.
     pub fn prepare(&self, disk: &dyn Disk) -> Result<Marker, Failure> {
         let Some(marker) = Marker::read(disk, &self.marker)? else {
@@ -49,7 +53,7 @@ impl Layout {
         // While settling it holds nothing that is not durable, and the main file may need it.
         if marker.phase != Phase::Settling {
             remove_if_there(&self.wal())?;
-            remove_if_there(&self.folder.join("meta.db-shm"))?;
+            remove_if_there(&self.shm())?;
         }
         if !self.meta.exists() {
             return Err(Failure::Damaged("meta.db is missing".into()));
@@ -80,7 +84,7 @@ impl Layout {
     }
 }
 
-fn remove_if_there(path: &Path) -> Result<(), Failure> {
+pub fn remove_if_there(path: &Path) -> Result<(), Failure> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
         _ => Ok(()),

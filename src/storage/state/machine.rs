@@ -14,6 +14,7 @@ use super::apply::{Effects, execute};
 use super::checkpoint::{Marker, Phase};
 use super::contents::Contents;
 use super::disk::Disk;
+use super::install;
 use super::layout::Layout;
 use super::progress::Progress;
 use super::tree::Tree;
@@ -62,13 +63,20 @@ pub struct Machine {
     /// Inodes whose content a failed entry has changed, and the index up to which it is to be applied again.
     torn: Mutex<BTreeMap<Inode, u64>>,
     is_stopped: AtomicBool,
-    _in_use: File,
+    /// Gone once another machine has its place.
+    in_use: Mutex<Option<File>>,
 }
 
 impl Machine {
-    /// Opens the state in `folder`, or makes an empty one with the two roots. It stands at the last checkpoint then.
+    /// Opens the state in `folder`, or makes an empty one with the two roots. It stands at the last checkpoint then. A received
+    /// state that was accepted takes its place first.
     pub fn open(folder: &Path, disk: Arc<dyn Disk>) -> Result<Machine, Failure> {
-        let in_use = file::try_lock(&folder.join("lock"))?.ok_or(Failure::InUse)?;
+        let in_use = lock(folder)?;
+        Machine::open_locked(folder, disk, in_use)
+    }
+
+    pub(super) fn open_locked(folder: &Path, disk: Arc<dyn Disk>, in_use: File) -> Result<Machine, Failure> {
+        install::finish(folder, disk.as_ref())?;
         let place = Layout::of(folder);
         let marker = place.prepare(disk.as_ref())?;
         let rows = schema::writer(&place.meta)?;
@@ -97,7 +105,7 @@ impl Machine {
             progress: Mutex::new(progress),
             torn: Mutex::new(BTreeMap::new()),
             is_stopped: AtomicBool::new(false),
-            _in_use: in_use,
+            in_use: Mutex::new(Some(in_use)),
         };
         machine.start(marker)?;
         Ok(machine)
@@ -251,7 +259,7 @@ impl Machine {
     }
 
     /// Copies the metadata as they are now to the new file `to`, durably. With the contents, copied afterwards, and the log
-    /// from its applied index on it makes a replica (`seed`).
+    /// from its applied index on it makes a replica (`install`).
     pub fn snapshot_meta(&self, to: &Path) -> Result<(), Failure> {
         use std::os::unix::ffi::OsStrExt;
         self.look(|rows| {
@@ -263,22 +271,13 @@ impl Machine {
         Ok(File::open(parent)?.sync_all()?)
     }
 
-    /// Makes `folder`, which has the contents under `data/` and no metadata yet, ready to be opened with the metadata of a
-    /// snapshot, which moves there. The mirror is built when it is opened. A seeding that was cut short is done again.
-    pub fn seed(folder: &Path, disk: &dyn Disk, snapshot: &Path) -> Result<Option<u64>, Failure> {
-        let place = Layout::of(folder);
-        if snapshot.exists() {
-            std::fs::rename(snapshot, &place.meta)?;
+    /// Rebuilds the mirror if it could not follow at some time; says whether it did.
+    pub fn mend_tree(&self) -> Result<bool, Failure> {
+        let is_broken = self.writer()?.tree.is_broken();
+        if is_broken {
+            self.rebuild_tree()?;
         }
-        let index = Progress::load(&schema::reader(&place.meta)?)?.applied;
-        disk.sync(folder)?;
-        let marker = Marker {
-            phase: Phase::Settled,
-            index,
-            is_mirror_broken: true,
-        };
-        marker.write(disk, &place.marker)?;
-        Ok(index)
+        Ok(is_broken)
     }
 
     /// Compares the mirror with the metadata and mends it. Entries wait meanwhile.
@@ -288,9 +287,43 @@ impl Machine {
         tree.rebuild(rows)
     }
 
+    /// Ends this machine for another in its place, which gets the lock: whoever still holds it is refused from now on, and
+    /// nothing of the folder is open any more. `None`: that has happened before.
+    pub(super) fn retire(&self) -> Result<Option<File>, Failure> {
+        let mut writer = self.writer.lock().expect(HELD);
+        self.stop();
+        let _turns = self.contents.all_turns();
+        let _closed = self.gate.write().expect(HELD);
+        let in_use = self.in_use.lock().expect(HELD).take();
+        self.readers.lock().expect(HELD).clear();
+        writer.rows = Connection::open_in_memory()?;
+        Ok(in_use)
+    }
+
+    pub(super) fn is_retired(&self) -> bool {
+        self.in_use.lock().expect(HELD).is_none()
+    }
+
+    /// Does `work`, which puts another file in the place of a content, while nothing is applied and nobody reads it. When it
+    /// says that it has, the mirror follows.
+    pub(super) fn exchange(&self, inode: Inode, work: impl FnOnce() -> Result<bool, Failure>) -> Result<bool, Failure> {
+        let mut writer = self.writer()?;
+        let turn = self.contents.turn_alone(inode);
+        let is_exchanged = work()?;
+        drop(turn);
+        if is_exchanged {
+            let Writer { rows, tree, .. } = &mut *writer;
+            tree.relink(rows, inode)?;
+        }
+        Ok(is_exchanged)
+    }
+
     /// Runs `work` on a connection that sees one committed state throughout.
     pub(super) fn look<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Result<T, Failure> {
         let _open = self.gate.read().expect(HELD);
+        if self.is_retired() {
+            return Err(Failure::Stopped);
+        }
         let kept = self.readers.lock().expect(HELD).pop();
         let rows = match kept {
             Some(rows) => rows,
@@ -374,13 +407,18 @@ impl Machine {
         limited.expect("a number is taken");
     }
 
-    fn layout(&self) -> Layout {
+    pub(super) fn layout(&self) -> Layout {
         Layout::of(&self.folder)
     }
 
     fn wal_size(&self) -> u64 {
         std::fs::metadata(self.layout().wal()).map_or(0, |wal| wal.len())
     }
+}
+
+/// Keeps other processes out of the folder.
+pub(super) fn lock(folder: &Path) -> Result<File, Failure> {
+    file::try_lock(&folder.join("lock"))?.ok_or(Failure::InUse)
 }
 
 fn execute_all(

@@ -5,6 +5,8 @@
 //! data/xx/ID   contents, one ordinary file per inode; ids are never reused
 //! tree/        the portal's tree under its real names, hard links of data/, for admins and for rescue
 //! checkpoint   index of the last checkpoint and how far it got
+//! incoming/    a state that comes from another replica (`install`)
+//! outgoing/    copies of the metadata on their way to others
 //! ```
 //!
 //! # Order of effects
@@ -43,6 +45,7 @@ mod contents;
 pub mod disk;
 mod entry;
 mod inode;
+mod install;
 mod layout;
 mod lock_rows;
 mod locks;
@@ -53,18 +56,22 @@ mod query;
 mod reply;
 mod schema;
 mod sessions;
+mod shared;
 mod tree;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::io;
 
 pub use apply::LOCKS_MAX;
+pub use contents::path_in as content_in;
+pub use install::{Incoming, admit_incoming};
 pub use machine::{Entry, Machine};
-pub use manifest::{Checked, FileFact};
+pub use manifest::{Checked, FileFact, Outgoing, Snapshot};
 pub use reply::{decode as decode_reply, encode as encode_reply};
 pub use sessions::WINDOW;
+pub use shared::Shared;
 
 /// Largest file: half of what ext4 takes with blocks of 4 KiB. The same on every replica, whatever its disk.
 pub const FILE_MAX: u64 = 8 << 40;

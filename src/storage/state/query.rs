@@ -43,6 +43,8 @@ impl Machine {
         match answer {
             Ok(reply) => Ok(reply),
             Err(Stop::Refused(error)) => Err(error),
+            // Another machine has its place.
+            Err(Stop::Failed(Failure::Stopped)) => Err(Error::Unavailable),
             Err(Stop::Failed(failure)) => {
                 tracing::error!(%failure, "a query could not be answered");
                 Err(Error::Io)

@@ -122,6 +122,16 @@ impl Tree {
         Ok(())
     }
 
+    /// Shows a content anew under all its names, after another file took its place.
+    pub fn relink(&mut self, rows: &Connection, inode: Inode) -> Result<(), Failure> {
+        for (folder, name) in entry::names_of(rows, inode)? {
+            if let Some(path) = path_of(rows, folder, name)? {
+                self.follow(rows, &[Action::File { path, inode }]);
+            }
+        }
+        Ok(())
+    }
+
     fn perform(&self, rows: &Connection, action: &Action) -> Result<(), Failure> {
         let done = match action {
             Action::File { path, inode } => self.put_file(&self.root.join(path), *inode),
@@ -196,35 +206,8 @@ impl Tree {
         self.put_folder(rows, to, folder)
     }
 
-    /// Leaves nothing at `path`.
     fn clear(&self, path: &Path) -> io::Result<()> {
-        let mut left = vec![path.to_owned()];
-        while let Some(at) = left.last().cloned() {
-            let kind = match self.disk.look(&at) {
-                Ok(found) => found.kind,
-                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-                    left.pop();
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            if kind != FoundKind::Folder {
-                self.disk.remove(&at)?;
-                left.pop();
-                continue;
-            }
-            match self.disk.remove_folder(&at) {
-                Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {
-                    let names = self.disk.list(&at)?;
-                    left.extend(names.into_iter().map(|(name, _)| at.join(OsStr::from_bytes(&name))));
-                }
-                other => {
-                    other?;
-                    left.pop();
-                }
-            }
-        }
-        Ok(())
+        clear(self.disk.as_ref(), path)
     }
 
     /// Makes the folder at `path`, which is there, and everything below it what the metadata say of `folder`.
@@ -273,4 +256,48 @@ impl Tree {
             _ => self.clear(path),
         }
     }
+}
+
+/// Leaves nothing at `path`.
+pub fn clear(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    let mut left = vec![path.to_owned()];
+    while let Some(at) = left.last().cloned() {
+        let kind = match disk.look(&at) {
+            Ok(found) => found.kind,
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                left.pop();
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        if kind != FoundKind::Folder {
+            disk.remove(&at)?;
+            left.pop();
+            continue;
+        }
+        match disk.remove_folder(&at) {
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {
+                let names = disk.list(&at)?;
+                left.extend(names.into_iter().map(|(name, _)| at.join(OsStr::from_bytes(&name))));
+            }
+            other => {
+                other?;
+                left.pop();
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where a name lies in the mirror; `None`: in another tree.
+fn path_of(rows: &Connection, folder: Inode, name: Vec<u8>) -> Result<Option<PathBuf>, Failure> {
+    let (mut at, mut names) = (folder, vec![name]);
+    while at != PORTAL {
+        let Some(place) = inode::place(rows, at)? else {
+            return Ok(None);
+        };
+        names.push(place.name);
+        at = place.parent;
+    }
+    Ok(Some(names.iter().rev().map(|name| OsStr::from_bytes(name)).collect()))
 }

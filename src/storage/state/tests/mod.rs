@@ -11,12 +11,12 @@ use report;
 
 mod bulk;
 mod crash;
-mod faulty;
+pub mod faulty;
 mod locking;
-mod model;
+pub mod model;
 mod model_names;
 mod permission;
-mod random;
+pub mod random;
 mod rules;
 mod session;
-mod world;
+pub mod world;

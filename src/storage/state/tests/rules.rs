@@ -10,7 +10,7 @@ use super::world::{World, mode, size, temporary, user};
 use crate::storage::call::{Creation, DATA_MAX, Error, Inode, Kind, Mutation, PORTAL, Query, REGISTRY, Reply};
 use crate::storage::operation::{Operation, Session};
 use crate::storage::state::disk::{Disk, SystemDisk};
-use crate::storage::state::{Entry, FILE_MAX, LINKS_MAX, Machine, WINDOW};
+use crate::storage::state::{Entry, FILE_MAX, Incoming, LINKS_MAX, Machine, Snapshot, WINDOW, admit_incoming};
 
 #[test]
 fn rename_over_what_is_there() {
@@ -494,21 +494,23 @@ fn a_snapshot_with_the_contents_makes_a_replica() {
     let file = world.create(folder, "file").unwrap();
     world.write(file, 0, b"content").unwrap();
     let other = temporary();
-    let snapshot = other.path().join("incoming.db");
-    world.machine().snapshot_meta(&snapshot).unwrap();
-    let facts = Machine::snapshot_manifest(&snapshot, Inode(0), 10).unwrap();
+    let incoming = Incoming::of(other.path());
+    incoming.prepare(&SystemDisk).unwrap();
+    world.machine().snapshot_meta(&incoming.meta).unwrap();
+    let facts = Snapshot::open(&incoming.meta).unwrap().page(Inode(0), 10).unwrap();
     assert_eq!(facts, world.machine().manifest(Inode(0), 10).unwrap());
     assert_eq!((facts[0].inode, facts[0].size), (file, 7));
     // What the pull does: each file of the manifest.
-    let part = format!("data/{:02x}", file.0 % 256);
-    std::fs::create_dir_all(other.path().join(&part)).unwrap();
-    let name = format!("{part}/{}", file.0);
-    std::fs::copy(world.folder.path().join(&name), other.path().join(&name)).unwrap();
-    let index = Machine::seed(other.path(), &SystemDisk, &snapshot).unwrap();
-    assert_eq!(index, world.machine().applied());
+    let content = world.machine().content_path(file);
+    std::fs::copy(content, incoming.content(file)).unwrap();
+    incoming.complete(&SystemDisk).unwrap();
+    let applied = world.machine().applied();
+    admit_incoming(other.path(), &SystemDisk, applied).unwrap();
     let disk: Arc<dyn Disk> = Arc::new(SystemDisk);
     let copy = Machine::open(other.path(), disk.clone()).unwrap();
+    assert_eq!((copy.applied(), copy.durable()), (applied, applied));
     assert_eq!(copy.verify(file).unwrap(), world.machine().verify(file).unwrap());
+    assert!(!incoming.folder.exists());
     assert_eq!(
         super::world::walk(disk.as_ref(), &other.path().join("tree")),
         world.mirror()
