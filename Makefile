@@ -3,7 +3,7 @@ TARGET  := x86_64-unknown-linux-gnu
 BINARY  := target/$(TARGET)/release/bitrix-node
 CARGO   ?= cargo
 
-.PHONY: help build release run test check fmt lint unit check-static dependencies bench docs clean
+.PHONY: help build release run test check fmt lint unit check-static dependencies test-nfs-kernel dependencies-kernel bench bench-storage docs clean
 
 help: ## Show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -36,6 +36,12 @@ check-static: ## Is the release executable static?
 
 dependencies: ## Install what the tests run against (Debian, needs root)
 	packaging/test-dependencies.sh
+
+test-nfs-kernel: release dependencies-kernel ## The NFS export under a real Linux client, in User-mode Linux (needs root)
+	tests/kernel/run.py $(BINARY)
+
+dependencies-kernel: ## Install what the kernel tests and the storage bench need (Debian, needs root)
+	packaging/test-dependencies-kernel.sh
 
 bench: release dependencies ## Requests per second beside nginx, in one session
 	tests/bench/front.py $(BINARY)
