@@ -38,6 +38,7 @@ dependencies: ## Install what the tests run against (Debian, needs root)
 	packaging/test-dependencies.sh
 
 test-nfs-kernel: release dependencies-kernel ## The NFS export under a real Linux client, in User-mode Linux (needs root)
+	tests/kernel/oracle.py $(BINARY)
 	tests/kernel/run.py $(BINARY)
 
 dependencies-kernel: ## Install what the kernel tests and the storage bench need (Debian, needs root)
@@ -45,6 +46,10 @@ dependencies-kernel: ## Install what the kernel tests and the storage bench need
 
 bench: release dependencies ## Requests per second beside nginx, in one session
 	tests/bench/front.py $(BINARY)
+
+bench-storage: release dependencies-kernel ## The storage beside nfs-ganesha, in one session on one disk (needs root)
+	$(CARGO) build --locked --release --bench storage_load
+	tests/bench/storage.py $(BINARY) $$(ls -t target/$(TARGET)/release/deps/storage_load-* | grep -v '\.d$$' | head -1)
 
 docs: release ## Completions and man pages into target/docs
 	$(BINARY) man target/docs

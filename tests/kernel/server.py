@@ -29,12 +29,10 @@ log_dir = "{folder}/log"
 [storage]
 engine = "replicated"
 listen = "{address}:{port}"
-clients = ["{clients}"]
 """
 
 GANESHA = """
-NFS_CORE_PARAM {{ Protocols = 3; NFS_Port = {port}; MNT_Port = 20048; Enable_UDP = false; Enable_NLM = false; Enable_RQUOTA = false;
-  NSM_Use_Caller_Name = false; Bind_addr = {address}; }}
+NFS_CORE_PARAM {{ Protocols = 3; NFS_Port = {port}; MNT_Port = 20048; Enable_UDP = false; Enable_NLM = false; Enable_RQUOTA = false; }}
 EXPORT_DEFAULTS {{ SecType = sys; Squash = No_Root_Squash; Protocols = 3; Transports = TCP; PrivilegedPort = false; }}
 EXPORT {{ Export_Id = 77; Path = {folder}/export; Pseudo = /portal; Tag = portal; Access_Type = RW; FSAL {{ Name = VFS; }} }}
 LOG {{ Default_Log_Level = EVENT; }}
@@ -98,7 +96,11 @@ class Bitrix(Process):
         self.config = self.folder / "config.toml"
         for part in ["data", "run", "log"]:
             (self.folder / part).mkdir(exist_ok=True)
-        self.config.write_text(CONFIG.format(folder=self.folder, address=self.mount, port=self.port, clients=CLIENTS))
+        config = CONFIG.format(folder=self.folder, address=self.mount, port=self.port)
+        if self.mount == ADDRESS:
+            # Nobody but loopback may connect unless it is listed.
+            config += f'clients = ["{CLIENTS}"]\n'
+        self.config.write_text(config)
         self.socket = None
 
     def start(self):
@@ -143,7 +145,7 @@ class Ganesha(Process):
         (self.folder / "export").mkdir(exist_ok=True)
         self.export = f"{self.folder}/export"
         self.config = self.folder / "ganesha.conf"
-        self.config.write_text(GANESHA.format(folder=self.folder, address=self.mount, port=self.port))
+        self.config.write_text(GANESHA.format(folder=self.folder, port=self.port))
 
     def start(self):
         os.makedirs("/run/ganesha", exist_ok=True)
