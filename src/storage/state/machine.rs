@@ -16,6 +16,7 @@ use super::contents::Contents;
 use super::disk::Disk;
 use super::layout::Layout;
 use super::progress::Progress;
+use super::recall::Recall;
 use super::tree::Tree;
 use super::{Failure, HELD, schema, sessions};
 use crate::base::file;
@@ -55,6 +56,7 @@ pub struct Machine {
     pub(super) contents: Arc<Contents>,
     writer: Mutex<Writer>,
     readers: Mutex<Vec<Connection>>,
+    pub(super) recall: Recall,
     /// Held by each query, and exclusively while SQLite's log is carried over, which no reader may look at then.
     /// Who holds it waits neither for `writer` nor for a turn of the contents.
     gate: RwLock<()>,
@@ -93,6 +95,7 @@ impl Machine {
                 is_unsettled: marker.phase == Phase::Settling,
             }),
             readers: Mutex::new(Vec::new()),
+            recall: Recall::default(),
             gate: RwLock::new(()),
             progress: Mutex::new(progress),
             torn: Mutex::new(BTreeMap::new()),
@@ -163,11 +166,14 @@ impl Machine {
     ) -> Result<Vec<Result<Reply, Error>>, Failure> {
         let transaction = writer.rows.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut effects = Effects::new(self.contents.changing());
-        let committed = execute_all(&transaction, &mut effects, entries).and_then(|answers| {
+        let executed = execute_all(&transaction, &mut effects, entries);
+        let changing = self.recall.change(&effects.touched);
+        let committed = executed.and_then(|answers| {
             next.save(&transaction)?;
             transaction.commit()?;
             Ok(answers)
         });
+        drop(changing);
         let Effects {
             contents,
             freed,
@@ -344,7 +350,7 @@ impl Machine {
 
     fn writer(&self) -> Result<MutexGuard<'_, Writer>, Failure> {
         let writer = self.writer.lock().expect(HELD);
-        if self.is_stopped.load(Ordering::Acquire) {
+        if self.is_stopped() {
             return Err(Failure::Stopped);
         }
         Ok(writer)
@@ -356,6 +362,11 @@ impl Machine {
             self.stop();
         }
         done
+    }
+
+    /// Nothing may be answered from memory either.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::Acquire)
     }
 
     fn stop(&self) {

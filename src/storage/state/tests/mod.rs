@@ -17,6 +17,7 @@ mod model;
 mod model_names;
 mod permission;
 mod random;
+mod remembered;
 mod rules;
 mod session;
 mod world;
