@@ -68,7 +68,8 @@ fn root_credential() -> opaque_auth<'static> {
 
 impl Place {
     async fn mount(target: Target) -> Self {
-        let mut client = MountClient::new_with_auth(connect(target.mount).await, root_credential(), opaque_auth::default());
+        let mut client =
+            MountClient::new_with_auth(connect(target.mount).await, root_credential(), opaque_auth::default());
         let path = dirpath(Opaque::borrowed(target.export.as_bytes()));
         let mounted = client.mnt(path).await.unwrap();
         let data = mounted.fhandle.0;
@@ -80,7 +81,11 @@ impl Place {
     }
 
     async fn client(&self) -> Client {
-        Nfs3Client::new_with_auth(connect(self.target.server).await, root_credential(), opaque_auth::default())
+        Nfs3Client::new_with_auth(
+            connect(self.target.server).await,
+            root_credential(),
+            opaque_auth::default(),
+        )
     }
 }
 
@@ -185,7 +190,10 @@ struct Numbers(u64);
 
 impl Numbers {
     fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % end
     }
 }

@@ -141,7 +141,11 @@ mod tests {
         recall.keep_name(recall.ticket(), FOLDER, b"a", Some(Inode(7)));
         recall.keep_name(recall.ticket(), FOLDER, b"none", None);
         assert_eq!(recall.look().name(FOLDER, b"a"), Some(Some(Inode(7))));
-        assert_eq!(recall.look().name(FOLDER, b"none"), Some(None), "that it is not there is known too");
+        assert_eq!(
+            recall.look().name(FOLDER, b"none"),
+            Some(None),
+            "that it is not there is known too"
+        );
         assert_eq!(recall.look().name(FOLDER, b"b"), None);
         let mut touched = Touched::default();
         touched.name(FOLDER, b"a");

@@ -37,7 +37,10 @@ fn assert_remembered(machine: &Machine, model: &Model, highest: u64) {
                 matches!(&found, Ok(Reply::Object { attributes, .. }) if attributes.inode.0 == *child),
                 "{query:?}: {found:?}"
             );
-            assert_eq!(machine.recall(&ROOT, &query).map(|answer| answer.map(plain)), Some(found));
+            assert_eq!(
+                machine.recall(&ROOT, &query).map(|answer| answer.map(plain)),
+                Some(found)
+            );
         }
         let (folder, name) = (inode, b"never made".to_vec());
         assert_eq!(ask(machine, &Query::Lookup { folder, name }), Err(Error::NotFound));
