@@ -5,7 +5,8 @@ CARGO   ?= cargo
 
 SEEDS   ?= 1..301
 
-.PHONY: help build release run test test-sim check fmt lint unit check-static dependencies bench docs clean
+.PHONY: help build release run test test-sim check fmt lint unit check-static dependencies test-nfs-kernel dependencies-kernel bench \
+	bench-storage docs clean
 
 help: ## Show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -42,8 +43,19 @@ check-static: ## Is the release executable static?
 dependencies: ## Install what the tests run against (Debian, needs root)
 	packaging/test-dependencies.sh
 
+test-nfs-kernel: release dependencies-kernel ## The NFS export under a real Linux client, in User-mode Linux (needs root)
+	tests/kernel/oracle.py $(BINARY)
+	tests/kernel/run.py $(BINARY)
+
+dependencies-kernel: ## Install what the kernel tests and the storage bench need (Debian, needs root)
+	packaging/test-dependencies-kernel.sh
+
 bench: release dependencies ## Requests per second beside nginx, in one session
 	tests/bench/front.py $(BINARY)
+
+bench-storage: release dependencies-kernel ## The storage beside nfs-ganesha, in one session on one disk (needs root)
+	$(CARGO) build --locked --release --bench storage_load
+	tests/bench/storage.py $(BINARY) $$(ls -t target/$(TARGET)/release/deps/storage_load-* | grep -v '\.d$$' | head -1)
 
 docs: release ## Completions and man pages into target/docs
 	$(BINARY) man target/docs

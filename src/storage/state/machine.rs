@@ -17,6 +17,7 @@ use super::disk::Disk;
 use super::install;
 use super::layout::Layout;
 use super::progress::Progress;
+use super::recall::Recall;
 use super::tree::Tree;
 use super::{Failure, HELD, schema, sessions};
 use crate::base::file;
@@ -56,6 +57,7 @@ pub struct Machine {
     pub(super) contents: Arc<Contents>,
     writer: Mutex<Writer>,
     readers: Mutex<Vec<Connection>>,
+    pub(super) recall: Recall,
     /// Held by each query, and exclusively while SQLite's log is carried over, which no reader may look at then.
     /// Who holds it waits neither for `writer` nor for a turn of the contents.
     gate: RwLock<()>,
@@ -101,6 +103,7 @@ impl Machine {
                 is_unsettled: marker.phase == Phase::Settling,
             }),
             readers: Mutex::new(Vec::new()),
+            recall: Recall::default(),
             gate: RwLock::new(()),
             progress: Mutex::new(progress),
             torn: Mutex::new(BTreeMap::new()),
@@ -171,11 +174,14 @@ impl Machine {
     ) -> Result<Vec<Result<Reply, Error>>, Failure> {
         let transaction = writer.rows.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut effects = Effects::new(self.contents.changing());
-        let committed = execute_all(&transaction, &mut effects, entries).and_then(|answers| {
+        let executed = execute_all(&transaction, &mut effects, entries);
+        let changing = self.recall.change(&effects.touched);
+        let committed = executed.and_then(|answers| {
             next.save(&transaction)?;
             transaction.commit()?;
             Ok(answers)
         });
+        drop(changing);
         let Effects {
             contents,
             freed,
@@ -377,7 +383,7 @@ impl Machine {
 
     fn writer(&self) -> Result<MutexGuard<'_, Writer>, Failure> {
         let writer = self.writer.lock().expect(HELD);
-        if self.is_stopped.load(Ordering::Acquire) {
+        if self.is_stopped() {
             return Err(Failure::Stopped);
         }
         Ok(writer)
@@ -389,6 +395,11 @@ impl Machine {
             self.stop();
         }
         done
+    }
+
+    /// Nothing may be answered from memory either.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::Acquire)
     }
 
     fn stop(&self) {

@@ -53,6 +53,7 @@ mod machine;
 mod manifest;
 mod progress;
 mod query;
+mod recall;
 mod reply;
 mod schema;
 mod sessions;

@@ -5,6 +5,7 @@ use rusqlite::Connection;
 
 use super::inode::{self, Record};
 use super::machine::Machine;
+use super::recall::{Look, Recall, Ticket};
 use super::{Failure, access, entry, lock_rows, locks};
 use crate::storage::call::{Attributes, Caller, Changed, DATA_MAX, Entry, Error, Inode, Kind, Lock, Query, Reply};
 use crate::storage::operation::Session;
@@ -16,6 +17,8 @@ const LIST_MAX: u32 = 4096;
 enum Stop {
     Refused(Error),
     Failed(Failure),
+    /// What was read of late does not tell.
+    Unknown,
 }
 
 impl From<Error> for Stop {
@@ -32,13 +35,61 @@ impl<E: Into<Failure>> From<E> for Stop {
 
 type Outcome<T> = Result<T, Stop>;
 
+/// Where records and names are looked up; `None`: it does not know.
+trait Source {
+    fn record(&self, inode: Inode) -> Outcome<Option<Record>>;
+    fn find(&self, folder: Inode, name: &[u8]) -> Outcome<Option<Inode>>;
+
+    fn load(&self, inode: Inode) -> Outcome<Record> {
+        Ok(self.record(inode)?.ok_or(Error::Stale)?)
+    }
+}
+
+/// One state of the database; what is found is remembered.
+struct View<'a> {
+    rows: &'a Connection,
+    recall: &'a Recall,
+    ticket: Ticket,
+}
+
+impl Source for View<'_> {
+    fn record(&self, inode: Inode) -> Outcome<Option<Record>> {
+        let found = inode::load(self.rows, inode)?;
+        self.recall.keep_record(self.ticket, inode, found.as_ref());
+        Ok(found)
+    }
+
+    fn find(&self, folder: Inode, name: &[u8]) -> Outcome<Option<Inode>> {
+        let found = entry::find(self.rows, folder, name)?;
+        self.recall.keep_name(self.ticket, folder, name, found);
+        Ok(found)
+    }
+}
+
+impl Source for Look<'_> {
+    fn record(&self, inode: Inode) -> Outcome<Option<Record>> {
+        Look::record(self, inode).ok_or(Stop::Unknown)
+    }
+
+    fn find(&self, folder: Inode, name: &[u8]) -> Outcome<Option<Inode>> {
+        self.name(folder, name).ok_or(Stop::Unknown)
+    }
+}
+
 impl Machine {
     /// Answers a query from the state as of the last batch. `session` is who asks, for `TestLock`.
     pub fn query(&self, session: Session, caller: &Caller, query: &Query) -> Result<Reply, Error> {
+        if let Some(answer) = self.recall(caller, query) {
+            return answer;
+        }
         let answer = match query {
             Query::Read { inode, offset, count } => self.read(caller, *inode, *offset, *count),
             Query::Space { inode } => self.space(*inode),
-            other => self.in_one_view(|rows| answer(rows, session, caller, other)),
+            Query::List { folder, cookie, limit } => {
+                self.in_one_view(|view| list(view, caller, *folder, *cookie, *limit))
+            }
+            Query::TestLock { inode, lock } => self.in_one_view(|view| test_lock(view, session, *inode, lock)),
+            other => self.in_one_view(|view| answer(view, caller, other)),
         };
         match answer {
             Ok(reply) => Ok(reply),
@@ -49,14 +100,37 @@ impl Machine {
                 tracing::error!(%failure, "a query could not be answered");
                 Err(Error::Io)
             }
+            Err(Stop::Unknown) => {
+                tracing::error!("the database does not know what is in it");
+                Err(Error::Io)
+            }
         }
     }
 
-    fn in_one_view<T>(&self, work: impl FnOnce(&Connection) -> Outcome<T>) -> Outcome<T> {
+    /// Answers a query at once from what was read of late: no input or output, no waiting. `None`: use `query`.
+    pub fn recall(&self, caller: &Caller, query: &Query) -> Option<Result<Reply, Error>> {
+        match answer(&self.remembered()?, caller, query) {
+            Ok(reply) => Some(Ok(reply)),
+            Err(Stop::Refused(error)) => Some(Err(error)),
+            Err(Stop::Unknown | Stop::Failed(_)) => None,
+        }
+    }
+
+    /// A machine that has stopped may have a successor.
+    fn remembered(&self) -> Option<Look<'_>> {
+        (!self.is_stopped()).then(|| self.recall.look())
+    }
+
+    fn in_one_view<T>(&self, work: impl FnOnce(&View<'_>) -> Outcome<T>) -> Outcome<T> {
         let mut outcome = None;
+        let ticket = self.recall.ticket();
         self.look(|rows| {
             let view = rows.unchecked_transaction()?;
-            outcome = Some(work(&view));
+            outcome = Some(work(&View {
+                rows: &view,
+                recall: &self.recall,
+                ticket,
+            }));
             Ok(())
         })?;
         outcome.expect("the work was done, for the look succeeded")
@@ -64,7 +138,7 @@ impl Machine {
 
     fn read(&self, caller: &Caller, inode: Inode, offset: u64, count: u32) -> Outcome<Reply> {
         let _turn = self.contents.turn(inode);
-        let attributes = self.in_one_view(|rows| Ok(load(rows, inode)?.attributes))?;
+        let attributes = self.record(inode)?.attributes;
         match attributes.kind {
             Kind::File => {}
             Kind::Folder => return Err(Error::IsFolder.into()),
@@ -95,43 +169,45 @@ impl Machine {
         })
     }
 
+    fn record(&self, inode: Inode) -> Outcome<Record> {
+        if let Some(found) = self.remembered().and_then(|look| Look::record(&look, inode)) {
+            return Ok(found.ok_or(Error::Stale)?);
+        }
+        self.in_one_view(|view| view.load(inode))
+    }
+
     /// A content that is not there: its inode went in between, or the disk has lost it.
     fn missing(&self, inode: Inode) -> Outcome<Vec<u8>> {
-        self.in_one_view(|rows| load(rows, inode))?;
+        self.in_one_view(|view| view.load(inode))?;
         Err(Failure::Damaged(format!("the content of inode {} is missing", inode.0)).into())
     }
 
     /// Room on this replica's disk.
     fn space(&self, inode: Inode) -> Outcome<Reply> {
-        self.in_one_view(|rows| load(rows, inode))?;
+        self.record(inode)?;
         Ok(Reply::Space(self.disk.space(&self.folder)?))
     }
 }
 
-fn load(rows: &Connection, inode: Inode) -> Outcome<Record> {
-    Ok(inode::load(rows, inode)?.ok_or(Error::Stale)?)
-}
-
-fn answer(rows: &Connection, session: Session, caller: &Caller, query: &Query) -> Outcome<Reply> {
+/// Queries that look at a few records and names.
+fn answer(source: &impl Source, caller: &Caller, query: &Query) -> Outcome<Reply> {
     match query {
-        Query::Attributes { inode } => Ok(Reply::Attributes(load(rows, *inode)?.attributes)),
-        Query::Lookup { folder, name } => look_up(rows, caller, *folder, name),
+        Query::Attributes { inode } => Ok(Reply::Attributes(source.load(*inode)?.attributes)),
+        Query::Lookup { folder, name } => look_up(source, caller, *folder, name),
         Query::Access { inode, wanted } => {
-            let of = load(rows, *inode)?.attributes;
+            let of = source.load(*inode)?.attributes;
             Ok(Reply::Access(access::granted(&of, caller) & wanted))
         }
         Query::ReadLink { inode } => {
-            let target = load(rows, *inode)?.target.ok_or(Error::Invalid)?;
+            let target = source.load(*inode)?.target.ok_or(Error::Invalid)?;
             Ok(Reply::Target(target))
         }
-        Query::List { folder, cookie, limit } => list(rows, caller, *folder, *cookie, *limit),
-        Query::TestLock { inode, lock } => test_lock(rows, session, *inode, lock),
-        Query::Read { .. } | Query::Space { .. } => Err(Error::Invalid.into()),
+        Query::List { .. } | Query::TestLock { .. } | Query::Read { .. } | Query::Space { .. } => Err(Stop::Unknown),
     }
 }
 
-fn folder(rows: &Connection, caller: &Caller, inode: Inode, bits: u32) -> Outcome<Record> {
-    let folder = load(rows, inode)?;
+fn folder(source: &impl Source, caller: &Caller, inode: Inode, bits: u32) -> Outcome<Record> {
+    let folder = source.load(inode)?;
     if !folder.is_folder() {
         return Err(Error::NotFolder.into());
     }
@@ -139,19 +215,19 @@ fn folder(rows: &Connection, caller: &Caller, inode: Inode, bits: u32) -> Outcom
     Ok(folder)
 }
 
-fn look_up(rows: &Connection, caller: &Caller, inode: Inode, name: &[u8]) -> Outcome<Reply> {
-    let folder = folder(rows, caller, inode, access::EXECUTE)?;
+fn look_up(source: &impl Source, caller: &Caller, inode: Inode, name: &[u8]) -> Outcome<Reply> {
+    let folder = folder(source, caller, inode, access::EXECUTE)?;
     let found = match name {
         b"." => inode,
         b".." if inode == folder.tree => inode,
         b".." => folder.place.as_ref().ok_or(Error::NotFound)?.parent,
         name => {
             access::check_name(name)?;
-            entry::find(rows, inode, name)?.ok_or(Error::NotFound)?
+            source.find(inode, name)?.ok_or(Error::NotFound)?
         }
     };
     Ok(Reply::Object {
-        attributes: load(rows, found)?.attributes,
+        attributes: source.load(found)?.attributes,
         folder: Some(Changed {
             before: folder.attributes.clone(),
             after: folder.attributes,
@@ -159,17 +235,17 @@ fn look_up(rows: &Connection, caller: &Caller, inode: Inode, name: &[u8]) -> Out
     })
 }
 
-fn list(rows: &Connection, caller: &Caller, inode: Inode, cookie: u64, limit: u32) -> Outcome<Reply> {
-    let folder = folder(rows, caller, inode, access::READ)?;
+fn list(view: &View<'_>, caller: &Caller, inode: Inode, cookie: u64, limit: u32) -> Outcome<Reply> {
+    let folder = folder(view, caller, inode, access::READ)?;
     let limit = limit.min(LIST_MAX) as usize;
-    let mut names = entry::list(rows, inode, cookie, limit + 1)?;
+    let mut names = entry::list(view.rows, inode, cookie, limit + 1)?;
     let is_end = names.len() <= limit;
     names.truncate(limit);
     let entries = names
         .into_iter()
         .map(|name| {
             Ok(Entry {
-                attributes: attributes_of(rows, name.inode)?,
+                attributes: attributes_of(view.rows, name.inode)?,
                 name: name.name,
                 inode: name.inode,
                 cookie: name.cookie,
@@ -190,12 +266,12 @@ fn attributes_of(rows: &Connection, inode: Inode) -> Result<Attributes, Failure>
         .ok_or_else(|| Failure::Damaged(format!("a name points to inode {}, which is not there", inode.0)))
 }
 
-fn test_lock(rows: &Connection, session: Session, inode: Inode, lock: &Lock) -> Outcome<Reply> {
-    load(rows, inode)?;
+fn test_lock(view: &View<'_>, session: Session, inode: Inode, lock: &Lock) -> Outcome<Reply> {
+    view.load(inode)?;
     if lock.start >= lock.end {
         return Err(Error::Invalid.into());
     }
-    let held = lock_rows::load(rows, inode, lock.family)?;
+    let held = lock_rows::load(view.rows, inode, lock.family)?;
     let holder = locks::conflict(&held, session, lock).map(|held| held.lock.clone());
     Ok(Reply::Holder(holder))
 }

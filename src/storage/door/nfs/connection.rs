@@ -1,6 +1,12 @@
 //! One connection: records in, calls side by side, replies out as they finish.
+//!
+//! One task reads, answers at once what can be answered without waiting, and writes; only calls that must wait get a task of
+//! their own. So a look-up that is in memory costs one read and one write, and no change of thread.
 
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -27,145 +33,213 @@ const BATCH: usize = 64 << 10;
 /// Room for what is read next; grows with a long record.
 const READ_ROOM: usize = 16 << 10;
 
-/// A reply, and the bytes that are free again when it is written.
-type Ready = (Record, OwnedSemaphorePermit);
+/// A reply, and the room that is free again when it is written.
+type Ready = (Record, Room);
 
-/// Serves until the peer leaves, sends what is no RPC, or the scope drains; calls under way are finished and answered.
-pub async fn serve(stream: impl AsyncRead + AsyncWrite + Send + 'static, peer: Peer, door: Arc<Door>, scope: Scope) {
-    let (input, output) = tokio::io::split(stream);
-    // When it is full, finished calls wait and keep their slots.
-    let (replies, queue) = channel(CALLS_MAX);
-    let writer = scope.spawn(write(output, queue));
-    let requests = Requests {
-        peer: Arc::new(peer),
-        door,
-        scope: scope.clone(),
-        slots: Arc::new(Semaphore::new(CALLS_MAX)),
-        bytes: Arc::new(Semaphore::new(BYTES_MAX)),
-        replies,
-    };
-    tokio::select! {
-        () = requests.replies.closed() => {}
-        () = requests.run(input) => {}
-    }
-    // The writer ends when the last call under way has sent its reply.
-    drop(requests);
-    if writer.await.is_err() {
-        warn!("the writer of an NFS connection panicked");
+/// A slot and the bytes of a call.
+struct Room {
+    _slot: OwnedSemaphorePermit,
+    _bytes: OwnedSemaphorePermit,
+}
+
+/// What came in and is to be answered.
+enum Request {
+    Call(Call),
+    Refused(Record),
+}
+
+impl Request {
+    fn weight(&self) -> usize {
+        match self {
+            Request::Call(call) => weight(call),
+            Request::Refused(record) => record.len(),
+        }
     }
 }
 
-struct Requests {
+/// Serves until the peer leaves, sends what is no RPC, or the scope drains; calls under way are finished and answered.
+pub async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: Peer,
+    door: Arc<Door>,
+    scope: Scope,
+) {
+    let calls = Calls {
+        peer: Arc::new(peer),
+        door,
+        scope,
+        slots: Arc::new(Semaphore::new(CALLS_MAX)),
+        bytes: Arc::new(Semaphore::new(BYTES_MAX)),
+    };
+    if let Err(error) = calls.run(stream).await {
+        debug!(peer = ?calls.peer.address, %error, "NFS connection lost");
+    }
+}
+
+struct Calls {
     peer: Arc<Peer>,
     door: Arc<Door>,
     scope: Scope,
     slots: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
-    replies: Sender<Ready>,
 }
 
-impl Requests {
-    async fn run(&self, mut input: impl AsyncRead + Unpin) {
-        let mut decoder = Decoder::default();
-        let mut buffer = BytesMut::new();
+impl Calls {
+    async fn run(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Result<()> {
+        // As many calls as can be under way: nobody waits to put a reply in.
+        let (sender, mut finished) = channel(CALLS_MAX);
+        // Dropped when nothing is read any more: then the last call under way closes the channel.
+        let mut replies = Some(sender);
+        let mut input = Input::default();
+        let mut output = Output::default();
+        let mut next = None;
         loop {
-            loop {
-                let record = match decoder.decode(&mut buffer) {
-                    Ok(Some(record)) => record,
+            while let (Some(sender), None) = (&replies, &next) {
+                match input.next() {
+                    Ok(Some(request)) => next = self.try_start(request, sender, &mut output).await,
                     Ok(None) => break,
-                    Err(error) => return warn!(peer = ?self.peer.address, %error, "NFS connection closed"),
-                };
-                match rpc::parse(record) {
-                    Ok(call) => self.start(call).await,
-                    Err(Refusal::Denied(record)) => self.refuse(record).await,
-                    Err(Refusal::Malformed) => {
-                        return warn!(peer = ?self.peer.address, "NFS connection closed: not an RPC call");
+                    Err(why) => {
+                        warn!(peer = ?self.peer.address, why, "NFS connection closed");
+                        replies = None;
                     }
                 }
             }
-            if buffer.is_empty() {
-                // Idle connections shall not keep the room of their longest record.
-                buffer = BytesMut::new();
-            }
-            buffer.reserve(READ_ROOM);
-            let read = tokio::select! {
-                () = self.scope.draining() => return,
-                read = input.read_buf(&mut buffer) => read,
-            };
-            match read {
-                Ok(0) => return,
-                Ok(_) => {}
-                Err(error) => return debug!(peer = ?self.peer.address, %error, "NFS connection lost"),
+            output.flush(&mut stream).await?;
+            let (is_reading, is_open) = (replies.is_some() && next.is_none(), replies.is_some());
+            let wanted = next.as_ref().map_or(0, Request::weight);
+            tokio::select! {
+                ready = finished.recv() => match ready {
+                    Some(ready) => output.take(ready, &mut finished),
+                    None => break,
+                },
+                read = input.read(&mut stream), if is_reading => if read? == 0 {
+                    replies = None;
+                },
+                room = self.room(wanted), if is_open && next.is_some() => {
+                    if let (Some(sender), Some(request), Some(room)) = (&replies, next.take(), room) {
+                        self.start(request, room, sender, &mut output).await;
+                    }
+                }
+                () = self.scope.draining(), if is_open => replies = None,
             }
         }
+        stream.shutdown().await
     }
 
-    /// Waits for room, then lets the call run beside the others.
-    async fn start(&self, call: Call) {
-        let Some((slot, bytes)) = self.room(weight(&call)).await else {
-            return;
+    /// Starts what there is room for at once; else gives it back.
+    async fn try_start(&self, request: Request, replies: &Sender<Ready>, output: &mut Output) -> Option<Request> {
+        let weight = u32::try_from(request.weight()).unwrap_or(u32::MAX);
+        let slot = self.slots.clone().try_acquire_owned();
+        let bytes = self.bytes.clone().try_acquire_many_owned(weight);
+        let (Ok(_slot), Ok(_bytes)) = (slot, bytes) else {
+            return Some(request);
         };
-        let (peer, door, replies) = (self.peer.clone(), self.door.clone(), self.replies.clone());
+        self.start(request, Room { _slot, _bytes }, replies, output).await;
+        None
+    }
+
+    /// Answers at once if that takes no waiting, else beside the others.
+    async fn start(&self, request: Request, room: Room, replies: &Sender<Ready>, output: &mut Output) {
+        let call = match request {
+            Request::Call(call) => call,
+            Request::Refused(record) => return output.ready.push((record, room)),
+        };
+        let (peer, door) = (self.peer.clone(), self.door.clone());
+        let mut answer: Pin<Box<dyn Future<Output = Record> + Send>> =
+            Box::pin(async move { door.answer(&peer, call).await });
+        if let Poll::Ready(record) = poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx))).await {
+            return output.ready.push((record, room));
+        }
+        let replies = replies.clone();
         self.scope.spawn(async move {
-            let record = door.answer(&peer, call).await;
+            let record = answer.await;
             // Fails when the peer is gone: a change is remembered for its next connection.
-            let _ = replies.send((record, bytes)).await;
-            drop(slot);
+            let _ = replies.send((record, room)).await;
         });
     }
 
-    async fn refuse(&self, record: Record) {
-        if let Some((_slot, bytes)) = self.room(record.len()).await {
-            let _ = self.replies.send((record, bytes)).await;
-        }
-    }
-
-    async fn room(&self, weight: usize) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
+    async fn room(&self, weight: usize) -> Option<Room> {
         let weight = u32::try_from(weight).ok()?;
-        let slot = self.slots.clone().acquire_owned().await.ok()?;
-        let bytes = self.bytes.clone().acquire_many_owned(weight).await.ok()?;
-        Some((slot, bytes))
+        let _slot = self.slots.clone().acquire_owned().await.ok()?;
+        let _bytes = self.bytes.clone().acquire_many_owned(weight).await.ok()?;
+        Some(Room { _slot, _bytes })
     }
 }
 
-async fn write(mut output: impl AsyncWrite + Unpin, mut queue: Receiver<Ready>) {
-    let mut batch = BytesMut::new();
-    // Freed when their bytes are with the kernel.
-    let mut written = Vec::new();
-    while let Some((record, bytes)) = queue.recv().await {
-        let mut next = Some((record, bytes));
-        let mut result = Ok(());
-        while let Some((record, bytes)) = next {
-            written.push(bytes);
-            batch.extend_from_slice(&record.head);
+/// Bytes that were read, and the records in them.
+#[derive(Default)]
+struct Input {
+    decoder: Decoder,
+    buffer: BytesMut,
+}
+
+impl Input {
+    /// The next request that is here whole; an error says why the stream cannot be trusted any more.
+    fn next(&mut self) -> Result<Option<Request>, &'static str> {
+        match self.decoder.decode(&mut self.buffer) {
+            Ok(None) => Ok(None),
+            Ok(Some(record)) => match rpc::parse(record) {
+                Ok(call) => Ok(Some(Request::Call(call))),
+                Err(Refusal::Denied(record)) => Ok(Some(Request::Refused(record))),
+                Err(Refusal::Malformed) => Err("not an RPC call"),
+            },
+            Err(super::record::Error::TooLong) => Err("a record is too long"),
+        }
+    }
+
+    /// Cancel safe.
+    async fn read(&mut self, stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<usize> {
+        if self.buffer.is_empty() {
+            // Idle connections shall not keep the room of their longest record.
+            self.buffer = BytesMut::new();
+        }
+        self.buffer.reserve(READ_ROOM);
+        stream.read_buf(&mut self.buffer).await
+    }
+}
+
+/// Replies that are to be written.
+#[derive(Default)]
+struct Output {
+    ready: Vec<Ready>,
+}
+
+impl Output {
+    /// Takes a reply, and those that are there with it.
+    fn take(&mut self, first: Ready, finished: &mut Receiver<Ready>) {
+        self.ready.push(first);
+        while self.ready.len() < CALLS_MAX
+            && let Ok(more) = finished.try_recv()
+        {
+            self.ready.push(more);
+        }
+    }
+
+    /// Writes all. Heads that are ready together leave together; data is not copied.
+    async fn flush(&mut self, stream: &mut (impl AsyncWrite + Unpin)) -> std::io::Result<()> {
+        let mut heads = BytesMut::new();
+        // Free again when the bytes are with the kernel.
+        let mut written = Vec::new();
+        for (record, room) in self.ready.drain(..) {
+            written.push(room);
+            heads.extend_from_slice(&record.head);
             if !record.data.is_empty() {
                 let padding = record.data.len().next_multiple_of(4) - record.data.len();
-                result = flush(&mut output, Buf::chain(&batch[..], record.data)).await;
-                batch.clear();
-                batch.extend_from_slice(&[0; 3][..padding]);
+                write(stream, Buf::chain(&heads[..], record.data)).await?;
+                heads.clear();
+                heads.extend_from_slice(&[0; 3][..padding]);
+                written.clear();
+            } else if heads.len() >= BATCH {
+                write(stream, &heads[..]).await?;
+                heads.clear();
                 written.clear();
             }
-            if result.is_err() || batch.len() >= BATCH {
-                break;
-            }
-            next = queue.try_recv().ok();
         }
-        if result.is_ok() {
-            result = flush(&mut output, &batch[..]).await;
-        }
-        if let Err(error) = result {
-            return debug!(%error, "NFS replies cannot be written");
-        }
-        batch.clear();
-        written.clear();
-        if batch.capacity() > 2 * BATCH {
-            batch = BytesMut::new();
-        }
+        write(stream, &heads[..]).await
     }
-    let _ = output.shutdown().await;
 }
 
-async fn flush(output: &mut (impl AsyncWrite + Unpin), mut bytes: impl Buf) -> std::io::Result<()> {
+async fn write(output: &mut (impl AsyncWrite + Unpin), mut bytes: impl Buf) -> std::io::Result<()> {
     while bytes.has_remaining() {
         let progress = tokio::time::timeout(WRITE_TIMEOUT, output.write_buf(&mut bytes)).await;
         if progress?? == 0 {

@@ -135,26 +135,29 @@ fn failed(status: nfsstat3) -> Results {
 pub async fn remove(cx: &Context<'_>, mut arguments: Reader) -> Result<Results, Garbage> {
     let place = Place::parse(&mut arguments)?;
     arguments.end()?;
-    take_away(cx, &place, |folder, name| Mutation::Remove { folder, name }).await
+    let dots = nfsstat3::NFS3ERR_INVAL;
+    take_away(cx, &place, dots, |folder, name| Mutation::Remove { folder, name }).await
 }
 
 pub async fn remove_folder(cx: &Context<'_>, mut arguments: Reader) -> Result<Results, Garbage> {
     let place = Place::parse(&mut arguments)?;
     arguments.end()?;
-    take_away(cx, &place, |folder, name| Mutation::RemoveFolder { folder, name }).await
+    let dots = nfsstat3::NFS3ERR_NOTEMPTY;
+    take_away(cx, &place, dots, |folder, name| Mutation::RemoveFolder { folder, name }).await
 }
 
-/// The results of REMOVE and RMDIR are the same in XDR.
+/// The results of REMOVE and RMDIR are the same in XDR. `dots`: what is said of `..`.
 async fn take_away(
     cx: &Context<'_>,
     place: &Place,
+    dots: nfsstat3,
     mutation: impl FnOnce(Inode, Vec<u8>) -> Mutation,
 ) -> Result<Results, Garbage> {
     let result = async {
         let (folder, name) = cx.place(place).await?;
         match name.as_slice() {
             b"." => return Err(nfsstat3::NFS3ERR_INVAL),
-            b".." => return Err(nfsstat3::NFS3ERR_NOTEMPTY),
+            b".." => return Err(dots),
             _ => {}
         }
         match cx.mutate(mutation(folder.inode, name)).await? {

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use rusqlite::Connection;
 
 use super::contents::Changing;
+use super::recall::Touched;
 use super::tree::Action;
 use super::{Failure, sessions};
 use crate::storage::call::{Error, Inode, Reply};
@@ -60,6 +61,8 @@ pub struct Effects<'a> {
     pub freed: Vec<Inode>,
     /// For the mirror, after the commit, in this order.
     pub mirror: Vec<Action>,
+    /// What must not be answered from memory any more.
+    pub touched: Touched,
     /// Paths of folders in the mirror, as they are now; `None`: not mirrored. Emptied when a folder moves.
     paths: HashMap<Inode, Option<PathBuf>>,
 }
@@ -70,6 +73,7 @@ impl<'a> Effects<'a> {
             contents,
             freed: Vec::new(),
             mirror: Vec::new(),
+            touched: Touched::default(),
             paths: HashMap::new(),
         }
     }

@@ -75,7 +75,8 @@ impl Step<'_, '_> {
         Ok(inode::load(self.rows, inode)?.ok_or(Error::Stale)?)
     }
 
-    pub(super) fn save(&self, record: &Record) -> Outcome<()> {
+    pub(super) fn save(&mut self, record: &Record) -> Outcome<()> {
+        self.effects.touched.inode(record.id());
         Ok(inode::save(self.rows, record)?)
     }
 
@@ -109,7 +110,8 @@ impl Step<'_, '_> {
     }
 
     /// Adds a name and says so in the folder's record, which the caller saves.
-    pub(super) fn add_name(&self, folder: &mut Record, name: &[u8], object: &Record) -> Outcome<()> {
+    pub(super) fn add_name(&mut self, folder: &mut Record, name: &[u8], object: &Record) -> Outcome<()> {
+        self.effects.touched.name(folder.id(), name);
         entry::insert(self.rows, folder.id(), name, object.id(), folder.next_cookie)?;
         folder.next_cookie += 1;
         folder.entries += 1;
@@ -121,7 +123,8 @@ impl Step<'_, '_> {
     }
 
     /// The inverse of `add_name`.
-    pub(super) fn drop_name(&self, folder: &mut Record, name: &[u8], object: &Record) -> Outcome<()> {
+    pub(super) fn drop_name(&mut self, folder: &mut Record, name: &[u8], object: &Record) -> Outcome<()> {
+        self.effects.touched.name(folder.id(), name);
         entry::delete(self.rows, folder.id(), name)?;
         folder.entries -= 1;
         folder.touch(self.call.time);
@@ -157,6 +160,7 @@ impl Step<'_, '_> {
 
 /// Removes every row of an inode; its content follows after the commit.
 pub(super) fn free(rows: &Connection, effects: &mut Effects<'_>, inode: Inode) -> Result<(), Failure> {
+    effects.touched.inode(inode);
     inode::delete(rows, inode)?;
     lock_rows::forget_inode(rows, inode)?;
     effects.freed.push(inode);

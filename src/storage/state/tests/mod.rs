@@ -17,6 +17,7 @@ pub mod model;
 mod model_names;
 mod permission;
 pub mod random;
+mod remembered;
 mod rules;
 mod session;
 pub mod world;

@@ -1,0 +1,97 @@
+//! What is answered from memory is what the database says, also while batches come in between.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::model::Model;
+use super::random::{Script, rolls};
+use super::world::{ROOT, World, plain};
+use crate::storage::call::{Error, Inode, Kind, Mutation, PORTAL, Query, Reply};
+use crate::storage::operation::Session;
+use crate::storage::state::Machine;
+
+fn ask(machine: &Machine, query: &Query) -> Result<Reply, Error> {
+    machine.query(Session(99), &ROOT, query).map(plain)
+}
+
+/// Every inode and every name by the model, and a name that is nowhere; all of it is remembered afterwards.
+fn assert_remembered(machine: &Machine, model: &Model, highest: u64) {
+    for id in PORTAL.0..=highest {
+        let inode = Inode(id);
+        let Some(node) = model.nodes.get(&id) else {
+            assert_eq!(ask(machine, &Query::Attributes { inode }), Err(Error::Stale));
+            continue;
+        };
+        let expected = Ok(plain(Reply::Attributes(node.of.clone())));
+        assert_eq!(ask(machine, &Query::Attributes { inode }), expected);
+        if node.of.kind != Kind::Folder {
+            continue;
+        }
+        for (_, name, child) in &node.names {
+            let (folder, name) = (inode, name.clone());
+            let query = Query::Lookup { folder, name };
+            let found = ask(machine, &query);
+            assert!(
+                matches!(&found, Ok(Reply::Object { attributes, .. }) if attributes.inode.0 == *child),
+                "{query:?}: {found:?}"
+            );
+            assert_eq!(
+                machine.recall(&ROOT, &query).map(|answer| answer.map(plain)),
+                Some(found)
+            );
+        }
+        let (folder, name) = (inode, b"never made".to_vec());
+        assert_eq!(ask(machine, &Query::Lookup { folder, name }), Err(Error::NotFound));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn memory_follows_every_batch(rolls in rolls(150)) {
+        let script = Script::of(&rolls);
+        let mut world = World::new();
+        world.end(Session(1));
+        for (index, (entry, model)) in (100..).zip(script.entries.iter().zip(&script.models)) {
+            world.machine().apply(index, entry).unwrap();
+            assert_remembered(world.machine(), model, script.highest);
+        }
+    }
+}
+
+#[test]
+fn nobody_sees_a_file_shrink_that_only_grows() {
+    let mut world = World::new();
+    let file = world.create(PORTAL, "growing").unwrap();
+    let append = |_| {
+        let data = Bytes::from_static(b"x");
+        world.operation(Mutation::Append { inode: file, data })
+    };
+    let appends: Vec<_> = (0..400).map(append).collect();
+    let (machine, is_done) = (world.machine(), AtomicBool::new(false));
+    std::thread::scope(|threads| {
+        for _ in 0..2 {
+            threads.spawn(|| {
+                let mut last = 0;
+                while !is_done.load(Ordering::Acquire) {
+                    let Ok(Reply::Attributes(of)) = ask(machine, &Query::Attributes { inode: file }) else {
+                        panic!("it is there")
+                    };
+                    assert!(of.size >= last, "{} after {last}", of.size);
+                    last = of.size;
+                }
+            });
+        }
+        for (number, append) in (1_u64..).zip(&appends) {
+            machine.apply(1_000 + number, std::slice::from_ref(append)).unwrap();
+            let Ok(Reply::Attributes(of)) = ask(machine, &Query::Attributes { inode: file }) else {
+                panic!("it is there")
+            };
+            assert_eq!(of.size, number, "what was answered is seen");
+        }
+        is_done.store(true, Ordering::Release);
+    });
+}

@@ -1,0 +1,145 @@
+#!/usr/bin/env python3
+"""The storage beside nfs-ganesha, in one session on one disk: the two take turns round by round, case by case.
+
+Servers run on processor 0, the load on processor 1. Prints medians and the ratio of bitrix-node to ganesha, of rates and of
+work per second of the server's processor time; above 1 is faster than ganesha. Both make data durable before they say so.
+
+    storage.py EXECUTABLE LOAD [--rounds N] [--seconds N] [--copies N] [--only CASE,...] [--files N]
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "kernel"))
+import server  # noqa: E402
+from run import enter_namespaces  # noqa: E402
+
+TICKS = os.sysconf("SC_CLK_TCK")
+PAGE = os.sysconf("SC_PAGE_SIZE")
+ADDRESS = "127.0.0.1"
+# Replicas that have a class to start them.
+COPIES = {1: server.Bitrix}
+
+CASES = [
+    ("getattr /s", "getattr"),
+    ("lookup /s", "lookup"),
+    ("4k random read /s", "read4k"),
+    ("readdirplus 10k names /s", "list"),
+    ("create+1k+commit /s", "create"),
+    ("sequential read MB/s", "read"),
+    ("sequential write+commit MB/s", "write"),
+]
+CONNECTIONS = [1, 16]
+
+
+def arguments():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("executable")
+    parser.add_argument("load")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2)
+    parser.add_argument("--copies", type=int, choices=sorted(COPIES), default=1)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--files", type=int, default=0, help="also: memory with so many files in the store")
+    return parser.parse_args()
+
+
+class Contender:
+    """A server and what was measured of it."""
+
+    def __init__(self, name, one, load):
+        self.name, self.server, self.load = name, one, os.path.abspath(load)
+        one.start()
+        self.pin()
+
+    def pin(self):
+        for pid in self.server.pids():
+            subprocess.run(["taskset", "-a", "-c", "-p", "0", str(pid)], check=True, stdout=subprocess.DEVNULL)
+
+    def processor_seconds(self):
+        ticks = 0
+        for pid in self.server.pids():
+            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")")[-1].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / TICKS
+
+    def memory(self):
+        return max(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE for pid in self.server.pids()) >> 20
+
+    def run(self, case, connections=1, seconds=1.0, *rest):
+        where = [ADDRESS, self.server.port, self.server.mount_port, self.server.export]
+        words = ["taskset", "-c", "1", self.load, *where, case, connections, seconds, *rest]
+        done = subprocess.run([str(word) for word in words], capture_output=True, text=True)
+        if done.returncode != 0:
+            raise RuntimeError(f"{self.name}, {case}: {done.stderr[-2000:]}\n{self.server.log()[-2000:]}")
+        return done.stdout.strip()
+
+    def measure(self, case, connections, seconds):
+        """Rate, and what it would be with the whole processor for the server."""
+        before = self.processor_seconds()
+        rate = float(self.run(case, connections, seconds))
+        used = self.processor_seconds() - before
+        return rate, rate * seconds / max(used, 1 / TICKS)
+
+
+def compare(contenders, options):
+    wanted = options.only.split(",") if options.only else [case for _, case in CASES]
+    results = {}
+    for turn in range(options.rounds):
+        for _, case in CASES:
+            for connections in CONNECTIONS:
+                for one in contenders if case in wanted else []:
+                    found = one.measure(case, connections, options.seconds)
+                    results.setdefault((case, connections), {}).setdefault(one.name, []).append(found)
+        print(f"round {turn + 1} of {options.rounds}", file=sys.stderr)
+    return results
+
+
+def show(results, names):
+    ours, other = names
+    print(f"{'':30} {'calls':>5} {ours:>12} {other:>12} {'ratio':>6} {'per cpu s':>10}   (lowest and highest of {ours})")
+    for label, case in CASES:
+        for connections in CONNECTIONS:
+            found = results.get((case, connections))
+            if not found:
+                continue
+            rates = {name: [rate for rate, _ in found[name]] for name in names}
+            costs = {name: statistics.median(cost for _, cost in found[name]) for name in names}
+            middle = {name: statistics.median(rates[name]) for name in names}
+            print(
+                f"{label:30} {connections:5} {middle[ours]:12.1f} {middle[other]:12.1f} {middle[ours] / middle[other]:6.2f}"
+                f" {costs[ours] / costs[other]:10.2f}   ({min(rates[ours]):.1f}, {max(rates[ours]):.1f})"
+            )
+
+
+def main():
+    enter_namespaces()
+    options = arguments()
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "none", "/run"], check=True)
+    with tempfile.TemporaryDirectory(prefix="bitrix-storage-", dir="/tmp") as folder, server.Portmapper():
+        ours = COPIES[options.copies](f"{folder}/ours", options.executable, address=ADDRESS)
+        other = server.Ganesha(f"{folder}/ganesha", address=ADDRESS, port=3049)
+        contenders = []
+        try:
+            for name, one in [("bitrix-node", ours), ("ganesha", other)]:
+                contenders.append(Contender(name, one, options.load))
+                contenders[-1].run("prepare")
+                contenders[-1].pin()
+            show(compare(contenders, options), [one.name for one in contenders])
+            if options.files:
+                contenders[0].run("fill", 16, 1, options.files)
+            for one in contenders:
+                print(f"memory of {one.name}: {one.memory()} MiB")
+        finally:
+            ours.stop()
+            other.stop()
+
+
+if __name__ == "__main__":
+    main()

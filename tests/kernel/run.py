@@ -1,0 +1,175 @@
+#!/usr/bin/env python3
+"""The NFSv3 export under real Linux kernel clients (User-mode Linux guests): POSIX checks, pjdfstest, fsx, a tree of files,
+and the same while the server is killed and comes back. Prints a table; the exit code is 1 when anything failed that may not.
+
+    run.py EXECUTABLE [--server bitrix|ganesha] [--only SUITE,...] [--files N] [--keep]
+
+All runs in namespaces of its own for network, processes and mounts: whatever happens, nothing of it is left.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import guest
+import server
+from guest import Guest
+
+HERE = Path(__file__).resolve().parent
+PROGRAMS = HERE.parent.parent / "target/kernel-suites/bin"
+SUITES = ["posix", "pjdfstest", "fsx", "tree", "kill"]
+# What an NFSv3 client cannot do at all, whatever the server: these fail with nfs-ganesha too.
+ALLOWED = {"unlink::open_file_not_freed", "link::exdev_target", "rename::exdev_target"}
+INSIDE_MARK = "BITRIX_KERNEL_TEST_INSIDE"
+# How often the server is killed under each of the two loads.
+KILLS = 4
+
+
+def enter_namespaces():
+    """Runs this program again, alone in fresh namespaces, of which the processes end with the first one."""
+    if os.environ.get(INSIDE_MARK):
+        return
+    os.environ[INSIDE_MARK] = "1"
+    words = "unshare --net --pid --fork --kill-child --mount-proc".split()
+    os.execvp(words[0], [*words, sys.executable, *sys.argv])
+
+
+def arguments():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("executable")
+    parser.add_argument("--server", choices=["bitrix", "ganesha"], default="bitrix")
+    parser.add_argument("--only", default=",".join(SUITES))
+    parser.add_argument("--files", type=int, default=20_000)
+    parser.add_argument("--keep", action="store_true", help="keep the folder also on success")
+    return parser.parse_args()
+
+
+class Table:
+    """What was tried and how it ended."""
+
+    def __init__(self):
+        self.rows, self.failed = [], False
+
+    def row(self, suite, is_good, detail, lines=()):
+        self.failed |= not is_good
+        self.rows.append((suite, is_good, detail))
+        print(f"{'ok  ' if is_good else 'FAIL'}  {suite:24}  {detail}", flush=True)
+        for line in lines:
+            print(f"          {line}", flush=True)
+
+
+class Run:
+    def __init__(self, options, folder):
+        self.options, self.folder, self.table = options, Path(folder), Table()
+        self.server = self.make_server()
+
+    def make_server(self):
+        place = self.folder / "server"
+        if self.options.server == "ganesha":
+            return server.Ganesha(place)
+        return server.Bitrix(place, self.options.executable)
+
+    def guest(self, job, *argument):
+        return Guest(self.folder / "guests", job, self.server, ",".join(map(str, argument)))
+
+    def finish(self, name, one, seconds):
+        """Waits for a guest whose results say `ok` or `FAIL` at each line's start."""
+        code = one.wait(seconds)
+        lines = one.lines()
+        bad = [line for line in lines if line.startswith("FAIL")]
+        good = sum(line.startswith("ok") for line in lines)
+        is_good = code == 0 and not bad and good > 0
+        detail = lines[-1] if len(lines) == 1 else f"{good} ok, {len(bad)} failed, {one.read('seconds')} s"
+        if code != 0 and not bad:
+            bad = [f"code {code}", *one.read("console").splitlines()[-12:]]
+        self.table.row(name, is_good, detail, bad)
+
+    def posix(self):
+        self.finish("POSIX checks", self.guest("posix"), 400)
+
+    def fsx(self):
+        self.finish("fsx", self.guest("fsx", PROGRAMS / "fsx", 2000, 1, 2, 3), 300)
+
+    def pjdfstest(self):
+        one = self.guest("pjdfstest", PROGRAMS / "pjdfstest")
+        code = one.wait(900)
+        results = one.read("results")
+        failed = set(re.findall(r"^(\S+)\s+FAILED$", results, re.MULTILINE))
+        passed = len(re.findall(r"\sok$", results, re.MULTILINE))
+        skipped = len(re.findall(r"\sskipped$", results, re.MULTILINE))
+        bad = sorted(failed - ALLOWED)
+        detail = f"{passed} passed, {len(failed & ALLOWED)} fail as allowed, {len(bad)} failed, {skipped} skipped, code {code}"
+        is_good = not bad and passed > 200 and code in (0, 1)
+        self.table.row("pjdfstest", is_good, detail, bad or ([] if is_good else results.splitlines()[-20:]))
+
+    def tree(self):
+        self.finish("tree", self.guest("tree", self.options.files, "tree"), 900)
+
+    def kill(self):
+        """A tree is copied and a writer works, in two guests, while the server is killed again and again."""
+        copier, writer = self.guest("tree", self.options.files // 2, "killed"), self.guest("writer", 45, "writer")
+        for turn in range(KILLS):
+            # Work must have been done since the last time, or the blow would hit an idle server.
+            self.until_it_moved([copier, writer])
+            started = time.monotonic()
+            self.server.fail()
+            print(f"          killed; back after {time.monotonic() - started:.2f} s ({turn + 1} of {KILLS})", flush=True)
+        self.finish("writer, server killed", writer, 300)
+        self.finish("tree, server killed", copier, 900)
+
+    def until_it_moved(self, guests):
+        """Each guest that still runs makes a hundred steps of progress, or three seconds pass."""
+        before = [one.read("progress") for one in guests]
+        end = time.monotonic() + 60
+        began = time.monotonic()
+        while time.monotonic() < end:
+            moved = [not one.is_running() or one.read("progress") != old for one, old in zip(guests, before)]
+            if all(moved) and time.monotonic() - began > 5:
+                return
+            time.sleep(0.05)
+        raise RuntimeError("the guests make no progress")
+
+    def run(self):
+        self.server.start()
+        try:
+            for suite in self.options.only.split(","):
+                getattr(self, suite)()
+        finally:
+            self.server.stop()
+        return self.table.failed
+
+
+def main():
+    enter_namespaces()
+    options = arguments()
+    if not guest.is_there():
+        sys.exit("linux.uml is not installed; packaging/test-dependencies-kernel.sh installs it")
+    folder = tempfile.mkdtemp(prefix="bitrix-kernel-", dir="/tmp")
+    os.chmod(folder, 0o755)
+    run = Run(options, folder)
+    guest.make_network(run.server.addresses)
+    # Sockets and pid files of helpers.
+    subprocess.run(["mount", "-t", "tmpfs", "none", "/run"], check=True)
+    failed = True
+    try:
+        if options.server == "ganesha":
+            with server.Portmapper():
+                failed = run.run()
+        else:
+            failed = run.run()
+    finally:
+        if failed or options.keep:
+            print(f"kept: {folder}")
+        else:
+            shutil.rmtree(folder)
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
