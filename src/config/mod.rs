@@ -2,6 +2,7 @@
 //! The reference of all keys and their defaults is `assets/config/bitrix-node.toml`; it is parsed, not repeated, here.
 
 mod check;
+mod external;
 mod load;
 mod places;
 mod units;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 pub use check::check;
+pub use external::External;
 pub use load::{DEFAULTS, Loaded, Origin, Problem, load, parse, var};
 pub use units::{Period, Size};
 
@@ -127,6 +129,7 @@ pub struct Cache {
 #[serde(deny_unknown_fields)]
 pub struct Storage {
     pub engine: Engine,
+    pub external: String,
     pub listen: SocketAddr,
 }
 
@@ -136,6 +139,7 @@ pub struct Storage {
 pub enum Engine {
     None,
     Replicated,
+    External,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
