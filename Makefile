@@ -3,7 +3,7 @@ TARGET  := x86_64-unknown-linux-gnu
 BINARY  := target/$(TARGET)/release/bitrix-node
 CARGO   ?= cargo
 
-.PHONY: help build release run test check fmt lint unit check-static dependencies bench docs clean
+.PHONY: help build release run test test-registry check fmt lint unit check-static dependencies bench docs clean
 
 help: ## Show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -30,6 +30,10 @@ lint:
 
 unit:
 	$(CARGO) test --locked
+
+test-registry: ## The registry before nfs-ganesha, an independent server (Debian, needs root)
+	packaging/test-dependencies.sh nfs-ganesha nfs-ganesha-vfs rpcbind iproute2
+	$(CARGO) test --locked --test tests registry::ganesha -- --ignored --nocapture --test-threads 1
 
 check-static: ## Is the release executable static?
 	packaging/check-static.sh $(BINARY)
