@@ -5,7 +5,7 @@ CARGO   ?= cargo
 
 SEEDS   ?= 1..301
 
-.PHONY: help build release run test test-sim check fmt lint unit check-static dependencies test-nfs-kernel dependencies-kernel bench \
+.PHONY: help build release run test test-registry test-sim check fmt lint unit check-static dependencies test-nfs-kernel dependencies-kernel bench \
 	bench-storage docs clean
 
 help: ## Show this
@@ -36,6 +36,10 @@ lint:
 
 unit:
 	$(CARGO) test --locked
+
+test-registry: ## The registry before nfs-ganesha, an independent server (Debian, needs root)
+	packaging/test-dependencies.sh nfs-ganesha nfs-ganesha-vfs rpcbind iproute2
+	$(CARGO) test --locked --test tests registry::ganesha -- --ignored --nocapture --test-threads 1
 
 check-static: ## Is the release executable static?
 	packaging/check-static.sh $(BINARY)

@@ -1,11 +1,12 @@
 #!/bin/sh
-# Installs the real programs that the tests run against. Debian 12; as root. Does nothing when all are there.
+# Installs the real programs that the tests run against, and packages named as arguments. Debian 12; as root.
+# Does nothing when all are there.
 set -eu
 packages="php-fpm php-cli php-mysql php-memcached php-memcache php-mbstring php-curl php-gd php-xml php-zip
 mariadb-server memcached libmemcached-tools nginx-light wrk curl binutils procps"
 
 missing=
-for package in $packages; do
+for package in $packages "$@"; do
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"
 done
 [ -n "$missing" ] || exit 0

@@ -17,7 +17,7 @@
 //! Folders are layers; an import points downward, and siblings do not know each other (`tests/house.rs`).
 //!
 //! ```text
-//! base → config, metrics → net → host → proxy, cache, php, db, portal, storage → agent → node → cli
+//! base → config, metrics → net → host → registry → proxy, cache, php, db, portal, storage → agent → node → cli
 //! ```
 //!
 //! What siblings must know of each other goes through `node` as plain values, or over a socket.
@@ -35,14 +35,16 @@
 //!
 //! # On the way
 //!
-//! `net::mesh` (not run yet) and `storage` (one copy, off by default) are the ground of several nodes. Each head says what it does
-//! and what is missing.
+//! `net::mesh` (not run yet), `storage` (one copy, off by default) and the `registry` on it (followed by the agent, used by no module
+//! yet) are the ground of several nodes. Each head says what it does and what is missing.
 
 pub mod base;
 pub mod config;
 pub mod host;
 pub mod metrics;
 pub mod net;
+
+pub mod registry;
 
 pub mod cache;
 pub mod db;

@@ -2,11 +2,13 @@
 //!
 //! The supervisor and the modules send reports (`feed`), the board keeps the latest, `overview` judges them (pure),
 //! and two doors show them: the control socket for root on this machine, the admin port for those who have the token.
+//! Where the storage is on, `registry` follows the shared facts of the cluster and adds this node's own.
 
 mod board;
 mod door;
 mod feed;
 mod overview;
+mod registry;
 mod report;
 
 use std::sync::Arc;
@@ -20,17 +22,24 @@ use crate::config::Config;
 use board::Board;
 pub use feed::send;
 pub use overview::{Overview, Row, Verdict};
+use registry::Follower;
 pub use report::{ChildReport, Kind, Phase, Report};
 
 pub struct Agent {
     config: Arc<Config>,
     board: Arc<Board>,
+    registry: Arc<Follower>,
 }
 
 impl Agent {
     pub fn new(config: Arc<Config>) -> Self {
         let board = Arc::new(Board::new(config.clone()));
-        Agent { config, board }
+        let registry = Follower::new();
+        Agent {
+            config,
+            board,
+            registry,
+        }
     }
 
     async fn serve(&self, mut cx: Cx) -> anyhow::Result<()> {
@@ -50,6 +59,8 @@ impl Agent {
         for listener in admins {
             door::admin(listener, &self.config, self.board.clone(), &cx.scope).context("admin port")?;
         }
+        let registry = self.registry.clone();
+        cx.scope.spawn(registry.run(self.config.clone(), cx.scope.clone()));
         info!("agent serves");
         cx.scope.draining().await;
         Ok(())
@@ -66,7 +77,7 @@ impl Service for Agent {
     }
 
     fn status(&self) -> Status {
-        Status::good("")
+        self.registry.status()
     }
 
     fn metrics(&self) -> String {

@@ -12,6 +12,7 @@ mod logs;
 mod node;
 mod portal;
 mod preflight;
+mod registry;
 mod status;
 mod storage;
 mod table;
@@ -60,6 +61,7 @@ fn perform(cli: Cli) -> anyhow::Result<u8> {
         Verb::Portal(verb) => block_on(portal::perform(verb, load(&path)?.config)),
         Verb::Storage(verb) => block_on(storage::perform(verb, load(&path)?.config)),
         Verb::Node(verb) => node::perform(&verb, &load(&path)?.config),
+        Verb::Registry(verb) => block_on(registry::perform(verb, load(&path)?.config)),
         Verb::Preflight(preflight) => preflight.perform(&load(&path)?.config),
         Verb::Demo(demo) => block_on(demo.perform()),
         Verb::Version { output } => generate::version(output),

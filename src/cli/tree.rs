@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use super::{config, demo, init, logs, node, portal, preflight, status, storage};
+use super::{config, demo, init, logs, node, portal, preflight, registry, status, storage};
 use crate::config::DEFAULT_PATH;
 
 /// Turns bare Linux machines into a Bitrix24 portal.
@@ -45,6 +45,9 @@ pub enum Verb {
     /// The machines of the cluster
     #[command(subcommand)]
     Node(node::Verb),
+    /// The shared facts of the cluster
+    #[command(subcommand)]
+    Registry(registry::Verb),
     /// Is this machine fit to be a node?
     Preflight(preflight::Preflight),
     /// Run a whole demo portal in the foreground, and leave nothing behind

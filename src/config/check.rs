@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Config, Proxy, Route};
+use super::{Config, Engine, Proxy, Route};
 
 type Problems = Vec<(&'static str, String)>;
 
@@ -228,6 +228,12 @@ fn services(config: &Config, problems: &mut Problems) {
         "cache.listen",
         "must be a loopback address",
     );
+    require(
+        problems,
+        config.storage.engine != Engine::External || config.storage.external().is_some(),
+        "storage.external",
+        "engine \"external\" needs nfs://host/export or an absolute path here",
+    );
     let item = (1 << 10..=1 << 30).contains(&cache.max_item_size.0);
     require(problems, item, "cache.max_item_size", "must be between 1KiB and 1GiB");
     require(
@@ -288,6 +294,7 @@ mod tests {
             ("[storage]\nlisten = \"0.0.0.0:2049\"", "storage.clients"),
             ("[storage]\nmin_copies = 4", "storage.min_copies"),
             ("[cluster]\naddress = \"0.0.0.0\"", "cluster.address"),
+            ("[storage]\nengine = \"external\"", "storage.external"),
         ];
         for (text, key) in cases {
             let problems = parse(text, std::iter::empty()).expect_err(text);

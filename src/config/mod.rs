@@ -2,6 +2,7 @@
 //! The reference of all keys and their defaults is `assets/config/bitrix-node.toml`; it is parsed, not repeated, here.
 
 mod check;
+mod external;
 mod load;
 mod places;
 mod units;
@@ -13,6 +14,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 pub use check::check;
+pub use external::External;
 pub use load::{DEFAULTS, Loaded, Origin, Problem, load, parse, var};
 pub use units::{Period, Size};
 
@@ -138,6 +140,7 @@ pub struct Cache {
 #[serde(deny_unknown_fields)]
 pub struct Storage {
     pub engine: Engine,
+    pub external: String,
     pub listen: SocketAddr,
     pub clients: Vec<IpNet>,
     pub copies: usize,
@@ -150,6 +153,7 @@ pub struct Storage {
 pub enum Engine {
     None,
     Replicated,
+    External,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]

@@ -70,6 +70,11 @@ impl Config {
         self.node.data_dir.join("storage")
     }
 
+    /// The registry as this node saw it last.
+    pub fn view(&self) -> PathBuf {
+        self.node.data_dir.join("view")
+    }
+
     /// PHP-FPM's door.
     pub fn php_socket(&self) -> PathBuf {
         self.node.run_dir.join("php").join("fpm.sock")

@@ -59,6 +59,9 @@ pub fn folders(config: &Config) -> anyhow::Result<()> {
     if config.storage.engine == Engine::Replicated {
         make(&config.storage(), Access::owned(0o700, user.uid, user.gid))?;
     }
+    if config.storage.engine != Engine::None {
+        make(&config.view(), Access::owned(0o700, user.uid, user.gid))?;
+    }
     make(&config.node.run_dir.join("php"), open)?;
     if !config.portal_root().exists() {
         make(&config.portal_root(), Access::owned(0o755, portal.uid, portal.gid))?;

@@ -1,12 +1,16 @@
 //! One helper per need.
 
 pub mod command;
+pub mod cutter;
 pub mod daemon;
 pub mod eventually;
 pub mod front;
+pub mod ganesha;
+pub mod gated;
 #[allow(dead_code)]
 pub mod hostile;
 pub mod http;
 pub mod mariadb;
 pub mod node;
+pub mod storage;
 pub mod upstream;

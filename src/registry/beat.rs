@@ -1,0 +1,206 @@
+//! Heartbeats: what one says, and how those of others are judged. Pure; `hearts` reads and writes them.
+//!
+//! Two rules belong together. A holder of an exclusive role stops `HOLD` after it *sent* its last heartbeat that was
+//! acknowledged. Others may take over after `SILENCE` in which they saw no new heartbeat *and the registry answered them*. What
+//! was sent was seen later than it was sent, and `SILENCE` is longer: so the one has stopped before another starts (I7).
+//! Each side uses its own clock since boot; clocks need not agree, and may run apart by a fourth.
+
+use std::time::Duration;
+
+/// Between two heartbeats of a node.
+pub const INTERVAL: Duration = Duration::from_secs(1);
+/// A node without an acknowledged heartbeat keeps its exclusive roles so long.
+const HOLD: Duration = Duration::from_secs(3);
+/// A node without a new heartbeat is taken for dead after it.
+const SILENCE: Duration = Duration::from_secs(4);
+/// What counts of the time between two looks: a judge that slept must not take its own sleep for the other's silence.
+const LOOK_MAX: Duration = Duration::from_millis(1500);
+
+/// Which heartbeat: it counts up within a boot of the module that sends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beat {
+    pub boot: u64,
+    pub count: u64,
+}
+
+/// Version of the format.
+const FORMAT: &str = "1";
+/// All are of one length, so that each one covers the one before.
+pub const LENGTH: usize = 1 + 1 + 16 + 1 + 20 + 1;
+
+impl Beat {
+    pub fn encode(self) -> String {
+        format!("{FORMAT} {:016x} {:020}\n", self.boot, self.count)
+    }
+
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(bytes.get(..LENGTH)?).ok()?;
+        let mut fields = text.strip_suffix('\n')?.split(' ');
+        let (format, boot, count) = (fields.next()?, fields.next()?, fields.next()?);
+        let beat = Beat {
+            boot: u64::from_str_radix(boot, 16).ok()?,
+            count: count.parse().ok()?,
+        };
+        (format == FORMAT && fields.next().is_none() && beat.encode() == text).then_some(beat)
+    }
+}
+
+/// What this node knows of another one's heartbeat.
+#[derive(Clone, Debug, Default)]
+pub struct Pulse {
+    last: Option<Beat>,
+    /// Silence so far, counted only while the registry answered.
+    silent: Duration,
+    looked: Option<Duration>,
+}
+
+impl Pulse {
+    /// The registry answered: this is the other's heartbeat, if it has one. `now`: since our boot.
+    pub fn saw(&mut self, beat: Option<Beat>, now: Duration) {
+        let since = self.looked.map_or(Duration::ZERO, |looked| now.saturating_sub(looked));
+        self.looked = Some(now);
+        match beat {
+            Some(_) if beat != self.last => {
+                self.last = beat;
+                self.silent = Duration::ZERO;
+            }
+            _ => self.silent = self.silent.saturating_add(since.min(LOOK_MAX)),
+        }
+    }
+
+    /// The registry did not answer: until it does, time says nothing about the other.
+    pub fn saw_nothing(&mut self) {
+        self.looked = None;
+    }
+
+    pub fn silent(&self) -> Duration {
+        self.silent
+    }
+
+    /// Others may take what it holds.
+    pub fn is_silent(&self) -> bool {
+        self.silent >= SILENCE
+    }
+}
+
+/// Whether this node may still act in its exclusive roles. `sent`: when its last acknowledged heartbeat was sent.
+/// Both times since boot, a machine's sleep included.
+pub fn may_hold(sent: Option<Duration>, now: Duration) -> bool {
+    sent.is_some_and(|sent| now.saturating_sub(sent) < HOLD)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn beat(count: u64) -> Option<Beat> {
+        Some(Beat { boot: 7, count })
+    }
+
+    fn seconds(seconds: f64) -> Duration {
+        Duration::from_secs_f64(seconds)
+    }
+
+    #[test]
+    fn a_beat_is_read_as_it_was_written() {
+        for beat in [
+            Beat { boot: 0, count: 0 },
+            Beat {
+                boot: u64::MAX,
+                count: u64::MAX,
+            },
+        ] {
+            let text = beat.encode();
+            assert_eq!(text.len(), LENGTH);
+            assert_eq!(Beat::parse(text.as_bytes()), Some(beat));
+            for end in 0..LENGTH {
+                assert_eq!(Beat::parse(&text.as_bytes()[..end]), None);
+            }
+        }
+        for bad in [
+            "2 0000000000000007 00000000000000000001\n",
+            "1 000000000000000g 00000000000000000001\n",
+        ] {
+            assert_eq!(Beat::parse(bad.as_bytes()), None);
+        }
+    }
+
+    #[test]
+    fn a_counter_that_stands_still_is_silent_after_a_while() {
+        let mut pulse = Pulse::default();
+        pulse.saw(beat(1), seconds(100.0));
+        for step in 1..=3 {
+            pulse.saw(beat(1), seconds(100.0 + f64::from(step)));
+            assert!(!pulse.is_silent());
+        }
+        pulse.saw(beat(1), seconds(104.0));
+        assert!(pulse.is_silent());
+        pulse.saw(beat(2), seconds(105.0));
+        assert!(!pulse.is_silent());
+    }
+
+    #[test]
+    fn a_node_that_never_beat_is_silent_too() {
+        let mut pulse = Pulse::default();
+        for step in 0..=4 {
+            pulse.saw(None, seconds(f64::from(step)));
+        }
+        assert!(pulse.is_silent());
+    }
+
+    #[test]
+    fn outages_and_the_judges_own_sleep_do_not_count() {
+        let mut pulse = Pulse::default();
+        pulse.saw(beat(1), seconds(0.0));
+        pulse.saw_nothing();
+        pulse.saw(beat(1), seconds(60.0));
+        assert_eq!(pulse.silent(), Duration::ZERO);
+        pulse.saw(beat(1), seconds(600.0));
+        assert_eq!(pulse.silent(), LOOK_MAX);
+    }
+
+    #[test]
+    fn another_boot_is_a_sign_of_life() {
+        let mut pulse = Pulse::default();
+        pulse.saw(beat(9), seconds(0.0));
+        pulse.saw(beat(9), seconds(1.0));
+        pulse.saw(Some(Beat { boot: 8, count: 1 }), seconds(2.0));
+        assert_eq!(pulse.silent(), Duration::ZERO);
+    }
+
+    proptest! {
+        /// A node beats, then no more. Whenever its judge finds it silent, it has stopped by its own rule.
+        #[test]
+        fn the_holder_stops_before_another_starts(
+            beats in prop::collection::vec((0.5_f64..2.0, 0.0_f64..0.9), 1..20),
+            looks in prop::collection::vec((0.01_f64..3.0, prop::bool::ANY), 1..60),
+            offset in 0.0_f64..1000.0,
+        ) {
+            // When each heartbeat was sent, and when it could be seen.
+            let (mut sent, mut history) = (0.0, Vec::new());
+            for (pause, delay) in beats {
+                sent += pause;
+                history.push((sent, sent + delay));
+            }
+            let (mut now, mut pulse) = (0.0, Pulse::default());
+            for (pause, is_answered) in looks {
+                now += pause;
+                // The judge's clock has another zero.
+                if !is_answered {
+                    pulse.saw_nothing();
+                    continue;
+                }
+                let seen = history.iter().filter(|(_, seen)| *seen <= now).count();
+                pulse.saw(beat(seen as u64), seconds(now + offset));
+                if pulse.is_silent() {
+                    let last = history.iter().filter(|(sent, _)| *sent <= now).map(|(sent, _)| *sent).next_back();
+                    // Acknowledged only when it can be seen.
+                    let acknowledged = history.iter().filter(|(_, seen)| *seen <= now).map(|(sent, _)| *sent).next_back();
+                    prop_assert!(!may_hold(acknowledged.map(seconds), seconds(now)), "{last:?} {now}");
+                }
+            }
+        }
+    }
+}

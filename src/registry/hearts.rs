@@ -1,0 +1,85 @@
+//! This node's heartbeat on the files, and a look at those of the others.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::beat::{Beat, LENGTH, Pulse, may_hold};
+use super::files::{Failure, Files};
+use super::names;
+use crate::base::clock;
+
+pub struct Hearts {
+    files: Arc<dyn Files>,
+    node: String,
+    boot: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    count: u64,
+    /// When the last acknowledged heartbeat was sent, since boot.
+    sent: Option<Duration>,
+    others: BTreeMap<String, Pulse>,
+}
+
+impl Hearts {
+    /// `boot`: random, of this start of the module.
+    pub fn new(files: Arc<dyn Files>, node: String, boot: u64) -> Self {
+        Hearts {
+            files,
+            node,
+            boot,
+            state: Mutex::default(),
+        }
+    }
+
+    /// Sends one; returns when the files have it. One at a time.
+    pub async fn beat(&self) -> Result<(), Failure> {
+        let (beat, sent) = {
+            let mut state = self.lock();
+            state.count += 1;
+            let count = state.count;
+            (Beat { boot: self.boot, count }, clock::boot())
+        };
+        let content = beat.encode().into_bytes().into();
+        self.files.overwrite(&names::heart(&self.node), content).await?;
+        self.lock().sent = Some(sent);
+        Ok(())
+    }
+
+    /// Looks at these nodes once. Those not named are forgotten.
+    pub async fn look(&self, nodes: &[String]) -> Result<(), Failure> {
+        self.lock().others.retain(|node, _| nodes.contains(node));
+        for node in nodes.iter().filter(|node| **node != self.node) {
+            let read = self.files.read(&names::heart(node), LENGTH).await;
+            let mut state = self.lock();
+            let pulse = state.others.entry(node.clone()).or_default();
+            match read {
+                Ok(content) => pulse.saw(content.and_then(|content| Beat::parse(&content)), clock::boot()),
+                Err(failure) => {
+                    state.others.values_mut().for_each(Pulse::saw_nothing);
+                    return Err(failure);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Nodes whose roles others may take.
+    pub fn silent(&self) -> Vec<String> {
+        let state = self.lock();
+        let silent = state.others.iter().filter(|(_, pulse)| pulse.is_silent());
+        silent.map(|(node, _)| node.clone()).collect()
+    }
+
+    /// Whether this node may act in its exclusive roles now.
+    pub fn may_hold(&self) -> bool {
+        may_hold(self.lock().sent, clock::boot())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
