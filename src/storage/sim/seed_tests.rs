@@ -64,7 +64,7 @@ fn say(what: std::fmt::Arguments<'_>) {
 
 /// The seeds that `SEED` or `SEEDS` names, as `7` or `100..200`; by itself the first few.
 #[allow(clippy::disallowed_methods)]
-fn seeds(few: u64) -> std::ops::Range<u64> {
+pub fn seeds(few: u64) -> std::ops::Range<u64> {
     let number = |text: &str| text.parse::<u64>().expect("a seed is a number");
     match (std::env::var("SEED"), std::env::var("SEEDS")) {
         (Ok(seed), _) if !seed.is_empty() => number(&seed)..number(&seed) + 1,
