@@ -8,7 +8,10 @@ use std::time::Duration;
 use super::world::{Still, World};
 use crate::storage::types::NodeId;
 
-const SEEDS: std::ops::Range<u64> = 1..4;
+/// One by itself, a few of many.
+fn seeds() -> impl Iterator<Item = u64> {
+    super::seed_tests::seeds(1).take(5)
+}
 
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -62,7 +65,7 @@ fn stall(seed: u64, count: u64, lose: impl Fn(&mut World, NodeId, Duration)) -> 
 
 fn stalls(what: &str, lose: impl Fn(&mut World, NodeId, Duration)) {
     for count in [3, 5] {
-        let mut stalls: Vec<_> = SEEDS.map(|seed| stall(seed, count, &lose).as_millis()).collect();
+        let mut stalls: Vec<_> = seeds().map(|seed| stall(seed, count, &lose).as_millis()).collect();
         stalls.sort_unstable();
         say(format_args!("{what}, {count} nodes: stalls of {stalls:?} ms\n"));
         assert!(stalls.iter().all(|stall| *stall < 2500), "{what}: {stalls:?}");
@@ -109,7 +112,7 @@ fn a_leader_that_nobody_hears_is_replaced() {
 
 #[test]
 fn followers_that_return_make_no_election() {
-    for seed in SEEDS {
+    for seed in seeds() {
         let (mut world, leader) = working(seed, 3);
         let term = world.term();
         let follower = world.others(leader)[0];
@@ -129,7 +132,7 @@ fn followers_that_return_make_no_election() {
 
 #[test]
 fn a_follower_that_returns_is_in_sync_soon_under_load() {
-    for seed in SEEDS {
+    for seed in seeds() {
         let mut world = World::new(seed, 3, &[], 20);
         world.run_for(seconds(1));
         let leader = world.leader().unwrap();
@@ -147,7 +150,7 @@ fn a_follower_that_returns_is_in_sync_soon_under_load() {
 
 #[test]
 fn a_wiped_node_is_refused_and_replaced_under_load() {
-    for seed in SEEDS {
+    for seed in seeds() {
         let (mut world, leader) = working(seed, 3);
         let (wiped, kept) = (world.others(leader)[0], world.others(leader)[1]);
         world.crash(wiped, seconds(2), true);
@@ -184,7 +187,7 @@ fn a_wiped_node_is_refused_and_replaced_under_load() {
 /// Two with files and a witness. The one that lacks the newest entries gets them from the witness, and then leads.
 #[test]
 fn a_witness_hands_on_what_it_has_and_never_serves() {
-    for seed in SEEDS {
+    for seed in seeds() {
         let mut world = World::new(seed, 3, &[3], 4);
         world.run_for(seconds(1));
         let leader = world.leader().unwrap();

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use super::nemesis;
 use super::world::World;
+use crate::storage::types::NodeId;
 
 /// Faults come for this long.
 const TROUBLE: Duration = Duration::from_secs(20);
 
 /// One run. Its story, when something that must hold did not.
-fn run(seed: u64, count: u64) -> Option<String> {
-    let mut world = World::new(seed, count, &[], 4);
+fn run(seed: u64, count: u64, witnesses: &[NodeId]) -> Option<String> {
+    let mut world = World::new(seed, count, witnesses, 4);
     let end = world.now + TROUBLE;
     while world.now < end {
         let pause = Duration::from_millis(50 + world.random.below(1800));
@@ -45,8 +46,8 @@ fn run(seed: u64, count: u64) -> Option<String> {
 }
 
 /// Runs all seeds, so that one fault does not hide another.
-fn run_all(few: u64, count: u64) {
-    let failed = |seed: &u64| match run(*seed, count) {
+fn run_all(few: u64, count: u64, witnesses: &[NodeId]) {
+    let failed = |seed: &u64| match run(*seed, count, witnesses) {
         Some(story) => {
             say(format_args!("{story}"));
             true
@@ -63,7 +64,7 @@ fn say(what: std::fmt::Arguments<'_>) {
 
 /// The seeds that `SEED` or `SEEDS` names, as `7` or `100..200`; by itself the first few.
 #[allow(clippy::disallowed_methods)]
-fn seeds(few: u64) -> std::ops::Range<u64> {
+pub fn seeds(few: u64) -> std::ops::Range<u64> {
     let number = |text: &str| text.parse::<u64>().expect("a seed is a number");
     match (std::env::var("SEED"), std::env::var("SEEDS")) {
         (Ok(seed), _) if !seed.is_empty() => number(&seed)..number(&seed) + 1,
@@ -77,10 +78,15 @@ fn seeds(few: u64) -> std::ops::Range<u64> {
 
 #[test]
 fn three_replicas_keep_their_promises() {
-    run_all(4, 3);
+    run_all(4, 3, &[]);
 }
 
 #[test]
 fn five_replicas_keep_their_promises() {
-    run_all(2, 5);
+    run_all(2, 5, &[]);
+}
+
+#[test]
+fn two_replicas_and_a_witness_keep_their_promises() {
+    run_all(2, 3, &[3]);
 }

@@ -326,7 +326,7 @@ impl World {
         }
         for acknowledgement in given {
             self.checked += 1;
-            if self.checked % 8 == 0 {
+            if self.checked.is_multiple_of(8) {
                 self.check_acknowledgement(&acknowledgement);
             }
         }
