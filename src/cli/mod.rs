@@ -11,6 +11,7 @@ mod init;
 mod logs;
 mod portal;
 mod preflight;
+mod rescue;
 mod status;
 mod table;
 mod tree;
@@ -56,6 +57,7 @@ fn perform(cli: Cli) -> anyhow::Result<u8> {
         Verb::Logs(logs) => block_on(logs.perform(load(&path)?.config)),
         Verb::Config(verb) => config::perform(&verb, &path),
         Verb::Portal(verb) => block_on(portal::perform(verb, load(&path)?.config)),
+        Verb::Storage(verb) => block_on(rescue::perform(verb, load(&path)?.config)),
         Verb::Preflight(preflight) => preflight.perform(&load(&path)?.config),
         Verb::Demo(demo) => block_on(demo.perform()),
         Verb::Version { output } => generate::version(output),

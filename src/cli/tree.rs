@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use super::{config, demo, init, logs, portal, preflight, status};
+use super::{config, demo, init, logs, portal, preflight, rescue, status};
 use crate::config::DEFAULT_PATH;
 
 /// Turns bare Linux machines into a Bitrix24 portal.
@@ -39,6 +39,9 @@ pub enum Verb {
     /// The application on disk
     #[command(subcommand)]
     Portal(portal::Verb),
+    /// The replicated files
+    #[command(subcommand)]
+    Storage(rescue::Verb),
     /// Is this machine fit to be a node?
     Preflight(preflight::Preflight),
     /// Run a whole demo portal in the foreground, and leave nothing behind

@@ -43,6 +43,8 @@ mod operation_codec;
 mod replica;
 pub mod request;
 pub mod rescue;
+#[cfg(test)]
+mod rescue_tests;
 pub mod scrub;
 mod service;
 #[cfg(test)]
