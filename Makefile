@@ -3,7 +3,9 @@ TARGET  := x86_64-unknown-linux-gnu
 BINARY  := target/$(TARGET)/release/bitrix-node
 CARGO   ?= cargo
 
-.PHONY: help build release run test check fmt lint unit check-static dependencies bench docs clean
+SEEDS   ?= 1..301
+
+.PHONY: help build release run test test-sim check fmt lint unit check-static dependencies bench docs clean
 
 help: ## Show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -19,6 +21,9 @@ run: release ## A whole demo portal in the foreground; Ctrl-C removes it (needs 
 	$(BINARY) demo
 
 test: dependencies check release ## Everything that CI checks
+
+test-sim: ## Replica groups under random faults, by seed (SEED=7, SEEDS=1..1001)
+	SEED=$(SEED) SEEDS=$(SEEDS) $(CARGO) test --locked --lib storage::sim -- --nocapture
 
 check: fmt lint unit
 

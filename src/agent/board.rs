@@ -92,7 +92,7 @@ impl Board {
         Overview {
             verdict,
             reason,
-            node: node_name(&self.config),
+            node: facts::node_name(&self.config),
             version: env!("CARGO_PKG_VERSION").to_string(),
             portal: portal_url(&self.config),
             services,
@@ -128,13 +128,6 @@ impl Board {
             restarts.get_or_create(&label).set(i64::from(child.restarts));
         }
         set.encode()
-    }
-}
-
-fn node_name(config: &Config) -> String {
-    match config.node.name.as_str() {
-        "" => facts::host_name(),
-        name => name.to_string(),
     }
 }
 

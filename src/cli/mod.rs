@@ -9,10 +9,11 @@ mod demo;
 mod generate;
 mod init;
 mod logs;
+mod node;
 mod portal;
 mod preflight;
-mod rescue;
 mod status;
+mod storage;
 mod table;
 mod tree;
 
@@ -23,7 +24,7 @@ use clap::Parser;
 
 use crate::base::error::{EXIT_DEGRADED, EXIT_DOWN, EXIT_OK, chain};
 use crate::config::{self as settings, DEFAULT_PATH, Loaded};
-use crate::node;
+use crate::node as supervisor;
 
 use tree::Verb;
 pub use tree::{Cli, Format};
@@ -52,18 +53,19 @@ fn perform(cli: Cli) -> anyhow::Result<u8> {
     let path = cli.config;
     match cli.verb {
         Verb::Init(init) => block_on(init.perform(load(&path)?)),
-        Verb::Run => node::run(load(&path)?, &std::path::absolute(&path)?).map(|()| EXIT_OK),
+        Verb::Run => supervisor::run(load(&path)?, &std::path::absolute(&path)?).map(|()| EXIT_OK),
         Verb::Status(show) => block_on(show.perform(load(&path)?.config)),
         Verb::Logs(logs) => block_on(logs.perform(load(&path)?.config)),
         Verb::Config(verb) => config::perform(&verb, &path),
         Verb::Portal(verb) => block_on(portal::perform(verb, load(&path)?.config)),
-        Verb::Storage(verb) => block_on(rescue::perform(verb, load(&path)?.config)),
+        Verb::Storage(verb) => block_on(storage::perform(verb, load(&path)?.config)),
+        Verb::Node(verb) => node::perform(&verb, &load(&path)?.config),
         Verb::Preflight(preflight) => preflight.perform(&load(&path)?.config),
         Verb::Demo(demo) => block_on(demo.perform()),
         Verb::Version { output } => generate::version(output),
         Verb::Completion { shell } => generate::completion(shell),
         Verb::Man { folder } => generate::man(&folder),
-        Verb::Module { name } => node::module::run(&name, &path).map(|()| EXIT_OK),
+        Verb::Module { name } => supervisor::module::run(&name, &path).map(|()| EXIT_OK),
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use super::{config, demo, init, logs, portal, preflight, rescue, status};
+use super::{config, demo, init, logs, node, portal, preflight, status, storage};
 use crate::config::DEFAULT_PATH;
 
 /// Turns bare Linux machines into a Bitrix24 portal.
@@ -41,7 +41,10 @@ pub enum Verb {
     Portal(portal::Verb),
     /// The replicated files
     #[command(subcommand)]
-    Storage(rescue::Verb),
+    Storage(storage::Verb),
+    /// The machines of the cluster
+    #[command(subcommand)]
+    Node(node::Verb),
     /// Is this machine fit to be a node?
     Preflight(preflight::Preflight),
     /// Run a whole demo portal in the foreground, and leave nothing behind

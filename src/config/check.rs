@@ -161,6 +161,17 @@ fn cluster(config: &Config, problems: &mut Problems) {
         "cluster.address",
         "must be the IP address at which other nodes reach this one",
     );
+    let name = config.node.name.as_bytes();
+    let is_name = name.len() <= 63
+        && name
+            .iter()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-');
+    require(
+        problems,
+        cluster.address.is_empty() || is_name,
+        "node.name",
+        "in a cluster it has 1 to 63 of a-z, 0-9 and -",
+    );
     let ports = (1..=u16::MAX - 5).contains(&cluster.port);
     require(problems, ports, "cluster.port", "six ports from this one must exist");
     let is_open = !storage.listen.ip().is_loopback();
@@ -274,7 +285,9 @@ mod tests {
             ("[portal]\ndatabase = \"a`b\"", "portal.database"),
             ("[php]\nchildren = 4\nkept_connections = 4", "php.kept_connections"),
             ("[cache]\nlisten = \"0.0.0.0:11211\"", "cache.listen"),
-            ("[storage]\nlisten = \"0.0.0.0:2049\"", "storage.listen"),
+            ("[storage]\nlisten = \"0.0.0.0:2049\"", "storage.clients"),
+            ("[storage]\nmin_copies = 4", "storage.min_copies"),
+            ("[cluster]\naddress = \"0.0.0.0\"", "cluster.address"),
         ];
         for (text, key) in cases {
             let problems = parse(text, std::iter::empty()).expect_err(text);

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use crate::config::Config;
+
 /// Bytes of memory that this machine or container has.
 pub fn memory() -> u64 {
     let total = nix::sys::sysinfo::sysinfo().map_or(1 << 30, |info| info.ram_total());
@@ -28,4 +30,12 @@ pub fn host_name() -> String {
         .ok()
         .and_then(|name| name.into_string().ok())
         .unwrap_or_else(|| "localhost".to_string())
+}
+
+/// `node.name`, or the host's name in its place.
+pub fn node_name(config: &Config) -> String {
+    match config.node.name.as_str() {
+        "" => host_name(),
+        name => name.to_owned(),
+    }
 }

@@ -82,6 +82,9 @@ pub fn run(name: &str, path: &Path) -> anyhow::Result<()> {
     let module = Module::new(name, &config)?;
     let journal = config::var("JOURNAL_STREAM").is_some();
     let filter = log::start(module.service().name(), &config.node.log, journal, std::io::stderr)?;
+    if matches!(module, Module::Storage(_)) {
+        end_at_panic();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(module.workers(&config))
         .thread_name(module.service().name())
@@ -97,6 +100,15 @@ pub fn run(name: &str, path: &Path) -> anyhow::Result<()> {
         scope: Scope::new(),
         sockets,
     }))
+}
+
+/// State that a panic left half done must not serve: the process ends at once, and its successor starts from the disk.
+fn end_at_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
 }
 
 fn load(path: &Path) -> anyhow::Result<Config> {

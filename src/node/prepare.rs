@@ -19,7 +19,8 @@ use crate::host::account::{self, Account};
 use crate::host::child::Launch;
 use crate::host::facts;
 use crate::host::unit::Unit;
-use crate::net::tls;
+use crate::net::mesh::trust::Trust;
+use crate::net::{mesh, tls};
 use crate::{db, php};
 
 /// MariaDB's own account, made by its package.
@@ -85,6 +86,7 @@ pub async fn node(config: &Config) -> anyhow::Result<Node> {
     let user = account::require(&config.node.user)?;
     Secret::ensure(&config.secrets().join("admin.token"), Access::owned(0o640, 0, user.gid))?;
     certificate(config, &user)?;
+    trust(config, &user)?;
     let mut daemons = Vec::new();
     match db::find(config) {
         Some(binary) => daemons.push(mariadb(config, &binary).await?),
@@ -127,6 +129,22 @@ fn certificate(config: &Config, user: &Account) -> anyhow::Result<()> {
     replace(&key, key_text.as_bytes(), Access::owned(0o640, 0, user.gid))?;
     replace(&chain, chain_text.as_bytes(), Access::owned(0o644, 0, 0))?;
     info!(certificate = %chain.display(), "made a self-signed certificate");
+    Ok(())
+}
+
+/// A node that shall meet others and was not issued a certificate by one of them founds a cluster.
+fn trust(config: &Config, user: &Account) -> anyhow::Result<()> {
+    let trust = Trust::new(config.trust());
+    if config.cluster.address.is_empty() || trust.exists() {
+        return Ok(());
+    }
+    let node: mesh::Name = facts::node_name(config).parse().context("node.name")?;
+    let mut random = [0; 4];
+    getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
+    let cluster = format!("portal-{:08x}", u32::from_be_bytes(random));
+    let name: mesh::Name = cluster.parse().expect("letters and digits");
+    trust.found(name, &node, Some(user.gid)).context("found a cluster")?;
+    info!(cluster, %node, "founded a cluster");
     Ok(())
 }
 
@@ -249,11 +267,7 @@ fn pool_file(config: &Config) -> std::path::PathBuf {
 /// Returns whether a file changed.
 fn write_pool(config: &Config, binary: &Path) -> anyhow::Result<bool> {
     let readable = Access::owned(0o644, 0, 0);
-    let node = if config.node.name.is_empty() {
-        facts::host_name()
-    } else {
-        config.node.name.clone()
-    };
+    let node = facts::node_name(config);
     let form = if by_units(config) {
         php::pool::Form::Pool
     } else {

@@ -76,6 +76,14 @@ impl Client {
         scope.spawn(async move { inner.keep().await });
         client
     }
+
+    /// Ends the session, so that what it holds is free at once. Waits at most `PATIENCE`.
+    pub async fn end(&self) {
+        let session = *self.0.begun.borrow();
+        if let Some(session) = session {
+            let _ = tokio::time::timeout(PATIENCE, self.0.reach(&Request::End { session })).await;
+        }
+    }
 }
 
 /// How a request came to its response.

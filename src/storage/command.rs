@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::charter::Shared;
 use super::mesh::{COMMANDS, Links};
 use super::types::{NodeId, Peer};
-use crate::net::mesh::Class;
+use crate::net::mesh::{Caller, Class};
 
 /// A command is answered when it is done; the longest waits for a change of the membership.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -34,6 +34,8 @@ pub enum Command {
     },
     /// Let a member go.
     Remove { name: String },
+    /// Go on alone without the members named: they are lost for good.
+    Recover { lost: Vec<String>, accepts_loss: bool },
     /// A member is met elsewhere.
     Readdress {
         number: NodeId,
@@ -137,6 +139,13 @@ pub fn result<T: DeserializeOwned>(bytes: &[u8]) -> anyhow::Result<T> {
         Ok(value) => serde_json::from_value(value).context("the answer cannot be read"),
         Err(why) => bail!(why),
     }
+}
+
+/// Asks this node's storage over its unix socket.
+pub async fn ask<T: DeserializeOwned>(caller: &Caller, command: &Command) -> anyhow::Result<T> {
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    let answer = caller.call(COMMANDS, encode(command), deadline).await?;
+    result(&answer)
 }
 
 /// Sends a command to another node.

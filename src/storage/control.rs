@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use openraft::ServerState;
+use tokio::sync::Notify;
 
 use super::command::{self, Command, Hello, Member, Report, Role};
 use super::leader::Leader;
 use super::members::Members;
+use super::recovery;
 use super::replica::blocking;
 use super::types::{NodeId, next_index};
 use crate::base::{BoxFuture, Health, Status};
@@ -22,7 +24,10 @@ pub struct Control {
     pub node: String,
     /// Copies wanted.
     pub copies: usize,
+    pub folder: PathBuf,
     pub log: PathBuf,
+    /// Ends the service, so that it starts anew.
+    pub restart: Notify,
     /// In the last second.
     pub requests: AtomicU64,
 }
@@ -56,6 +61,7 @@ impl Control {
             Command::Invite(_) => command::answer::<()>(Err(anyhow::anyhow!("it is a replica already"))),
             Command::Add { name, address, witness } => command::answer(self.members.add(name, address, witness).await),
             Command::Remove { name } => command::answer(self.members.remove(&name).await),
+            Command::Recover { lost, accepts_loss } => command::answer(self.recover(&lost, accepts_loss).await),
             Command::Readdress { number, name, address } => {
                 command::answer(self.members.readdress(number, &name, address).await)
             }
@@ -79,6 +85,23 @@ impl Control {
         command::send(links, peer, command).await
     }
 
+    /// Orders the recovery and has the service start anew, which carries it out.
+    async fn recover(&self, lost: &[String], accepts_loss: bool) -> anyhow::Result<()> {
+        let group = self.group();
+        let seen = recovery::Seen {
+            me: group.me(),
+            leader: group.heard_leader(),
+            members: &group.peers(),
+            in_sync: &group.in_sync(),
+        };
+        let order = recovery::allow(&seen, lost, accepts_loss)?;
+        let folder = self.folder.clone();
+        blocking(move || recovery::order(&folder, &order)).await?;
+        tracing::warn!(?lost, "recovery without a majority was ordered");
+        self.restart.notify_one();
+        Ok(())
+    }
+
     /// Has the group know this node's name and address.
     pub async fn introduce(&self, address: &str) -> anyhow::Result<()> {
         let number = self.group().me();
@@ -98,7 +121,8 @@ impl Control {
         let log = self.log.clone();
         let log_bytes = blocking(move || folder_size(&log)).await?;
         let group = self.group();
-        let (in_sync, durable, leader) = (group.in_sync(), group.durable(), group.leader());
+        // Not who led last: without a majority nobody does.
+        let (in_sync, durable, leader) = (group.in_sync(), group.durable(), group.heard_leader());
         let (members, voters) = (group.peers(), group.voters());
         let next = next_index(group.last_log());
         let lag = |node: &NodeId| {
@@ -108,7 +132,7 @@ impl Control {
         let is_voter = |node: &NodeId| voters.iter().any(|voters| voters.contains(node));
         let me = group.me();
         let role = match () {
-            () if self.leads() => Role::Leader,
+            () if leader == Some(me) => Role::Leader,
             () if members.is_empty() => Role::Waiting,
             () if members.get(&me).is_some_and(|peer| peer.witness) => Role::Witness,
             () if is_voter(&me) => Role::Follower,

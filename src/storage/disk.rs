@@ -21,6 +21,10 @@ pub trait Disk: Send + Sync + 'static {
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     fn remove(&self, name: &str) -> io::Result<()>;
     fn sync(&self) -> io::Result<()>;
+    /// Whether its calls may take long, so that a task must make them elsewhere.
+    fn blocks(&self) -> bool {
+        true
+    }
 }
 
 /// An open file. Calls block.

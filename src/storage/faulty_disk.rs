@@ -112,6 +112,22 @@ impl FaultyDisk {
         state.fail_sync_at = None;
     }
 
+    /// What another disk would hold that lost its power now, with nothing kept that was not synced.
+    pub fn as_synced(&self) -> FaultyDisk {
+        let state = self.state();
+        let content = |content: &Content| Content {
+            cached: content.durable.clone(),
+            durable: content.durable.clone(),
+            pending: Vec::new(),
+        };
+        FaultyDisk(Arc::new(Mutex::new(State {
+            contents: state.contents.iter().map(content).collect(),
+            names: state.durable_names.clone(),
+            durable_names: state.durable_names.clone(),
+            ..State::default()
+        })))
+    }
+
     pub fn bytes(&self, name: &str) -> Vec<u8> {
         let state = self.state();
         state.contents[state.names[name]].cached.clone()
@@ -266,6 +282,10 @@ impl Disk for FaultyDisk {
             rename(&mut state.durable_names, &change);
         }
         Ok(())
+    }
+
+    fn blocks(&self) -> bool {
+        false
     }
 }
 

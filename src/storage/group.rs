@@ -17,7 +17,7 @@ use super::batch::{Batcher, Flight, Refused};
 use super::disk::Disk;
 use super::entry::Body;
 use super::guard::{FRESH, Standing};
-use super::insync::{self, Durable};
+use super::insync::{self, Copies, Durable};
 use super::lease::Contacts;
 use super::log::{LogReader, LogStore, Sizes};
 use super::machine::{Driver, Machine};
@@ -34,8 +34,7 @@ pub const LEASE: Duration = Duration::from_millis(800);
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     pub me: NodeId,
-    /// Copies on disk before a mutation is acknowledged, while as many are in sync.
-    pub copies: usize,
+    pub copies: Copies,
     pub sizes: Sizes,
 }
 
@@ -49,6 +48,8 @@ pub struct Group {
     /// Which leader was heard last, and when; the start counts.
     pub(super) heard: Arc<Mutex<(Option<NodeId>, Duration)>>,
     log: LogReader,
+    /// The end of the log at its start: what may have been acknowledged before.
+    opened: Option<LogId>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
@@ -87,6 +88,21 @@ impl Group {
             Ok::<_, io::Error>((store, LogStore::open(disk, settings.sizes)?))
         });
         let (store, (log, thread)) = opened.await.map_err(io::Error::other)??;
+        let group = Self::start(settings, store, log, machine, transport, clock, scope).await?;
+        *group.thread.lock().expect("no holder of this lock panics") = Some(thread);
+        Ok(group)
+    }
+
+    /// Starts the replica with an opened log whose worker is the caller's.
+    pub(super) async fn start(
+        settings: Settings,
+        store: StoreId,
+        log: LogStore,
+        machine: Box<dyn Machine>,
+        transport: Arc<dyn Transport>,
+        clock: Clock,
+        scope: &Scope,
+    ) -> io::Result<Self> {
         let driver = Driver::new(machine).await?;
         let network = Network {
             me: settings.me,
@@ -97,6 +113,7 @@ impl Group {
         };
         let config = Arc::new(config().validate().map_err(io::Error::other)?);
         let (reader, in_sync) = (log.reader(), driver.in_sync());
+        let opened = reader.last();
         let heard = Arc::new(Mutex::new((None, (network.clock)())));
         let raft = Raft::new(settings.me, config, network.clone(), log, driver).await;
         let group = Group {
@@ -106,7 +123,8 @@ impl Group {
             in_sync,
             heard,
             log: reader,
-            thread: Arc::new(Mutex::new(Some(thread))),
+            opened,
+            thread: Arc::default(),
         };
         scope.spawn(watchers::guard_elections(group.clone(), scope.clone()));
         scope.spawn(watchers::keep_in_sync(group.clone(), scope.clone()));
@@ -145,6 +163,9 @@ impl Group {
     }
 
     async fn propose(self, operations: Vec<Bytes>, flight: Flight) -> Result<Replies, Refused> {
+        if self.is_witness() {
+            return Err(Refused::NotLeader { leader: None });
+        }
         let written = self.raft.client_write(Body::Operations(operations)).await;
         drop(flight);
         let written = written.map_err(refusal)?;
@@ -185,12 +206,16 @@ impl Group {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
         let (vote, now) = (metrics.vote, (self.network.clock)());
-        // Entries of earlier leaders are all applied once one of its own is.
+        // Entries of earlier leaders are all applied once one of its own is. A leader that restarts goes on in its term: then
+        // its own of before must be applied too.
         let own = metrics
             .last_applied
-            .is_some_and(|id| id.leader_id.term == vote.leader_id.term);
+            .is_some_and(|id| id.leader_id == vote.leader_id && Some(id) >= self.opened);
         let heard = self.majority_heard(vote, now);
-        metrics.state == ServerState::Leader && own && heard.is_some_and(|heard| lease::holds(heard, LEASE, now))
+        metrics.state == ServerState::Leader
+            && own
+            && !self.is_witness()
+            && heard.is_some_and(|heard| lease::holds(heard, LEASE, now))
     }
 
     fn majority_heard(&self, vote: Vote, now: Duration) -> Option<Duration> {
@@ -222,6 +247,11 @@ impl Group {
         let metrics = self.raft.server_metrics();
         let membership = metrics.borrow().membership_config.clone();
         membership.nodes().map(|(node, peer)| (*node, peer.clone())).collect()
+    }
+
+    /// Whether this node votes but holds no files: it leads only to hand on what others lack.
+    pub(super) fn is_witness(&self) -> bool {
+        self.peers().get(&self.settings.me).is_some_and(|peer| peer.witness)
     }
 
     /// Data replicas that must have an entry before it is acknowledged.
@@ -319,12 +349,21 @@ impl Group {
         (leader, (self.network.clock)().saturating_sub(at))
     }
 
+    /// Who leads, if that was heard just now; `leader` may be of before.
+    pub fn heard_leader(&self) -> Option<NodeId> {
+        let (leader, silence) = self.silence();
+        match self.leads_freshly() {
+            true => Some(self.settings.me),
+            false => leader.filter(|_| silence < FRESH),
+        }
+    }
+
     /// What this node says of itself to one that thinks of standing for election.
     pub(super) fn standing(&self) -> Standing {
-        let (leader, silence) = self.silence();
         Standing {
             last_log: self.last_log(),
-            has_leader: self.leads_freshly() || (leader.is_some() && silence < FRESH),
+            is_witness: self.is_witness(),
+            has_leader: self.heard_leader().is_some(),
         }
     }
 

@@ -11,6 +11,7 @@ use openraft::ServerState;
 use super::batch::{Batcher, Refused};
 use super::faulty_disk::FaultyDisk;
 use super::group::{Group, Settings};
+use super::insync::Copies;
 use super::log::Sizes;
 use super::memory_machine::MemoryMachine;
 use super::network::{Transport, Unreached};
@@ -157,7 +158,7 @@ impl World {
         let node = self.nodes.get_mut(&id).unwrap();
         let settings = Settings {
             me: id,
-            copies: 3,
+            copies: Copies { wanted: 3, least: 1 },
             sizes: Sizes {
                 segment: 4096,
                 ..Sizes::default()

@@ -23,6 +23,9 @@ pub struct Standing {
     pub last_log: Option<LogId>,
     /// It heard a leader freshly, or leads with a freshly answered majority.
     pub has_leader: bool,
+    /// It holds no files, and so leads only to hand on what others lack.
+    #[serde(default)]
+    pub is_witness: bool,
 }
 
 /// What is known when no leader was heard for `FRESH`.
@@ -32,6 +35,7 @@ pub struct Evidence<'a> {
     pub contact: Duration,
     pub me: NodeId,
     pub last_log: Option<LogId>,
+    pub is_witness: bool,
     /// Two sets while membership changes.
     pub voters: &'a [BTreeSet<NodeId>],
     /// Who answered just now.
@@ -50,12 +54,9 @@ pub enum Verdict {
 
 /// Whether to stand for election now.
 pub fn decide(evidence: &Evidence<'_>) -> Verdict {
-    let reached = |voter: &NodeId| *voter == evidence.me || evidence.answers.contains_key(voter);
-    let is_majority =
-        |voters: &BTreeSet<NodeId>| voters.iter().filter(|voter| reached(voter)).count() > voters.len() / 2;
     let is_voter = evidence.voters.iter().any(|voters| voters.contains(&evidence.me));
     let is_led = evidence.answers.values().any(|standing| standing.has_leader);
-    if !is_voter || is_led || !evidence.voters.iter().all(is_majority) {
+    if !is_voter || is_led || !is_majority(evidence.voters, evidence.me, evidence.answers) {
         return Verdict::Quiet;
     }
     let rank = u32::try_from(rank(evidence)).unwrap_or(u32::MAX);
@@ -72,10 +73,20 @@ pub fn decide(evidence: &Evidence<'_>) -> Verdict {
     }
 }
 
-/// How many of the reached have a longer log, or the same and a smaller number.
+/// Whether those who answered are, with this node, a majority of each set of voters.
+pub fn is_majority(voters: &[BTreeSet<NodeId>], me: NodeId, answers: &BTreeMap<NodeId, Standing>) -> bool {
+    let reached = |voter: &&NodeId| **voter == me || answers.contains_key(*voter);
+    voters
+        .iter()
+        .all(|voters| voters.iter().filter(reached).count() > voters.len() / 2)
+}
+
+/// How many of the reached have a longer log, or the same and files where this one has none, or a smaller number.
 fn rank(evidence: &Evidence<'_>) -> usize {
+    let own = (evidence.is_witness, evidence.me);
     let goes_first = |(node, standing): &(&NodeId, &Standing)| {
-        standing.last_log > evidence.last_log || (standing.last_log == evidence.last_log && **node < evidence.me)
+        standing.last_log > evidence.last_log
+            || (standing.last_log == evidence.last_log && (standing.is_witness, **node) < own)
     };
     evidence.answers.iter().filter(goes_first).count()
 }
@@ -89,6 +100,7 @@ mod tests {
         Standing {
             last_log: Some(log_id(1, 1, index)),
             has_leader,
+            is_witness: false,
         }
     }
 
@@ -99,6 +111,7 @@ mod tests {
             contact: Duration::from_secs(10),
             me: 2,
             last_log: Some(log_id(1, 1, 10)),
+            is_witness: false,
             voters: &[BTreeSet::from([1, 2, 3])],
             answers: &answers.iter().cloned().collect(),
             last_attempt: attempt.map(|silence| Duration::from_millis(10_000 + silence)),
@@ -133,6 +146,12 @@ mod tests {
             assert_eq!(verdict(1020, &[other], None), Verdict::Stand);
         }
         assert_eq!(verdict(820, &[(3, standing(10, false))], None), Verdict::Stand);
+        let witness = |index| Standing {
+            is_witness: true,
+            ..standing(index, false)
+        };
+        assert_eq!(verdict(820, &[(1, witness(10))], None), Verdict::Stand);
+        assert_eq!(verdict(820, &[(1, witness(11))], None), Verdict::Wait);
     }
 
     #[test]
@@ -143,6 +162,14 @@ mod tests {
     }
 
     #[test]
+    fn a_majority_of_both_sets_must_answer_while_membership_changes() {
+        let voters = [BTreeSet::from([1, 2, 3]), BTreeSet::from([1, 4, 5])];
+        let answers = |nodes: &[NodeId]| nodes.iter().map(|node| (*node, standing(1, false))).collect();
+        assert!(!is_majority(&voters, 1, &answers(&[2, 3])), "of one only");
+        assert!(is_majority(&voters, 1, &answers(&[3, 4])));
+    }
+
+    #[test]
     fn a_lone_voter_waits_for_nobody_and_a_learner_never_stands() {
         let nobody = BTreeMap::new();
         let alone = |me| Evidence {
@@ -150,6 +177,7 @@ mod tests {
             contact: Duration::from_secs(10),
             me,
             last_log: None,
+            is_witness: false,
             voters: &[],
             answers: &nobody,
             last_attempt: None,

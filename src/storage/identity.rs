@@ -23,6 +23,16 @@ pub fn ensure(disk: &dyn Disk, node: NodeId) -> io::Result<StoreId> {
         let text = format!("the store has {name} but no identity; it is not whole");
         return Err(io::Error::new(io::ErrorKind::InvalidData, text));
     }
+    make(disk, node)
+}
+
+/// Gives the store in `disk` another identity.
+pub fn renew(disk: &dyn Disk, node: NodeId) -> io::Result<StoreId> {
+    read(disk, node)?;
+    make(disk, node)
+}
+
+fn make(disk: &dyn Disk, node: NodeId) -> io::Result<StoreId> {
     let mut id = StoreId::default();
     getrandom::fill(&mut id.0).map_err(|error| io::Error::other(error.to_string()))?;
     let mut bytes = vec![VERSION];

@@ -11,17 +11,31 @@ use super::types::NodeId;
 /// How long an acknowledgement waits for a member that does not keep up.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
+/// The leader before was silent long enough for others to elect a new one: it is not waited for as long again.
+const DEPOSED: Duration = Duration::from_millis(100);
+/// A replica is taken in that has all which the leader had this long ago, two heartbeats: under load none ever has all.
+const RECENT: Duration = Duration::from_millis(450);
+
 /// How far each replica's disk is: the index after its last entry.
 pub type Durable = BTreeMap<NodeId, u64>;
 
-/// Whether entry `index`, already committed, may be acknowledged: on `copies` in-sync replicas, or on all if they are
-/// fewer. Never with an empty set, which means that none was written yet.
-pub fn is_safe(index: u64, in_sync: &BTreeSet<NodeId>, durable: &Durable, copies: usize) -> bool {
+/// How many disks must have a change before it is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copies {
+    /// While as many are in sync; else all that are.
+    pub wanted: usize,
+    /// With fewer in sync nothing is acknowledged. At least 1.
+    pub least: usize,
+}
+
+/// Whether entry `index`, already committed, may be acknowledged. Never with an empty set, which means that none was written
+/// yet.
+pub fn is_safe(index: u64, in_sync: &BTreeSet<NodeId>, durable: &Durable, copies: Copies) -> bool {
     let have = in_sync
         .iter()
         .filter(|node| durable.get(node).is_some_and(|next| *next > index))
         .count();
-    !in_sync.is_empty() && have >= copies.min(in_sync.len())
+    in_sync.len() >= copies.least.max(1) && have >= copies.wanted.min(in_sync.len())
 }
 
 /// A leader's judgement of the replicas over time.
@@ -32,10 +46,22 @@ pub struct Keeper {
 
 #[derive(Debug)]
 struct Progress {
-    /// It was there and had all that the leader had at this time.
+    /// Patience is counted from here: `has_had`, or the leader's begin.
     caught_up: Duration,
+    /// It was there and had all that the leader had at this time.
+    has_had: Option<Duration>,
     /// What the leader had when it was last measured, and when that was.
     target: Option<(u64, Duration)>,
+}
+
+impl Progress {
+    fn new(caught_up: Duration) -> Self {
+        Progress {
+            caught_up,
+            has_had: None,
+            target: None,
+        }
+    }
 }
 
 /// What the keeper looks at.
@@ -53,18 +79,11 @@ pub struct Now<'a> {
 }
 
 impl Keeper {
-    /// For a leader that begins now; `silent` is a replica not heard since the given time, such as the leader before.
-    pub fn new(now: Duration, data: &BTreeSet<NodeId>, silent: Option<(NodeId, Duration)>) -> Self {
-        let begin = |node: &NodeId| {
-            let silent = silent.filter(|(silent, _)| silent == node);
-            let caught_up = silent.map_or(now, |(_, since)| since);
-            (
-                *node,
-                Progress {
-                    caught_up,
-                    target: None,
-                },
-            )
+    /// For a leader that begins now, and the one before.
+    pub fn new(now: Duration, data: &BTreeSet<NodeId>, deposed: Option<NodeId>) -> Self {
+        let begin = |node: &NodeId| match deposed == Some(*node) {
+            true => (*node, Progress::new((now + DEPOSED).saturating_sub(PATIENCE))),
+            false => (*node, Progress::new(now)),
         };
         Keeper {
             replicas: data.iter().map(begin).collect(),
@@ -91,14 +110,12 @@ impl Keeper {
             (now.heard)(node)
         };
         let heard = heard.unwrap_or_default();
-        let progress = self.replicas.entry(node).or_insert(Progress {
-            caught_up: now.time,
-            target: None,
-        });
+        let progress = self.replicas.entry(node).or_insert(Progress::new(now.time));
         match progress.target {
             Some((target, _)) if has < target => {}
             measured => {
                 if let Some((_, at)) = measured {
+                    progress.has_had = Some(at.min(heard));
                     progress.caught_up = progress.caught_up.max(at.min(heard));
                 }
                 progress.target = Some((now.next, now.time));
@@ -108,7 +125,7 @@ impl Keeper {
             // A leader proposes nothing that is not on its own disk.
             _ if node == now.me => true,
             true => now.time.saturating_sub(progress.caught_up) < PATIENCE,
-            false => has >= now.next && now.time.saturating_sub(heard) < PATIENCE,
+            false => progress.has_had.is_some_and(|at| now.time.saturating_sub(at) < RECENT),
         }
     }
 }
@@ -123,6 +140,9 @@ mod tests {
 
     #[test]
     fn all_in_sync_replicas_must_have_it_up_to_the_number_of_copies() {
+        let is_safe = |index, in_sync: &BTreeSet<NodeId>, durable: &Durable, wanted| {
+            is_safe(index, in_sync, durable, Copies { wanted, least: 1 })
+        };
         let three = BTreeSet::from([1, 2, 3]);
         assert!(!is_safe(5, &three, &durable(&[(1, 6), (2, 6), (3, 5)]), 3));
         assert!(is_safe(5, &three, &durable(&[(1, 6), (2, 6), (3, 6)]), 3));
@@ -137,6 +157,14 @@ mod tests {
             "others do not count"
         );
         assert!(!is_safe(0, &BTreeSet::new(), &durable(&[(1, 6)]), 3), "no set yet");
+    }
+
+    #[test]
+    fn with_too_few_copies_in_sync_nothing_is_acknowledged() {
+        let copies = Copies { wanted: 3, least: 2 };
+        let has = durable(&[(1, 6), (2, 6)]);
+        assert!(is_safe(5, &BTreeSet::from([1, 2]), &has, copies));
+        assert!(!is_safe(5, &BTreeSet::from([1]), &has, copies));
     }
 
     struct Leader {
@@ -213,24 +241,47 @@ mod tests {
         leader.heard.insert(3, Duration::ZERO);
         let mut durable_but_silent = durable(&[(2, 50), (3, 50)]);
         durable_but_silent.insert(1, 50);
-        let wanted = leader.keeper.wanted(&Now {
-            time: Duration::from_secs(10),
-            me: 1,
-            in_sync: &BTreeSet::from([1]),
-            data: &BTreeSet::from([1, 2, 3]),
-            durable: &durable_but_silent,
-            next: 50,
-            heard: &|node| (node == 2).then_some(Duration::from_secs(10)),
-        });
-        assert_eq!(wanted, Some(BTreeSet::from([1, 2])));
+        let mut look = |time| {
+            leader.keeper.wanted(&Now {
+                time: Duration::from_millis(time),
+                me: 1,
+                in_sync: &BTreeSet::from([1]),
+                data: &BTreeSet::from([1, 2, 3]),
+                durable: &durable_but_silent,
+                next: 50,
+                heard: &|node| (node == 2).then_some(Duration::from_millis(time)),
+            })
+        };
+        assert_eq!(look(10_000), None, "one look shows nothing");
+        assert_eq!(look(10_100), Some(BTreeSet::from([1, 2])));
     }
 
     #[test]
-    fn the_leader_before_has_only_the_rest_of_its_patience() {
-        let mut leader = Leader::new(&[1, 2, 3]);
+    fn one_that_returns_under_load_is_taken_in_though_it_never_has_all() {
+        let mut leader = Leader::new(&[1, 2]);
+        for step in 1..10 {
+            let (time, next) = (step * 100, step * 50);
+            // Three seconds behind.
+            assert_eq!(leader.look(time, next, &[(2, next), (3, 1)]), None, "{step}");
+        }
+        assert_eq!(
+            leader.look(1000, 500, &[(2, 500), (3, 60)]),
+            None,
+            "it has what was long ago"
+        );
+        assert_eq!(leader.look(1100, 550, &[(2, 550), (3, 540)]), Some(vec![1, 2, 3]));
+    }
+
+    #[test]
+    fn the_leader_before_is_not_waited_for_again() {
         let data = BTreeSet::from([1, 2, 3]);
-        leader.keeper = Keeper::new(Duration::from_secs(10), &data, Some((3, Duration::from_secs(9))));
-        assert_eq!(leader.look(10_900, 20, &[(2, 20)]), None);
-        assert_eq!(leader.look(11_100, 20, &[(2, 20)]), Some(vec![1, 2]));
+        let begun = || {
+            let mut leader = Leader::new(&[1, 2, 3]);
+            leader.keeper = Keeper::new(Duration::from_secs(10), &data, Some(3));
+            assert_eq!(leader.look(10_000, 20, &[(2, 20)]), None, "it may answer");
+            leader
+        };
+        assert_eq!(begun().look(10_100, 20, &[(2, 20)]), Some(vec![1, 2]));
+        assert_eq!(begun().look(10_100, 20, &[(2, 20), (3, 20)]), None, "it did");
     }
 }

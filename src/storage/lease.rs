@@ -16,17 +16,37 @@ const MARGIN: Duration = Duration::from_millis(150);
 pub struct Contacts {
     vote: Option<Vote>,
     sent: BTreeMap<NodeId, Duration>,
+    /// When each was first sent something.
+    first: BTreeMap<NodeId, Duration>,
 }
 
 impl Contacts {
     /// `peer` took an append of `vote` that was sent at `sent`. A new vote forgets all of the old one.
     pub fn record(&mut self, vote: Vote, peer: NodeId, sent: Duration) {
-        if self.vote != Some(vote) {
-            self.vote = Some(vote);
-            self.sent.clear();
+        if self.is_current(vote) {
+            let last = self.sent.entry(peer).or_default();
+            *last = sent.max(*last);
         }
-        let last = self.sent.entry(peer).or_default();
-        *last = sent.max(*last);
+    }
+
+    /// How long `peer` has taken nothing of `vote`, which is about to be sent something; the first time counts as an answer.
+    pub fn silence(&mut self, vote: Vote, peer: NodeId, now: Duration) -> Duration {
+        if !self.is_current(vote) {
+            return Duration::ZERO;
+        }
+        let first = *self.first.entry(peer).or_insert(now);
+        now.saturating_sub(self.last(peer).unwrap_or(first))
+    }
+
+    /// Whether `vote` is the newest; an answer to an older one comes late and says nothing of now.
+    fn is_current(&mut self, vote: Vote) -> bool {
+        if self.vote < Some(vote) {
+            *self = Contacts {
+                vote: Some(vote),
+                ..Contacts::default()
+            };
+        }
+        self.vote == Some(vote)
     }
 
     /// When `peer` was last sent something that it took, under any vote this leader had last.
@@ -124,6 +144,27 @@ mod tests {
         assert!(holds(at(1000), at(800), at(1649)));
         assert!(!holds(at(1000), at(800), at(1650)));
         assert!(!holds(at(1000), at(800), at(60_000)), "after a long sleep");
+    }
+
+    #[test]
+    fn an_answer_to_an_older_vote_forgets_nothing() {
+        let mut contacts = heard(&[(2, 5000)]);
+        contacts.record(Vote::new_committed(1, 1), 3, at(4000));
+        assert_eq!(majority(&contacts, &[&[1, 2, 3]], 6000), Some(at(5000)));
+        assert_eq!(contacts.last(3), None);
+    }
+
+    #[test]
+    fn silence_counts_from_the_last_answer_or_the_first_attempt() {
+        let mut contacts = heard(&[(2, 5000)]);
+        let mut silence = |peer, now| contacts.silence(Vote::new_committed(2, 1), peer, at(now));
+        assert_eq!(silence(2, 5400), at(400));
+        assert_eq!((silence(3, 5400), silence(3, 5900)), (at(0), at(500)));
+        assert_eq!(
+            contacts.silence(Vote::new_committed(3, 1), 2, at(9000)),
+            at(0),
+            "a new vote"
+        );
     }
 
     #[test]

@@ -16,7 +16,9 @@ use super::request::{self, Request, Response};
 use super::types::{Checkpoint, NodeId, Peer};
 use super::wire::Envelope;
 use crate::base::{BoxFuture, Scope};
-use crate::net::mesh::{Addresses, CallError, Class, Fault, Handler, Identity, Limits, Mesh, Name, TcpDial, Tls};
+use crate::net::mesh::{
+    Addresses, CallError, Caller, Class, Fault, Handler, Identity, Limits, Mesh, Name, TcpDial, Tls,
+};
 
 /// Services of the storage's port. Never reused for something else.
 pub const RAFT: u16 = 1;
@@ -25,6 +27,9 @@ pub const COMMANDS: u16 = 3;
 
 /// A request that carries more than this goes over the connection for bulk, so that Raft's heartbeats need not wait behind it.
 const HEAVY: usize = 64 << 10;
+
+/// How long a forwarded request may take; its session repeats it.
+const FORWARD: Duration = Duration::from_secs(5);
 
 /// Bodies are appends (1 MiB of entries or a single one) and reads and writes (1 MiB), each with its head.
 pub const LIMITS: Limits = Limits {
@@ -175,6 +180,63 @@ impl ToLeader {
             links,
             leader,
         }
+    }
+}
+
+/// Passes the requests of this machine's own programs on to whoever leads: they know no other replica.
+pub struct ForwardHandler(pub Arc<ToLeader>);
+
+impl Handler for ForwardHandler {
+    fn call<'a>(&'a self, _peer: &'a Identity, body: Bytes) -> BoxFuture<'a, Result<Bytes, Fault>> {
+        Box::pin(async move {
+            let request: Request = request::decode(&body).map_err(|bad| Fault::Failed(bad.to_string()))?;
+            let leader = *self.0.leader.borrow();
+            let response = match leader {
+                None => Response::NotLeader { leader: None },
+                Some(node) => match self.0.ask(node, request, FORWARD).await {
+                    Ok(response) => response,
+                    Err(Unreached::Refused(_)) => Response::NotLeader { leader: None },
+                    Err(Unreached::Lost(_)) => Response::Unknown,
+                },
+            };
+            Ok(request::encode(&response))
+        })
+    }
+}
+
+/// The way of a program on this machine: over the storage's unix socket, which knows who leads.
+pub struct ToSocket {
+    caller: Caller,
+    /// Always the socket itself.
+    leader: watch::Sender<Option<NodeId>>,
+}
+
+impl ToSocket {
+    pub fn new(caller: Caller) -> Self {
+        ToSocket {
+            caller,
+            leader: watch::Sender::new(Some(0)),
+        }
+    }
+}
+
+impl Way for ToSocket {
+    fn leader(&self) -> watch::Receiver<Option<NodeId>> {
+        self.leader.subscribe()
+    }
+
+    fn ask<'a>(
+        &'a self,
+        _node: NodeId,
+        request: Request,
+        deadline: Duration,
+    ) -> BoxFuture<'a, Result<Response, Unreached>> {
+        Box::pin(async move {
+            let deadline = tokio::time::Instant::now() + deadline;
+            let called = self.caller.call(REQUESTS, request::encode(&request), deadline).await;
+            let answer = called.map_err(|error| unreached(&error))?;
+            request::decode(&answer).map_err(|bad| Unreached::Lost(bad.to_string()))
+        })
     }
 }
 

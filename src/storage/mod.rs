@@ -8,6 +8,7 @@
 //! a leader answers reads only inside its lease (`lease`); a node that comes back disturbs nobody (`guard`);
 //! a wiped node never comes back under its old id (`identity`). A write or fsync error ends the log, and with it the process.
 
+pub mod archive;
 pub mod batch;
 pub mod call;
 mod charter;
@@ -40,6 +41,7 @@ pub mod network;
 mod opening;
 pub mod operation;
 mod operation_codec;
+mod recovery;
 mod replica;
 pub mod request;
 pub mod rescue;
@@ -50,6 +52,8 @@ mod service;
 #[cfg(test)]
 mod service_tests;
 mod session;
+#[cfg(test)]
+mod sim;
 pub mod state;
 pub mod transfer;
 pub mod types;
@@ -59,5 +63,7 @@ mod wire;
 pub mod witness;
 
 pub use batch::{Batcher, Refused};
+pub use client::Client;
 pub use group::{Group, Settings};
+pub use insync::Copies;
 pub use service::Storage;

@@ -14,6 +14,7 @@ use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotRespon
 use openraft::storage::Snapshot;
 use thiserror::Error as ThisError;
 
+use super::guard::FRESH;
 use super::lease::Contacts;
 use super::types::{Checkpoint, NodeId, Peer, StoreId, Types, Vote};
 use super::wire::{self, Bad, Envelope, Kind};
@@ -153,10 +154,18 @@ impl RaftNetwork<Types> for Client {
         rpc: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<NodeId>, CallError> {
+        let deadline = option.hard_ttl();
+        let silence = {
+            let mut contacts = self.network.contacts.lock().expect("no holder of this lock panics");
+            contacts.silence(rpc.vote, self.target, (self.network.clock)())
+        };
+        // A link that works one way only: appends that no answer comes back from would keep a follower from electing
+        // another leader. So one that is silent must answer a question before it is sent more.
+        if silence > FRESH {
+            self.call(Kind::Standing, &[], deadline).await?;
+        }
         let sent = (self.network.clock)();
-        let body = self
-            .call(Kind::Append, &wire::encode_append(&rpc), option.hard_ttl())
-            .await?;
+        let body = self.call(Kind::Append, &wire::encode_append(&rpc), deadline).await?;
         let response: AppendEntriesResponse<NodeId> = wire::from_json(&body).map_err(|bad| lost(&bad))?;
         if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
             let mut contacts = self.network.contacts.lock().expect("no holder of this lock panics");

@@ -273,6 +273,7 @@ mod tests {
     use crate::storage::call::{Caller, Change, Creation, Inode, Mutation, PORTAL, Query, Time};
     use crate::storage::disk::Folder;
     use crate::storage::group::{Group, Settings};
+    use crate::storage::insync::Copies;
     use crate::storage::log::Sizes;
     use crate::storage::operation::{Place, Session};
     use crate::storage::service::Alone;
@@ -321,7 +322,7 @@ mod tests {
         let (machine, replica) = open(&folder.join("state"), scope);
         let settings = Settings {
             me: 1,
-            copies: 1,
+            copies: Copies { wanted: 1, least: 1 },
             sizes: Sizes {
                 segment: 4096,
                 ..Sizes::default()

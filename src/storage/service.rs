@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, ensure};
+use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{info, warn};
 
@@ -17,16 +18,17 @@ use super::control::{Control, describe};
 use super::disk::Folder;
 use super::door::nfs::{Clients, Door, Server};
 use super::group::{Group, Settings};
+use super::insync::Copies;
 use super::leader::Leader;
 use super::log::Sizes;
 use super::members::Members;
-use super::mesh::{COMMANDS, LIMITS, Links, RAFT, REQUESTS, RaftHandler, RequestHandler, ToLeader};
+use super::mesh::{COMMANDS, ForwardHandler, LIMITS, Links, RAFT, REQUESTS, RaftHandler, RequestHandler, ToLeader};
 use super::network::{Transport, Unreached};
 use super::operation::Place;
 use super::replica::{Replica, blocking};
 use super::types::{Checkpoint, NodeId, Peer};
 use super::waiting::Waiting;
-use super::{opening, state};
+use super::{opening, recovery, state};
 use crate::base::{BoxFuture, Cx, Scope, Service, Status, clock};
 use crate::config::{self, Config};
 use crate::host::facts;
@@ -105,10 +107,7 @@ impl Storage {
         Storage {
             folder: config.storage(),
             settings: config.storage.clone(),
-            node: match config.node.name.as_str() {
-                "" => facts::host_name(),
-                name => name.to_owned(),
-            },
+            node: facts::node_name(config),
             trust: Trust::new(config.trust()),
             address: config.storage_mesh().map(|address| address.to_string()),
             status: Mutex::new(Status::starting()),
@@ -139,11 +138,19 @@ impl Storage {
         let prepared = blocking(move || opening::prepare(&folder)).await;
         prepared.with_context(|| format!("open {place}"))?;
         let machine = opening::state(&self.folder).await?;
+        let folder = self.folder.clone();
+        if blocking(move || recovery::perform(&folder, Sizes::default()))
+            .await
+            .context("recover")?
+        {
+            warn!("this replica goes on alone, as ordered");
+        }
         let running = self.start(machine, &charter, tls.clone(), core).await?;
         self.listen(sockets, &charter, &running, tls, doors, core)?;
         info!(folder = %place, replica = charter.number, "storage is open");
         let kept = tokio::select! {
             kept = self.keep(&running) => kept,
+            () = running.control.restart.notified() => Err(anyhow!("starting anew for the recovery that was ordered")),
             why = running.group.failed() => Err(anyhow!("the replica has failed: {why}")),
             () = cx.scope.draining() => Ok(()),
         };
@@ -206,7 +213,10 @@ impl Storage {
         let replica = Replica::new(machine.clone(), self.folder.join("state"), core.clone())?;
         let settings = Settings {
             me: charter.number,
-            copies: self.settings.copies,
+            copies: Copies {
+                wanted: self.settings.copies,
+                least: self.settings.min_copies,
+            },
             sizes: Sizes::default(),
         };
         let log = self.folder.join("log");
@@ -242,7 +252,9 @@ impl Storage {
             leader: leader.clone(),
             node: self.node.clone(),
             copies: self.settings.copies,
+            folder: self.folder.clone(),
             log,
+            restart: Notify::new(),
             requests: AtomicU64::new(0),
         };
         Ok(Running {
@@ -279,9 +291,9 @@ impl Storage {
         core: &Scope,
     ) -> anyhow::Result<()> {
         let (group, links) = (running.group.clone(), running.control.members.links.clone());
-        let way = ToLeader::new(group.clone(), Some(running.leader.clone()), links, core);
+        let way = Arc::new(ToLeader::new(group.clone(), Some(running.leader.clone()), links, core));
         let place = Place(format!("{}/nfs", self.node));
-        let client = Client::start(Arc::new(way), place, false, core);
+        let client = Client::start(way.clone(), place, false, core);
         let door = Door::new(Arc::new(client), charter.handles());
         let clients = Clients {
             networks: self.settings.clients.clone(),
@@ -294,7 +306,8 @@ impl Storage {
         let raft: Arc<dyn Handler> = Arc::new(RaftHandler(group));
         let requests: Arc<dyn Handler> = Arc::new(RequestHandler(running.leader.clone()));
         let commands: Arc<dyn Handler> = running.control.clone();
-        let inner: Services = [(REQUESTS, requests.clone()), (COMMANDS, commands.clone())]
+        let forward: Arc<dyn Handler> = Arc::new(ForwardHandler(way));
+        let inner: Services = [(REQUESTS, forward), (COMMANDS, commands.clone())]
             .into_iter()
             .collect();
         for listener in sockets.command {

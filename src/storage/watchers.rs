@@ -1,7 +1,7 @@
 //! The two loops of a replica: when to stand for election, and whom to count as in sync. They look and act; what to do is
 //! decided in `guard` and `insync`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -19,6 +19,8 @@ use crate::base::Scope;
 const LOOK: Duration = Duration::from_millis(50);
 /// How long others have to say how they stand.
 const ASK: Duration = Duration::from_millis(150);
+/// How much longer than a majority the others have.
+const LINGER: Duration = Duration::from_millis(40);
 /// How often a leader judges its replicas.
 const JUDGE: Duration = Duration::from_millis(100);
 
@@ -43,13 +45,14 @@ pub async fn guard_elections(group: Group, scope: Scope) {
             last_attempt = None;
             continue;
         }
-        let answers = ask(&group, voters.iter().flatten().count()).await;
+        let answers = ask(&group, &voters).await;
         let now = (group.network.clock)();
         let verdict = guard::decide(&Evidence {
             now,
             contact: now.saturating_sub(group.silence().1),
             me: group.settings.me,
             last_log: group.last_log(),
+            is_witness: group.is_witness(),
             voters: &voters,
             answers: &answers,
             last_attempt,
@@ -67,13 +70,13 @@ pub async fn guard_elections(group: Group, scope: Scope) {
     }
 }
 
-/// Asks the other voters how they stand, until a majority has answered.
-async fn ask(group: &Group, voters: usize) -> BTreeMap<NodeId, Standing> {
-    let peers = group.peers();
-    let voters_of = group.voters();
+/// Asks the other voters how they stand, until all have answered, or a majority of each set and a little longer: who goes
+/// first must be judged from the same answers everywhere, or several stand at once.
+async fn ask(group: &Group, voters: &[BTreeSet<NodeId>]) -> BTreeMap<NodeId, Standing> {
+    let (me, peers) = (group.settings.me, group.peers());
     let asked = peers
         .iter()
-        .filter(|(node, _)| **node != group.settings.me && voters_of.iter().any(|voters| voters.contains(node)));
+        .filter(|(node, _)| **node != me && voters.iter().any(|voters| voters.contains(node)));
     let mut calls: FuturesUnordered<_> = asked
         .map(|(node, peer)| async move {
             let call = group.network.call(Kind::Standing, *node, peer, &[], ASK);
@@ -82,13 +85,19 @@ async fn ask(group: &Group, voters: usize) -> BTreeMap<NodeId, Standing> {
         })
         .collect();
     let mut answers = BTreeMap::new();
-    while let Some(answer) = calls.next().await {
+    while !guard::is_majority(voters, me, &answers) {
+        let Some(answer) = calls.next().await else {
+            return answers;
+        };
         answers.extend(answer);
-        // With this node itself.
-        if answers.len() + 1 > voters / 2 {
-            break;
-        }
     }
+    let rest = async {
+        while let Some(answer) = calls.next().await {
+            answers.extend(answer);
+        }
+    };
+    // Whoever is left out is silent, or as good as that.
+    let _ = tokio::time::timeout(LINGER, rest).await;
     answers
 }
 
@@ -103,22 +112,26 @@ pub async fn keep_in_sync(group: Group, scope: Scope) {
         };
         let Some(durable) = group.durable().filter(|_| state == ServerState::Leader) else {
             keeper = None;
+            group.raft.runtime_config().heartbeat(true);
             continue;
         };
         let time = (group.network.clock)();
-        let data = group
+        let data: BTreeSet<_> = group
             .peers()
             .into_iter()
             .filter(|(_, peer)| !peer.witness)
             .map(|(node, _)| node)
             .collect();
+        if group.is_witness() {
+            // One that has files and all of the log shall lead: it stands when this node falls silent.
+            let next = next_index(group.last_log());
+            let can_hand_on = durable.iter().any(|(node, has)| data.contains(node) && *has >= next);
+            group.raft.runtime_config().heartbeat(!can_hand_on);
+            continue;
+        }
         let (_, judge) = match keeper.take_if(|(known, _)| *known == vote) {
             Some(known) => keeper.insert(known),
-            None => {
-                let (before, silence) = group.silence();
-                let before = before.map(|node| (node, time.saturating_sub(silence)));
-                keeper.insert((vote, Keeper::new(time, &data, before)))
-            }
+            None => keeper.insert((vote, Keeper::new(time, &data, group.silence().0))),
         };
         let heard = |node| {
             let contacts = group.network.contacts.lock().expect("no holder of this lock panics");

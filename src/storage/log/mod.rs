@@ -25,6 +25,7 @@ mod damage_tests;
 #[cfg(test)]
 mod suite_tests;
 
+pub use open::amend;
 pub use store::{LogReader, LogStore};
 
 /// The last entry that the log in `disk` has purged, for who must know before it is opened.

@@ -11,7 +11,7 @@ use super::scan::scan;
 use super::segment::{self, Header, Places};
 use super::writer::{Writer, read_footer};
 use crate::storage::disk::{Disk, DiskFile};
-use crate::storage::types::{LogId, Vote, next_index};
+use crate::storage::types::{Entry, LogId, Vote, next_index};
 
 /// What a log says of itself at its start.
 pub struct Opened {
@@ -162,4 +162,17 @@ fn read_whole(file: &dyn DiskFile) -> io::Result<Vec<u8>> {
 
 fn damaged(what: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("the log is damaged: {what}"))
+}
+
+/// Opens a log that nothing else has open, and continues it by what `change` makes of its last entry and vote. Blocks.
+pub fn amend(
+    disk: Arc<dyn Disk>,
+    sizes: Sizes,
+    change: impl FnOnce(Option<LogId>, Option<Vote>) -> (Vote, Vec<Entry>),
+) -> io::Result<()> {
+    let Opened { mut writer, vote, .. } = open(disk, sizes)?;
+    let last = writer.index.lock().expect("no holder of this lock panics").last;
+    let (vote, entries) = change(last, vote);
+    writer.save_vote(&vote)?;
+    writer.append(&entries)
 }

@@ -35,7 +35,13 @@ enum Job {
 
 type Done = oneshot::Sender<io::Result<()>>;
 
-/// The log of one replica. The thread ends when this is dropped.
+/// Does the log's jobs, one after another, until the store is dropped.
+pub struct Worker {
+    writer: Writer,
+    mailbox: mpsc::Receiver<Job>,
+}
+
+/// The log of one replica. Its worker ends when this is dropped.
 pub struct LogStore {
     jobs: mpsc::Sender<Job>,
     reader: LogReader,
@@ -46,6 +52,16 @@ pub struct LogStore {
 impl LogStore {
     /// Opens the log and starts its thread. Blocks: it reads the last segment. The handle lets the owner wait for the end.
     pub fn open(disk: Arc<dyn Disk>, sizes: Sizes) -> io::Result<(Self, JoinHandle<()>)> {
+        let (store, worker) = Self::prepare(disk, sizes)?;
+        let thread = thread::Builder::new()
+            .name("raft-log".into())
+            .spawn(move || worker.run())?;
+        Ok((store, thread))
+    }
+
+    /// Opens the log; nothing is written before its worker runs.
+    pub fn prepare(disk: Arc<dyn Disk>, sizes: Sizes) -> io::Result<(Self, Worker)> {
+        let blocks = disk.blocks();
         let Opened {
             writer,
             vote,
@@ -53,16 +69,13 @@ impl LogStore {
         } = open::open(disk, sizes)?;
         let (jobs, mailbox) = mpsc::channel(MAILBOX);
         let index = writer.index.clone();
-        let thread = thread::Builder::new()
-            .name("raft-log".into())
-            .spawn(move || work(writer, mailbox))?;
         let store = LogStore {
             jobs,
-            reader: LogReader { index },
+            reader: LogReader { index, blocks },
             vote,
             committed,
         };
-        Ok((store, thread))
+        Ok((store, Worker { writer, mailbox }))
     }
 
     /// A reader for others than openraft.
@@ -82,9 +95,25 @@ fn gone() -> io::Error {
     io::Error::other("the log's thread has ended")
 }
 
-/// The thread of the log.
-fn work(mut writer: Writer, mut mailbox: mpsc::Receiver<Job>) {
-    while let Some(job) = mailbox.blocking_recv() {
+impl Worker {
+    /// Blocks: it wants a thread of its own.
+    pub fn run(mut self) {
+        while let Some(job) = self.mailbox.blocking_recv() {
+            self.work(job);
+        }
+    }
+
+    /// As a task, for a disk that does not block; each job takes as long as `duration` says.
+    #[cfg(test)]
+    pub async fn run_in_task(mut self, duration: impl Fn() -> std::time::Duration) {
+        while let Some(job) = self.mailbox.recv().await {
+            tokio::time::sleep(duration()).await;
+            self.work(job);
+        }
+    }
+
+    fn work(&mut self, job: Job) {
+        let writer = &mut self.writer;
         match job {
             Job::Append(entries, flushed) => flushed.log_io_completed(writer.append(&entries)),
             Job::Vote(vote, done) => answer(done, writer.save_vote(&vote)),
@@ -105,6 +134,8 @@ fn answer(done: Done, result: io::Result<()>) {
 #[derive(Clone)]
 pub struct LogReader {
     index: Arc<Mutex<Index>>,
+    /// Whether files are read on a thread for that.
+    blocks: bool,
 }
 
 /// Where an entry comes from.
@@ -122,17 +153,22 @@ impl LogReader {
     async fn read(&self, start: u64, end: u64, limit: usize) -> io::Result<Vec<Entry>> {
         loop {
             let (sources, truncations) = self.plan(start, end, limit)?;
-            let in_memory = sources.iter().all(|source| matches!(source, Source::Memory(_)));
+            let blocks = self.blocks && sources.iter().any(|source| matches!(source, Source::File(_)));
             let read = move || sources.into_iter().map(load).collect::<io::Result<Vec<_>>>();
-            let entries = match in_memory {
-                true => read(),
-                false => tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?,
+            let entries = match blocks {
+                false => read(),
+                true => tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?,
             };
             // A place that was cut away while we read it is not damage.
             if entries.is_ok() || self.lock().truncations == truncations {
                 return entries;
             }
         }
+    }
+
+    /// The last entry on the disk.
+    pub fn last(&self) -> Option<LogId> {
+        self.lock().last
     }
 
     /// The last index that can be purged while the segments after it still hold `keep` bytes; purging removes whole segments.

@@ -12,6 +12,7 @@ use crate::storage::batch::Batcher;
 use crate::storage::call::{Caller, Change, Creation, Inode, Mutation, PORTAL, Time};
 use crate::storage::disk::Folder;
 use crate::storage::group::{Group, Settings};
+use crate::storage::insync::Copies;
 use crate::storage::log::{self, Sizes};
 use crate::storage::machine::Machine as Seam;
 use crate::storage::network::{Transport, Unreached};
@@ -57,7 +58,7 @@ impl Member {
         };
         let settings = Settings {
             me: id,
-            copies: 1,
+            copies: Copies { wanted: 1, least: 1 },
             sizes: Sizes {
                 segment: 4096,
                 ..Sizes::default()

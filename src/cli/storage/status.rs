@@ -1,0 +1,121 @@
+//! `storage status`: verdict first, then a line per member.
+
+use std::io::Write;
+
+use super::super::{Format, table};
+use super::Connection;
+use crate::base::error::{EXIT_DEGRADED, EXIT_DOWN, EXIT_OK};
+use crate::config::Config;
+use crate::storage::command::{Command, Member, Report, Role, ask};
+
+pub async fn show(config: &Config, output: Format) -> anyhow::Result<u8> {
+    let connection = Connection::open(config).await?;
+    let report = ask::<Report>(&connection.caller, &Command::Status).await;
+    connection.close().await;
+    let report = report?;
+    let text = match output {
+        Format::Table => render(&report),
+        Format::Json => serde_json::to_string_pretty(&report)? + "\n",
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(verdict(&report).1)
+}
+
+/// One word, and the exit code.
+fn verdict(report: &Report) -> (&'static str, u8) {
+    match () {
+        () if report.role == Role::Waiting => ("WAITING", EXIT_DEGRADED),
+        () if report.leader.is_none() => ("DOWN", EXIT_DOWN),
+        () if report.is_full || report.copies < report.wanted => ("DEGRADED", EXIT_DEGRADED),
+        () => ("HEALTHY", EXIT_OK),
+    }
+}
+
+fn render(report: &Report) -> String {
+    let (verdict, _) = verdict(report);
+    if report.role == Role::Waiting {
+        return format!(
+            "{verdict}  {} has no replica yet; on a node of the group: bitrix-node storage add {} ADDRESS\n",
+            report.node, report.node
+        );
+    }
+    let leader = report.leader.as_deref().unwrap_or("nobody");
+    let mut text = format!(
+        "{verdict}  copies now: {} of {}  leader {leader}, term {}\n",
+        report.copies, report.wanted, report.term
+    );
+    text += &format!(
+        "log {} MiB, disk free {} MiB, {} requests/s (as {} sees it)\n",
+        report.log_bytes.div_ceil(1 << 20),
+        report.free_bytes >> 20,
+        report.requests,
+        report.node
+    );
+    if report.is_full {
+        text += "the disk is nearly full: nothing new is taken\n";
+    }
+    let mut rows = table::new(&["NODE", "REPLICA", "ADDRESS", "VOTES", "COPY", "LAG"]);
+    for member in &report.members {
+        rows.add_row([
+            member.name.clone(),
+            member.number.to_string(),
+            member.address.clone(),
+            if member.votes { "yes" } else { "no" }.to_owned(),
+            copy(member).to_owned(),
+            member.lag.map_or("-".to_owned(), |lag| lag.to_string()),
+        ]);
+    }
+    text + &table::text(&rows)
+}
+
+fn copy(member: &Member) -> &'static str {
+    match (member.witness, member.in_sync) {
+        (true, _) => "witness",
+        (false, true) => "in sync",
+        (false, false) => "behind",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_copy_is_said_first() {
+        let member = |name: &str, number, in_sync| Member {
+            name: name.into(),
+            number,
+            address: format!("10.0.0.{number}:7401"),
+            votes: true,
+            witness: false,
+            in_sync,
+            lag: Some(0),
+        };
+        let report = Report {
+            node: "n1".into(),
+            role: Role::Leader,
+            leader: Some("n1".into()),
+            term: 4,
+            copies: 2,
+            wanted: 3,
+            members: vec![member("n1", 1, true), member("n2", 2, true), member("n3", 3, false)],
+            log_bytes: 3 << 20,
+            free_bytes: 1 << 30,
+            is_full: false,
+            requests: 12,
+        };
+        let text = render(&report);
+        assert!(
+            text.starts_with("DEGRADED  copies now: 2 of 3  leader n1, term 4\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("n3    3        10.0.0.3:7401  yes    behind   0\n"),
+            "{text}"
+        );
+        assert_eq!(verdict(&report).1, EXIT_DEGRADED);
+        let led = Report { leader: None, ..report };
+        assert_eq!(verdict(&led).1, EXIT_DOWN);
+        assert!(render(&Report::default()).starts_with("WAITING"));
+    }
+}

@@ -1,0 +1,86 @@
+//! Random faults by seed: a few seeds always, many with `make test-sim`.
+
+use std::io::Write;
+use std::time::Duration;
+
+use super::nemesis;
+use super::world::World;
+
+/// Faults come for this long.
+const TROUBLE: Duration = Duration::from_secs(20);
+
+/// One run. Its story, when something that must hold did not.
+fn run(seed: u64, count: u64) -> Option<String> {
+    let mut world = World::new(seed, count, &[], 4);
+    let end = world.now + TROUBLE;
+    while world.now < end {
+        let pause = Duration::from_millis(50 + world.random.below(1800));
+        world.run_for(pause);
+        nemesis::strike(&mut world);
+    }
+    let stall = world.settle();
+    let (acknowledged, reads, leaders) = (
+        world.ledger.acknowledgements(),
+        world.ledger.reads(),
+        world.ledger.leaders(),
+    );
+    say(format_args!(
+        "seed {seed}, {count} nodes: {acknowledged} acknowledged, {reads} reads, {leaders} leaders, {} faults, work again after {stall:?}\n",
+        world.story.len()
+    ));
+    if acknowledged < 20 || reads < 20 {
+        world.ledger.fault(format!(
+            "too little happened: {acknowledged} acknowledged, {reads} read"
+        ));
+    }
+    let faults = world.ledger.faults();
+    let told = faults.len().min(10);
+    (!faults.is_empty()).then(|| {
+        format!(
+            "SEED={seed}, {count} nodes\n{}\n{}\n",
+            world.story.join("\n"),
+            faults[..told].join("\n")
+        )
+    })
+}
+
+/// Runs all seeds, so that one fault does not hide another.
+fn run_all(few: u64, count: u64) {
+    let failed = |seed: &u64| match run(*seed, count) {
+        Some(story) => {
+            say(format_args!("{story}"));
+            true
+        }
+        None => false,
+    };
+    let failed: Vec<_> = seeds(few).filter(failed).collect();
+    assert!(failed.is_empty(), "{count} nodes, seeds that failed: {failed:?}");
+}
+
+fn say(what: std::fmt::Arguments<'_>) {
+    std::io::stderr().write_fmt(what).unwrap();
+}
+
+/// The seeds that `SEED` or `SEEDS` names, as `7` or `100..200`; by itself the first few.
+#[allow(clippy::disallowed_methods)]
+fn seeds(few: u64) -> std::ops::Range<u64> {
+    let number = |text: &str| text.parse::<u64>().expect("a seed is a number");
+    match (std::env::var("SEED"), std::env::var("SEEDS")) {
+        (Ok(seed), _) if !seed.is_empty() => number(&seed)..number(&seed) + 1,
+        (_, Ok(seeds)) if !seeds.is_empty() => {
+            let (first, end) = seeds.split_once("..").expect("seeds are a range");
+            number(first)..number(end)
+        }
+        _ => 1..few + 1,
+    }
+}
+
+#[test]
+fn three_replicas_keep_their_promises() {
+    run_all(4, 3);
+}
+
+#[test]
+fn five_replicas_keep_their_promises() {
+    run_all(2, 5);
+}
