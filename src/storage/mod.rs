@@ -45,6 +45,8 @@ mod recovery;
 mod replica;
 pub mod request;
 pub mod rescue;
+#[cfg(test)]
+mod rescue_tests;
 pub mod scrub;
 mod service;
 #[cfg(test)]

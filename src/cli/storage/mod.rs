@@ -1,6 +1,7 @@
 //! `storage`: the replicated files, seen and changed by their operator. All but `status` is for root.
 
 mod archive;
+mod rescue;
 mod status;
 
 use std::io::Write;
@@ -65,11 +66,18 @@ pub enum Verb {
         #[arg(long, default_value = "/")]
         from: PathBuf,
     },
+    /// Show the replica's files read-only over NFSv3, on loopback only
+    ///
+    /// For a cluster without a majority, and for looking into a backup. The server behind it is not made to face
+    /// a network: addresses other than IPv4 loopback are refused. It shows the mirror `tree/` as it is on this
+    /// disk, which may be older than what the cluster acknowledged; owners and times are those of this host's files.
+    RescueExport(rescue::Export),
 }
 
 pub async fn perform(verb: Verb, config: Config) -> anyhow::Result<u8> {
     match verb {
         Verb::Status { output } => return status::show(&config, output).await,
+        Verb::RescueExport(export) => export.perform(&config).await?,
         Verb::Add { node, address, witness } => {
             require_root()?;
             let address = storage_address(&address, &config)?;

@@ -28,7 +28,7 @@
 //! # Cuts and crashes
 //! A content gets its name in `incoming/data` only after it was synced, and `incoming/meta.db` is replaced only after what differs from
 //! the next one was removed. So every content under its name is whole and as `incoming/meta.db` says or newer, and the next
-//! attempt goes on where this one was cut. What it costs when it dies: the contents since the last sync.
+//! attempt goes on where this one was cut. When the process dies, the contents since the last sync come again.
 
 mod choice;
 mod codec;

@@ -159,6 +159,17 @@ impl Receiver {
     }
 
     fn run(mut self) -> io::Result<(Ends, Bytes)> {
+        match self.take_all() {
+            Ok(header) => Ok((self.ends, header)),
+            Err(error) => {
+                // A cut costs nothing of what arrived whole. What this says matters less than why it was cut.
+                let _ = self.staging.settle();
+                Err(error)
+            }
+        }
+    }
+
+    fn take_all(&mut self) -> io::Result<Bytes> {
         let (header, _) = hello(&mut self.ends, true, &self.progress)?;
         self.take_meta()?;
         let snapshot = self.staging.adopt().map_err(failed)?;
@@ -179,7 +190,7 @@ impl Receiver {
         drop(rest);
         self.staging.complete().map_err(failed)?;
         self.ends.say(Message::Done)?;
-        Ok((self.ends, header))
+        Ok(header)
     }
 
     fn take_meta(&mut self) -> io::Result<()> {

@@ -86,6 +86,47 @@ async fn a_new_replica_gets_everything_and_later_only_what_changed() {
     assert!(left.is_empty(), "{left:?}");
 }
 
+/// Cuts the stream after the sender has said so many bytes.
+async fn cut_after(source: &Shared, target: &Replica, bytes: u64) {
+    let (one, near) = tokio::io::duplex(64 * 1024);
+    let (far, other) = tokio::io::duplex(64 * 1024);
+    let relay = async move {
+        let ((mut asks, mut to_receiver), (answers, mut to_sender)) = (tokio::io::split(near), tokio::io::split(far));
+        let mut answers = tokio::io::AsyncReadExt::take(answers, bytes);
+        tokio::select! {
+            _ = tokio::io::copy(&mut asks, &mut to_sender) => {}
+            _ = tokio::io::copy(&mut answers, &mut to_receiver) => {}
+        }
+    };
+    let (scope, local, place) = (Scope::new(), target.local(None), target.place());
+    let install = |_, _| async { panic!("it never comes to that") };
+    let receiving = receive(one, place, local, &scope, Arc::default(), install);
+    let (header, holds, progress) = (Bytes::from_static(b"header"), Holds::default(), Arc::default());
+    let sending = send(other, header, source, &holds, &progress);
+    let (received, sent, ()) = tokio::join!(receiving, sending, relay);
+    assert!(received.is_err() && sent.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transfer_that_was_cut_goes_on_where_it_was() {
+    let mut world = world();
+    let changed = world.look_up(PORTAL, "small 3").unwrap();
+    let write = crate::storage::call::Mutation::Write {
+        inode: changed,
+        offset: 0,
+        data: Bytes::from_static(b"CONTENT"),
+    };
+    let (operation, index) = (world.operation(write), world.index + 1);
+    let source = Shared::new(world.machine.take().unwrap());
+    let target = Replica::real();
+    // The small files come first.
+    cut_after(&source, &target, meta_size(&source) + (1 << 20)).await;
+    assert!(source.get().apply(index, &[operation]).unwrap()[0].is_ok());
+    let counts = installed(&source, &target, None).await;
+    let expected = meta_size(&source) + (LARGE + "CONTENT 3".len()) as u64;
+    assert_eq!((counts.files, counts.sent), (22, expected));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_own_content_is_sent_again() {
     let mut world = world();
