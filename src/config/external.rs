@@ -37,11 +37,13 @@ fn parse(text: &str) -> Option<External> {
     let (authority, export) = rest.split_at(slash);
     let authority: http::uri::Authority = authority.parse().ok()?;
     let host = authority.host().to_string();
-    let is_bare = !host.is_empty() && !authority.as_str().contains('@') && !export.contains('?');
-    is_bare.then(|| External::Server {
+    let nfs = authority.port_u16();
+    // Nothing but a host, or a host and a port that is one.
+    let is_plain = authority.as_str() == host || nfs.is_some() && !authority.as_str().contains('@');
+    (is_plain && !host.is_empty() && !export.contains('?')).then(|| External::Server {
         host,
         export: export.to_string(),
-        nfs: authority.port_u16(),
+        nfs,
         mount,
     })
 }

@@ -91,14 +91,14 @@ class Run:
         self.table.row(name, is_good, detail, bad)
 
     def posix(self):
-        self.finish("POSIX checks", self.guest("posix"), 400)
+        self.finish("POSIX checks", self.guest("posix"), 900)
 
     def fsx(self):
         self.finish("fsx", self.guest("fsx", PROGRAMS / "fsx", 2000, 1, 2, 3), 300)
 
     def pjdfstest(self):
         one = self.guest("pjdfstest", PROGRAMS / "pjdfstest")
-        code = one.wait(900)
+        code = one.wait(1500)
         results = one.read("results")
         failed = set(re.findall(r"^(\S+)\s+FAILED$", results, re.MULTILINE))
         passed = len(re.findall(r"\sok$", results, re.MULTILINE))
@@ -109,7 +109,7 @@ class Run:
         self.table.row("pjdfstest", is_good, detail, bad or ([] if is_good else results.splitlines()[-20:]))
 
     def tree(self):
-        self.finish("tree", self.guest("tree", self.options.files, "tree"), 900)
+        self.finish("tree", self.guest("tree", self.options.files, "tree"), 1500)
 
     def kill(self):
         """A tree is copied and a writer works, in two guests, while the server is killed again and again."""
@@ -121,7 +121,7 @@ class Run:
             self.server.fail()
             print(f"          killed; back after {time.monotonic() - started:.2f} s ({turn + 1} of {KILLS})", flush=True)
         self.finish("writer, server killed", writer, 300)
-        self.finish("tree, server killed", copier, 900)
+        self.finish("tree, server killed", copier, 1500)
 
     def until_it_moved(self, guests):
         """Each guest that still runs makes a hundred steps of progress, or three seconds pass."""
