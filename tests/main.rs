@@ -10,4 +10,5 @@ mod node;
 mod node_front;
 mod proxy_front;
 mod proxy_time;
+mod storage;
 mod support;

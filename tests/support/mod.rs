@@ -8,5 +8,6 @@ pub mod front;
 pub mod hostile;
 pub mod http;
 pub mod mariadb;
+pub mod netns;
 pub mod node;
 pub mod upstream;

@@ -1,0 +1,38 @@
+//! The storage of three nodes under faults: the real executable in network namespaces, clients that repeat what is not answered, and
+//! a comparison of all that was promised with all that is there. Needs root; `make test-storage` runs these.
+
+mod check;
+mod client;
+mod cluster;
+mod fault;
+mod history;
+mod machine;
+mod rounds;
+mod workload;
+
+use fault::{Fault, Target};
+
+const FAULTS: [Fault; 5] = [Fault::Kill, Fault::Cut, Fault::Freeze, Fault::Mute, Fault::Deaf];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs root; run by `make test-storage`"]
+async fn a_short_round_loses_and_doubles_nothing() {
+    rounds::run(&[(Fault::Kill, Target::Leader), (Fault::Cut, Target::Follower)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs root; run by `make test-storage`"]
+async fn twenty_rounds_lose_and_double_nothing() {
+    let both = FAULTS
+        .iter()
+        .flat_map(|fault| [(*fault, Target::Leader), (*fault, Target::Follower)]);
+    let first: Vec<_> = both.collect();
+    // The second time a killed process is replaced at once.
+    let second = first.iter().map(|(fault, target)| match fault {
+        Fault::Kill => (Fault::Replace, *target),
+        _ => (*fault, *target),
+    });
+    let all: Vec<_> = first.iter().copied().chain(second).collect();
+    assert_eq!(all.len(), 20);
+    rounds::run(&all).await;
+}
