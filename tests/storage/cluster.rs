@@ -9,6 +9,7 @@ use bitrix_node::storage::command::{Command, Report, Role};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
+use super::disk::{self, Disk};
 use super::machine::Machine;
 use crate::support::netns::{Host, Network};
 
@@ -16,37 +17,41 @@ use crate::support::netns::{Host, Network};
 pub const PATIENCE: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(50);
 
+const PREFIX: &str = "bitrix-node-storage-";
+
 pub struct Cluster {
-    // Before the network: they run in it.
+    // In this order: they run in the network and on the disks, and these are in the folder.
     pub machines: Vec<Machine>,
+    pub disks: Vec<Disk>,
     network: Network,
     folder: Option<TempDir>,
     _reserved: Vec<OwnedFd>,
 }
 
 impl Cluster {
-    /// Three voters in sync. `prepare` is called with each machine's empty folder before anything is in it.
-    pub async fn start(prepare: impl Fn(usize, &Path)) -> Self {
+    /// Three voters in sync; each on a disk of so many megabytes if that is given.
+    pub async fn start(megabytes: Option<u64>) -> Self {
+        disk::sweep(PREFIX);
         let reserved = child::reserve().unwrap();
-        let folder = tempfile::Builder::new()
-            .prefix("bitrix-node-storage-")
-            .tempdir_in("/tmp")
-            .unwrap();
-        let network = Network::new(3);
-        let mut machines: Vec<Machine> = Vec::new();
-        for at in 0..3 {
-            let own = folder.path().join(format!("n{}", at + 1));
-            std::fs::create_dir_all(own.join("data")).unwrap();
-            prepare(at, &own);
-            machines.push(Machine::new(at + 1, &own, network.host(at), machines.first()));
-        }
-        machines.iter_mut().for_each(Machine::start);
-        let cluster = Cluster {
-            machines,
-            network,
+        let prefix = format!("{PREFIX}{}-", std::process::id());
+        let folder = tempfile::Builder::new().prefix(&prefix).tempdir_in("/tmp").unwrap();
+        let mut cluster = Cluster {
+            machines: Vec::new(),
+            disks: Vec::new(),
+            network: Network::new(3),
             folder: Some(folder),
             _reserved: reserved,
         };
+        for at in 0..3 {
+            let own = cluster.path().join(format!("n{}", at + 1));
+            std::fs::create_dir_all(own.join("data")).unwrap();
+            cluster
+                .disks
+                .extend(megabytes.map(|size| Disk::mount(&own.join("data"), size)));
+            let machine = Machine::new(at + 1, &own, cluster.host(at), cluster.machines.first());
+            cluster.machines.push(machine);
+        }
+        cluster.machines.iter_mut().for_each(Machine::start);
         cluster.join().await;
         cluster
     }
@@ -65,7 +70,7 @@ impl Cluster {
                 address: self.machines[at].address.clone(),
                 witness: false,
             };
-            first.command::<()>(&add).await.unwrap();
+            first.command::<()>(&add, PATIENCE).await.unwrap();
         }
         self.whole().await;
     }
@@ -82,20 +87,6 @@ impl Cluster {
 
     pub async fn report(&self, at: usize) -> Option<Report> {
         self.machines[at].report().await
-    }
-
-    /// Who leads as most machines see it, and its term.
-    pub async fn leader(&self) -> (usize, u64) {
-        self.until("a leader", async || {
-            for at in 0..self.machines.len() {
-                let report = self.report(at).await;
-                if let Some(report) = report.filter(|report| report.role == Role::Leader && report.copies >= 2) {
-                    return Some((at, report.term));
-                }
-            }
-            None
-        })
-        .await
     }
 
     /// Waits until all three vote, are in sync and know the same leader; its place and term.

@@ -99,7 +99,8 @@ impl History {
             }
             *last = call.end;
         }
-        clients.into_values().map(|(_, longest)| longest).collect()
+        let longest = clients.into_values().map(|(_, longest)| longest);
+        longest.filter(|longest| !longest.is_zero()).collect()
     }
 
     /// One line for each call, for a look at what went wrong.

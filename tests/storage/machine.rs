@@ -31,7 +31,6 @@ use crate::support::netns::{self, Host};
 const PORT: u16 = 7400;
 /// First descriptor that is handed down.
 const FIRST: i32 = 3;
-const ANSWER: Duration = Duration::from_secs(30);
 
 pub struct Machine {
     pub name: String,
@@ -161,20 +160,23 @@ impl Machine {
         std::fs::read_to_string(self.log_file()).unwrap_or_default()
     }
 
-    pub async fn command<T: DeserializeOwned>(&self, command: &Command) -> anyhow::Result<T> {
+    pub async fn command<T: DeserializeOwned>(&self, command: &Command, deadline: Duration) -> anyhow::Result<T> {
         let scope = Scope::new();
-        let stream = UnixStream::connect(self.folder.join("run/storage.sock")).await?;
-        let caller = Caller::start(stream, LIMITS, &scope);
-        let answer = caller
-            .call(COMMANDS, command::encode(command), Instant::now() + ANSWER)
-            .await?;
-        command::result(&answer)
+        let answer = async {
+            let stream = UnixStream::connect(self.folder.join("run/storage.sock")).await?;
+            let caller = Caller::start(stream, LIMITS, &scope);
+            let until = Instant::now() + deadline;
+            anyhow::Ok(caller.call(COMMANDS, command::encode(command), until).await?)
+        };
+        let answer = tokio::time::timeout(deadline, answer).await;
+        // Ends the connection.
+        scope.stop(Duration::ZERO).await;
+        command::result(&answer??)
     }
 
     /// How it does, if it answers soon.
     pub async fn report(&self) -> Option<Report> {
-        let asked = self.command::<Report>(&Command::Status);
-        tokio::time::timeout(Duration::from_secs(1), asked).await.ok()?.ok()
+        self.command(&Command::Status, Duration::from_secs(1)).await.ok()
     }
 }
 

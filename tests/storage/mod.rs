@@ -4,9 +4,11 @@
 mod check;
 mod client;
 mod cluster;
+mod disk;
 mod fault;
 mod history;
 mod machine;
+mod outages;
 mod rounds;
 mod workload;
 
@@ -35,4 +37,28 @@ async fn twenty_rounds_lose_and_double_nothing() {
     let all: Vec<_> = first.iter().copied().chain(second).collect();
     assert_eq!(all.len(), 20);
     rounds::run(&all).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs root; run by `make test-storage`"]
+async fn an_acknowledged_upload_is_on_the_machine_that_survives() {
+    outages::survivor(6).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs root; run by `make test-storage`"]
+async fn without_a_majority_calls_wait_and_nothing_is_lost() {
+    outages::no_majority().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs root; run by `make test-storage`"]
+async fn power_lost_everywhere_loses_nothing() {
+    outages::power_loss(4).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs root; run by `make test-storage`"]
+async fn a_full_disk_is_told_or_passed_over_and_loses_nothing() {
+    outages::full_disk().await;
 }

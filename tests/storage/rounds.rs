@@ -36,7 +36,7 @@ struct Round {
 }
 
 pub async fn run(rounds: &[(Fault, Target)]) {
-    let mut cluster = Cluster::start(|_, _| {}).await;
+    let mut cluster = Cluster::start(None).await;
     let history = Arc::new(History::new());
     let doors: Vec<(usize, PathBuf)> = cluster
         .machines
