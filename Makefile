@@ -2,8 +2,10 @@
 TARGET  := x86_64-unknown-linux-gnu
 BINARY  := target/$(TARGET)/release/bitrix-node
 CARGO   ?= cargo
+# Whole storage nodes, as they are shipped.
+STORAGE := BITRIX_NODE=$(CURDIR)/$(BINARY) $(CARGO) test --locked --test tests
 
-.PHONY: help build release run test check fmt lint unit check-static dependencies bench docs clean
+.PHONY: help build release run test check fmt lint unit test-storage check-static dependencies bench docs clean
 
 help: ## Show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -19,6 +21,7 @@ run: release ## A whole demo portal in the foreground; Ctrl-C removes it (needs 
 	$(BINARY) demo
 
 test: dependencies check release ## Everything that CI checks
+	$(STORAGE) a_short_round -- --ignored --nocapture
 
 check: fmt lint unit
 
@@ -30,6 +33,9 @@ lint:
 
 unit:
 	$(CARGO) test --locked
+
+test-storage: release ## Three storage nodes in network namespaces under faults (needs root, 7 minutes)
+	$(STORAGE) storage:: -- --ignored --nocapture --test-threads=1
 
 check-static: ## Is the release executable static?
 	packaging/check-static.sh $(BINARY)

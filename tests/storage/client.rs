@@ -18,6 +18,8 @@ use super::history::{Call, History};
 
 /// Without an answer for so long, the call is sent again. A kernel waits 60 s; a test has less time and more repetitions.
 const REPEAT: Duration = Duration::from_secs(3);
+/// For clients that shall hear what the door says when it has no answer.
+const REPEAT_LATE: Duration = Duration::from_secs(60);
 /// Before it comes again when told to come later; a kernel waits 5 s.
 const LATER: Duration = Duration::from_millis(200);
 /// Before a new connection.
@@ -31,6 +33,7 @@ pub struct Client {
     socket: PathBuf,
     stream: Option<UnixStream>,
     xid: u32,
+    repeat: Duration,
     pub history: Arc<History>,
 }
 
@@ -43,7 +46,16 @@ impl Client {
             socket,
             stream: None,
             xid: 0,
+            repeat: REPEAT,
             history,
+        }
+    }
+
+    /// As long as a kernel waits before it sends a call again.
+    pub fn patient(self) -> Self {
+        Client {
+            repeat: REPEAT_LATE,
+            ..self
         }
     }
 
@@ -79,7 +91,7 @@ impl Client {
             let record = record(self.xid, number, &self.name, arguments);
             let reply = loop {
                 sent += 1;
-                match tokio::time::timeout(REPEAT, self.exchange(&record)).await {
+                match tokio::time::timeout(self.repeat, self.exchange(&record)).await {
                     Ok(Ok(reply)) => break reply,
                     Ok(Err(_)) => tokio::time::sleep(RECONNECT).await,
                     Err(_) => {}

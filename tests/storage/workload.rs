@@ -137,7 +137,7 @@ impl Load {
                 model: Model::default(),
             };
             tasks.push(scope.spawn(writer.run()));
-            let rival = client("rival", *door, socket);
+            let rival = client("rival", *door, socket).patient();
             let (shared_too, place) = (shared.clone(), (tickets_name.clone(), tickets.clone()));
             let spare = folders[at].clone();
             tasks.push(scope.spawn(compete(rival, format!("{round}-{door}"), spare, place, shared_too)));
@@ -208,7 +208,7 @@ impl Writer {
             item,
             self.client.write(&file, &name, head.len() as u64, tail).await,
         )?;
-        if item % 3 == 0 {
+        if item.is_multiple_of(3) {
             must(
                 "SETATTR",
                 item,
@@ -220,7 +220,7 @@ impl Writer {
             _ => name,
         };
         self.model.files.insert(format!("{}/{name}", self.path), content);
-        if item % 7 == 0 && item > 20 {
+        if item.is_multiple_of(7) && item > 20 {
             self.drop_old(item - 20).await?;
         }
         self.count(item + 1).await
@@ -243,7 +243,7 @@ impl Writer {
     }
 
     async fn drop_old(&mut self, item: u64) -> Result<(), Wrong> {
-        let name = format!("{}{item}.", if item % 5 == 0 { "r" } else { "f" });
+        let name = format!("{}{item}.", if item.is_multiple_of(5) { "r" } else { "f" });
         // Not there: its own turn went wrong.
         if self.model.files.remove(&format!("{}/{name}", self.path)).is_some() {
             must("REMOVE", item, self.client.remove(&self.folder.clone(), &name).await)?;

@@ -113,13 +113,12 @@ impl Host {
 
     /// Packets of one direction are lost until `heal`.
     pub fn lose(&self, way: Way) {
-        let hook = match way {
-            Way::In => "input",
-            Way::Out => "output",
+        let (hook, loopback) = match way {
+            Way::In => ("input", "iif"),
+            Way::Out => ("output", "oif"),
         };
-        let rules = format!(
-            "table inet loss {{ chain loss {{ type filter hook {hook} priority 0; policy drop; oif lo accept; }} }}"
-        );
+        let chain = format!("type filter hook {hook} priority 0; policy drop; {loopback} lo accept;");
+        let rules = format!("table inet loss {{ chain loss {{ {chain} }}; }}");
         run("ip", &["netns", "exec", &self.namespace, "nft", &rules]);
     }
 
