@@ -36,6 +36,8 @@ pub struct History {
     violations: Mutex<Vec<String>>,
     /// Refusals for want of room.
     pub full: AtomicU64,
+    /// Calls that ended with an error of input or output.
+    pub failed: AtomicU64,
 }
 
 impl History {
@@ -45,6 +47,7 @@ impl History {
             calls: Mutex::default(),
             violations: Mutex::default(),
             full: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
         }
     }
 
@@ -73,6 +76,11 @@ impl History {
 
     pub fn refusals(&self) -> u64 {
         self.full.load(Ordering::Relaxed)
+    }
+
+    /// Calls of which the door said that their outcome is not known.
+    pub fn unknown(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
     }
 
     /// Changes that were answered, of clients of these doors, within a time.

@@ -17,7 +17,12 @@ const SILENT: Duration = Duration::from_secs(2);
 const OUTAGE: Duration = Duration::from_secs(30);
 const SECOND: Duration = Duration::from_secs(1);
 /// A machine's disk: the reserve of the storage, its segments, and room for the load.
-const DISK: u64 = 1100;
+const DISK: u64 = 1500;
+/// More than a replica has prepared room for in its log.
+const UPLOAD: usize = 96 << 20;
+const PIECE: usize = 1 << 20;
+/// What a replica says when it finds no room.
+const FULL: &str = "the disk is full";
 /// Below the storage's reserve of 512 MiB, and enough to go on.
 const NEARLY_FULL: u64 = 300 << 20;
 
@@ -128,6 +133,34 @@ pub async fn no_majority() {
     finish(&cluster, &model, &history).await;
 }
 
+/// A follower is cut off for longer than the leader keeps its session. What was under way at its door may be unknown then, and
+/// is said to be; everything else goes on.
+pub async fn long_cut() {
+    let cluster = Cluster::start(None).await;
+    let history = Arc::new(History::new());
+    let load = Load::start(&doors(&cluster), "cut", &history).await;
+    tokio::time::sleep(SECOND).await;
+    let (leader, _) = cluster.whole().await;
+    let at = (leader + 1) % 3;
+    cluster.host(at).cut(true);
+    tokio::time::sleep(OUTAGE + OUTAGE / 3).await;
+    cluster.host(at).cut(false);
+    let back = history.now();
+    let written = || history.changes(&[at], back, history.now()) > 10;
+    cluster
+        .until("its door serves again", async || written().then_some(()))
+        .await;
+    println!("its door served again after {} ms", (history.now() - back).as_millis());
+    cluster.whole().await;
+    let model = load.stop().await;
+    println!("{} calls of unknown outcome", history.unknown());
+    // One writer and one rival were at that door, with a call each.
+    if history.unknown() > 2 {
+        history.violation(format!("{} calls of unknown outcome", history.unknown()));
+    }
+    finish(&cluster, &model, &history).await;
+}
+
 /// All machines lose power at once, again and again.
 pub async fn power_loss(turns: usize) {
     let mut cluster = Cluster::start(None).await;
@@ -163,14 +196,14 @@ pub async fn full_disk() {
     let history = Arc::new(History::new());
     let load = Load::start(&doors(&cluster), "full", &history).await;
     let (leader, _) = cluster.whole().await;
-    fill(
-        &mut cluster,
-        (leader + 1) % 3,
-        0,
-        &history,
-        "follower, to the last byte",
-    )
-    .await;
+    let follower = (leader + 1) % 3;
+    let door = cluster.machines[leader].door();
+    let mut client = Client::new("upload".into(), leader, door, history.clone());
+    let filled = fill(&mut cluster, follower, 0, &history, "follower, to the last byte");
+    let ((), uploaded) = tokio::join!(filled, upload(&mut client));
+    if !cluster.machines[follower].log().contains(FULL) {
+        history.violation("the follower did not notice its full disk".into());
+    }
     if history.refusals() > 0 {
         history.violation("a follower's full disk was told to clients".into());
     }
@@ -187,8 +220,23 @@ pub async fn full_disk() {
         .until("files are written again", async || written().then_some(()))
         .await;
     println!("written again after {} ms", (history.now() - before).as_millis());
-    let model = load.stop().await;
+    let mut model = load.stop().await;
+    model.files.insert("upload".into(), uploaded);
     finish(&cluster, &model, &history).await;
+}
+
+async fn upload(client: &mut Client) -> Content {
+    let content = Content {
+        seed: 1,
+        length: UPLOAD,
+    };
+    let root = client.mount().await;
+    let file = client.create(&root, "upload").await.unwrap();
+    for (piece, data) in content.bytes().chunks(PIECE).enumerate() {
+        let offset = (piece * PIECE) as u64;
+        client.write(&file, "upload", offset, data).await.unwrap();
+    }
+    content
 }
 
 async fn fill(cluster: &mut Cluster, at: usize, rest: u64, history: &History, what: &str) {
@@ -196,7 +244,7 @@ async fn fill(cluster: &mut Cluster, at: usize, rest: u64, history: &History, wh
     let (start, refusals) = (history.now(), history.refusals());
     cluster.disks[at].fill(rest);
     let mut revived = 0;
-    for _ in 0..10 {
+    for _ in 0..15 {
         tokio::time::sleep(SECOND).await;
         revived += usize::from(cluster.machines[at].revive());
     }

@@ -13,8 +13,6 @@ use super::workload::Load;
 
 /// Load before a fault, so that there is something to interrupt.
 const BEFORE: Duration = Duration::from_millis(700);
-/// How long a fault lasts.
-const LASTS: Duration = Duration::from_millis(3600);
 /// The bound of the design, and what a busy machine and a debug build may add to it.
 const STALL: Duration = Duration::from_secs(5);
 const ALLOWANCE: u32 = 3;
@@ -75,12 +73,12 @@ async fn one(cluster: &mut Cluster, fault: Fault, target: Target, history: &Hist
     };
     let others: Vec<usize> = (0..3).filter(|other| *other != at).collect();
     let struck = history.now();
-    fault.strike(cluster, at);
-    tokio::time::sleep(LASTS).await;
+    fault.strike(cluster, at, leader);
+    fault.last(cluster, at).await;
     // Somebody must lead before it is taken back, or the round shows nothing.
-    let (_, elected) = match fault {
-        Fault::Replace => cluster.whole().await,
-        _ => led_by_others(cluster, at).await,
+    let (_, elected) = match fault.is_short() {
+        true => cluster.whole().await,
+        false => led_by_others(cluster, at).await,
     };
     let stood = cluster.machines[at].log().matches(STANDS).count();
     let undone = history.now();
@@ -178,6 +176,12 @@ pub fn summary(history: &History) {
 
 fn judge(cluster: &Cluster, rounds: &[Round], history: &History) {
     // A run in which nothing happened shows nothing.
+    if history.unknown() > 0 {
+        history.violation(format!(
+            "of {} calls nobody knows whether they were done",
+            history.unknown()
+        ));
+    }
     assert!(
         history.changes(&[0, 1, 2], Duration::ZERO, history.now()) > 50 * rounds.len(),
         "too little load"
@@ -188,7 +192,7 @@ fn judge(cluster: &Cluster, rounds: &[Round], history: &History) {
         .count();
     let expected = rounds
         .iter()
-        .filter(|round| round.target == Target::Leader && round.fault != Fault::Replace);
+        .filter(|round| round.target == Target::Leader && !round.fault.is_short());
     assert!(elections >= expected.count(), "a leader was struck and nobody followed");
     assert!(
         history.lock().iter().any(|call| call.sent > 1 + call.later),

@@ -38,8 +38,12 @@ impl Content {
     }
 
     pub fn bytes(&self) -> Vec<u8> {
-        let words = (0..self.length.div_ceil(8) as u64).flat_map(|word| mix(self.seed ^ word).to_be_bytes());
-        words.take(self.length).collect()
+        let mut bytes = Vec::with_capacity(self.length + 8);
+        for word in 0..self.length.div_ceil(8) as u64 {
+            bytes.extend_from_slice(&mix(self.seed ^ word).to_be_bytes());
+        }
+        bytes.truncate(self.length);
+        bytes
     }
 }
 
@@ -163,11 +167,19 @@ impl Load {
     }
 }
 
-/// Answered as it must not be.
-struct Wrong(String);
+/// Not done, or not known to be.
+enum Wrong {
+    /// Answered as it must not be.
+    Answer(String),
+    /// The door does not know.
+    Unknown,
+}
 
 fn must<T>(what: &str, item: u64, result: Result<T, nfsstat3>) -> Result<T, Wrong> {
-    result.map_err(|status| Wrong(format!("{what} of item {item}: {status}")))
+    result.map_err(|status| match status {
+        nfsstat3::NFS3ERR_IO => Wrong::Unknown,
+        status => Wrong::Answer(format!("{what} of item {item}: {status}")),
+    })
 }
 
 struct Writer {
@@ -184,8 +196,11 @@ impl Writer {
         let mut item = 0;
         self.model.folders.insert(self.path.clone());
         while !self.shared.stop.load(Ordering::Relaxed) {
-            if let Err(Wrong(what)) = self.item(item).await {
-                self.shared.history.violation(format!("{}: {what}", self.client.name));
+            if let Err(wrong) = self.item(item).await {
+                match wrong {
+                    Wrong::Answer(what) => self.shared.history.violation(format!("{}: {what}", self.client.name)),
+                    Wrong::Unknown => drop(self.shared.history.failed.fetch_add(1, Ordering::Relaxed)),
+                }
                 for kind in ["f", "r", "d"] {
                     self.model.open.insert(format!("{}/{kind}{item}.", self.path));
                 }
@@ -233,7 +248,7 @@ impl Writer {
         must("LINK", item, self.client.link(file, &folder, "link").await)?;
         let links = must("GETATTR", item, self.client.attributes(file, name).await)?.nlink;
         if links != 2 {
-            return Err(Wrong(format!("item {item} has {links} names, not 2")));
+            return Err(Wrong::Answer(format!("item {item} has {links} names, not 2")));
         }
         let renamed = format!("r{item}.");
         must("RENAME", item, self.client.rename(&root, name, &renamed).await)?;
@@ -244,9 +259,12 @@ impl Writer {
 
     async fn drop_old(&mut self, item: u64) -> Result<(), Wrong> {
         let name = format!("{}{item}.", if item.is_multiple_of(5) { "r" } else { "f" });
+        let path = format!("{}/{name}", self.path);
         // Not there: its own turn went wrong.
-        if self.model.files.remove(&format!("{}/{name}", self.path)).is_some() {
+        if self.model.files.remove(&path).is_some() {
+            self.model.open.insert(path.clone());
             must("REMOVE", item, self.client.remove(&self.folder.clone(), &name).await)?;
+            self.model.open.remove(&path);
         }
         Ok(())
     }
@@ -299,6 +317,15 @@ async fn compete(
                 Ok(_) => {}
                 Err(status) => wrong(format!("LINK {name} said EXIST, LOOKUP {status}")),
             },
+            Err(nfsstat3::NFS3ERR_IO) => {
+                shared.history.failed.fetch_add(1, Ordering::Relaxed);
+                if let Ok((_, found)) = client.look_up(&place, &name).await
+                    && found.fileid == id
+                {
+                    owned += 1;
+                    model.exact.insert(format!("{tickets}/{name}"), text.clone());
+                }
+            }
             Err(status) => wrong(format!("LINK {name}: {status}")),
         }
         next += 1;

@@ -122,6 +122,16 @@ impl Host {
         run("ip", &["netns", "exec", &self.namespace, "nft", &rules]);
     }
 
+    /// Packets from and to one other machine are lost until `heal`.
+    pub fn part(&self, other: Ipv4Addr) {
+        let chain = |hook: &str, end: &str| {
+            format!("chain {hook} {{ type filter hook {hook} priority 0; ip {end} {other} drop; }};")
+        };
+        let (inward, outward) = (chain("input", "saddr"), chain("output", "daddr"));
+        let rules = format!("table inet loss {{ {inward} {outward} }}");
+        run("ip", &["netns", "exec", &self.namespace, "nft", &rules]);
+    }
+
     pub fn heal(&self) {
         run("ip", &["netns", "exec", &self.namespace, "nft", "flush", "ruleset"]);
     }
