@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::check;
+use nix::sys::signal::Signal;
+
 use super::client::Client;
 use super::cluster::Cluster;
 use super::history::{History, distribution};
@@ -13,6 +15,8 @@ use super::workload::{Content, Load, Model};
 
 /// Until a leader that lost its majority must have fallen silent: its lease is shorter, and calls are on their way.
 const SILENT: Duration = Duration::from_secs(2);
+/// A leader goes on without a replica that was silent for 2 s; this is less, so it must wait for the frozen one.
+const FROZEN: Duration = Duration::from_millis(800);
 /// How long a majority is missing.
 const OUTAGE: Duration = Duration::from_secs(30);
 const SECOND: Duration = Duration::from_secs(1);
@@ -54,7 +58,8 @@ fn holds(folder: &Path, bytes: &[u8]) -> bool {
     is_there
 }
 
-/// Uploads over a machine's door, kills the two others with the acknowledgement, and looks into the survivor's files.
+/// Uploads over a machine's door, kills the two others with the acknowledgement, and looks into the survivor's files. A follower
+/// that shall survive is frozen when the upload begins, so that the two others have it long before.
 pub async fn survivor(turns: usize) {
     let mut cluster = Cluster::start(None).await;
     let history = Arc::new(History::new());
@@ -79,7 +84,21 @@ pub async fn survivor(turns: usize) {
         let bytes = content.bytes();
         let file = client.create(&root, &name).await.unwrap();
         assert!(!holds(&cluster.machines[survivor].storage(), &bytes), "not yet");
-        client.write(&file, &name, 0, &bytes).await.unwrap();
+        let is_frozen = survivor != leader;
+        if is_frozen {
+            cluster.machines[survivor].signal(Signal::SIGSTOP);
+        }
+        let thaw = async {
+            tokio::time::sleep(FROZEN).await;
+            if is_frozen {
+                cluster.machines[survivor].signal(Signal::SIGCONT);
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            written = client.write(&file, &name, 0, &bytes) => drop(written.unwrap()),
+            () = thaw => {}
+        }
         for other in (0..3).filter(|other| *other != survivor) {
             cluster.machines[other].kill();
         }
