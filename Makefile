@@ -2,10 +2,12 @@
 TARGET  := x86_64-unknown-linux-gnu
 BINARY  := target/$(TARGET)/release/bitrix-node
 CARGO   ?= cargo
+# Whole storage nodes, as they are shipped.
+STORAGE := BITRIX_NODE=$(CURDIR)/$(BINARY) $(CARGO) test --locked --test tests
 
 SEEDS   ?= 1..301
 
-.PHONY: help build release run test test-registry test-sim check fmt lint unit check-static dependencies test-nfs-kernel dependencies-kernel bench \
+.PHONY: help build release run test test-registry test-sim test-storage check fmt lint unit check-static dependencies test-nfs-kernel dependencies-kernel bench \
 	bench-storage docs clean
 
 help: ## Show this
@@ -22,6 +24,7 @@ run: release ## A whole demo portal in the foreground; Ctrl-C removes it (needs 
 	$(BINARY) demo
 
 test: dependencies check release ## Everything that CI checks
+	$(STORAGE) a_short_round -- --ignored --nocapture
 
 test-sim: ## Replica groups under random faults, by seed (SEED=7, SEEDS=1..1001)
 	SEED=$(SEED) SEEDS=$(SEEDS) $(CARGO) test --locked --lib storage::sim -- --nocapture
@@ -40,6 +43,9 @@ unit:
 test-registry: ## The registry before nfs-ganesha, an independent server (Debian, needs root)
 	packaging/test-dependencies.sh nfs-ganesha nfs-ganesha-vfs rpcbind iproute2
 	$(CARGO) test --locked --test tests registry::ganesha -- --ignored --nocapture --test-threads 1
+
+test-storage: release ## Three storage nodes in network namespaces under faults (needs root, 7 minutes)
+	$(STORAGE) storage:: -- --ignored --nocapture --test-threads=1
 
 check-static: ## Is the release executable static?
 	packaging/check-static.sh $(BINARY)

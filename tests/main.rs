@@ -11,4 +11,5 @@ mod node_front;
 mod proxy_front;
 mod proxy_time;
 mod registry;
+mod storage;
 mod support;

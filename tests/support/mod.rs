@@ -11,6 +11,7 @@ pub mod gated;
 pub mod hostile;
 pub mod http;
 pub mod mariadb;
+pub mod netns;
 pub mod node;
 pub mod storage;
 pub mod upstream;

@@ -25,8 +25,9 @@ use crate::base::service::BoxFuture;
 use crate::storage::call::{Attributes, Caller, DATA_MAX, Error, Inode, Mutation, Query, Reply};
 use crate::storage::door::{Calls, RequestKey};
 
-/// How long a call waits for a leader. Longer than a fail-over takes (seconds), shorter than the 60 s after which a kernel
-/// client repeats it; then it is told to try later (JUKEBOX).
+/// How long a call that changes nothing waits for a leader. Longer than a fail-over takes (seconds), shorter than the 60 s after
+/// which a kernel client repeats it; then it is told to try later (JUKEBOX). A change is never told so: the client would send
+/// it under a new number (RFC 1813 §2.6), and what was proposed under the old one may still happen, or have happened.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Pauses between tries: a fail-over shall be noticed soon, an outage not make work.
 const RETRY_FIRST: Duration = Duration::from_millis(10);
@@ -79,6 +80,8 @@ pub(super) struct Context<'a> {
     pub peer: &'a Peer,
     pub caller: &'a Caller,
     pub key: RequestKey,
+    /// `None`: it waits without end; the client asks again when its connection ends.
+    pub patience: Option<Duration>,
 }
 
 impl Door {
@@ -96,13 +99,15 @@ impl Door {
         if peer.is_stranger && call.procedure != 0 && call.program != portmap_protocol::PROGRAM {
             return rpc::too_weak(call.xid);
         }
+        let is_change = is_change(&call);
         let cx = Context {
             door: self,
             peer,
             caller: &call.caller,
             key: request_key(peer, &call),
+            patience: (!is_change).then_some(PATIENCE),
         };
-        if is_change(&call) {
+        if is_change {
             return self.replays.once(cx.key, execute(&cx, &call)).await;
         }
         match execute(&cx, &call).await {
@@ -299,25 +304,32 @@ impl Context<'_> {
     }
 
     pub async fn query(&self, query: Query) -> Result<Reply, nfsstat3> {
-        patiently(|| self.door.calls.query(self.caller, query.clone())).await
+        patiently(self.patience, || self.door.calls.query(self.caller, query.clone())).await
     }
 
     pub async fn mutate(&self, mutation: Mutation) -> Result<Reply, nfsstat3> {
-        patiently(|| self.door.calls.mutate(self.caller, self.key, mutation.clone())).await
+        patiently(self.patience, || {
+            self.door.calls.mutate(self.caller, self.key, mutation.clone())
+        })
+        .await
     }
 
     pub async fn commit(&self, inode: Inode) -> Result<(), nfsstat3> {
-        patiently(|| self.door.calls.commit(inode)).await
+        patiently(self.patience, || self.door.calls.commit(inode)).await
     }
 }
 
 /// Tries until there is a leader, or patience ends.
-async fn patiently<'a, T>(attempt: impl Fn() -> BoxFuture<'a, Result<T, Error>>) -> Result<T, nfsstat3> {
+async fn patiently<'a, T>(
+    patience: Option<Duration>,
+    attempt: impl Fn() -> BoxFuture<'a, Result<T, Error>>,
+) -> Result<T, nfsstat3> {
     let started = Instant::now();
+    let is_over = || patience.is_some_and(|patience| started.elapsed() >= patience);
     let mut backoff = Backoff::new(RETRY_FIRST, RETRY_CAP);
     loop {
         match attempt().await {
-            Err(Error::Unavailable) if started.elapsed() < PATIENCE => tokio::time::sleep(backoff.delay()).await,
+            Err(Error::Unavailable) if !is_over() => tokio::time::sleep(backoff.delay()).await,
             result => return result.map_err(convert::status),
         }
     }

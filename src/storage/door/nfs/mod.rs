@@ -6,7 +6,7 @@
 //! - `/registry` is reachable through the unix socket only; the handle carries its tree, so nothing leads from one to the other.
 //! - Each connection has bounds on its calls and bytes under way; beyond them it is not read (back-pressure).
 //! - A repeated change is answered from memory, and its `RequestKey` goes on to the replicated state.
-//! - While there is no leader, calls wait 10 s, then clients are told to come back (JUKEBOX).
+//! - While there is no leader, reads wait 10 s, then clients are told to come back (JUKEBOX); changes wait until there is one.
 //!
 //! Not here: NLM and NSM. Kernel clients must mount with `nolock`; their locks then hold within one machine only. The FUSE
 //! door has locks across machines. For locks by NFS these pieces are missing, and half of them would be worse than none,

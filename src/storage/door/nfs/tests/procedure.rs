@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use nfs3_types::nfs3::*;
-use nfs3_types::xdr_codec::Opaque;
+use nfs3_types::xdr_codec::{Opaque, Pack};
 
 use super::*;
 
@@ -466,32 +466,56 @@ async fn calls_wait_for_a_leader_and_then_succeed() {
     assert_eq!(world.memory.unavailable.load(Ordering::Relaxed), 0);
 }
 
-#[tokio::test(start_paused = true)]
-async fn without_a_leader_clients_are_told_to_come_back() {
+/// A door without a leader, and what asks it for the status of a call.
+fn leaderless() -> (Arc<Memory>, Door) {
     let memory = Arc::new(Memory::new());
     memory.unavailable.store(u32::MAX, Ordering::Relaxed);
     let door = Door::new(memory.clone(), Handles::new(7, [9; 16]));
-    let root = door.handles.encode(super::super::handle::Handle {
-        tree: super::super::Tree::Portal,
-        inode: crate::storage::call::PORTAL,
-        generation: 0,
-    });
+    (memory, door)
+}
+
+async fn ask(door: &Door, number: u32, arguments: &impl Pack) -> u32 {
     let peer = super::super::dispatch::Peer {
         address: None,
         port: 0,
         is_stranger: false,
     };
-    let object = at(&root, "file");
-    let record = nfs(1, 12, &packed(&REMOVE3args { object }))[4..].to_vec();
-    let ask = async || {
-        let call = super::super::rpc::parse(record.clone().into()).unwrap();
-        status(&door.answer(&peer, call).await.head[4..])
-    };
-    assert_eq!(ask().await, nfsstat3::NFS3ERR_JUKEBOX as u32);
+    let record = nfs(1, number, &packed(arguments))[4..].to_vec();
+    let call = super::super::rpc::parse(record.into()).unwrap();
+    status(&door.answer(&peer, call).await.head[4..])
+}
+
+fn portal(door: &Door) -> nfs_fh3 {
+    door.handles.encode(super::super::handle::Handle {
+        tree: super::super::Tree::Portal,
+        inode: crate::storage::call::PORTAL,
+        generation: 0,
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_leader_who_reads_is_told_to_come_back() {
+    let (memory, door) = leaderless();
+    let object = portal(&door);
+    let arguments = GETATTR3args { object };
+    assert_eq!(ask(&door, 1, &arguments).await, nfsstat3::NFS3ERR_JUKEBOX as u32);
     memory.unavailable.store(0, Ordering::Relaxed);
     assert_eq!(
-        ask().await,
-        nfsstat3::NFS3ERR_NOENT as u32,
+        ask(&door, 1, &arguments).await,
+        0,
         "the same request again is tried again"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_leader_a_change_waits_for_its_outcome() {
+    let (memory, door) = leaderless();
+    let object = at(&portal(&door), "file");
+    let arguments = REMOVE3args { object };
+    let removed = ask(&door, 12, &arguments);
+    tokio::pin!(removed);
+    let hour = Duration::from_secs(3600);
+    assert!(tokio::time::timeout(hour, &mut removed).await.is_err(), "not answered");
+    memory.unavailable.store(0, Ordering::Relaxed);
+    assert_eq!(removed.await, nfsstat3::NFS3ERR_NOENT as u32);
 }
