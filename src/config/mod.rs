@@ -5,17 +5,18 @@ mod check;
 mod external;
 mod load;
 mod places;
+mod storage;
 mod units;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use ipnet::IpNet;
 use serde::Deserialize;
 
 pub use check::check;
 pub use external::External;
 pub use load::{DEFAULTS, Loaded, Origin, Problem, load, parse, var};
+pub use storage::{Engine, Storage};
 pub use units::{Period, Size};
 
 /// Where the file lies unless `--config` says otherwise.
@@ -134,26 +135,6 @@ pub struct Cache {
     pub max_item_size: Size,
     pub max_connections: usize,
     pub workers: usize,
-}
-
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Storage {
-    pub engine: Engine,
-    pub external: String,
-    pub listen: SocketAddr,
-    pub clients: Vec<IpNet>,
-    pub copies: usize,
-    pub min_copies: usize,
-}
-
-/// What keeps the portal's files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Engine {
-    None,
-    Replicated,
-    External,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]

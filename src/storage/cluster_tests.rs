@@ -163,24 +163,30 @@ impl Drop for Node {
 
 /// Three replicas, all in sync; the first leads.
 async fn three() -> Vec<Node> {
+    let nodes = nodes(&[false, false]).await;
+    nodes[0].until("has three voters", is_whole).await;
+    nodes
+}
+
+/// A leader and the members that it takes in, told whether they are witnesses.
+async fn nodes(others: &[bool]) -> Vec<Node> {
     let mut nodes = vec![Node::new(1, None)];
-    for number in 2..=3 {
-        nodes.push(Node::new(number, Some(&nodes[0])));
+    for number in 2..=others.len() + 1 {
+        nodes.push(Node::new(number as u8, Some(&nodes[0])));
     }
     nodes.iter_mut().for_each(Node::start);
     nodes[0].until("leads", |report| report.role == Role::Leader).await;
-    for number in 1..3 {
+    for (number, witness) in (1..).zip(others) {
         let add = Command::Add {
             name: nodes[number].name.clone(),
             address: format!("127.0.0.1:{}", nodes[number].port + 1),
-            witness: false,
+            witness: *witness,
         };
         nodes[number]
             .until("waits", |report| report.role == Role::Waiting)
             .await;
         nodes[0].command::<()>(&add).await.unwrap();
     }
-    nodes[0].until("has three voters", is_whole).await;
     nodes
 }
 
@@ -369,6 +375,37 @@ async fn the_last_of_three_has_every_acknowledged_byte_and_goes_on_when_told() {
     nodes[0].until("waits", |report| report.role == Role::Waiting).await;
     nodes[2].command::<()>(&add).await.unwrap();
     nodes[2].until("has two copies", |report| report.copies == 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_copies_and_a_witness_survive_the_loss_of_the_leader() {
+    let mut nodes = nodes(&[false, true]).await;
+    nodes[0]
+        .until("has three voters and two copies", |report| {
+            report.copies == 2 && report.members.iter().filter(|member| member.votes).count() == 3
+        })
+        .await;
+    assert_eq!(
+        nodes[2].command::<Report>(&Command::Status).await.unwrap().role,
+        Role::Witness
+    );
+    let root = nodes[1].root().await;
+    create(&mut nodes[1].client().await, &root, "before", b"1").await;
+    // Its door has no files of its own, and serves all the same.
+    create(&mut nodes[2].client().await, &root, "by-witness", b"2").await;
+    nodes[0].kill();
+    create(&mut nodes[1].client().await, &root, "after", b"3").await;
+    let expected = [("after", "3"), ("before", "1"), ("by-witness", "2")];
+    let expected = expected.map(|(name, data)| (name.to_owned(), Bytes::from(data)));
+    assert_eq!(mirror(nodes[1].folder.path()), expected.into());
+    assert!(
+        !nodes[2].path("storage/state/meta.db").exists(),
+        "a witness holds no files"
+    );
+    nodes[0].start();
+    nodes[1]
+        .until("has both copies again", |report| report.copies == 2)
+        .await;
 }
 
 /// A tree with what archives hold: folders, many small files, one of several parts, an empty one, links of both kinds.

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::charter::Shared;
 use super::mesh::{COMMANDS, Links};
 use super::types::{NodeId, Peer};
+use super::{scrub, transfer};
 use crate::net::mesh::{Caller, Class};
 
 /// A command is answered when it is done; the longest waits for a change of the membership.
@@ -36,6 +37,8 @@ pub enum Command {
     Remove { name: String },
     /// Go on alone without the members named: they are lost for good.
     Recover { lost: Vec<String>, accepts_loss: bool },
+    /// Compare this node's contents with the other copies now.
+    Scrub,
     /// A member is met elsewhere.
     Readdress {
         number: NodeId,
@@ -85,6 +88,9 @@ pub struct Report {
     pub is_full: bool,
     /// Requests per second in the last second.
     pub requests: u64,
+    /// Of the state that this node sends or receives, or did last.
+    pub transfer: transfer::Counts,
+    pub scrub: scrub::Counts,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, bail};
@@ -10,22 +11,24 @@ use openraft::ServerState;
 use tokio::sync::Notify;
 
 use super::command::{self, Command, Hello, Member, Report, Role};
-use super::leader::Leader;
 use super::members::Members;
 use super::recovery;
 use super::replica::blocking;
+use super::running::Files;
+use super::transfer::Progress;
 use super::types::{NodeId, next_index};
 use crate::base::{BoxFuture, Health, Status};
 use crate::net::mesh::{Fault, Handler, Identity};
 
 pub struct Control {
     pub members: Members,
-    pub leader: Leader,
+    pub files: Option<Files>,
+    /// Of the state that is sent or received now, or was last.
+    pub transfer: Arc<Progress>,
     pub node: String,
     /// Copies wanted.
     pub copies: usize,
     pub folder: PathBuf,
-    pub log: PathBuf,
     /// Ends the service, so that it starts anew.
     pub restart: Notify,
     /// In the last second.
@@ -62,6 +65,7 @@ impl Control {
             Command::Add { name, address, witness } => command::answer(self.members.add(name, address, witness).await),
             Command::Remove { name } => command::answer(self.members.remove(&name).await),
             Command::Recover { lost, accepts_loss } => command::answer(self.recover(&lost, accepts_loss).await),
+            Command::Scrub => command::answer(self.scrub()),
             Command::Readdress { number, name, address } => {
                 command::answer(self.members.readdress(number, &name, address).await)
             }
@@ -83,6 +87,12 @@ impl Control {
             bail!("the leader, replica {leader}, cannot be reached from here");
         };
         command::send(links, peer, command).await
+    }
+
+    fn scrub(&self) -> anyhow::Result<()> {
+        let files = self.files.as_ref().context("a witness holds no files")?;
+        files.scrub.start_now();
+        Ok(())
     }
 
     /// Orders the recovery and has the service start anew, which carries it out.
@@ -118,7 +128,7 @@ impl Control {
     }
 
     pub async fn report(&self) -> anyhow::Result<Report> {
-        let log = self.log.clone();
+        let log = self.folder.join("log");
         let log_bytes = blocking(move || folder_size(&log)).await?;
         let group = self.group();
         // Not who led last: without a majority nobody does.
@@ -159,9 +169,15 @@ impl Control {
                 })
                 .collect(),
             log_bytes,
-            free_bytes: self.leader.free(),
-            is_full: self.leader.is_full(),
+            free_bytes: self.files.as_ref().map_or(0, |files| files.leader.free()),
+            is_full: self.files.as_ref().is_some_and(|files| files.leader.is_full()),
             requests: self.requests.load(Ordering::Relaxed),
+            transfer: self.transfer.counts(),
+            scrub: self
+                .files
+                .as_ref()
+                .map(|files| files.scrub.counts())
+                .unwrap_or_default(),
         })
     }
 }

@@ -30,6 +30,9 @@ use crate::base::Scope;
 /// Followers refuse votes this long after they heard the leader; also what the read lease is counted from.
 pub const LEASE: Duration = Duration::from_millis(800);
 
+/// How long a member has to say how far its log reaches.
+const STANDING: Duration = Duration::from_secs(1);
+
 /// Who this replica is and how careful it is.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -264,12 +267,31 @@ impl Group {
         self.raft.trigger().snapshot().await.map_err(io::Error::other)
     }
 
-    /// Purges what the last checkpoint covers, but keeps at least `bytes` of log for followers that return.
-    pub async fn purge(&self, bytes: u64) -> io::Result<()> {
-        match self.log.purge_point(bytes) {
+    /// Purges what the last checkpoint covers, but keeps at least `bytes` of log for followers that return, and all after
+    /// entry `limit`.
+    pub async fn purge(&self, bytes: u64, limit: Option<u64>) -> io::Result<()> {
+        let point = self.log.purge_point(bytes);
+        match point.map(|point| limit.map_or(point, |limit| point.min(limit))) {
             Some(index) => self.raft.trigger().purge_log(index).await.map_err(io::Error::other),
             None => Ok(()),
         }
+    }
+
+    /// How far the other members' logs reach, as they say themselves: the index after the last entry.
+    pub async fn ends_of_logs(&self) -> Durable {
+        let peers = self.peers();
+        let others = peers.iter().filter(|(node, _)| **node != self.settings.me);
+        let ends = others.map(|(node, peer)| async move {
+            let call = self.network.call(Kind::Standing, *node, peer, &[], STANDING);
+            let answer = call.await.ok()?.ok()?;
+            let standing: Standing = wire::from_json(&answer).ok()?;
+            Some((*node, next_index(standing.last_log)))
+        });
+        futures_util::future::join_all(ends)
+            .await
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     /// Resolves when the replica has failed for good; the process must end then.

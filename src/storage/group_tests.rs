@@ -453,7 +453,7 @@ async fn a_replica_behind_the_purged_log_gets_a_checkpoint() {
     let group = world.group(leader);
     group.checkpoint().await.unwrap();
     eventually("a checkpoint", || group.raft().metrics().borrow().snapshot.is_some()).await;
-    group.purge(4096).await.unwrap();
+    group.purge(4096, None).await.unwrap();
     eventually("the log is purged", || {
         group.raft().metrics().borrow().purged.is_some_and(|id| id.index > 20)
     })

@@ -149,6 +149,16 @@ impl Members {
         answer.with_context(|| format!("{} at {}", peer.name, peer.address))
     }
 
+    /// Members that hold files.
+    pub fn data(&self) -> BTreeSet<NodeId> {
+        let members = self.group.peers();
+        members
+            .iter()
+            .filter(|(_, peer)| !peer.witness)
+            .map(|(node, _)| *node)
+            .collect()
+    }
+
     /// Data replicas in sync, and witnesses that have the log.
     fn ready(&self) -> BTreeSet<NodeId> {
         let mut ready = self.group.in_sync();

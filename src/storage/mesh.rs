@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use super::checkpoints::Sending;
 use super::client::Way;
 use super::group::Group;
 use super::leader::Leader;
@@ -17,13 +18,14 @@ use super::types::{Checkpoint, NodeId, Peer};
 use super::wire::Envelope;
 use crate::base::{BoxFuture, Scope};
 use crate::net::mesh::{
-    Addresses, CallError, Caller, Class, Fault, Handler, Identity, Limits, Mesh, Name, TcpDial, Tls,
+    Addresses, ByteStream, CallError, Caller, Class, Fault, Handler, Identity, Limits, Mesh, Name, TcpDial, Tls,
 };
 
 /// Services of the storage's port. Never reused for something else.
 pub const RAFT: u16 = 1;
 pub const REQUESTS: u16 = 2;
 pub const COMMANDS: u16 = 3;
+pub const SCRUB: u16 = 4;
 
 /// A request that carries more than this goes over the connection for bulk, so that Raft's heartbeats need not wait behind it.
 const HEAVY: usize = 64 << 10;
@@ -69,17 +71,26 @@ impl Directory {
 pub struct Links {
     mesh: Mesh,
     directory: Directory,
+    sending: Sending,
 }
 
 impl Links {
-    pub fn new(tls: Arc<Tls>, scope: &Scope) -> Self {
+    pub fn new(tls: Arc<Tls>, sending: Sending, scope: &Scope) -> Self {
         let directory = Directory::default();
         let addresses = directory.addresses();
         let dial = Arc::new(TcpDial { tls, addresses });
         Links {
             mesh: Mesh::new(dial, LIMITS, scope),
             directory,
+            sending,
         }
+    }
+
+    /// A byte stream to a service of another node's storage.
+    pub async fn open(&self, peer: &Peer, authority: &str, within: Duration) -> Result<ByteStream, Unreached> {
+        let name = self.directory.learn(&peer.name, &peer.address)?;
+        let opened = self.mesh.peer(&name).open(authority, within).await;
+        opened.map_err(|error| Unreached::Refused(error.to_string()))
     }
 
     pub async fn call(
@@ -115,13 +126,12 @@ impl Transport for Links {
 
     fn send_checkpoint<'a>(
         &'a self,
-        node: NodeId,
-        _peer: &'a Peer,
-        _header: Bytes,
+        _node: NodeId,
+        peer: &'a Peer,
+        header: Bytes,
         _checkpoint: &'a Checkpoint,
     ) -> BoxFuture<'a, Result<Bytes, Unreached>> {
-        let why = format!("no way to bring a checkpoint to replica {node}");
-        Box::pin(std::future::ready(Err(Unreached::Refused(why))))
+        Box::pin(self.sending.send(self, peer, header))
     }
 }
 

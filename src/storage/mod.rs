@@ -12,6 +12,9 @@ pub mod archive;
 pub mod batch;
 pub mod call;
 mod charter;
+#[cfg(test)]
+mod checkpoint_tests;
+mod checkpoints;
 mod client;
 #[cfg(test)]
 mod cluster_tests;
@@ -47,6 +50,7 @@ pub mod request;
 pub mod rescue;
 #[cfg(test)]
 mod rescue_tests;
+mod running;
 pub mod scrub;
 mod service;
 #[cfg(test)]

@@ -56,6 +56,32 @@ pub trait Transport: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Bytes, Unreached>>;
 }
 
+/// There are no other replicas.
+pub struct Alone;
+
+impl Transport for Alone {
+    fn call<'a>(
+        &'a self,
+        node: NodeId,
+        _peer: &'a Peer,
+        _request: Bytes,
+        _deadline: Duration,
+    ) -> BoxFuture<'a, Result<Bytes, Unreached>> {
+        let why = format!("no way to replica {node}: cluster.address is not set");
+        Box::pin(std::future::ready(Err(Unreached::Refused(why))))
+    }
+
+    fn send_checkpoint<'a>(
+        &'a self,
+        node: NodeId,
+        peer: &'a Peer,
+        header: Bytes,
+        _checkpoint: &'a Checkpoint,
+    ) -> BoxFuture<'a, Result<Bytes, Unreached>> {
+        self.call(node, peer, header, Duration::ZERO)
+    }
+}
+
 /// Makes the clients that openraft asks for; they share the transport's connections.
 #[derive(Clone)]
 pub struct Network {

@@ -27,9 +27,9 @@ const IN_USE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Makes the folders, and refuses a store of which a part is missing.
-pub fn prepare(folder: &Path) -> io::Result<()> {
-    // The state is made before the log.
-    if folder.join("log/store").exists() && !folder.join("state/checkpoint").exists() {
+pub fn prepare(folder: &Path, witness: bool) -> io::Result<()> {
+    // The state is made before the log. A witness has none.
+    if !witness && folder.join("log/store").exists() && !folder.join("state/checkpoint").exists() {
         let why = "there is a log but no state; put back storage/state, or restore the storage from a backup";
         return Err(io::Error::new(io::ErrorKind::InvalidData, why));
     }

@@ -275,8 +275,8 @@ mod tests {
     use crate::storage::group::{Group, Settings};
     use crate::storage::insync::Copies;
     use crate::storage::log::Sizes;
+    use crate::storage::network::Alone;
     use crate::storage::operation::{Place, Session};
-    use crate::storage::service::Alone;
     use crate::storage::state::disk::SystemDisk;
     use crate::storage::types::{NodeId, Peer, log_id};
 
@@ -368,7 +368,7 @@ mod tests {
         }
         group.checkpoint().await.unwrap();
         until(&group, "checkpoint", |metrics| metrics.snapshot.is_some()).await;
-        group.purge(0).await.unwrap();
+        group.purge(0, None).await.unwrap();
         until(&group, "purge", |metrics| metrics.purged.is_some()).await;
         let durable = machine.get().durable();
         assert!(group.raft().metrics().borrow().purged.map(|id| id.index) <= durable);

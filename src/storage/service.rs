@@ -3,37 +3,34 @@
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, ensure};
-use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{info, warn};
 
 use super::charter::Charter;
+use super::checkpoints::Receiving;
 use super::client::Client;
-use super::control::{Control, describe};
-use super::disk::Folder;
+use super::control::describe;
 use super::door::nfs::{Clients, Door, Server};
-use super::group::{Group, Settings};
 use super::insync::Copies;
-use super::leader::Leader;
 use super::log::Sizes;
-use super::members::Members;
-use super::mesh::{COMMANDS, ForwardHandler, LIMITS, Links, RAFT, REQUESTS, RaftHandler, RequestHandler, ToLeader};
-use super::network::{Transport, Unreached};
+use super::mesh::{COMMANDS, ForwardHandler, LIMITS, RAFT, REQUESTS, RaftHandler, RequestHandler, SCRUB, ToLeader};
 use super::operation::Place;
-use super::replica::{Replica, blocking};
-use super::types::{Checkpoint, NodeId, Peer};
+use super::replica::blocking;
+use super::running::{Running, Wanted};
+use super::scrub::ScrubHandler;
+use super::types::Peer;
 use super::waiting::Waiting;
-use super::{opening, recovery, state};
-use crate::base::{BoxFuture, Cx, Scope, Service, Status, clock};
+use super::{opening, recovery};
+use crate::base::{BoxFuture, Cx, Scope, Service, Status};
 use crate::config::{self, Config};
 use crate::host::facts;
 use crate::net::mesh::trust::Trust;
-use crate::net::mesh::{self, Handler, Identity, Services, Tls};
+use crate::net::mesh::{self, Handler, Identity, Services, Streams, Tls};
 use crate::net::serve::serve;
 
 /// Names of the listening sockets.
@@ -45,6 +42,8 @@ const MESH: &str = "storage-mesh";
 const CHECKPOINT: Duration = Duration::from_secs(60);
 /// Log kept behind a checkpoint, for replicas that come back: applying it is quicker than pulling files.
 const LOG_KEPT: u64 = 256 << 20;
+/// Bits rot slowly: each content is compared with the other copies once a week.
+const SCRUB_EVERY: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How long calls under way have to end.
 const GRACE: Duration = Duration::from_secs(10);
 /// Operators and this node's own programs.
@@ -66,40 +65,6 @@ struct Sockets {
     unix: Vec<UnixListener>,
     command: Vec<UnixListener>,
     mesh: Vec<TcpListener>,
-}
-
-/// What runs.
-struct Running {
-    machine: state::Shared,
-    group: Group,
-    leader: Leader,
-    control: Arc<Control>,
-}
-
-/// There are no other replicas.
-pub(super) struct Alone;
-
-impl Transport for Alone {
-    fn call<'a>(
-        &'a self,
-        node: NodeId,
-        _peer: &'a Peer,
-        _request: bytes::Bytes,
-        _deadline: Duration,
-    ) -> BoxFuture<'a, Result<bytes::Bytes, Unreached>> {
-        let why = format!("no way to replica {node}: cluster.address is not set");
-        Box::pin(std::future::ready(Err(Unreached::Refused(why))))
-    }
-
-    fn send_checkpoint<'a>(
-        &'a self,
-        node: NodeId,
-        peer: &'a Peer,
-        header: bytes::Bytes,
-        _checkpoint: &'a Checkpoint,
-    ) -> BoxFuture<'a, Result<bytes::Bytes, Unreached>> {
-        self.call(node, peer, header, Duration::ZERO)
-    }
 }
 
 impl Storage {
@@ -134,20 +99,28 @@ impl Storage {
             charter = self.charter(&sockets, tls.as_ref()) => charter?,
             () = cx.scope.draining() => return Ok(()),
         };
-        let (folder, place) = (self.folder.clone(), self.folder.display());
-        let prepared = blocking(move || opening::prepare(&folder)).await;
-        prepared.with_context(|| format!("open {place}"))?;
-        let machine = opening::state(&self.folder).await?;
-        let folder = self.folder.clone();
-        if blocking(move || recovery::perform(&folder, Sizes::default()))
-            .await
-            .context("recover")?
-        {
+        let (folder, place, witness) = (self.folder.clone(), self.folder.display(), charter.witness);
+        let prepared = blocking(move || {
+            opening::prepare(&folder, witness)?;
+            recovery::perform(&folder, Sizes::default())
+        });
+        if prepared.await.with_context(|| format!("open {place}"))? {
             warn!("this replica goes on alone, as ordered");
         }
-        let running = self.start(machine, &charter, tls.clone(), core).await?;
+        let wanted = Wanted {
+            node: self.node.clone(),
+            copies: Copies {
+                wanted: self.settings.copies,
+                least: self.settings.min_copies,
+            },
+            sizes: Sizes::default(),
+        };
+        let running = Running::start(&self.folder, &charter, &wanted, tls.clone(), core).await?;
+        if charter.founds {
+            self.found(&running, &charter).await?;
+        }
         self.listen(sockets, &charter, &running, tls, doors, core)?;
-        info!(folder = %place, replica = charter.number, "storage is open");
+        info!(folder = %place, replica = charter.number, witness, "storage is open");
         let kept = tokio::select! {
             kept = self.keep(&running) => kept,
             () = running.control.restart.notified() => Err(anyhow!("starting anew for the recovery that was ordered")),
@@ -159,8 +132,10 @@ impl Storage {
         }
         running.group.stop().await;
         kept?;
-        let machine = running.machine.get();
-        blocking(move || machine.close().map_err(std::io::Error::other)).await?;
+        if let Some(files) = running.files {
+            let machine = files.machine.get();
+            blocking(move || machine.close().map_err(std::io::Error::other)).await?;
+        }
         Ok(())
     }
 
@@ -184,7 +159,7 @@ impl Storage {
         let commands: Arc<dyn Handler> = waiting.clone();
         let services: Services = [(COMMANDS, commands)].into_iter().collect();
         for listener in &sockets.mesh {
-            answer_mesh(listener.try_clone()?, services.clone(), tls.clone(), &scope)?;
+            answer_mesh(listener.try_clone()?, services.clone(), None, tls.clone(), &scope)?;
         }
         for listener in &sockets.command {
             answer_unix(listener.try_clone()?, services.clone(), self.identity(), &scope)?;
@@ -201,72 +176,9 @@ impl Storage {
         Ok(charter)
     }
 
-    /// Starts the replica.
-    async fn start(
-        &self,
-        machine: state::Machine,
-        charter: &Charter,
-        tls: Option<Arc<Tls>>,
-        core: &Scope,
-    ) -> anyhow::Result<Running> {
-        let machine = state::Shared::new(machine);
-        let replica = Replica::new(machine.clone(), self.folder.join("state"), core.clone())?;
-        let settings = Settings {
-            me: charter.number,
-            copies: Copies {
-                wanted: self.settings.copies,
-                least: self.settings.min_copies,
-            },
-            sizes: Sizes::default(),
-        };
-        let log = self.folder.join("log");
-        let links = tls.map(|tls| Links::new(tls, core));
-        let transport: Arc<dyn Transport> = match &links {
-            Some(links) => Arc::new(links.clone()),
-            None => Arc::new(Alone),
-        };
-        let group = Group::open(
-            settings,
-            Arc::new(Folder::new(&log)),
-            Box::new(replica),
-            transport,
-            Arc::new(clock::boot),
-            core,
-        );
-        let group = group.await.context("open the log")?;
-        if charter.founds {
-            self.found(&group, charter).await?;
-        }
-        let leader = Leader::new(machine.clone(), group.clone(), group.batcher(core));
-        leader.measure().await?;
-        let members = Members {
-            group: group.clone(),
-            links,
-            shared: charter.shared,
-            most: if self.settings.copies > 3 { 5 } else { 3 },
-            turn: Arc::default(),
-        };
-        core.spawn(members.clone().keep(core.clone()));
-        let control = Control {
-            members,
-            leader: leader.clone(),
-            node: self.node.clone(),
-            copies: self.settings.copies,
-            folder: self.folder.clone(),
-            log,
-            restart: Notify::new(),
-            requests: AtomicU64::new(0),
-        };
-        Ok(Running {
-            machine,
-            group,
-            leader,
-            control: Arc::new(control),
-        })
-    }
-
     /// Makes the group, unless that was done before a crash.
-    async fn found(&self, group: &Group, charter: &Charter) -> anyhow::Result<()> {
+    async fn found(&self, running: &Running, charter: &Charter) -> anyhow::Result<()> {
+        let group = &running.group;
         if !group.raft().is_initialized().await? {
             let peer = Peer {
                 name: self.node.clone(),
@@ -290,8 +202,16 @@ impl Storage {
         doors: &Scope,
         core: &Scope,
     ) -> anyhow::Result<()> {
-        let (group, links) = (running.group.clone(), running.control.members.links.clone());
-        let way = Arc::new(ToLeader::new(group.clone(), Some(running.leader.clone()), links, core));
+        let (group, leader) = (
+            running.group.clone(),
+            running.files.as_ref().map(|files| files.leader.clone()),
+        );
+        let way = Arc::new(ToLeader::new(
+            group.clone(),
+            leader.clone(),
+            running.links.clone(),
+            core,
+        ));
         let place = Place(format!("{}/nfs", self.node));
         let client = Client::start(way.clone(), place, false, core);
         let door = Door::new(Arc::new(client), charter.handles());
@@ -303,23 +223,30 @@ impl Storage {
         let unix: std::io::Result<Vec<_>> = sockets.unix.into_iter().map(tokio_unix).collect();
         Server::new(door, clients).start(tcp?, unix?, doors);
 
-        let raft: Arc<dyn Handler> = Arc::new(RaftHandler(group));
-        let requests: Arc<dyn Handler> = Arc::new(RequestHandler(running.leader.clone()));
-        let commands: Arc<dyn Handler> = running.control.clone();
-        let forward: Arc<dyn Handler> = Arc::new(ForwardHandler(way));
-        let inner: Services = [(REQUESTS, forward), (COMMANDS, commands.clone())]
-            .into_iter()
-            .collect();
+        let commands: (u16, Arc<dyn Handler>) = (COMMANDS, running.control.clone());
+        let forward: (u16, Arc<dyn Handler>) = (REQUESTS, Arc::new(ForwardHandler(way)));
+        let inner: Services = [commands.clone(), forward].into_iter().collect();
         for listener in sockets.command {
             answer_unix(listener, inner.clone(), self.identity(), core)?;
         }
-        let outer: Services = [(RAFT, raft), (REQUESTS, requests), (COMMANDS, commands)]
-            .into_iter()
-            .collect();
-        if let Some(tls) = tls {
-            for listener in sockets.mesh {
-                answer_mesh(listener, outer.clone(), tls.clone(), core)?;
-            }
+        let Some(tls) = tls else { return Ok(()) };
+        let mut outer: Vec<(u16, Arc<dyn Handler>)> = vec![commands, (RAFT, Arc::new(RaftHandler(group.clone())))];
+        if let Some(files) = &running.files {
+            outer.push((REQUESTS, Arc::new(RequestHandler(files.leader.clone()))));
+            outer.push((SCRUB, Arc::new(ScrubHandler(files.machine.clone()))));
+            let (scrub, scope) = (files.scrub.clone(), core.clone());
+            core.spawn(async move { scrub.run(SCRUB_EVERY, scope).await });
+        }
+        let outer: Services = outer.into_iter().collect();
+        let receiving = Receiving {
+            group,
+            own: running.files.as_ref().map(|files| files.machine.clone()),
+            progress: running.sending.progress.clone(),
+            scope: core.clone(),
+        };
+        let streams: Arc<dyn Streams> = Arc::new(receiving);
+        for listener in sockets.mesh {
+            answer_mesh(listener, outer.clone(), Some(streams.clone()), tls.clone(), core)?;
         }
         Ok(())
     }
@@ -338,37 +265,43 @@ impl Storage {
     async fn keep(&self, running: &Running) -> anyhow::Result<()> {
         let mut second = tokio::time::interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut checkpoint, mut requests) = (Instant::now(), running.leader.count());
+        let (mut checkpoint, mut requests) = (Instant::now(), 0);
         loop {
             second.tick().await;
-            running.leader.measure().await?;
-            running.leader.expire().await?;
-            let total = running.leader.count();
-            running.control.requests.store(total - requests, Ordering::Relaxed);
-            requests = total;
-            let report = running.control.report().await?;
-            // A group without a leader is normal while it starts.
-            if report.leader.is_some() || self.status() != Status::starting() {
-                self.report(describe(&report));
+            if let Some(files) = &running.files {
+                files.leader.measure().await?;
+                files.leader.expire().await?;
+                let total = files.leader.count();
+                running.control.requests.store(total - requests, Ordering::Relaxed);
+                requests = total;
             }
-            if let Some(address) = &self.address
-                && report.leader.is_some()
-                && let Err(error) = running.control.introduce(address).await
-            {
-                tracing::debug!(
-                    error = format!("{error:#}"),
-                    "the group does not know this node's address yet"
-                );
-            }
-            let machine = running.machine.get();
-            let is_old = checkpoint.elapsed() > CHECKPOINT && machine.durable() != machine.applied();
-            if is_old || machine.wants_checkpoint() {
-                running.group.checkpoint().await?;
+            self.say_how(running).await?;
+            if checkpoint.elapsed() > CHECKPOINT || running.wants_checkpoint() {
+                if running.has_new() {
+                    running.group.checkpoint().await?;
+                }
                 checkpoint = Instant::now();
             }
             // What the last checkpoint covers, if it is finished by now.
-            running.group.purge(LOG_KEPT).await?;
+            running.purge(LOG_KEPT).await?;
         }
+    }
+
+    /// Reports, and has the group know where this node is met.
+    async fn say_how(&self, running: &Running) -> anyhow::Result<()> {
+        let report = running.control.report().await?;
+        // A group without a leader is normal while it starts.
+        if report.leader.is_some() || self.status() != Status::starting() {
+            self.report(describe(&report));
+        }
+        if let Some(address) = &self.address
+            && report.leader.is_some()
+            && let Err(error) = running.control.introduce(address).await
+        {
+            let error = format!("{error:#}");
+            tracing::debug!(error, "the group does not know this node's address yet");
+        }
+        Ok(())
     }
 
     fn report(&self, status: Status) {
@@ -417,11 +350,17 @@ fn tokio_unix(listener: UnixListener) -> std::io::Result<tokio::net::UnixListene
 }
 
 /// Answers other nodes until the scope drains.
-fn answer_mesh(listener: TcpListener, services: Services, tls: Arc<Tls>, scope: &Scope) -> anyhow::Result<()> {
+fn answer_mesh(
+    listener: TcpListener,
+    services: Services,
+    streams: Option<Arc<dyn Streams>>,
+    tls: Arc<Tls>,
+    scope: &Scope,
+) -> anyhow::Result<()> {
     let server = Arc::new(mesh::Server {
         tls,
         services,
-        streams: None,
+        streams,
         limits: LIMITS,
     });
     scope.spawn(server.serve(tokio_tcp(listener)?, scope.clone()));

@@ -84,10 +84,12 @@ fn make(folder: &Path, invitation: &Invitation) -> std::io::Result<(Charter, Sto
         Some(_) => {}
         None => opening::refuse_uncharted(folder)?,
     }
-    opening::prepare(folder)?;
+    opening::prepare(folder, charter.witness)?;
     charter.save(folder)?;
-    // Before the log, as `opening` wants it.
-    state::Machine::open(&folder.join("state"), Arc::new(SystemDisk)).map_err(std::io::Error::other)?;
+    if !charter.witness {
+        // Before the log, as `opening` wants it.
+        state::Machine::open(&folder.join("state"), Arc::new(SystemDisk)).map_err(std::io::Error::other)?;
+    }
     let store = identity::ensure(&Folder::new(folder.join("log")), charter.number)?;
     Ok((charter, store))
 }

@@ -2,6 +2,7 @@
 
 mod archive;
 mod rescue;
+mod scrub;
 mod status;
 
 use std::io::Write;
@@ -50,6 +51,8 @@ pub enum Verb {
         #[arg(long)]
         accept_loss: bool,
     },
+    /// Compare this node's contents with the other copies, and mend what the majority says is wrong
+    Scrub,
     /// Put a tar archive into the files
     Import {
         /// The archive, .tar or .tar.gz; - for standard input
@@ -114,6 +117,10 @@ pub async fn perform(verb: Verb, config: Config) -> anyhow::Result<u8> {
                 i_have_lost.join(", "),
                 config.storage().display()
             )?;
+        }
+        Verb::Scrub => {
+            require_root()?;
+            return scrub::scrub(&config).await;
         }
         Verb::Import { archive, into } => {
             require_root()?;

@@ -51,6 +51,22 @@ fn render(report: &Report) -> String {
         report.requests,
         report.node
     );
+    let (transfer, scrub) = (&report.transfer, &report.scrub);
+    if transfer.files < transfer.files_total {
+        text += &format!(
+            "a state is on its way: {} of {} files, {} of {} MiB\n",
+            transfer.files,
+            transfer.files_total,
+            transfer.bytes >> 20,
+            transfer.bytes_total >> 20
+        );
+    }
+    if scrub.mended + scrub.unmended + scrub.undecided > 0 {
+        text += &format!(
+            "scrub: {} files mended, {} wrong, {} undecided since the start\n",
+            scrub.mended, scrub.unmended, scrub.undecided
+        );
+    }
     if report.is_full {
         text += "the disk is nearly full: nothing new is taken\n";
     }
@@ -103,6 +119,7 @@ mod tests {
             free_bytes: 1 << 30,
             is_full: false,
             requests: 12,
+            ..Report::default()
         };
         let text = render(&report);
         assert!(

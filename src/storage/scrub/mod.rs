@@ -7,6 +7,7 @@
 
 mod judge;
 mod mend;
+mod remote;
 
 #[cfg(test)]
 mod mend_tests;
@@ -18,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -28,6 +30,7 @@ use super::state::{Checked, Failure, Machine, Shared};
 use super::types::NodeId;
 use crate::base::{BoxFuture, Scope};
 use judge::{Verdict, judge};
+pub use remote::{Remote, ScrubHandler};
 
 /// Most files and bytes of a unit; one file may be larger.
 pub const UNIT_FILES: usize = 64;
@@ -57,7 +60,7 @@ pub fn answer_fetch(machine: &Machine, inode: Inode, offset: u64) -> Result<Opti
 }
 
 /// What was found since the process began.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     pub passes: u64,
     pub files: u64,

@@ -121,7 +121,7 @@ fn checkpoint(world: &mut World, node: NodeId) -> String {
         process.run(async move {
             let _ = running.group.checkpoint().await;
             tokio::time::sleep(Duration::from_millis(50)).await;
-            let _ = running.group.purge(8 << 10).await;
+            let _ = running.group.purge(8 << 10, None).await;
         });
     }
     format!("node {} makes a checkpoint", node.id)

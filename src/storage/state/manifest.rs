@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rusqlite::{Connection, params};
+use serde::{Deserialize, Serialize};
 
 use super::Failure;
 use super::contents::path_in;
@@ -19,7 +20,7 @@ use super::schema::{self, loaded, stored};
 use crate::storage::call::{Inode, Kind};
 
 /// One file's content as the metadata tell it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileFact {
     pub inode: Inode,
     pub generation: u32,
@@ -29,7 +30,7 @@ pub struct FileFact {
 }
 
 /// What the disk has of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checked {
     pub fact: FileFact,
     /// Bytes found, at most the size; fewer say that the content is cut or missing.

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use serde::{Deserialize, Serialize};
+
 /// Counters of one transfer, on either side.
 #[derive(Debug, Default)]
 pub struct Progress {
@@ -13,7 +15,7 @@ pub struct Progress {
 }
 
 /// `Progress` at one moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Of the whole state.
     pub files_total: u64,

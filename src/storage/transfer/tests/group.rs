@@ -113,7 +113,7 @@ impl Member {
             metrics.snapshot.is_some_and(|id| Some(id.index) >= applied)
         });
         made.await;
-        self.group.purge(0).await.unwrap();
+        self.group.purge(0, None).await.unwrap();
         let purged = || self.group.raft().metrics().borrow().purged > before;
         eventually("a purge", purged).await;
     }
