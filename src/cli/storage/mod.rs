@@ -1,25 +1,22 @@
 //! `storage`: the replicated files, seen and changed by their operator. All but `status` is for root.
 
 mod archive;
+mod connection;
 mod rescue;
 mod status;
 
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::Context;
 use clap::Subcommand;
-use tokio::net::UnixStream;
 
 use super::{Format, require_root};
-use crate::base::Scope;
 use crate::base::error::EXIT_OK;
 use crate::config::Config;
-use crate::net::mesh::Caller;
 use crate::storage::command::{Command, ask};
-use crate::storage::mesh::LIMITS;
+use connection::Connection;
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
@@ -125,32 +122,6 @@ pub async fn perform(verb: Verb, config: Config) -> anyhow::Result<u8> {
         }
     }
     Ok(EXIT_OK)
-}
-
-/// A connection to this node's storage. Its tasks end with it.
-struct Connection {
-    caller: Caller,
-    scope: Scope,
-}
-
-impl Connection {
-    async fn open(config: &Config) -> anyhow::Result<Self> {
-        let path = config.storage_socket();
-        let stream = UnixStream::connect(&path).await.with_context(|| {
-            format!(
-                "the storage does not answer at {}; is storage.engine \"replicated\", and does bitrix-node run?",
-                path.display()
-            )
-        })?;
-        let scope = Scope::new();
-        let caller = Caller::start(stream, LIMITS, &scope);
-        Ok(Connection { caller, scope })
-    }
-
-    async fn close(self) {
-        drop(self.caller);
-        self.scope.stop(Duration::ZERO).await;
-    }
 }
 
 async fn command(config: &Config, command: &Command) -> anyhow::Result<()> {
