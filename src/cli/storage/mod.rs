@@ -1,26 +1,20 @@
 //! `storage`: the replicated files, seen and changed by their operator. All but `status` is for root.
 
 mod archive;
+mod connection;
+mod members;
 mod rescue;
 mod scrub;
 mod status;
 
-use std::io::Write;
-use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use anyhow::Context;
 use clap::Subcommand;
-use tokio::net::UnixStream;
 
 use super::{Format, require_root};
-use crate::base::Scope;
 use crate::base::error::EXIT_OK;
 use crate::config::Config;
-use crate::net::mesh::Caller;
-use crate::storage::command::{Command, ask};
-use crate::storage::mesh::LIMITS;
+use connection::Connection;
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
@@ -83,40 +77,18 @@ pub async fn perform(verb: Verb, config: Config) -> anyhow::Result<u8> {
         Verb::RescueExport(export) => export.perform(&config).await?,
         Verb::Add { node, address, witness } => {
             require_root()?;
-            let address = storage_address(&address, &config)?;
-            let add = Command::Add {
-                name: node.clone(),
-                address,
-                witness,
-            };
-            command(&config, &add).await?;
-            writeln!(
-                std::io::stdout(),
-                "{node} is taken in; `bitrix-node storage status` shows when it has everything"
-            )?;
+            members::add(&config, node, &address, witness).await?;
         }
         Verb::Remove { node } => {
             require_root()?;
-            command(&config, &Command::Remove { name: node.clone() }).await?;
-            writeln!(std::io::stdout(), "{node} is no member any more")?;
+            members::remove(&config, node).await?;
         }
         Verb::Recover {
             i_have_lost,
             accept_loss,
         } => {
             require_root()?;
-            let recover = Command::Recover {
-                lost: i_have_lost.clone(),
-                accepts_loss: accept_loss,
-            };
-            command(&config, &recover).await?;
-            writeln!(
-                std::io::stdout(),
-                "this node goes on alone in a moment. Keep {} off until their {} is emptied: together they may still be \
-                 a majority of the old group.",
-                i_have_lost.join(", "),
-                config.storage().display()
-            )?;
+            members::recover(&config, i_have_lost, accept_loss).await?;
         }
         Verb::Scrub => {
             require_root()?;
@@ -132,68 +104,4 @@ pub async fn perform(verb: Verb, config: Config) -> anyhow::Result<u8> {
         }
     }
     Ok(EXIT_OK)
-}
-
-/// A connection to this node's storage. Its tasks end with it.
-struct Connection {
-    caller: Caller,
-    scope: Scope,
-}
-
-impl Connection {
-    async fn open(config: &Config) -> anyhow::Result<Self> {
-        let path = config.storage_socket();
-        let stream = UnixStream::connect(&path).await.with_context(|| {
-            format!(
-                "the storage does not answer at {}; is storage.engine \"replicated\", and does bitrix-node run?",
-                path.display()
-            )
-        })?;
-        let scope = Scope::new();
-        let caller = Caller::start(stream, LIMITS, &scope);
-        Ok(Connection { caller, scope })
-    }
-
-    async fn close(self) {
-        drop(self.caller);
-        self.scope.stop(Duration::ZERO).await;
-    }
-}
-
-async fn command(config: &Config, command: &Command) -> anyhow::Result<()> {
-    let connection = Connection::open(config).await?;
-    let done = ask(&connection.caller, command).await;
-    connection.close().await;
-    done
-}
-
-/// Without a port it is the same as here.
-fn storage_address(text: &str, config: &Config) -> anyhow::Result<String> {
-    if let Ok(address) = text.parse::<SocketAddr>() {
-        return Ok(address.to_string());
-    }
-    let ip = text
-        .parse()
-        .context("the address must be an IP address, or ADDRESS:PORT")?;
-    let port = config.storage_mesh().map(|own| own.port());
-    let port = port.context("cluster.address is not set here: this node meets no others")?;
-    Ok(SocketAddr::new(ip, port).to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::parse;
-
-    #[test]
-    fn an_address_without_port_gets_the_storages() {
-        let text = "[cluster]\naddress = \"10.0.0.1\"\n";
-        let config = parse(text, std::iter::empty()).unwrap().config;
-        assert_eq!(storage_address("10.0.0.2", &config).unwrap(), "10.0.0.2:7401");
-        assert_eq!(storage_address("10.0.0.2:9", &config).unwrap(), "10.0.0.2:9");
-        assert_eq!(storage_address("fd00::2", &config).unwrap(), "[fd00::2]:7401");
-        assert!(storage_address("node2", &config).is_err());
-        let alone = parse("", std::iter::empty()).unwrap().config;
-        assert!(storage_address("10.0.0.2", &alone).is_err());
-    }
 }

@@ -1,11 +1,15 @@
 //! Three replicas on real disks, one of them damaged.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::*;
+use crate::base::Scope;
 use crate::storage::call::PORTAL;
 use crate::storage::operation::Operation;
+use crate::storage::state::Shared;
 use crate::storage::state::disk::SystemDisk;
 use crate::storage::state::tests::world::World;
 
