@@ -2,6 +2,7 @@
 //! under calls loses none and doubles none. A kill ends a node's tasks where they stand, as after `kill -9`.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::Duration;
@@ -36,7 +37,8 @@ type Client = Nfs3Client<TokioIo<UnixStream>>;
 struct Node {
     name: String,
     folder: TempDir,
-    port: u16,
+    /// An address of loopback that nobody else uses: its port is free again as soon as it is closed.
+    address: Ipv4Addr,
     running: Option<(Runtime, Scope)>,
 }
 
@@ -51,14 +53,19 @@ impl Node {
             Some(first) => Trust::new(first.folder.path().join("trust")).issue(&name.parse().unwrap(), &trust),
         }
         .unwrap();
-        let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = probe.local_addr().unwrap().port() - 1;
+        let mut random = [0; 2];
+        getrandom::fill(&mut random).unwrap();
+        let address = Ipv4Addr::new(127, random[0].max(1), random[1], number);
         Node {
             name,
             folder,
-            port,
+            address,
             running: None,
         }
+    }
+
+    fn mesh(&self) -> String {
+        format!("{}:7401", self.address)
     }
 
     fn path(&self, name: &str) -> std::path::PathBuf {
@@ -67,10 +74,10 @@ impl Node {
 
     fn start(&mut self) {
         let text = format!(
-            "[node]\nname = {:?}\ndata_dir = {:?}\n[cluster]\naddress = \"127.0.0.1\"\nport = {}",
+            "[node]\nname = {:?}\ndata_dir = {:?}\n[cluster]\naddress = \"{}\"",
             self.name,
             self.folder.path(),
-            self.port
+            self.address
         );
         let loaded = config::parse(&text, std::iter::empty()).unwrap();
         let storage = Storage::new(&loaded.config);
@@ -82,7 +89,16 @@ impl Node {
                 socket: Socket::Unix(UnixListener::bind(path).unwrap()),
             }
         };
-        let mesh = crate::net::listen::tcp(loaded.config.storage_mesh().unwrap()).unwrap();
+        let address = loaded.config.storage_mesh().unwrap();
+        let start = Instant::now();
+        // The listener of a node that was killed goes with its tasks, which may take a moment.
+        let mesh = loop {
+            match crate::net::listen::tcp(address) {
+                Ok(mesh) => break mesh,
+                Err(error) => assert!(start.elapsed() < PATIENCE, "{address}: {error}"),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
         let scope = Scope::new();
         let cx = Cx {
             scope: scope.clone(),
@@ -107,7 +123,9 @@ impl Node {
 
     fn kill(&mut self) {
         let (runtime, _) = self.running.take().unwrap();
-        runtime.shutdown_background();
+        // Until all of it is gone, as after `kill -9`: no task answers, no thread writes.
+        let ended = std::thread::spawn(move || runtime.shutdown_timeout(PATIENCE));
+        ended.join().unwrap();
     }
 
     async fn command<T: DeserializeOwned>(&self, command: &Command) -> anyhow::Result<T> {
@@ -179,7 +197,7 @@ async fn nodes(others: &[bool]) -> Vec<Node> {
     for (number, witness) in (1..).zip(others) {
         let add = Command::Add {
             name: nodes[number].name.clone(),
-            address: format!("127.0.0.1:{}", nodes[number].port + 1),
+            address: nodes[number].mesh(),
             witness: *witness,
         };
         nodes[number]
@@ -271,7 +289,7 @@ async fn nodes_join_and_any_door_serves_the_same_files() {
     }
     let again = Command::Add {
         name: "n2".into(),
-        address: format!("127.0.0.1:{}", nodes[1].port + 1),
+        address: nodes[1].mesh(),
         witness: false,
     };
     nodes[2]
@@ -355,7 +373,7 @@ async fn the_last_of_three_has_every_acknowledged_byte_and_goes_on_when_told() {
     let refused = nodes[2].command::<()>(&recover(&["n1"])).await.unwrap_err();
     assert!(refused.to_string().contains("leads"), "{refused}");
     // One that was given up comes back: it is refused as it is, and welcome when emptied.
-    let address = format!("127.0.0.1:{}", nodes[0].port + 1);
+    let address = nodes[0].mesh();
     let add = Command::Add {
         name: "n1".into(),
         address,
