@@ -67,7 +67,8 @@ fn config() -> Config {
         enable_elect: false,
         max_payload_entries: 64,
         snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: 10_000,
+        // A checkpoint purges nothing: how much log is kept goes by bytes (`Group::purge`).
+        max_in_snapshot_log_to_keep: u64::MAX,
         purge_batch_size: 1,
         replication_lag_threshold: 1 << 40,
         install_snapshot_timeout: 60_000,

@@ -215,7 +215,8 @@ impl RaftNetwork<Types> for Client {
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
             sent = self.send_checkpoint(vote, snapshot) => {
-                sent.map_err(|error| StreamingError::Network(NetworkError::new(&error)))
+                // Whatever went wrong, it is not tried again at once.
+                sent.map_err(|error| StreamingError::Unreachable(Unreachable::new(&error)))
             }
         }
     }
