@@ -21,7 +21,7 @@ use crate::host::facts;
 use crate::host::unit::Unit;
 use crate::net::mesh::trust::Trust;
 use crate::net::{mesh, tls};
-use crate::{db, php};
+use crate::{db, php, storage};
 
 /// MariaDB's own account, made by its package.
 const DB_USER: &str = "mysql";
@@ -138,9 +138,20 @@ fn certificate(config: &Config, user: &Account) -> anyhow::Result<()> {
 /// A node that shall meet others and was not issued a certificate by one of them founds a cluster.
 fn trust(config: &Config, user: &Account) -> anyhow::Result<()> {
     let trust = Trust::new(config.trust());
-    if config.cluster.address.is_empty() || trust.exists() {
+    if config.cluster.address.is_empty() {
         return Ok(());
     }
+    if !trust.exists() {
+        found_cluster(config, &trust, user)?;
+    }
+    if config.storage.engine == Engine::Replicated && trust.is_founder() && !trust.has_founded() {
+        storage::found(&config.storage(), Some((user.uid, user.gid))).context("found the storage")?;
+        trust.mark_founded()?;
+    }
+    Ok(())
+}
+
+fn found_cluster(config: &Config, trust: &Trust, user: &Account) -> anyhow::Result<()> {
     let node: mesh::Name = facts::node_name(config).parse().context("node.name")?;
     let mut random = [0; 4];
     getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;

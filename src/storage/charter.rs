@@ -84,8 +84,13 @@ impl Charter {
     }
 
     pub fn save(&self, folder: &Path) -> io::Result<()> {
+        self.save_for(folder, None)
+    }
+
+    /// Saves it for a user and group, who alone may read it.
+    pub fn save_for(&self, folder: &Path, owner: Option<(u32, u32)>) -> io::Result<()> {
         let text = serde_json::to_vec_pretty(self).map_err(io::Error::other)?;
-        file::replace(&folder.join(NAME), &text, Access::mode(0o600))
+        file::replace(&folder.join(NAME), &text, Access { mode: 0o600, owner })
     }
 
     /// The group was made.

@@ -49,7 +49,10 @@ impl Node {
         let name = format!("n{number}");
         let trust = Trust::new(folder.path().join("trust"));
         match founder {
-            None => trust.found("test".parse().unwrap(), &name.parse().unwrap(), None),
+            None => {
+                super::opening::found(&folder.path().join("storage"), None).unwrap();
+                trust.found("test".parse().unwrap(), &name.parse().unwrap(), None)
+            }
             Some(first) => Trust::new(first.folder.path().join("trust")).issue(&name.parse().unwrap(), &trust),
         }
         .unwrap();

@@ -70,4 +70,5 @@ pub use batch::{Batcher, Refused};
 pub use client::Client;
 pub use group::{Group, Settings};
 pub use insync::Copies;
+pub use opening::found;
 pub use service::Storage;

@@ -40,15 +40,15 @@ pub fn prepare(folder: &Path, witness: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// The charter in `folder`, or that of a new group's first replica. A store without one is not whole.
-pub fn charter_or_found(folder: &Path) -> io::Result<Charter> {
+/// Charters the replica in `folder` as the first of a new group, unless it has a charter. A store without one is not whole.
+pub fn found(folder: &Path, owner: Option<(u32, u32)>) -> io::Result<Charter> {
     if let Some(charter) = Charter::load(folder)? {
         return Ok(charter);
     }
     refuse_uncharted(folder)?;
     let charter = Charter::found()?;
-    file::ensure_folder(folder, Access::mode(0o700))?;
-    charter.save(folder)?;
+    file::ensure_folder(folder, Access { mode: 0o700, owner })?;
+    charter.save_for(folder, owner)?;
     Ok(charter)
 }
 

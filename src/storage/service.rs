@@ -139,16 +139,17 @@ impl Storage {
         Ok(())
     }
 
-    /// What this replica was made as. A node alone, or the cluster's first, makes a group; others wait for an invitation.
+    /// What this replica was made as. A node alone makes a group. In a cluster its first node was chartered when it founded the
+    /// cluster, and never is again: emptied, it waits for an invitation as all others do.
     async fn charter(&self, sockets: &Sockets, tls: Option<&Arc<Tls>>) -> anyhow::Result<Charter> {
         let folder = self.folder.clone();
         let loaded = blocking(move || Charter::load(&folder)).await?;
         match (loaded, tls) {
             (Some(charter), _) => Ok(charter),
-            (None, Some(tls)) if !self.trust.is_founder() => self.wait(sockets, tls).await,
-            (None, _) => {
+            (None, Some(tls)) => self.wait(sockets, tls).await,
+            (None, None) => {
                 let folder = self.folder.clone();
-                Ok(blocking(move || opening::charter_or_found(&folder)).await?)
+                Ok(blocking(move || opening::found(&folder, None)).await?)
             }
         }
     }

@@ -49,7 +49,10 @@ impl Machine {
         let trust = Trust::new(folder.join("data/trust"));
         let own = name.parse().unwrap();
         match founder {
-            None => trust.found("nemesis".parse().unwrap(), &own, None),
+            None => {
+                bitrix_node::storage::found(&folder.join("data/storage"), None).unwrap();
+                trust.found("nemesis".parse().unwrap(), &own, None)
+            }
             Some(first) => Trust::new(first.folder.join("data/trust")).issue(&own, &trust),
         }
         .unwrap();

@@ -4,6 +4,7 @@
 //! ```text
 //! authority.pem   the only root that this node believes
 //! authority.key   root alone reads it
+//! founded         the cluster's storage was founded here; it never is again
 //! node.pem        who this node is
 //! node.key        root and the modules
 //! ```
@@ -53,6 +54,16 @@ impl Trust {
     /// Whether this node founded it.
     pub fn is_founder(&self) -> bool {
         self.folder.join("authority.key").exists()
+    }
+
+    /// Whether the cluster's storage was founded here once.
+    pub fn has_founded(&self) -> bool {
+        self.folder.join("founded").exists()
+    }
+
+    /// Remembers that it was.
+    pub fn mark_founded(&self) -> Result<(), Failure> {
+        self.write("founded", "", Access::mode(0o644))
     }
 
     /// Makes a new cluster's authority and the certificate of its first node. `readers` is the group of the modules.
