@@ -62,6 +62,22 @@ const MODULES: [(&str, &[&str]); 3] = [
 /// Runs where the configuration asks for it.
 const STORAGE: (&str, &[&str]) = ("storage", &["nfs", "nfs-unix", "storage", "storage-mesh"]);
 
+/// How its allocator is told to be frugal: one arena for its few threads, and room that large reads and writes come back to. By
+/// itself it takes fresh pages for each of them, and keeps an arena per thread. Programs without glibc take no notice.
+const STORAGE_MEMORY: (&str, &str) = (
+    "GLIBC_TUNABLES",
+    "glibc.malloc.arena_max=1:glibc.malloc.mmap_threshold=16777216:glibc.malloc.trim_threshold=33554432",
+);
+
+fn environment(name: &str) -> Vec<(String, String)> {
+    let (variable, value) = STORAGE_MEMORY;
+    let is_storage = name == STORAGE.0;
+    is_storage
+        .then(|| (variable.to_owned(), value.to_owned()))
+        .into_iter()
+        .collect()
+}
+
 /// All modules, as children of this very executable.
 pub fn modules(executable: &Path, path: &Path, config: &Config, user: &Account, sockets: &Sockets) -> Vec<ChildSpec> {
     let launch = |name: &str, names: &[&str]| Launch {
@@ -71,7 +87,7 @@ pub fn modules(executable: &Path, path: &Path, config: &Config, user: &Account, 
             .map(OsString::from)
             .chain([path.into()])
             .collect(),
-        environment: Vec::new(),
+        environment: environment(name),
         account: Some(user.clone()),
         sockets: sockets.named(names),
         // It holds nothing that another start would miss.

@@ -64,8 +64,8 @@ impl Module {
         };
         match self {
             Module::Agent(_) => 1,
-            // Disk work has its own threads.
-            Module::Storage(_) => or_processors(0, 2),
+            // Disk work has its own threads, and what is left is too short to be handed to another one.
+            Module::Storage(_) => 1,
             // More threads than this only contend for the store's locks.
             Module::Cache(_) => or_processors(config.cache.workers, 4),
             Module::Proxy(_) => or_processors(config.proxy.workers, usize::MAX),

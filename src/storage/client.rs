@@ -35,6 +35,10 @@ const RENEW: Duration = Duration::from_secs(1);
 pub trait Way: Send + Sync + 'static {
     /// Who leads, as far as this node knows; changes are seen.
     fn leader(&self) -> watch::Receiver<Option<NodeId>>;
+    /// What `Leader::recall` says, where this node leads.
+    fn recall(&self, _caller: &Caller, _query: &Query) -> Option<Answer> {
+        None
+    }
     /// Brings a request to `Leader::answer` of a replica. Gives up after `deadline`.
     fn ask<'a>(
         &'a self,
@@ -164,6 +168,8 @@ impl Inner {
             let known = *leader.borrow_and_update();
             if let Some(node) = hint.take().or(known) {
                 let asked = tokio::select! {
+                    // What is answered at once needs no look at the rest.
+                    biased;
                     asked = self.way.ask(node, request.clone(), TRY) => asked,
                     // Somebody else leads: this one may never answer.
                     () = other_than(&mut leader, node) => Err(Unreached::Lost("another node leads".into())),
@@ -286,6 +292,10 @@ fn random() -> u64 {
 }
 
 impl Calls for Client {
+    fn recall(&self, caller: &Caller, query: &Query) -> Option<Result<Reply, Error>> {
+        self.0.way.recall(caller, query)
+    }
+
     fn query<'a>(&'a self, caller: &'a Caller, query: Query) -> BoxFuture<'a, Result<Reply, Error>> {
         let inner = &self.0;
         Box::pin(async move {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use openraft::error::{ClientWriteError, RaftError};
 use openraft::storage::Snapshot;
-use openraft::{Config, Raft, ServerState, SnapshotMeta, SnapshotPolicy};
+use openraft::{Config, Raft, RaftMetrics, ServerState, SnapshotMeta, SnapshotPolicy};
 use tokio::sync::watch;
 
 use super::batch::{Batcher, Flight, Refused};
@@ -45,6 +45,7 @@ pub struct Settings {
 #[derive(Clone)]
 pub struct Group {
     pub(super) raft: Raft<Types>,
+    metrics: watch::Receiver<RaftMetrics<NodeId, Peer>>,
     pub(super) network: Network,
     pub(super) settings: Settings,
     pub(super) in_sync: watch::Receiver<BTreeSet<NodeId>>,
@@ -120,8 +121,10 @@ impl Group {
         let opened = reader.last();
         let heard = Arc::new(Mutex::new((None, (network.clock)())));
         let raft = Raft::new(settings.me, config, network.clone(), log, driver).await;
+        let raft = raft.map_err(io::Error::other)?;
         let group = Group {
-            raft: raft.map_err(io::Error::other)?,
+            metrics: raft.metrics(),
+            raft,
             network,
             settings,
             in_sync,
@@ -205,26 +208,29 @@ impl Group {
         Some(replication.iter().map(|(node, id)| (*node, next_index(*id))).collect())
     }
 
-    /// Whether what was read from the machine before this call may be answered.
+    /// Whether what was read from the machine before this call may be answered. Twice for each query: it copies nothing.
     pub fn is_readable(&self) -> bool {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow();
-        let (vote, now) = (metrics.vote, (self.network.clock)());
+        let metrics = self.metrics.borrow();
+        if metrics.state != ServerState::Leader {
+            return false;
+        }
+        let (vote, members) = (metrics.vote, metrics.membership_config.membership());
         // Entries of earlier leaders are all applied once one of its own is. A leader that restarts goes on in its term: then
         // its own of before must be applied too.
         let own = metrics
             .last_applied
             .is_some_and(|id| id.leader_id == vote.leader_id && Some(id) >= self.opened);
-        let heard = self.majority_heard(vote, now);
-        metrics.state == ServerState::Leader
-            && own
-            && !self.is_witness()
-            && heard.is_some_and(|heard| lease::holds(heard, LEASE, now))
+        let me = self.settings.me;
+        let is_witness = members.get_node(&me).is_some_and(|peer| peer.witness);
+        // The lease is judged last: all that is above took its time before.
+        let now = (self.network.clock)();
+        let heard = self.majority_heard(vote, members.get_joint_config(), now);
+        own && !is_witness && heard.is_some_and(|heard| lease::holds(heard, LEASE, now))
     }
 
-    fn majority_heard(&self, vote: Vote, now: Duration) -> Option<Duration> {
+    fn majority_heard(&self, vote: Vote, voters: &[BTreeSet<NodeId>], now: Duration) -> Option<Duration> {
         let contacts = self.network.contacts.lock().expect("no holder of this lock panics");
-        contacts.majority(vote, self.settings.me, &self.voters(), now)
+        contacts.majority(vote, self.settings.me, voters, now)
     }
 
     /// Whether this node leads and a majority took something from it lately.
@@ -235,7 +241,7 @@ impl Group {
             (metrics.vote, metrics.state)
         };
         let now = (self.network.clock)();
-        let heard = self.majority_heard(vote, now);
+        let heard = self.majority_heard(vote, &self.voters(), now);
         state == ServerState::Leader && heard.is_some_and(|heard| now < heard + FRESH)
     }
 

@@ -67,12 +67,14 @@ impl Contacts {
             .flatten()
     }
 
-    /// The latest time by which a majority was heard.
+    /// The latest time by which a majority was heard. Voters are few: counting needs no memory, and reads ask often.
     fn majority_of(&self, me: NodeId, voters: &BTreeSet<NodeId>, now: Duration) -> Option<Duration> {
         let time = |voter: &NodeId| if *voter == me { Some(now) } else { self.last(*voter) };
-        let mut times: Vec<Duration> = voters.iter().filter_map(time).collect();
-        times.sort_unstable_by(|a, b| b.cmp(a));
-        times.get(voters.len() / 2).copied()
+        let is_by_majority = |since: &Duration| {
+            let heard = voters.iter().filter_map(time).filter(|heard| heard >= since);
+            heard.count() > voters.len() / 2
+        };
+        voters.iter().filter_map(time).filter(is_by_majority).max()
     }
 }
 

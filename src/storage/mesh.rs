@@ -8,12 +8,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use super::call::{self, Query};
 use super::checkpoints::Sending;
 use super::client::Way;
 use super::group::Group;
 use super::leader::Leader;
 use super::network::{Transport, Unreached};
-use super::request::{self, Request, Response};
+use super::request::{self, Answer, Request, Response};
 use super::types::{Checkpoint, NodeId, Peer};
 use super::wire::Envelope;
 use crate::base::{BoxFuture, Scope};
@@ -266,6 +267,10 @@ async fn follow(group: Group, sender: watch::Sender<Option<NodeId>>, scope: Scop
 impl Way for ToLeader {
     fn leader(&self) -> watch::Receiver<Option<NodeId>> {
         self.leader.clone()
+    }
+
+    fn recall(&self, caller: &call::Caller, query: &Query) -> Option<Answer> {
+        self.own.as_ref()?.recall(caller, query)
     }
 
     fn ask<'a>(

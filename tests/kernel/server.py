@@ -20,6 +20,9 @@ PORT = 2049
 CLIENTS = "10.77.0.0/24"
 PATIENCE = 30
 
+# As its supervisor has it (src/node/children.rs).
+MEMORY = "glibc.malloc.arena_max=1:glibc.malloc.mmap_threshold=16777216:glibc.malloc.trim_threshold=33554432"
+
 CONFIG = """
 [node]
 name = "storage-test"
@@ -113,7 +116,7 @@ class Bitrix(Process):
         listener, log = self.socket.fileno(), open(self.folder / "server.log", "ab")
         self.process = subprocess.Popen(
             [self.executable, "module", "storage", "--config", str(self.config)],
-            env={**os.environ, "LISTEN_FDS": "1", "LISTEN_FDNAMES": "nfs"},
+            env={**os.environ, "LISTEN_FDS": "1", "LISTEN_FDNAMES": "nfs", "GLIBC_TUNABLES": MEMORY},
             # dup2 makes it inheritable.
             preexec_fn=lambda: os.dup2(listener, 3) if listener != 3 else os.set_inheritable(3, True),
             pass_fds=[3],

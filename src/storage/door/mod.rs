@@ -15,6 +15,11 @@ pub trait Calls: Send + Sync {
     /// `Lookup` also takes the name `..` and answers the folder's parent; the parent of an export's root is the root.
     fn query<'a>(&'a self, caller: &'a Caller, query: Query) -> BoxFuture<'a, Result<Reply, Error>>;
 
+    /// The answer of `query`, if it is in this process's memory; no waiting. `None`: use `query`.
+    fn recall(&self, _caller: &Caller, _query: &Query) -> Option<Result<Reply, Error>> {
+        None
+    }
+
     /// Executes a change. The same key again is the same call: it is answered as before, not executed again.
     /// After `Error::Unavailable` it may or may not have happened; only repeating it under its key settles that.
     fn mutate<'a>(

@@ -49,7 +49,7 @@ impl Default for Sizes {
         Sizes {
             segment: 64 << 20,
             records: 65_536,
-            cache: 64 << 20,
+            cache: 16 << 20,
         }
     }
 }

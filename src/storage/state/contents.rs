@@ -7,9 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::disk::Disk;
+use bytes::Bytes;
+use quick_cache::unsync::Cache;
+
+use super::buffer::Buffers;
+use super::disk::{Content, Disk};
 use super::{Failure, HELD};
 use crate::storage::call::Inode;
 
@@ -17,20 +21,33 @@ use crate::storage::call::Inode;
 const FOLDERS: u64 = 256;
 /// Turns are shared by inodes of equal rest. More would only spare a reader a short wait.
 const TURNS: u64 = 64;
+/// Contents kept open. With the log's files and the connections that stays below the 1024 descriptors of a plain process.
+const OPENED: usize = 256;
 /// Read at once for a checksum.
 const CHUNK: usize = 256 * 1024;
+
+type Opened = Cache<Inode, Arc<dyn Content>>;
 
 pub struct Contents {
     disk: Arc<dyn Disk>,
     folder: PathBuf,
     turns: Vec<RwLock<()>>,
+    /// Changed only by who has the inode's turn.
+    opened: Mutex<Opened>,
+    buffers: Buffers,
 }
 
 impl Contents {
     pub fn open(folder: PathBuf, disk: Arc<dyn Disk>) -> Result<Self, Failure> {
         let turns = (0..TURNS).map(|_| RwLock::new(())).collect();
         ensure_folders(disk.as_ref(), &folder)?;
-        Ok(Contents { disk, folder, turns })
+        Ok(Contents {
+            disk,
+            folder,
+            turns,
+            opened: Mutex::new(Cache::new(OPENED)),
+            buffers: Buffers::default(),
+        })
     }
 
     pub fn path(&self, inode: Inode) -> PathBuf {
@@ -42,14 +59,30 @@ impl Contents {
         self.turns.iter().map(|turn| turn.write().expect(HELD)).collect()
     }
 
-    /// Waits until nobody reads or changes the inode's content, and keeps all from it. Only for who holds the writer.
+    /// Waits until nobody reads or changes the inode's content, keeps all from it, and closes it. Only for who holds the writer.
     pub fn turn_alone(&self, inode: Inode) -> RwLockWriteGuard<'_, ()> {
-        self.turn_of(inode).write().expect(HELD)
+        let turn = self.turn_of(inode).write().expect(HELD);
+        self.opened().remove(&inode);
+        turn
     }
 
     /// Waits until no batch is changing the inode, and keeps the next from it.
-    pub fn turn(&self, inode: Inode) -> RwLockReadGuard<'_, ()> {
-        self.turn_of(inode).read().expect(HELD)
+    pub fn turn(&self, inode: Inode) -> Turn<'_> {
+        self.reader(inode, self.turn_of(inode).read().expect(HELD))
+    }
+
+    /// The turn, if no batch is changing the inode now.
+    pub fn try_turn(&self, inode: Inode) -> Option<Turn<'_>> {
+        let turn = self.turn_of(inode).try_read().ok()?;
+        Some(self.reader(inode, turn))
+    }
+
+    fn reader<'a>(&'a self, inode: Inode, turn: RwLockReadGuard<'a, ()>) -> Turn<'a> {
+        Turn {
+            contents: self,
+            inode,
+            _turn: turn,
+        }
     }
 
     fn turn_of(&self, inode: Inode) -> &RwLock<()> {
@@ -57,8 +90,17 @@ impl Contents {
         self.turns.get(at).expect("there is one for each rest")
     }
 
-    /// Reads up to `count` bytes; fewer at the end of the file.
-    pub fn read(&self, inode: Inode, offset: u64, count: usize) -> io::Result<Vec<u8>> {
+    fn opened(&self) -> MutexGuard<'_, Opened> {
+        self.opened.lock().expect(HELD)
+    }
+
+    /// Closes all. Whoever reads now has its turn, so take all turns before.
+    pub fn close(&self) {
+        self.opened().clear();
+    }
+
+    /// Reads up to `count` bytes as they are at this moment, whatever is being applied; fewer at the end of the file.
+    pub fn peek(&self, inode: Inode, offset: u64, count: usize) -> io::Result<Vec<u8>> {
         let mut buffer = vec![0; count];
         let filled = self.disk.read_at(&self.path(inode), offset, &mut buffer)?;
         buffer.truncate(filled);
@@ -71,7 +113,7 @@ impl Contents {
         let mut at = 0;
         while at < size {
             let count = (size - at).min(CHUNK as u64);
-            let data = self.read(inode, at, usize::try_from(count).expect("at most a chunk"))?;
+            let data = self.peek(inode, at, usize::try_from(count).expect("at most a chunk"))?;
             if data.is_empty() {
                 break;
             }
@@ -81,8 +123,9 @@ impl Contents {
         Ok((*hasher.finalize().as_bytes(), at))
     }
 
-    /// Removes the content of an inode that is gone. Gone already is as good.
+    /// Removes the content of an inode that is gone. Gone already is as good. Only for who holds the writer.
     pub fn remove(&self, inode: Inode) -> io::Result<()> {
+        let _turn = self.turn_alone(inode);
         match self.disk.remove(&self.path(inode)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
@@ -96,6 +139,41 @@ impl Contents {
             held: BTreeMap::new(),
             changed: BTreeSet::new(),
         }
+    }
+}
+
+/// Keeps batches from changing a content while it is read.
+pub struct Turn<'a> {
+    contents: &'a Contents,
+    inode: Inode,
+    _turn: RwLockReadGuard<'a, ()>,
+}
+
+impl Turn<'_> {
+    /// Reads up to `count` bytes; fewer at the end of the file.
+    pub fn read(&self, offset: u64, count: usize) -> io::Result<Bytes> {
+        let content = match self.opened() {
+            Some(content) => content,
+            None => {
+                let content = self.contents.disk.open(&self.contents.path(self.inode))?;
+                self.contents.opened().insert(self.inode, content.clone());
+                content
+            }
+        };
+        let buffers = &self.contents.buffers;
+        buffers.fill(count, |buffer| content.read_at(offset, buffer))
+    }
+
+    /// Reads `count` bytes if the content is open and they are in memory.
+    pub fn read_ready(&self, offset: u64, count: usize) -> Option<Bytes> {
+        let content = self.opened()?;
+        let buffers = &self.contents.buffers;
+        let ready = buffers.fill(count, |buffer| Ok(content.read_ready(offset, buffer)));
+        ready.ok().filter(|data| data.len() == count)
+    }
+
+    fn opened(&self) -> Option<Arc<dyn Content>> {
+        self.contents.opened().get(&self.inode).cloned()
     }
 }
 

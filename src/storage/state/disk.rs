@@ -3,10 +3,13 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirEntryExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::sync::Arc;
+
+use rustix::io::ReadWriteFlags;
 
 use crate::base::file::{self, Access};
 use crate::storage::call::Space;
@@ -32,6 +35,14 @@ pub enum FoundKind {
     Other,
 }
 
+/// An open content: the same file, whatever becomes of its name.
+pub trait Content: Send + Sync {
+    /// As `Disk::read_at`.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
+    /// Fills `buffer` as far as that needs no waiting for the disk; returns how far.
+    fn read_ready(&self, offset: u64, buffer: &mut [u8]) -> usize;
+}
+
 /// Files as the state machine needs them. Nothing is durable before `sync`, except what `replace` wrote.
 /// Errors are the host's; their kinds matter: `NotFound`, `AlreadyExists`, `StorageFull`, `DirectoryNotEmpty`.
 pub trait Disk: Send + Sync + 'static {
@@ -43,6 +54,8 @@ pub trait Disk: Send + Sync + 'static {
     fn set_len(&self, path: &Path, len: u64) -> io::Result<()>;
     /// Fills `buffer` as far as the file goes; returns how far.
     fn read_at(&self, path: &Path, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
+    /// For reading.
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn Content>>;
     fn remove(&self, path: &Path) -> io::Result<()>;
     fn link(&self, original: &Path, path: &Path) -> io::Result<()>;
     fn symlink(&self, target: &[u8], path: &Path) -> io::Result<()>;
@@ -88,6 +101,27 @@ fn found(file_type: fs::FileType, host_inode: u64) -> Found {
     Found { kind, host_inode }
 }
 
+impl Content for File {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match FileExt::read_at(self, rest, offset + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+
+    fn read_ready(&self, offset: u64, buffer: &mut [u8]) -> usize {
+        // A file system that cannot say so counts as one that must wait.
+        let read = rustix::io::preadv2(self, &mut [IoSliceMut::new(buffer)], offset, ReadWriteFlags::NOWAIT);
+        read.unwrap_or(0)
+    }
+}
+
 impl Disk for SystemDisk {
     fn create(&self, path: &Path) -> io::Result<()> {
         for_writing(path, true).map(drop)
@@ -102,17 +136,11 @@ impl Disk for SystemDisk {
     }
 
     fn read_at(&self, path: &Path, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let file = File::open(path)?;
-        let mut filled = 0;
-        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            match file.read_at(rest, offset + filled as u64) {
-                Ok(0) => break,
-                Ok(count) => filled += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(filled)
+        Content::read_at(&File::open(path)?, offset, buffer)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn Content>> {
+        Ok(Arc::new(File::open(path)?))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

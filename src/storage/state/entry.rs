@@ -3,8 +3,9 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Failure;
+use super::inode::{self, ATTRIBUTES, attribute_columns};
 use super::schema::{loaded, stored};
-use crate::storage::call::Inode;
+use crate::storage::call::{Entry, Inode};
 
 /// A name as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +62,35 @@ pub fn list(rows: &Connection, folder: Inode, cookie: u64, limit: usize) -> Resu
         },
     )?;
     Ok(found.collect::<Result<_, _>>()?)
+}
+
+/// As `list`, with the attributes of what the names point to.
+pub fn list_whole(rows: &Connection, folder: Inode, cookie: u64, limit: usize) -> Result<Vec<Entry>, Failure> {
+    const SQL: &str = concat!(
+        "SELECT ",
+        attribute_columns!(),
+        ", entry.name, entry.inode, cookie FROM entry LEFT JOIN inode ON inode.id = entry.inode
+         WHERE folder = ?1 AND cookie > ?2 ORDER BY cookie LIMIT ?3"
+    );
+    let mut statement = rows.prepare_cached(SQL)?;
+    let mut found = statement.query(params![
+        stored(folder.0),
+        cookie.min(i64::MAX as u64).cast_signed(),
+        limit as i64
+    ])?;
+    let mut entries = Vec::new();
+    while let Some(row) = found.next()? {
+        let inode = Inode(loaded(row.get(ATTRIBUTES + 1)?));
+        let attributes = inode::attributes(row)?
+            .ok_or_else(|| Failure::Damaged(format!("a name points to inode {}, which is not there", inode.0)))?;
+        entries.push(Entry {
+            name: row.get(ATTRIBUTES)?,
+            inode,
+            cookie: loaded(row.get(ATTRIBUTES + 2)?),
+            attributes,
+        });
+    }
+    Ok(entries)
 }
 
 /// Every name of an object, with its folder. Looks at all names there are.

@@ -36,8 +36,27 @@ pub struct Place {
     pub name: Vec<u8>,
 }
 
-const COLUMNS: &str = "id, generation, kind, mode, links, uid, gid, size, used, major, minor, accessed, accessed_ns,
-    modified, modified_ns, changed, changed_ns, tree, parent, name, entries, next_cookie, verifier, target, content_index";
+/// Columns of `Attributes`, the first of those of a record.
+macro_rules! attribute_columns {
+    () => {
+        "inode.id, generation, kind, mode, links, uid, gid, size, used, major, minor, accessed, accessed_ns,
+         modified, modified_ns, changed, changed_ns"
+    };
+}
+pub(super) use attribute_columns;
+
+/// How many these are.
+pub const ATTRIBUTES: usize = 17;
+
+const LOAD: &str = concat!(
+    "SELECT ",
+    attribute_columns!(),
+    ", tree, parent, name, entries, next_cookie, verifier, target, content_index FROM inode WHERE id = ?1"
+);
+const SAVE: &str = "INSERT OR REPLACE INTO inode (id, generation, kind, mode, links, uid, gid, size, used, major, minor,
+    accessed, accessed_ns, modified, modified_ns, changed, changed_ns, tree, parent, name, entries, next_cookie, verifier, target,
+    content_index) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
+    ?23, ?24, ?25)";
 
 /// Bytes of whole blocks that `size` bytes take.
 pub fn blocks(size: u64) -> u64 {
@@ -67,30 +86,10 @@ impl Record {
     }
 
     fn read(row: &Row<'_>) -> rusqlite::Result<Record> {
-        let time = |at: usize| -> rusqlite::Result<Time> {
-            Ok(Time {
-                seconds: row.get(at)?,
-                nanoseconds: row.get(at + 1)?,
-            })
-        };
         let parent: Option<i64> = row.get(18)?;
         let name: Option<Vec<u8>> = row.get(19)?;
         Ok(Record {
-            attributes: Attributes {
-                inode: Inode(loaded(row.get(0)?)),
-                generation: row.get(1)?,
-                kind: kind_from(row.get(2)?),
-                mode: row.get(3)?,
-                links: row.get(4)?,
-                uid: row.get(5)?,
-                gid: row.get(6)?,
-                size: loaded(row.get(7)?),
-                used: loaded(row.get(8)?),
-                device: (row.get(9)?, row.get(10)?),
-                accessed: time(11)?,
-                modified: time(13)?,
-                changed: time(15)?,
-            },
+            attributes: attributes(row)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?,
             tree: Inode(loaded(row.get(17)?)),
             place: parent.zip(name).map(|(parent, name)| Place {
                 parent: Inode(loaded(parent)),
@@ -105,18 +104,43 @@ impl Record {
     }
 }
 
+/// From the first columns of a row; `None`: there is no such inode, in a row of something else.
+pub fn attributes(row: &Row<'_>) -> rusqlite::Result<Option<Attributes>> {
+    let time = |at: usize| -> rusqlite::Result<Time> {
+        Ok(Time {
+            seconds: row.get(at)?,
+            nanoseconds: row.get(at + 1)?,
+        })
+    };
+    let Some(inode) = row.get::<_, Option<i64>>(0)? else {
+        return Ok(None);
+    };
+    Ok(Some(Attributes {
+        inode: Inode(loaded(inode)),
+        generation: row.get(1)?,
+        kind: kind_from(row.get(2)?),
+        mode: row.get(3)?,
+        links: row.get(4)?,
+        uid: row.get(5)?,
+        gid: row.get(6)?,
+        size: loaded(row.get(7)?),
+        used: loaded(row.get(8)?),
+        device: (row.get(9)?, row.get(10)?),
+        accessed: time(11)?,
+        modified: time(13)?,
+        changed: time(15)?,
+    }))
+}
+
 pub fn load(rows: &Connection, inode: Inode) -> Result<Option<Record>, Failure> {
-    let mut statement = rows.prepare_cached(&format!("SELECT {COLUMNS} FROM inode WHERE id = ?1"))?;
+    let mut statement = rows.prepare_cached(LOAD)?;
     Ok(statement.query_row([stored(inode.0)], Record::read).optional()?)
 }
 
 /// Inserts or replaces.
 pub fn save(rows: &Connection, record: &Record) -> Result<(), Failure> {
     let of = &record.attributes;
-    let mut statement = rows.prepare_cached(&format!(
-        "INSERT OR REPLACE INTO inode ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15,
-         ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25)"
-    ))?;
+    let mut statement = rows.prepare_cached(SAVE)?;
     statement.execute(params![
         stored(of.inode.0),
         of.generation,

@@ -302,6 +302,7 @@ impl Machine {
         let _closed = self.gate.write().expect(HELD);
         let in_use = self.in_use.lock().expect(HELD).take();
         self.readers.lock().expect(HELD).clear();
+        self.contents.close();
         writer.rows = Connection::open_in_memory()?;
         Ok(in_use)
     }

@@ -132,7 +132,7 @@ impl Machine {
 
     /// Bytes of a content as they are at this moment, whatever is being applied; fewer at the end of the file, `None` when it is gone.
     pub fn peek(&self, inode: Inode, offset: u64, count: usize) -> Result<Option<Vec<u8>>, Failure> {
-        let data = match self.contents.read(inode, offset, count) {
+        let data = match self.contents.peek(inode, offset, count) {
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             other => Some(other?),
         };

@@ -40,6 +40,7 @@
 
 mod access;
 mod apply;
+mod buffer;
 mod checkpoint;
 mod contents;
 pub mod disk;

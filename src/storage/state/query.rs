@@ -7,7 +7,7 @@ use super::inode::{self, Record};
 use super::machine::Machine;
 use super::recall::{Look, Recall, Ticket};
 use super::{Failure, access, entry, lock_rows, locks};
-use crate::storage::call::{Attributes, Caller, Changed, DATA_MAX, Entry, Error, Inode, Kind, Lock, Query, Reply};
+use crate::storage::call::{Attributes, Caller, Changed, DATA_MAX, Error, Inode, Kind, Lock, Query, Reply};
 use crate::storage::operation::Session;
 
 /// Entries of one listing, so that a reply stays under 2 MiB with the longest names.
@@ -76,12 +76,27 @@ impl Source for Look<'_> {
     }
 }
 
+/// A part of a content.
+struct Part {
+    attributes: Attributes,
+    count: usize,
+    /// Bytes from its start to the end of the file.
+    rest: u64,
+}
+
+impl Part {
+    fn answer(self, data: Bytes) -> Reply {
+        Reply::Data {
+            is_end: data.len() as u64 >= self.rest,
+            data,
+            attributes: self.attributes,
+        }
+    }
+}
+
 impl Machine {
     /// Answers a query from the state as of the last batch. `session` is who asks, for `TestLock`.
     pub fn query(&self, session: Session, caller: &Caller, query: &Query) -> Result<Reply, Error> {
-        if let Some(answer) = self.recall(caller, query) {
-            return answer;
-        }
         let answer = match query {
             Query::Read { inode, offset, count } => self.read(caller, *inode, *offset, *count),
             Query::Space { inode } => self.space(*inode),
@@ -89,7 +104,10 @@ impl Machine {
                 self.in_one_view(|view| list(view, caller, *folder, *cookie, *limit))
             }
             Query::TestLock { inode, lock } => self.in_one_view(|view| test_lock(view, session, *inode, lock)),
-            other => self.in_one_view(|view| answer(view, caller, other)),
+            other => match self.remembered().map(|look| answer(&look, caller, other)) {
+                None | Some(Err(Stop::Unknown)) => self.in_one_view(|view| answer(view, caller, other)),
+                Some(known) => known,
+            },
         };
         match answer {
             Ok(reply) => Ok(reply),
@@ -109,8 +127,14 @@ impl Machine {
 
     /// Answers a query at once from what was read of late: no input or output, no waiting. `None`: use `query`.
     pub fn recall(&self, caller: &Caller, query: &Query) -> Option<Result<Reply, Error>> {
-        match answer(&self.remembered()?, caller, query) {
+        let answer = match query {
+            Query::Read { inode, offset, count } => self.read_ready(caller, *inode, *offset, *count),
+            other => answer(&self.remembered()?, caller, other),
+        };
+        match answer {
             Ok(reply) => Some(Ok(reply)),
+            // That may be over when it is asked again.
+            Err(Stop::Refused(Error::Unavailable)) => None,
             Err(Stop::Refused(error)) => Some(Err(error)),
             Err(Stop::Unknown | Stop::Failed(_)) => None,
         }
@@ -137,35 +161,50 @@ impl Machine {
     }
 
     fn read(&self, caller: &Caller, inode: Inode, offset: u64, count: u32) -> Outcome<Reply> {
-        let _turn = self.contents.turn(inode);
-        let attributes = self.record(inode)?.attributes;
+        let turn = self.contents.turn(inode);
+        let part = self.part(caller, self.record(inode)?, offset, count)?;
+        let data = match part.count {
+            0 => Bytes::new(),
+            count => match turn.read(offset, count) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => self.missing(inode)?,
+                other => other?,
+            },
+        };
+        if data.len() < part.count {
+            return Err(Failure::Damaged(format!("the content of inode {} is too short", inode.0)).into());
+        }
+        Ok(part.answer(data))
+    }
+
+    /// As `read`, of what is in memory.
+    fn read_ready(&self, caller: &Caller, inode: Inode, offset: u64, count: u32) -> Outcome<Reply> {
+        let turn = self.contents.try_turn(inode).ok_or(Stop::Unknown)?;
+        let record = self.remembered().ok_or(Stop::Unknown)?.load(inode)?;
+        let part = self.part(caller, record, offset, count)?;
+        let data = turn.read_ready(offset, part.count).ok_or(Stop::Unknown)?;
+        Ok(part.answer(data))
+    }
+
+    /// What is to be read, if it may be. The turn is held.
+    fn part(&self, caller: &Caller, of: Record, offset: u64, count: u32) -> Outcome<Part> {
+        let attributes = of.attributes;
         match attributes.kind {
             Kind::File => {}
             Kind::Folder => return Err(Error::IsFolder.into()),
             _ => return Err(Error::Invalid.into()),
         }
         access::may_read(&attributes, caller)?;
-        if self.is_torn(inode) {
+        if self.is_torn(attributes.inode) {
             return Err(Error::Unavailable.into());
         }
         let rest = attributes.size.saturating_sub(offset);
         let count = (count as usize)
             .min(DATA_MAX)
             .min(usize::try_from(rest).unwrap_or(DATA_MAX));
-        let data = match count {
-            0 => Vec::new(),
-            count => match self.contents.read(inode, offset, count) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => self.missing(inode)?,
-                other => other?,
-            },
-        };
-        if data.len() < count {
-            return Err(Failure::Damaged(format!("the content of inode {} is too short", inode.0)).into());
-        }
-        Ok(Reply::Data {
-            is_end: data.len() as u64 >= rest,
-            data: Bytes::from(data),
+        Ok(Part {
             attributes,
+            count,
+            rest,
         })
     }
 
@@ -177,7 +216,7 @@ impl Machine {
     }
 
     /// A content that is not there: its inode went in between, or the disk has lost it.
-    fn missing(&self, inode: Inode) -> Outcome<Vec<u8>> {
+    fn missing(&self, inode: Inode) -> Outcome<Bytes> {
         self.in_one_view(|view| view.load(inode))?;
         Err(Failure::Damaged(format!("the content of inode {} is missing", inode.0)).into())
     }
@@ -238,32 +277,14 @@ fn look_up(source: &impl Source, caller: &Caller, inode: Inode, name: &[u8]) -> 
 fn list(view: &View<'_>, caller: &Caller, inode: Inode, cookie: u64, limit: u32) -> Outcome<Reply> {
     let folder = folder(view, caller, inode, access::READ)?;
     let limit = limit.min(LIST_MAX) as usize;
-    let mut names = entry::list(view.rows, inode, cookie, limit + 1)?;
-    let is_end = names.len() <= limit;
-    names.truncate(limit);
-    let entries = names
-        .into_iter()
-        .map(|name| {
-            Ok(Entry {
-                attributes: attributes_of(view.rows, name.inode)?,
-                name: name.name,
-                inode: name.inode,
-                cookie: name.cookie,
-            })
-        })
-        .collect::<Outcome<Vec<_>>>()?;
+    let mut entries = entry::list_whole(view.rows, inode, cookie, limit + 1)?;
+    let is_end = entries.len() <= limit;
+    entries.truncate(limit);
     Ok(Reply::List {
         entries,
         is_end,
         folder: folder.attributes,
     })
-}
-
-fn attributes_of(rows: &Connection, inode: Inode) -> Result<Attributes, Failure> {
-    let record = inode::load(rows, inode)?;
-    record
-        .map(|record| record.attributes)
-        .ok_or_else(|| Failure::Damaged(format!("a name points to inode {}, which is not there", inode.0)))
 }
 
 fn test_lock(view: &View<'_>, session: Session, inode: Inode, lock: &Lock) -> Outcome<Reply> {

@@ -79,7 +79,8 @@ pub(super) struct Context<'a> {
     pub door: &'a Door,
     pub peer: &'a Peer,
     pub caller: &'a Caller,
-    pub key: RequestKey,
+    /// Of a change.
+    pub key: Option<RequestKey>,
     /// `None`: it waits without end; the client asks again when its connection ends.
     pub patience: Option<Duration>,
 }
@@ -99,16 +100,16 @@ impl Door {
         if peer.is_stranger && call.procedure != 0 && call.program != portmap_protocol::PROGRAM {
             return rpc::too_weak(call.xid);
         }
-        let is_change = is_change(&call);
+        let key = is_change(&call).then(|| request_key(peer, &call));
         let cx = Context {
             door: self,
             peer,
             caller: &call.caller,
-            key: request_key(peer, &call),
-            patience: (!is_change).then_some(PATIENCE),
+            key,
+            patience: key.is_none().then_some(PATIENCE),
         };
-        if is_change {
-            return self.replays.once(cx.key, execute(&cx, &call)).await;
+        if let Some(key) = key {
+            return self.replays.once(key, execute(&cx, &call)).await;
         }
         match execute(&cx, &call).await {
             Outcome::Final(record) | Outcome::Transient(record) => record,
@@ -304,12 +305,16 @@ impl Context<'_> {
     }
 
     pub async fn query(&self, query: Query) -> Result<Reply, nfsstat3> {
+        if let Some(answer) = self.door.calls.recall(self.caller, &query) {
+            return answer.map_err(convert::status);
+        }
         patiently(self.patience, || self.door.calls.query(self.caller, query.clone())).await
     }
 
     pub async fn mutate(&self, mutation: Mutation) -> Result<Reply, nfsstat3> {
+        let key = self.key.ok_or(nfsstat3::NFS3ERR_SERVERFAULT)?;
         patiently(self.patience, || {
-            self.door.calls.mutate(self.caller, self.key, mutation.clone())
+            self.door.calls.mutate(self.caller, key, mutation.clone())
         })
         .await
     }

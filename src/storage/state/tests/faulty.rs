@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use proptest::prelude::Rng;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 
 use crate::storage::call::Space;
-use crate::storage::state::disk::{Disk, Found, FoundKind};
+use crate::storage::state::disk::{Content, Disk, Found, FoundKind};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -59,7 +59,13 @@ struct State {
 }
 
 #[derive(Default)]
-pub struct FaultyDisk(Mutex<State>);
+pub struct FaultyDisk(Arc<Mutex<State>>);
+
+/// A file of the disk that is open.
+struct OpenFile {
+    disk: Arc<Mutex<State>>,
+    file: u64,
+}
 
 fn error(kind: ErrorKind) -> io::Error {
     io::Error::new(kind, "made up")
@@ -257,6 +263,21 @@ fn found(path: &Path, node: &Node) -> Found {
     Found { kind, host_inode }
 }
 
+impl Content for OpenFile {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(self.read_ready(offset, buffer))
+    }
+
+    fn read_ready(&self, offset: u64, buffer: &mut [u8]) -> usize {
+        let state = self.disk.lock().unwrap();
+        let content = &state.files[&self.file];
+        let rest = content.get(usize::try_from(offset).unwrap()..).unwrap_or_default();
+        let count = rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        count
+    }
+}
+
 impl Disk for FaultyDisk {
     fn create(&self, path: &Path) -> io::Result<()> {
         self.set_len(path, 0)
@@ -285,15 +306,17 @@ impl Disk for FaultyDisk {
     }
 
     fn read_at(&self, path: &Path, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let state = self.0.lock().unwrap();
-        let Node::File(file) = state.existing(path)? else {
-            return Err(error(ErrorKind::IsADirectory));
-        };
-        let content = &state.files[file];
-        let rest = content.get(usize::try_from(offset).unwrap()..).unwrap_or_default();
-        let count = rest.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&rest[..count]);
-        Ok(count)
+        self.open(path)?.read_at(offset, buffer)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn Content>> {
+        match self.0.lock().unwrap().existing(path)? {
+            Node::File(file) => Ok(Arc::new(OpenFile {
+                disk: self.0.clone(),
+                file: *file,
+            })),
+            _ => Err(error(ErrorKind::IsADirectory)),
+        }
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

@@ -62,6 +62,42 @@ proptest! {
     }
 }
 
+/// What a read gets without waiting.
+fn ready(world: &World, inode: Inode) -> Option<Vec<u8>> {
+    let (offset, count) = (0, 100);
+    match world.machine().recall(&ROOT, &Query::Read { inode, offset, count }) {
+        Some(Ok(Reply::Data { data, .. })) => Some(data.to_vec()),
+        Some(other) => panic!("{other:?}"),
+        None => None,
+    }
+}
+
+#[test]
+fn an_open_content_is_what_the_name_means() {
+    let mut world = World::new();
+    let file = world.create(PORTAL, "file").unwrap();
+    world.write(file, 0, b"first").unwrap();
+    assert_eq!(ready(&world, file), None, "nobody has read it");
+    world.read(file, 0, 100).unwrap();
+    assert_eq!(ready(&world, file).unwrap(), b"first");
+    world.write(file, 0, b"longer").unwrap();
+    assert_eq!(ready(&world, file), None, "its size is not known");
+    world.attributes(file).unwrap();
+    assert_eq!(ready(&world, file).unwrap(), b"longer");
+
+    let fact = world.machine().facts([file].into_iter()).unwrap()[0].unwrap();
+    let mended = world.folder.path().join("mended");
+    world.disk.write_at(&mended, 0, b"mended").unwrap();
+    assert!(world.machine().replace_content(&fact, &mended).unwrap());
+    assert_eq!(ready(&world, file), None, "the file that was open is another one");
+    assert_eq!(world.read(file, 0, 100).unwrap().0, b"mended");
+    assert_eq!(ready(&world, file).unwrap(), b"mended");
+
+    world.remove(PORTAL, "file").unwrap();
+    assert_eq!(ready(&world, file), None);
+    assert_eq!(world.read(file, 0, 100), Err(Error::Stale));
+}
+
 #[test]
 fn nobody_sees_a_file_shrink_that_only_grows() {
     let mut world = World::new();
