@@ -7,7 +7,7 @@
 //!   ├─ module agent          status, metrics, the operator's doors        ┐ this executable again, as the user
 //!   ├─ module cache          memcached protocols with a store of its own  │ "bitrix-node", sockets handed down
 //!   ├─ module proxy          HTTP/TLS front: files, FastCGI, upstreams    ┘
-//!   ├─ module storage        one replica behind an NFSv3 door, where the configuration asks for it
+//!   ├─ module storage        a replica of the files behind an NFSv3 door, where the configuration asks for it
 //!   ├─ php-fpm               children, or units where systemd runs
 //!   └─ mariadbd
 //! ```
@@ -35,8 +35,8 @@
 //!
 //! # On the way
 //!
-//! `net::mesh` (not run yet), `storage` (one copy, off by default) and the `registry` on it (followed by the agent, used by no module
-//! yet) are the ground of several nodes. Each head says what it does and what is missing.
+//! `storage` (replicated over `net::mesh`, off by default) and the `registry` on it (followed by the agent, used by no module yet)
+//! are the ground of several nodes. Each head says what it does and what is missing.
 
 pub mod base;
 pub mod config;

@@ -15,20 +15,28 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use super::clock;
 
+/// Said before the operator's directives, which win: openraft writes several errors for each lost heartbeat, and what they
+/// lead to is logged in our own words.
+const QUIET: &str = "openraft=off";
+
+fn filter(directives: &str) -> Result<EnvFilter, ParseError> {
+    EnvFilter::try_new(format!("{QUIET},{directives}"))
+}
+
 /// Lets a reload change what is logged.
 pub struct Filter(Box<dyn Fn(EnvFilter) + Send + Sync>);
 
 impl Filter {
     /// Replaces the filter; refuses one that cannot be read.
     pub fn set(&self, directives: &str) -> Result<(), ParseError> {
-        (self.0)(EnvFilter::try_new(directives)?);
+        (self.0)(filter(directives)?);
         Ok(())
     }
 }
 
 /// Whether `directives` can be read, for `config check`.
 pub fn check(directives: &str) -> Result<(), ParseError> {
-    EnvFilter::try_new(directives).map(|_| ())
+    filter(directives).map(drop)
 }
 
 /// Starts logging for the process. `module` opens each line: `proxy`, `supervisor`.
@@ -36,7 +44,7 @@ pub fn start<W>(module: &'static str, directives: &str, journal: bool, writer: W
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let (filter, handle) = reload::Layer::new(EnvFilter::try_new(directives)?);
+    let (filter, handle) = reload::Layer::new(filter(directives)?);
     let lines = tracing_subscriber::fmt::layer()
         .event_format(Lines { module, journal })
         .with_ansi(false)

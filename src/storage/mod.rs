@@ -1,8 +1,16 @@
 //! Storage: files that are acknowledged only when they are safe on several machines.
 //!
-//! A `door` turns its protocol into `call`s and holds a session with the leader; the leader puts mutations as
-//! `operation`s into the log. One replicated log (`log`, driven by openraft in `group`) carries every mutation; `batch` puts many operations into one
-//! entry; a state machine on each replica applies them in log order.
+//! ```text
+//! door/nfs ─► client (a session: numbers, repeats) ─► mesh ─► leader (times, inode numbers) ─► batch ─► group: openraft, log
+//! cli      ─► unix socket ──────────────────────────┘                                         each replica: replica ─► state
+//! ```
+//!
+//! A `door` turns its protocol into `call`s; its session (`client`, `session`) brings them as `request`s to whoever leads and repeats
+//! them over a fail-over; the leader puts mutations as `operation`s into the log. One replicated log (`log`, driven by openraft in
+//! `group`) carries every mutation; `batch` puts many into one entry; the `state` of each replica applies them in log order.
+//! Members come by invitation (`members`, `waiting`), catch up by log or by files (`transfer`, `checkpoints`), and vote when
+//! `membership` says so; a `witness` votes without files. `scrub` compares the copies, `recovery` lets the last one go on alone,
+//! `rescue` shows one without any quorum.
 //!
 //! What must hold: an acknowledged operation is fsynced in the logs of a majority and of every in-sync data replica (`insync`);
 //! a leader answers reads only inside its lease (`lease`); a node that comes back disturbs nobody (`guard`);
