@@ -161,7 +161,7 @@ async fn storage_runs_where_it_is_asked_for_and_comes_back() {
             if is_up
                 && row["detail"]
                     .as_str()
-                    .is_some_and(|detail| detail.starts_with("1 copy"))
+                    .is_some_and(|detail| detail.starts_with("leads, 1 copy"))
             {
                 Ok(())
             } else {
