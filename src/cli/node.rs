@@ -36,10 +36,9 @@ pub fn perform(verb: &Verb, config: &Config) -> anyhow::Result<u8> {
             trust.issue(&name, &Trust::new(into))?;
             writeln!(
                 std::io::stdout(),
-                "copy {} to the new node as {}, readable by its user {}; it is as secret as a password",
+                "copy {} to the new node as {}; it is as secret as a password",
                 into.display(),
-                config.trust().display(),
-                config.node.user
+                config.trust().display()
             )?;
         }
     }

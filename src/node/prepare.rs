@@ -141,8 +141,9 @@ fn trust(config: &Config, user: &Account) -> anyhow::Result<()> {
     if config.cluster.address.is_empty() {
         return Ok(());
     }
-    if !trust.exists() {
-        found_cluster(config, &trust, user)?;
+    match trust.exists() {
+        true => trust.admit(user.gid)?,
+        false => found_cluster(config, &trust, user)?,
     }
     if config.storage.engine == Engine::Replicated && trust.is_founder() && !trust.has_founded() {
         storage::found(&config.storage(), Some((user.uid, user.gid))).context("found the storage")?;

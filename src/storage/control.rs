@@ -154,7 +154,8 @@ impl Control {
             role,
             leader: leader.and_then(|node| members.get(&node).map(|peer| peer.name.clone())),
             term: group.raft().server_metrics().borrow().vote.leader_id.term,
-            copies: in_sync.len(),
+            // One that was let go is in the set until the next look.
+            copies: in_sync.iter().filter(|node| members.contains_key(node)).count(),
             wanted: self.copies.min(data.max(1)),
             members: members
                 .iter()

@@ -84,6 +84,15 @@ impl Trust {
         to.issue_into(&authority, node, None)
     }
 
+    /// Lets the modules, whose group is `readers`, use what was copied here from the founder. For root.
+    pub fn admit(&self, readers: u32) -> Result<(), Failure> {
+        self.make_folder(Some(readers))?;
+        for (name, mode) in [("node.key", 0o640), ("authority.pem", 0o644), ("node.pem", 0o644)] {
+            self.write(name, &self.read(name)?, Access::owned(mode, 0, readers))?;
+        }
+        Ok(())
+    }
+
     /// Makes and accepts connections in the name of this node.
     pub fn tls(&self) -> Result<Tls, Failure> {
         let authority = certificate_from_pem(&self.read("authority.pem")?)?;
@@ -133,7 +142,7 @@ impl Trust {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     use super::*;
 
@@ -152,6 +161,11 @@ mod tests {
         let identities = [&first, &second].map(|trust| trust.tls().expect("usable").identity().to_string());
         assert_eq!(identities, ["bitrix-node://c1/n1", "bitrix-node://c1/n2"]);
         assert!(matches!(first.issue(&name("n2"), &second), Err(Failure::Exists(_))));
+        if nix::unistd::geteuid().is_root() {
+            second.admit(7).expect("admitted");
+            let key = std::fs::metadata(folder.path().join("b/node.key")).expect("there");
+            assert_eq!((key.permissions().mode() & 0o777, key.gid()), (0o640, 7));
+        }
         let key = std::fs::metadata(folder.path().join("a/authority.key")).expect("there");
         assert_eq!(key.permissions().mode() & 0o777, 0o600);
     }
