@@ -8,15 +8,21 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::charter::Shared;
 use super::mesh::{COMMANDS, Links};
+use super::network::Unreached;
 use super::types::{NodeId, Peer};
 use super::{scrub, transfer};
 use crate::net::mesh::{Caller, Class};
 
 /// A command is answered when it is done; the longest waits for a change of the membership.
 const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A node that has just started is met at the next attempt to connect, at most 2 s later.
+const JUST_STARTED: Duration = Duration::from_secs(4);
+const AGAIN: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -149,17 +155,24 @@ pub fn result<T: DeserializeOwned>(bytes: &[u8]) -> anyhow::Result<T> {
 
 /// Asks this node's storage over its unix socket.
 pub async fn ask<T: DeserializeOwned>(caller: &Caller, command: &Command) -> anyhow::Result<T> {
-    let deadline = tokio::time::Instant::now() + DEADLINE;
+    let deadline = Instant::now() + DEADLINE;
     let answer = caller.call(COMMANDS, encode(command), deadline).await?;
     result(&answer)
 }
 
 /// Sends a command to another node.
 pub async fn send<T: DeserializeOwned>(links: &Links, peer: &Peer, command: &Command) -> anyhow::Result<T> {
-    let answer = links
-        .call(peer, (Class::Calls, COMMANDS), encode(command), DEADLINE)
-        .await?;
-    result(&answer)
+    let start = Instant::now();
+    loop {
+        let called = links
+            .call(peer, (Class::Calls, COMMANDS), encode(command), DEADLINE)
+            .await;
+        match called {
+            // It was not sent, so it may be sent again.
+            Err(Unreached::Refused(_)) if start.elapsed() < JUST_STARTED => tokio::time::sleep(AGAIN).await,
+            called => return result(&called?),
+        }
+    }
 }
 
 #[cfg(test)]
