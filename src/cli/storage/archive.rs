@@ -18,6 +18,7 @@ use super::Connection;
 use crate::base::Scope;
 use crate::config::Config;
 use crate::host::facts;
+use crate::net::mesh::{self, Phase};
 use crate::storage::Client;
 use crate::storage::archive::{self, Progress};
 use crate::storage::call::{Caller, Inode, PORTAL, Query, Reply};
@@ -32,7 +33,7 @@ pub async fn import(config: &Config, archive: &Path, into: &Path) -> anyhow::Res
     let folder = session.folder(into).await?;
     let calls = session.calls();
     let work = archive::import(calls, source, folder, progress.clone(), &session.scope);
-    let done = watched(work, &progress).await;
+    let done = watched(work, &progress, &session.connection.caller).await;
     session.close().await;
     done.with_context(|| format!("import {}", archive.display()))?;
     eprintln!("{} files, {} MiB", progress.files(), progress.bytes() >> 20);
@@ -45,7 +46,7 @@ pub async fn export(config: &Config, archive: &Path, from: &Path) -> anyhow::Res
     let progress = Arc::new(Progress::default());
     let folder = session.folder(from).await?;
     let work = archive::export(session.calls(), folder, target, progress.clone());
-    let done = watched(work, &progress).await;
+    let done = watched(work, &progress, &session.connection.caller).await;
     session.close().await;
     done.with_context(|| format!("export to {}", archive.display()))?;
     eprintln!("{} files, {} MiB", progress.files(), progress.bytes() >> 20);
@@ -107,21 +108,27 @@ impl Session {
     }
 }
 
-/// Shows how far the work is, where somebody looks.
+/// Shows how far the work is, where somebody looks. Ends with the connection too: the session would wait for ever.
 async fn watched(
     work: impl Future<Output = Result<(), archive::Failure>>,
     progress: &Progress,
-) -> Result<(), archive::Failure> {
+    caller: &mesh::Caller,
+) -> anyhow::Result<()> {
     let style = ProgressStyle::with_template("{spinner} {elapsed} {msg}").expect("the template is right");
     // Hidden by itself where standard error is no terminal.
     let bar = ProgressBar::new_spinner().with_style(style);
     let mut tick = tokio::time::interval(Duration::from_millis(200));
+    let mut phase = caller.phase();
     tokio::pin!(work);
     loop {
         tokio::select! {
             done = &mut work => {
                 bar.finish_and_clear();
-                return done;
+                return Ok(done?);
+            }
+            _ = phase.wait_for(|phase| matches!(phase, Phase::Ended(_))) => {
+                bar.finish_and_clear();
+                bail!("the storage of this node ended meanwhile; run the command again");
             }
             _ = tick.tick() => {
                 bar.set_message(format!("{} files, {} MiB", progress.files(), progress.bytes() >> 20));
