@@ -119,7 +119,6 @@ async fn write_files(node: &Node) {
         adopts: false,
     };
     answer(node, begin).await;
-    node.running.files.as_ref().unwrap().leader.measure().await.unwrap();
     for number in 0..FILES {
         let create = Mutation::Create {
             folder: PORTAL,

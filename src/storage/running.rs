@@ -91,7 +91,10 @@ impl Running {
         let log = Arc::new(Folder::new(folder.join("log")));
         let group = Group::open(settings, log, machine, transport, Arc::new(clock::boot), core);
         let group = group.await.context("open the log")?;
-        let files = state.map(|machine| Files::start(machine, &group, links.clone(), core));
+        let files = match state {
+            Some(machine) => Some(Files::start(machine, &group, links.clone(), core).await?),
+            None => None,
+        };
         let control = control(folder, charter, wanted, (&group, &links, &files, &sending));
         core.spawn(control.members.clone().keep(core.clone()));
         Ok(Running {
@@ -133,18 +136,20 @@ impl Running {
 }
 
 impl Files {
-    fn start(machine: state::Shared, group: &Group, links: Option<Links>, core: &Scope) -> Self {
+    async fn start(machine: state::Shared, group: &Group, links: Option<Links>, core: &Scope) -> anyhow::Result<Self> {
         let leader = Leader::new(machine.clone(), group.clone(), group.batcher(core));
+        // Before any request: a disk whose room is not known counts as full.
+        leader.measure().await?;
         let remote = Remote {
             group: group.clone(),
             links,
         };
         let scrub = Scrub::new(machine.clone(), Arc::new(SystemDisk), Arc::new(remote));
-        Files {
+        Ok(Files {
             machine,
             leader,
             scrub: Arc::new(scrub),
-        }
+        })
     }
 }
 
