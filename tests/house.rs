@@ -70,7 +70,7 @@ impl Source {
 
     /// Tests in a file of their own.
     fn is_test(&self) -> bool {
-        self.path.ends_with("_tests.rs") || self.path.contains("/tests/")
+        self.path.ends_with("_tests.rs") || self.path.contains("_tests/") || self.path.contains("/tests/")
     }
 
     fn module(&self) -> Option<&str> {

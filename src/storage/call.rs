@@ -19,7 +19,7 @@ pub const TARGET_MAX: usize = 4095;
 pub const DATA_MAX: usize = 1 << 20;
 
 /// Who asks. Permissions are checked against this where the call is executed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Caller {
     pub uid: u32,
     pub gid: u32,
@@ -94,7 +94,7 @@ pub enum Creation {
 }
 
 /// Calls that change nothing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Query {
     Attributes {
         inode: Inode,
@@ -219,7 +219,7 @@ pub enum LockFamily {
     Fcntl,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Lock {
     pub family: LockFamily,
     /// Told apart within the session.

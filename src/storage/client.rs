@@ -15,6 +15,7 @@ use super::call::{Caller, Error, Inode, Mutation, Query, Reply};
 use super::door::{Calls, RequestKey};
 use super::network::Unreached;
 use super::operation::{self, Place};
+use super::promise::Kept;
 use super::request::{Answer, Request, Response};
 use super::session::{Number, Outcome, Session};
 use super::types::NodeId;
@@ -39,6 +40,10 @@ pub trait Way: Send + Sync + 'static {
     fn recall(&self, _caller: &Caller, _query: &Query) -> Option<Answer> {
         None
     }
+    /// Whether `node` is another one: then what it promises is worth keeping here.
+    fn is_remote(&self, _node: NodeId) -> bool {
+        false
+    }
     /// Brings a request to `Leader::answer` of a replica. Gives up after `deadline`.
     fn ask<'a>(
         &'a self,
@@ -58,6 +63,7 @@ struct Inner {
     /// The session's owner outlives this process, and what it holds goes on.
     adopts: bool,
     calls: Mutex<Session>,
+    kept: Mutex<Kept>,
     begun: watch::Sender<Option<operation::Session>>,
     scope: Scope,
     verifier: u64,
@@ -72,12 +78,15 @@ impl Client {
             place,
             adopts,
             calls: Mutex::default(),
+            kept: Mutex::default(),
             begun: watch::Sender::new(None),
             scope: scope.clone(),
             verifier: random(),
         }));
         let inner = client.0.clone();
         scope.spawn(async move { inner.keep().await });
+        let inner = client.0.clone();
+        scope.spawn(async move { inner.listen().await });
         client
     }
 
@@ -95,11 +104,17 @@ struct Reached {
     answer: Answer,
     /// An earlier try may have done it.
     is_repeated: bool,
+    /// It may be kept, under the lease of this epoch.
+    promised: Option<u64>,
 }
 
 impl Inner {
     fn calls(&self) -> MutexGuard<'_, Session> {
         self.calls.lock().expect("no holder of this lock panics")
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().expect("no holder of this lock panics")
     }
 
     /// Begins the session, and again when it was lost; renews it in between.
@@ -175,14 +190,31 @@ impl Inner {
                     () = other_than(&mut leader, node) => Err(Unreached::Lost("another node leads".into())),
                     () = self.scope.draining() => return None,
                 };
-                match asked {
-                    Ok(Response::Answer(Err(Error::Unavailable))) => {}
-                    Ok(Response::Answer(answer)) => return Some(Reached { answer, is_repeated }),
+                let (answer, promised) = match asked {
+                    Ok(Response::Answer(answer)) => (Some(answer), None),
+                    Ok(Response::Promised { answer, epoch }) => (Some(answer), Some(epoch)),
+                    Ok(Response::Changed { answer, recalls }) => {
+                        self.kept().recall(&recalls);
+                        (Some(answer), None)
+                    }
                     Ok(Response::NotLeader { leader: Some(other) }) if other != node => {
                         hint = Some(other);
+                        (None, None)
                     }
-                    Ok(Response::NotLeader { .. }) | Err(Unreached::Refused(_)) => {}
-                    Ok(Response::Unknown) | Err(Unreached::Lost(_)) => is_repeated = true,
+                    Ok(Response::NotLeader { .. } | Response::Listened { .. }) | Err(Unreached::Refused(_)) => {
+                        (None, None)
+                    }
+                    Ok(Response::Unknown) | Err(Unreached::Lost(_)) => {
+                        is_repeated = true;
+                        (None, None)
+                    }
+                };
+                if let Some(answer) = answer.filter(|answer| *answer != Err(Error::Unavailable)) {
+                    return Some(Reached {
+                        answer,
+                        is_repeated,
+                        promised,
+                    });
                 }
             }
             tokio::select! {
@@ -192,6 +224,43 @@ impl Inner {
             }
         }
         None
+    }
+
+    /// Keeps the lease of what is kept here, and forgets what the leader recalls.
+    async fn listen(&self) {
+        let mut leader = self.way.leader();
+        while !self.scope.is_draining() {
+            let node = *leader.borrow_and_update();
+            let (Some(node), Some(session)) = (node.filter(|node| self.way.is_remote(*node)), self.session().await)
+            else {
+                tokio::select! {
+                    Ok(()) = leader.changed() => continue,
+                    () = self.scope.draining() => return,
+                }
+            };
+            let (sent, (epoch, confirmed)) = (clock::boot(), self.kept().heard());
+            let request = Request::Listen {
+                session,
+                epoch,
+                confirmed,
+            };
+            let listened = tokio::select! {
+                listened = self.way.ask(node, request, TRY) => listened,
+                () = other_than(&mut leader, node) => continue,
+                () = self.scope.draining() => return,
+            };
+            if let Ok(Response::Listened { recalls, lease }) = listened
+                && !lease.is_zero()
+            {
+                self.kept().listened(&recalls, sent + lease);
+                continue;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(RETRY_CAP) => {}
+                Ok(()) = leader.changed() => {}
+                () = self.scope.draining() => return,
+            }
+        }
     }
 
     /// The session's id, once it has begun.
@@ -293,7 +362,9 @@ fn random() -> u64 {
 
 impl Calls for Client {
     fn recall(&self, caller: &Caller, query: &Query) -> Option<Result<Reply, Error>> {
-        self.0.way.recall(caller, query)
+        let inner = &self.0;
+        let own = inner.way.recall(caller, query);
+        own.or_else(|| inner.kept().find(caller, query, clock::boot()))
     }
 
     fn query<'a>(&'a self, caller: &'a Caller, query: Query) -> BoxFuture<'a, Result<Reply, Error>> {
@@ -302,13 +373,19 @@ impl Calls for Client {
             let deadline = Instant::now() + PATIENCE;
             let asked = async {
                 let session = inner.session().await?;
-                let caller = caller.clone();
-                inner.reach(&Request::Query { session, caller, query }).await
+                let ticket = inner.kept().ticket();
+                let (caller, query) = (caller.clone(), query.clone());
+                let reached = inner.reach(&Request::Query { session, caller, query }).await;
+                reached.map(|reached| (reached, ticket))
             };
-            match tokio::time::timeout_at(deadline, asked).await {
-                Ok(Some(reached)) => reached.answer,
-                _ => Err(Error::Unavailable),
+            let Ok(Some((reached, ticket))) = tokio::time::timeout_at(deadline, asked).await else {
+                return Err(Error::Unavailable);
+            };
+            if let Some(epoch) = reached.promised {
+                let mut kept = inner.kept();
+                kept.keep((caller, &query), &reached.answer, epoch, ticket);
             }
+            reached.answer
         })
     }
 

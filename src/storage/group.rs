@@ -210,9 +210,14 @@ impl Group {
 
     /// Whether what was read from the machine before this call may be answered. Twice for each query: it copies nothing.
     pub fn is_readable(&self) -> bool {
+        self.readable_until().is_some()
+    }
+
+    /// Until when no other node can lead, if this one leads and may answer now.
+    pub fn readable_until(&self) -> Option<Duration> {
         let metrics = self.metrics.borrow();
         if metrics.state != ServerState::Leader {
-            return false;
+            return None;
         }
         let (vote, members) = (metrics.vote, metrics.membership_config.membership());
         // Entries of earlier leaders are all applied once one of its own is. A leader that restarts goes on in its term: then
@@ -224,8 +229,9 @@ impl Group {
         let is_witness = members.get_node(&me).is_some_and(|peer| peer.witness);
         // The lease is judged last: all that is above took its time before.
         let now = (self.network.clock)();
-        let heard = self.majority_heard(vote, members.get_joint_config(), now);
-        own && !is_witness && heard.is_some_and(|heard| lease::holds(heard, LEASE, now))
+        let heard = self.majority_heard(vote, members.get_joint_config(), now)?;
+        let end = lease::end(heard, LEASE);
+        (own && !is_witness && now < end).then_some(end)
     }
 
     fn majority_heard(&self, vote: Vote, voters: &[BTreeSet<NodeId>], now: Duration) -> Option<Duration> {

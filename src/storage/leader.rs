@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use super::batch::{Batcher, Refused};
 use super::call::{Caller, Error, Inode, Mutation, PORTAL, Query, Reply, Time};
-use super::group::Group;
+use super::group::{Group, LEASE};
 use super::operation::{Operation, Session};
 use super::operation_codec;
+use super::promise::Callbacks;
 use super::replica::blocking;
 use super::request::{Answer, Request, Response};
 use super::state;
@@ -37,6 +38,8 @@ struct Inner {
     machine: state::Shared,
     group: Group,
     batcher: Batcher,
+    callbacks: Callbacks,
+    started: Duration,
     last_inode: Mutex<u64>,
     /// When each session was heard, while this node leads.
     heard: Mutex<HashMap<Session, Duration>>,
@@ -46,11 +49,13 @@ struct Inner {
 }
 
 impl Leader {
-    pub fn new(machine: state::Shared, group: Group, batcher: Batcher) -> Self {
+    pub fn new(machine: state::Shared, group: Group, batcher: Batcher, callbacks: Callbacks) -> Self {
         Leader(Arc::new(Inner {
             machine,
             group,
             batcher,
+            callbacks,
+            started: clock::boot(),
             last_inode: Mutex::new(0),
             heard: Mutex::default(),
             room: AtomicU64::new(0),
@@ -70,10 +75,15 @@ impl Leader {
         match request {
             Request::Begin { session, place, adopts } => {
                 let begin = Operation::Begin { session, place, adopts };
-                inner.propose(&begin).await
+                inner.change(session, &begin).await
             }
-            Request::End { session } => inner.propose(&Operation::End { session }).await,
+            Request::End { session } => inner.change(session, &Operation::End { session }).await,
             Request::Renew { session } => inner.renew(session).await,
+            Request::Listen {
+                session,
+                epoch,
+                confirmed,
+            } => inner.listen(session, epoch, confirmed).await,
             Request::Query { session, caller, query } => inner.query(session, caller, query).await,
             Request::Mutate {
                 session,
@@ -96,7 +106,7 @@ impl Leader {
                     fresh: inner.fresh(),
                     mutation,
                 };
-                inner.propose(&operation).await
+                inner.change(session, &operation).await
             }
         }
     }
@@ -150,6 +160,7 @@ impl Leader {
     /// Ends the sessions that were silent for too long; while another node leads, forgets who was heard. Call it each second.
     pub async fn expire(&self) -> io::Result<()> {
         let inner = &self.0;
+        inner.callbacks.expire(SILENCE);
         if !inner.group.is_readable() {
             inner.heard().clear();
             return Ok(());
@@ -193,6 +204,24 @@ impl Inner {
         Inode(*last)
     }
 
+    /// What was promised before the change is recalled when this returns.
+    async fn change(&self, session: Session, operation: &Operation) -> Response {
+        let response = self.propose(operation).await;
+        let Response::Answer(answer) = response else {
+            return response;
+        };
+        self.callbacks.told(session).await;
+        // What this process promised before it was started again is known to nobody, but soon over.
+        let lent_before = (self.started + LEASE).saturating_sub(clock::boot());
+        if !lent_before.is_zero() && self.group.peers().len() > 1 {
+            tokio::time::sleep(lent_before).await;
+        }
+        match self.callbacks.recalls(session) {
+            Some(recalls) => Response::Changed { answer, recalls },
+            None => Response::Answer(answer),
+        }
+    }
+
     async fn propose(&self, operation: &Operation) -> Response {
         match self.batcher.submit(operation_codec::encode(operation)).await {
             Ok(reply) => Response::Answer(read(&reply)),
@@ -203,15 +232,42 @@ impl Inner {
     }
 
     async fn query(&self, session: Session, caller: Caller, query: Query) -> Response {
+        let ticket = self.callbacks.ticket();
         let machine = self.machine.get();
-        let answer = match machine.recall(&caller, &query) {
-            Some(answer) => Ok(answer),
-            None => blocking(move || Ok(machine.query(session, &caller, &query))).await,
+        let (answer, query) = match machine.recall(&caller, &query) {
+            Some(answer) => (answer, query),
+            None => {
+                let read = blocking(move || Ok((machine.query(session, &caller, &query), query))).await;
+                let Ok(read) = read else {
+                    return Response::Answer(Err(Error::Io));
+                };
+                read
+            }
         };
         // After: the lease held while it was read.
-        match self.group.is_readable() {
-            true => Response::Answer(answer.unwrap_or(Err(Error::Io))),
-            false => self.not_leader(),
+        if !self.group.is_readable() {
+            return self.not_leader();
+        }
+        match self.callbacks.promise(session, &query, &answer, ticket) {
+            Some(epoch) => Response::Promised { answer, epoch },
+            None => Response::Answer(answer),
+        }
+    }
+
+    async fn listen(&self, session: Session, epoch: u64, confirmed: u64) -> Response {
+        let arrived = clock::boot();
+        self.callbacks.listen(session, epoch, confirmed).await;
+        let Some(until) = self.group.readable_until() else {
+            return self.not_leader();
+        };
+        let recalls = self.callbacks.lend(session, epoch, until);
+        let lease = match recalls {
+            Some(_) => until.saturating_sub(arrived),
+            None => Duration::ZERO,
+        };
+        Response::Listened {
+            recalls: recalls.unwrap_or_default(),
+            lease,
         }
     }
 

@@ -273,6 +273,10 @@ impl Way for ToLeader {
         self.own.as_ref()?.recall(caller, query)
     }
 
+    fn is_remote(&self, node: NodeId) -> bool {
+        node != self.group.me()
+    }
+
     fn ask<'a>(
         &'a self,
         node: NodeId,

@@ -13,7 +13,7 @@
 //! `rescue` shows one without any quorum.
 //!
 //! What must hold: an acknowledged operation is fsynced in the logs of a majority and of every in-sync data replica (`insync`);
-//! a leader answers reads only inside its lease (`lease`); a node that comes back disturbs nobody (`guard`);
+//! a leader answers reads only inside its lease (`lease`), and doors of other nodes from memory inside a part of it (`promise`); a node that comes back disturbs nobody (`guard`);
 //! a wiped node never comes back under its old id (`identity`). A write or fsync error ends the log, and with it the process.
 
 pub mod archive;
@@ -52,6 +52,7 @@ pub mod network;
 mod opening;
 pub mod operation;
 mod operation_codec;
+mod promise;
 mod recovery;
 mod replica;
 pub mod request;

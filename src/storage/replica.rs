@@ -17,6 +17,7 @@ use super::entry::{self, Body};
 use super::machine::{Applied, Machine};
 use super::operation::Operation;
 use super::operation_codec;
+use super::promise::Callbacks;
 use super::state::{self, Failure};
 use super::transfer;
 use super::types::{Checkpoint, Entry, Replies, Types};
@@ -35,6 +36,8 @@ pub struct Replica {
     /// Index of the last entry that Raft gave or installed; a received state may be ahead of it.
     given: Option<u64>,
     latest: Option<Snapshot<Types>>,
+    /// To be told of what changes.
+    callbacks: Callbacks,
     /// When it drains, waiting for room on the disk ends.
     scope: Scope,
 }
@@ -67,7 +70,7 @@ impl Batch {
     }
 
     /// Applies all in one transaction. Blocks.
-    fn commit(&self, machine: &state::Machine) -> Result<Vec<Replies>, Failure> {
+    fn commit(&self, machine: &state::Machine, callbacks: &Callbacks) -> Result<Vec<Replies>, Failure> {
         let note = serde_json::to_vec(&self.applied).map_err(io::Error::from)?;
         let entries: Vec<_> = self
             .entries
@@ -78,7 +81,9 @@ impl Batch {
                 note: Some(&note),
             })
             .collect();
-        let mut answers = machine.apply_all(&entries)?.into_iter();
+        let state::Done { answers, touched } = machine.apply_all(&entries)?;
+        callbacks.touched(touched.inodes());
+        let mut answers = answers.into_iter();
         let replies = self.entries.iter().map(|(_, operations)| {
             let encoded = answers.by_ref().take(operations.len()).map(|answer| {
                 let bytes = state::encode_reply(&answer).expect("mutations answer only with replies that can be kept");
@@ -92,7 +97,7 @@ impl Batch {
 
 impl Replica {
     /// `machine` has just been opened in `folder`: it stands at its last checkpoint.
-    pub fn new(machine: state::Shared, folder: PathBuf, scope: Scope) -> io::Result<Self> {
+    pub fn new(machine: state::Shared, folder: PathBuf, callbacks: Callbacks, scope: Scope) -> io::Result<Self> {
         let applied = applied_of(&machine.get())?;
         let mut replica = Replica {
             machine,
@@ -100,6 +105,7 @@ impl Replica {
             given: applied.last.map(|id| id.index),
             applied,
             latest: None,
+            callbacks,
             scope,
         };
         replica.latest = replica.applied.last.map(|_| replica.snapshot());
@@ -147,8 +153,8 @@ impl Replica {
     /// Applies a batch; waits while the disk is full, for no entry may be skipped.
     async fn commit(&self, batch: Arc<Batch>) -> io::Result<Vec<Replies>> {
         loop {
-            let (machine, again) = (self.machine.get(), batch.clone());
-            match blocking(move || Ok(again.commit(&machine))).await? {
+            let (machine, again, callbacks) = (self.machine.get(), batch.clone(), self.callbacks.clone());
+            match blocking(move || Ok(again.commit(&machine, &callbacks))).await? {
                 Ok(replies) => return Ok(replies),
                 Err(Failure::NoSpace) => tracing::error!("the disk is full; changes wait until there is room"),
                 Err(failure) => return Err(io::Error::other(failure)),
@@ -195,6 +201,7 @@ impl Replica {
             applied_of(&machine.get())
         })
         .await?;
+        self.callbacks.forget();
         if self.applied.last.map(|id| id.index) < last.map(|id| id.index) {
             return Err(damaged("the received state is older than Raft was told"));
         }
@@ -313,7 +320,7 @@ mod tests {
 
     fn open(folder: &Path, scope: &Scope) -> (state::Shared, Replica) {
         let machine = state::Shared::new(state::Machine::open(folder, Arc::new(SystemDisk)).unwrap());
-        let replica = Replica::new(machine.clone(), folder.to_owned(), scope.clone()).unwrap();
+        let replica = Replica::new(machine.clone(), folder.to_owned(), Callbacks::default(), scope.clone()).unwrap();
         (machine, replica)
     }
 

@@ -3,6 +3,8 @@
 //!
 //! On the wire: a version, then postcard's encoding. Variants are numbered by their order in the source. No I/O.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -11,6 +13,7 @@ use thiserror::Error;
 use super::call::{self, Caller, Mutation, Query, Reply};
 use super::door::RequestKey;
 use super::operation::{Place, Session};
+use super::promise::Recalls;
 use super::types::NodeId;
 
 const VERSION: u8 = 1;
@@ -31,6 +34,14 @@ pub enum Request {
     Renew { session: Session },
     /// The session is over: its locks and opens go.
     End { session: Session },
+    /// The session's lease of what it was promised, and what of it is true no longer. Answered with `Listened`, in a while if
+    /// there is nothing to say.
+    Listen {
+        session: Session,
+        epoch: u64,
+        /// All recalls up to this one were heeded.
+        confirmed: u64,
+    },
     Query {
         session: Session,
         caller: Caller,
@@ -53,6 +64,7 @@ impl Request {
             Request::Begin { session, .. }
             | Request::Renew { session }
             | Request::End { session }
+            | Request::Listen { session, .. }
             | Request::Query { session, .. }
             | Request::Mutate { session, .. } => *session,
         }
@@ -78,6 +90,21 @@ impl Request {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Response {
     Answer(Answer),
+    /// The session hears when this is true no longer.
+    Promised {
+        answer: Answer,
+        epoch: u64,
+    },
+    /// The answer to a change, which this session must not doubt by what it was promised before.
+    Changed {
+        answer: Answer,
+        recalls: Recalls,
+    },
+    Listened {
+        recalls: Recalls,
+        /// From when the `Listen` was sent.
+        lease: Duration,
+    },
     /// Nothing was done here.
     NotLeader {
         leader: Option<NodeId>,

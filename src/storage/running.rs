@@ -19,6 +19,7 @@ use super::machine::Machine;
 use super::members::Members;
 use super::mesh::Links;
 use super::network::{Alone, Transport};
+use super::promise::Callbacks;
 use super::replica::{Replica, blocking};
 use super::scrub::{Remote, Scrub};
 use super::state::disk::SystemDisk;
@@ -65,11 +66,12 @@ impl Running {
         tls: Option<Arc<Tls>>,
         core: &Scope,
     ) -> anyhow::Result<Self> {
+        let callbacks = Callbacks::default();
         let (machine, state): (Box<dyn Machine>, _) = match charter.witness {
             true => (Box::new(open_witness(folder).await?), None),
             false => {
                 let shared = state::Shared::new(opening::state(folder).await?);
-                let replica = Replica::new(shared.clone(), folder.join("state"), core.clone())?;
+                let replica = Replica::new(shared.clone(), folder.join("state"), callbacks.clone(), core.clone())?;
                 (Box::new(replica), Some(shared))
             }
         };
@@ -92,7 +94,7 @@ impl Running {
         let group = Group::open(settings, log, machine, transport, Arc::new(clock::boot), core);
         let group = group.await.context("open the log")?;
         let files = match state {
-            Some(machine) => Some(Files::start(machine, &group, links.clone(), core).await?),
+            Some(machine) => Some(Files::start(machine, &group, callbacks, links.clone(), core).await?),
             None => None,
         };
         let control = control(folder, charter, wanted, (&group, &links, &files, &sending));
@@ -136,8 +138,14 @@ impl Running {
 }
 
 impl Files {
-    async fn start(machine: state::Shared, group: &Group, links: Option<Links>, core: &Scope) -> anyhow::Result<Self> {
-        let leader = Leader::new(machine.clone(), group.clone(), group.batcher(core));
+    async fn start(
+        machine: state::Shared,
+        group: &Group,
+        callbacks: Callbacks,
+        links: Option<Links>,
+        core: &Scope,
+    ) -> anyhow::Result<Self> {
+        let leader = Leader::new(machine.clone(), group.clone(), group.batcher(core), callbacks);
         // Before any request: a disk whose room is not known counts as full.
         leader.measure().await?;
         let remote = Remote {

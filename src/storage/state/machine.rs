@@ -17,7 +17,7 @@ use super::disk::Disk;
 use super::install;
 use super::layout::Layout;
 use super::progress::Progress;
-use super::recall::Recall;
+use super::recall::{Recall, Touched};
 use super::tree::Tree;
 use super::{Failure, HELD, schema, sessions};
 use crate::base::file;
@@ -39,6 +39,13 @@ pub struct Entry<'a> {
     pub operations: &'a [Operation],
     /// What the owner wants to find again with the applied index (Raft's log id and membership); `None` leaves it.
     pub note: Option<&'a [u8]>,
+}
+
+/// Entries that were applied.
+pub struct Done {
+    /// To all their operations, in order.
+    pub answers: Vec<Result<Reply, Error>>,
+    pub touched: Touched,
 }
 
 struct Writer {
@@ -145,11 +152,12 @@ impl Machine {
             operations,
             note,
         }])
+        .map(|done| done.answers)
     }
 
-    /// Applies entries in one transaction and returns the answers to all their operations in order. On a failure none is
-    /// applied (`applied` says where the machine stands), and the same ones are to come again.
-    pub fn apply_all(&self, entries: &[Entry<'_>]) -> Result<Vec<Result<Reply, Error>>, Failure> {
+    /// Applies entries in one transaction. On a failure none is applied (`applied` says where the machine stands), and the
+    /// same ones are to come again.
+    pub fn apply_all(&self, entries: &[Entry<'_>]) -> Result<Done, Failure> {
         let mut writer = self.writer()?;
         let mut next = self.progress().clone();
         for entry in entries {
@@ -158,20 +166,15 @@ impl Machine {
         if writer.is_unsettled {
             self.settle(&mut writer, Phase::Settled)?;
         }
-        let answers = self.guard(self.run(&mut writer, entries, next))?;
+        let done = self.guard(self.run(&mut writer, entries, next))?;
         if self.wal_size() > WAL_LIMIT {
             // The entries are applied; the next ones will hear of a failure.
             let _ = self.settle(&mut writer, Phase::Settled);
         }
-        Ok(answers)
+        Ok(done)
     }
 
-    fn run(
-        &self,
-        writer: &mut Writer,
-        entries: &[Entry<'_>],
-        next: Progress,
-    ) -> Result<Vec<Result<Reply, Error>>, Failure> {
+    fn run(&self, writer: &mut Writer, entries: &[Entry<'_>], next: Progress) -> Result<Done, Failure> {
         let transaction = writer.rows.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut effects = Effects::new(self.contents.changing());
         let executed = execute_all(&transaction, &mut effects, entries);
@@ -186,6 +189,7 @@ impl Machine {
             contents,
             freed,
             mirror,
+            touched,
             ..
         } = effects;
         let mut torn = self.torn.lock().expect(HELD);
@@ -201,7 +205,7 @@ impl Machine {
         writer.freed.extend(freed);
         // The batch has been applied all the same; what is left over is tried again after the next.
         let _ = self.remove_freed(writer);
-        Ok(answers)
+        Ok(Done { answers, touched })
     }
 
     fn remove_freed(&self, writer: &mut Writer) -> Result<(), Failure> {

@@ -69,7 +69,7 @@ use std::io;
 pub use apply::LOCKS_MAX;
 pub use contents::path_in as content_in;
 pub use install::{Incoming, admit_incoming};
-pub use machine::{Entry, Machine};
+pub use machine::{Done, Entry, Machine};
 pub use manifest::{Checked, FileFact, Outgoing, Snapshot};
 pub use reply::{decode as decode_reply, encode as encode_reply};
 pub use sessions::WINDOW;

@@ -45,6 +45,11 @@ impl Touched {
         self.inodes.insert(inode);
     }
 
+    /// Whose attributes, names or content differ.
+    pub fn inodes(&self) -> impl Iterator<Item = Inode> {
+        self.inodes.iter().copied()
+    }
+
     pub fn name(&mut self, folder: Inode, name: &[u8]) {
         self.names.insert((folder, name.to_vec()));
     }

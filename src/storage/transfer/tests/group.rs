@@ -18,6 +18,7 @@ use crate::storage::machine::Machine as Seam;
 use crate::storage::network::{Transport, Unreached};
 use crate::storage::operation::{Operation, Place, Session};
 use crate::storage::operation_codec;
+use crate::storage::promise::Callbacks;
 use crate::storage::replica;
 use crate::storage::transfer::receive_note;
 use crate::storage::types::{NodeId, Peer};
@@ -52,7 +53,8 @@ impl Member {
             false => {
                 admit_incoming(&state, &SystemDisk, purged).unwrap();
                 let machine = Shared::new(Machine::open(&state, Arc::new(SystemDisk)).unwrap());
-                let replica = replica::Replica::new(machine.clone(), state, scope.clone()).unwrap();
+                let replica =
+                    replica::Replica::new(machine.clone(), state, Callbacks::default(), scope.clone()).unwrap();
                 (Some(machine), Box::new(replica))
             }
         };

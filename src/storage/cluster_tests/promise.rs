@@ -1,0 +1,112 @@
+//! Doors of other nodes answer from memory, and are never behind.
+
+use std::time::Duration;
+
+use nfs3_types::nfs3::*;
+use nfs3_types::xdr_codec::Opaque;
+use tokio::time::Instant;
+
+use super::node::*;
+use crate::storage::command::{Command, Report};
+
+async fn size(client: &mut Client, file: &nfs_fh3) -> u64 {
+    let object = file.clone();
+    client
+        .getattr(&GETATTR3args { object })
+        .await
+        .unwrap()
+        .unwrap()
+        .obj_attributes
+        .size
+}
+
+async fn lookup(client: &mut Client, root: &nfs_fh3, name: &str) -> Option<nfs_fh3> {
+    let what = diropargs3 {
+        dir: root.clone(),
+        name: filename3::from(name.as_bytes()),
+    };
+    match client.lookup(&LOOKUP3args { what }).await.unwrap() {
+        Nfs3Result::Ok(found) => Some(found.object),
+        Nfs3Result::Err((nfsstat3::NFS3ERR_NOENT, _)) => None,
+        Nfs3Result::Err((status, _)) => panic!("{name}: {status}"),
+    }
+}
+
+async fn append(client: &mut Client, file: &nfs_fh3, offset: u64) {
+    let write = WRITE3args {
+        file: file.clone(),
+        offset,
+        count: 1,
+        stable: stable_how::FILE_SYNC,
+        data: Opaque::borrowed(b"x"),
+    };
+    client.write(&write).await.unwrap().unwrap();
+}
+
+async fn remove(client: &mut Client, root: &nfs_fh3, name: &str) {
+    let object = diropargs3 {
+        dir: root.clone(),
+        name: filename3::from(name.as_bytes()),
+    };
+    client.remove(&REMOVE3args { object }).await.unwrap().unwrap();
+}
+
+/// Each change through one node's door is seen at all others as soon as it is acknowledged, although they ask all the time and
+/// keep what they hear.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_is_seen_at_every_door_at_once() {
+    let nodes = three().await;
+    let root = nodes[0].root().await;
+    create(&mut nodes[0].client().await, &root, "file", b"").await;
+    let mut clients = Vec::new();
+    for node in &nodes {
+        clients.push(node.client().await);
+    }
+    let file = lookup(&mut clients[0], &root, "file").await.unwrap();
+    let mut stale = 0;
+    for round in 0..200_u64 {
+        let writer = round as usize % 3;
+        append(&mut clients[writer], &file, round).await;
+        for client in &mut clients {
+            stale += u32::from(size(client, &file).await != round + 1);
+        }
+        let name = format!("name-{}", round / 2);
+        match round % 2 {
+            0 => create(&mut clients[writer], &root, &name, b"x").await,
+            _ => remove(&mut clients[writer], &root, &name).await,
+        }
+        for client in &mut clients {
+            // Twice: the second answer may come from memory, and is kept into the next round.
+            for _ in 0..2 {
+                stale += u32::from(lookup(client, &root, &name).await.is_some() != (round % 2 == 0));
+            }
+        }
+    }
+    assert_eq!(stale, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_again_does_not_reach_the_leader() {
+    let nodes = three().await;
+    let root = nodes[0].root().await;
+    create(&mut nodes[0].client().await, &root, "file", b"content").await;
+    let mut client = nodes[1].client().await;
+    let file = lookup(&mut client, &root, "file").await.unwrap();
+    let (mut asked, mut reached) = (0, 0);
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(4) {
+        for _ in 0..50 {
+            assert_eq!(size(&mut client, &file).await, 7);
+            assert!(lookup(&mut client, &root, "none").await.is_none());
+            asked += 2;
+        }
+        // In the second before.
+        let report: Report = nodes[0].command(&Command::Status).await.unwrap();
+        reached = report.requests.max(reached);
+    }
+    let each_second = asked / start.elapsed().as_secs();
+    assert!(
+        reached < each_second / 4,
+        "{each_second} were asked a second, {reached} reached the leader"
+    );
+}

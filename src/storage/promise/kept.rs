@@ -1,0 +1,114 @@
+//! Answers that a door keeps under its lease. No I/O, no clock.
+
+use std::time::Duration;
+
+use quick_cache::Equivalent;
+use quick_cache::unsync::Cache;
+
+use super::touches::Touches;
+use super::{Recalls, rests_on};
+use crate::storage::call::{Caller, Inode, Query};
+use crate::storage::request::Answer;
+
+/// Answers kept: about 500 bytes each, so 16 MiB when full.
+const KEPT: usize = 32 << 10;
+
+pub struct Kept {
+    touches: Touches,
+    epoch: u64,
+    until: Duration,
+    /// Recalls up to this one have arrived.
+    last: u64,
+    answers: Cache<Key, Entry>,
+}
+
+#[derive(PartialEq, Eq, Hash)]
+struct Key(Caller, Query);
+
+#[derive(Hash)]
+struct KeyRef<'a>(&'a Caller, &'a Query);
+
+impl Equivalent<Key> for KeyRef<'_> {
+    fn equivalent(&self, key: &Key) -> bool {
+        (self.0, self.1) == (&key.0, &key.1)
+    }
+}
+
+struct Entry {
+    answer: Answer,
+    since: u64,
+    rests_on: (Inode, Option<Inode>),
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Kept {
+            touches: Touches::default(),
+            epoch: 0,
+            until: Duration::ZERO,
+            last: 0,
+            answers: Cache::new(KEPT),
+        }
+    }
+}
+
+impl Kept {
+    /// What to listen with: the epoch, and the last recall that arrived.
+    pub fn heard(&self) -> (u64, u64) {
+        (self.epoch, self.last)
+    }
+
+    /// Take it before a query is sent.
+    pub fn ticket(&self) -> u64 {
+        self.touches.now()
+    }
+
+    /// Keeps an answer that was promised in `epoch` to a query sent after `ticket`.
+    pub fn keep(&mut self, (caller, query): (&Caller, &Query), answer: &Answer, epoch: u64, ticket: u64) {
+        let Some(rests_on) = rests_on(query, answer).filter(|_| epoch == self.epoch) else {
+            return;
+        };
+        let entry = Entry {
+            answer: answer.clone(),
+            since: ticket,
+            rests_on,
+        };
+        if self.is_true(&entry) {
+            self.answers.insert(Key(caller.clone(), query.clone()), entry);
+        }
+    }
+
+    pub fn find(&self, caller: &Caller, query: &Query, now: Duration) -> Option<Answer> {
+        if now >= self.until {
+            return None;
+        }
+        let entry = self.answers.get(&KeyRef(caller, query))?;
+        self.is_true(entry).then(|| entry.answer.clone())
+    }
+
+    /// The answer to a `Listen` has arrived, with a lease until `until`.
+    pub fn listened(&mut self, recalls: &Recalls, until: Duration) {
+        if recalls.epoch != self.epoch {
+            self.touches.touch_all();
+            (self.epoch, self.last) = (recalls.epoch, 0);
+        }
+        self.recall(recalls);
+        self.last = self.last.max(recalls.last);
+        self.until = until;
+    }
+
+    /// Forgets. They are confirmed by the answer to a `Listen` only: that one may bring more.
+    pub fn recall(&mut self, recalls: &Recalls) {
+        match recalls.all {
+            true => self.touches.touch_all(),
+            false if recalls.inodes.is_empty() => {}
+            false => self.touches.touch(recalls.inodes.iter().copied()),
+        }
+    }
+
+    fn is_true(&self, entry: &Entry) -> bool {
+        let (first, second) = entry.rests_on;
+        let mut inodes = std::iter::once(first).chain(second);
+        inodes.all(|inode| self.touches.is_untouched(inode, entry.since))
+    }
+}

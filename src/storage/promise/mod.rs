@@ -1,0 +1,61 @@
+//! Leases with pushed recalls: a door on another node answers look-ups and attributes from its own memory, and is never stale.
+//!
+//! ```text
+//! leader                                             another node's door
+//! Callbacks: Promises (who may keep what)  ◄─Listen─ client: Kept (answers, until when they may be used)
+//!   touched ──► recalls ─────────────────Listened──►   forgets them; the next Listen confirms
+//!   a change is answered when all holders confirmed, or their leases ran out
+//! ```
+//!
+//! The leader *promises* with an answer to say when it is true no longer. A door always has one `Listen` open at the leader: its
+//! answer brings recalls, and the lease anew. The lease that a door gets is a part of the leader's own read lease, so it
+//! is over before any other node can lead: a new leader has nobody to wait for. A door counts its lease from
+//! when it sent the request, the leader from when it answered: clocks need not agree, only run at one pace.
+//!
+//! A door that lets its lease run out delays one change by what is left of it, less than a second; then it holds nothing. Under a
+//! new *epoch* a door starts with nothing kept. The same holds for a door that has too many recalls waiting.
+//! What a session changes itself is recalled with the change's own answer, without waiting for it.
+//!
+//! `table`, `touches` and `kept` are pure; `callbacks` is the leader's side of it, `client` has the door's.
+
+mod callbacks;
+mod kept;
+mod table;
+#[cfg(test)]
+mod tests;
+mod touches;
+
+use serde::{Deserialize, Serialize};
+
+pub use callbacks::Callbacks;
+pub use kept::Kept;
+pub use table::Promises;
+
+use super::call::{Error, Inode, Query, Reply};
+use super::request::Answer;
+
+/// What a session must forget, in answer to its `Listen` or with the answer to its change.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recalls {
+    /// Promises of an earlier one are void.
+    pub epoch: u64,
+    /// To be confirmed: all recalls up to this number are in here or were confirmed.
+    pub last: u64,
+    /// Forget all; too much to name.
+    pub all: bool,
+    pub inodes: Vec<Inode>,
+}
+
+/// What an answer rests on: it is true until one of these is touched. `None`: not to be kept.
+fn rests_on(query: &Query, answer: &Answer) -> Option<(Inode, Option<Inode>)> {
+    match (query, answer) {
+        (Query::Attributes { inode } | Query::Access { inode, .. } | Query::ReadLink { inode }, Ok(_)) => {
+            Some((*inode, None))
+        }
+        // The parent may change without the folder.
+        (Query::Lookup { name, .. }, _) if matches!(name.as_slice(), b"." | b"..") => None,
+        (Query::Lookup { folder, .. }, Ok(Reply::Object { attributes, .. })) => Some((*folder, Some(attributes.inode))),
+        (Query::Lookup { folder, .. }, Err(Error::NotFound)) => Some((*folder, None)),
+        _ => None,
+    }
+}
