@@ -56,6 +56,7 @@ dependencies: ## Install what the tests run against (Debian, needs root)
 test-nfs-kernel: release dependencies-kernel ## The NFS export under a real Linux client, in User-mode Linux (needs root)
 	tests/kernel/oracle.py $(BINARY)
 	tests/kernel/run.py $(BINARY)
+	tests/kernel/run.py $(BINARY) --server group
 
 dependencies-kernel: ## Install what the kernel tests and the storage bench need (Debian, needs root)
 	packaging/test-dependencies-kernel.sh
