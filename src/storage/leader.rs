@@ -37,7 +37,7 @@ struct Inner {
     machine: state::Shared,
     group: Group,
     batcher: Batcher,
-    last_inode: Mutex<u64>,
+    numbers: Numbers,
     /// When each session was heard, while this node leads.
     heard: Mutex<HashMap<Session, Duration>>,
     /// Free bytes of the disk as last measured, less what was written since.
@@ -51,7 +51,7 @@ impl Leader {
             machine,
             group,
             batcher,
-            last_inode: Mutex::new(0),
+            numbers: Numbers::default(),
             heard: Mutex::default(),
             room: AtomicU64::new(0),
             requests: AtomicU64::new(0),
@@ -93,7 +93,7 @@ impl Leader {
                     key,
                     caller,
                     time: now(),
-                    fresh: inner.fresh(),
+                    fresh: inner.numbers.fresh(inner.machine.get().highest_inode()),
                     mutation,
                 };
                 inner.propose(&operation).await
@@ -185,14 +185,6 @@ impl Inner {
         }
     }
 
-    /// Unused numbers are lost, never given again.
-    fn fresh(&self) -> Inode {
-        let mut last = self.last_inode.lock().expect("no holder of this lock panics");
-        // Another leader may have given numbers meanwhile; what it gave is applied here before this node may lead.
-        *last = (*last).max(self.machine.get().highest_inode().0) + 1;
-        Inode(*last)
-    }
-
     async fn propose(&self, operation: &Operation) -> Response {
         match self.batcher.submit(operation_codec::encode(operation)).await {
             Ok(reply) => Response::Answer(read(&reply)),
@@ -231,6 +223,20 @@ impl Inner {
         let take = |room| rest(room, bytes);
         let taken = self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
         taken.map(drop).map_err(|_| Error::NoSpace)
+    }
+}
+
+/// The numbers of new inodes that this process gives while it leads.
+#[derive(Default)]
+pub struct Numbers(Mutex<u64>);
+
+impl Numbers {
+    /// The next one, after `highest` of all that were applied. Unused numbers are lost, never given again.
+    pub fn fresh(&self, highest: Inode) -> Inode {
+        let mut last = self.0.lock().expect("no holder of this lock panics");
+        // Another leader may have given numbers meanwhile; what it gave is applied here before this node may lead.
+        *last = (*last).max(highest.0) + 1;
+        Inode(*last)
     }
 }
 
