@@ -1,4 +1,5 @@
-//! One kind of load on one NFSv3 server, through an independent client. `storage.py` drives it; it prints one number.
+//! One kind of load on one NFSv3 server, through an independent client. `storage.py` drives it; it prints the rate and for how many
+//! seconds it lasted: what was begun is finished.
 //!
 //! ```text
 //! storage_load ADDRESS PORT MOUNT_PORT EXPORT CASE CONNECTIONS SECONDS [FILES]
@@ -330,5 +331,6 @@ async fn main() {
     for worker in workers {
         done += worker.await.unwrap();
     }
-    println!("{:.1}", done / started.elapsed().as_secs_f64());
+    let lasted = started.elapsed().as_secs_f64();
+    println!("{:.1} {lasted:.3}", done / lasted);
 }
