@@ -5,6 +5,9 @@ CARGO   ?= cargo
 # Whole storage nodes, as they are shipped.
 STORAGE := BITRIX_NODE=$(CURDIR)/$(BINARY) $(CARGO) test --locked --test tests
 
+# The newest load of the storage bench.
+STORAGE_LOAD = $$(ls -t target/$(TARGET)/release/deps/storage_load-* | grep -v '\.d$$' | head -1)
+
 SEEDS   ?= 1..301
 
 .PHONY: help build release run test test-registry test-sim test-storage check fmt lint unit check-static dependencies test-nfs-kernel dependencies-kernel bench \
@@ -56,6 +59,7 @@ dependencies: ## Install what the tests run against (Debian, needs root)
 test-nfs-kernel: release dependencies-kernel ## The NFS export under a real Linux client, in User-mode Linux (needs root)
 	tests/kernel/oracle.py $(BINARY)
 	tests/kernel/run.py $(BINARY)
+	tests/kernel/run.py $(BINARY) --server group
 
 dependencies-kernel: ## Install what the kernel tests and the storage bench need (Debian, needs root)
 	packaging/test-dependencies-kernel.sh
@@ -65,7 +69,7 @@ bench: release dependencies ## Requests per second beside nginx, in one session
 
 bench-storage: release dependencies-kernel ## The storage beside nfs-ganesha, in one session on one disk (needs root)
 	$(CARGO) build --locked --release --bench storage_load
-	tests/bench/storage.py $(BINARY) $$(ls -t target/$(TARGET)/release/deps/storage_load-* | grep -v '\.d$$' | head -1)
+	for copies in 1 3; do tests/bench/storage.py $(BINARY) $(STORAGE_LOAD) --copies $$copies || exit 1; done
 
 docs: release ## Completions and man pages into target/docs
 	$(BINARY) man target/docs

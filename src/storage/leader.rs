@@ -40,7 +40,7 @@ struct Inner {
     batcher: Batcher,
     callbacks: Callbacks,
     started: Duration,
-    last_inode: Mutex<u64>,
+    numbers: Numbers,
     /// When each session was heard, while this node leads.
     heard: Mutex<HashMap<Session, Duration>>,
     /// Free bytes of the disk as last measured, less what was written since.
@@ -56,7 +56,7 @@ impl Leader {
             batcher,
             callbacks,
             started: clock::boot(),
-            last_inode: Mutex::new(0),
+            numbers: Numbers::default(),
             heard: Mutex::default(),
             room: AtomicU64::new(0),
             requests: AtomicU64::new(0),
@@ -103,7 +103,7 @@ impl Leader {
                     key,
                     caller,
                     time: now(),
-                    fresh: inner.fresh(),
+                    fresh: inner.numbers.fresh(inner.machine.get().highest_inode()),
                     mutation,
                 };
                 inner.change(session, &operation).await
@@ -196,14 +196,6 @@ impl Inner {
         }
     }
 
-    /// Unused numbers are lost, never given again.
-    fn fresh(&self) -> Inode {
-        let mut last = self.last_inode.lock().expect("no holder of this lock panics");
-        // Another leader may have given numbers meanwhile; what it gave is applied here before this node may lead.
-        *last = (*last).max(self.machine.get().highest_inode().0) + 1;
-        Inode(*last)
-    }
-
     /// What was promised before the change is recalled when this returns.
     async fn change(&self, session: Session, operation: &Operation) -> Response {
         let response = self.propose(operation).await;
@@ -287,6 +279,20 @@ impl Inner {
         let take = |room| rest(room, bytes);
         let taken = self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
         taken.map(drop).map_err(|_| Error::NoSpace)
+    }
+}
+
+/// The numbers of new inodes that this process gives while it leads.
+#[derive(Default)]
+pub struct Numbers(Mutex<u64>);
+
+impl Numbers {
+    /// The next one, after `highest` of all that were applied. Unused numbers are lost, never given again.
+    pub fn fresh(&self, highest: Inode) -> Inode {
+        let mut last = self.0.lock().expect("no holder of this lock panics");
+        // Another leader may have given numbers meanwhile; what it gave is applied here before this node may lead.
+        *last = (*last).max(highest.0) + 1;
+        Inode(*last)
     }
 }
 

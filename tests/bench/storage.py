@@ -4,7 +4,11 @@
 Servers run on processor 0, the load on processor 1. Prints medians and the ratio of bitrix-node to ganesha, of rates and of
 work per second of the server's processor time; above 1 is faster than ganesha. Both make data durable before they say so.
 
-    storage.py EXECUTABLE LOAD [--rounds N] [--seconds N] [--copies N] [--only CASE,...] [--files N]
+With three copies there are three nodes on loopback addresses, all of them on processor 0 and on the same disk. The load asks the
+door of the leader, and in turn that of another node, which has to ask the leader itself. Processor time is that of all nodes,
+memory that of the largest.
+
+    storage.py EXECUTABLE LOAD [--rounds N] [--seconds N] [--copies 1|3] [--only CASE,...] [--files N]
 """
 
 import argparse
@@ -17,13 +21,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "kernel"))
 import server  # noqa: E402
+from group import Group  # noqa: E402
 from run import enter_namespaces  # noqa: E402
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 ADDRESS = "127.0.0.1"
-# Replicas that have a class to start them.
-COPIES = {1: server.Bitrix}
+NODES = ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
+OTHER = "ganesha"
 
 CASES = [
     ("getattr /s", "getattr"),
@@ -43,18 +48,22 @@ def arguments():
     parser.add_argument("load")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2)
-    parser.add_argument("--copies", type=int, choices=sorted(COPIES), default=1)
+    parser.add_argument("--copies", type=int, choices=[1, 3], default=1)
     parser.add_argument("--only", default="")
     parser.add_argument("--files", type=int, default=0, help="also: memory with so many files in the store")
     return parser.parse_args()
 
 
 class Contender:
-    """A server and what was measured of it."""
+    """A server and what was measured of it, through one of its doors."""
 
-    def __init__(self, name, one, load):
-        self.name, self.server, self.load = name, one, os.path.abspath(load)
-        one.start()
+    def __init__(self, name, one, load, door=lambda: ADDRESS):
+        self.name, self.server, self.load, self.door = name, one, os.path.abspath(load), door
+
+    def prepare(self):
+        self.server.start()
+        self.pin()
+        self.run("prepare")
         self.pin()
 
     def pin(self):
@@ -71,8 +80,8 @@ class Contender:
     def memory(self):
         return max(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE for pid in self.server.pids()) >> 20
 
-    def run(self, case, connections=1, seconds=1.0, *rest):
-        where = [ADDRESS, self.server.port, self.server.mount_port, self.server.export]
+    def run(self, case, connections=1, seconds=1.0, *rest, door=None):
+        where = [door or self.door(), self.server.port, self.server.mount_port, self.server.export]
         words = ["taskset", "-c", "1", self.load, *where, case, connections, seconds, *rest]
         done = subprocess.run([str(word) for word in words], capture_output=True, text=True)
         if done.returncode != 0:
@@ -81,10 +90,11 @@ class Contender:
 
     def measure(self, case, connections, seconds):
         """Rate, and what it would be with the whole processor for the server."""
-        before = self.processor_seconds()
-        rate = float(self.run(case, connections, seconds))
+        # Asked before: who leads is asked of the servers.
+        door, before = self.door(), self.processor_seconds()
+        rate, real = map(float, self.run(case, connections, seconds, door=door).split())
         used = self.processor_seconds() - before
-        return rate, rate * seconds / max(used, 1 / TICKS)
+        return rate, rate * real / max(used, 1 / TICKS)
 
 
 def compare(contenders, options):
@@ -100,9 +110,9 @@ def compare(contenders, options):
     return results
 
 
-def show(results, names):
-    ours, other = names
-    print(f"{'':30} {'calls':>5} {ours:>12} {other:>12} {'ratio':>6} {'per cpu s':>10}   (lowest and highest of {ours})")
+def show(results, ours, other=OTHER):
+    names = [ours, other]
+    print(f"{ours:30} {'calls':>5} {'rate':>12} {other:>12} {'ratio':>6} {'per cpu s':>10}   (lowest and highest)")
     for label, case in CASES:
         for connections in CONNECTIONS:
             found = results.get((case, connections))
@@ -117,28 +127,47 @@ def show(results, names):
             )
 
 
+def alone(folder, options):
+    one = server.Bitrix(folder, options.executable, address=ADDRESS)
+    return [Contender("bitrix-node", one, options.load)]
+
+
+def three(folder, options):
+    """One group, asked at two of its doors: which ones goes by who leads then."""
+    group = Group(folder, options.executable, NODES)
+
+    def leader():
+        return group.whole()[0].mount
+
+    def follower():
+        led = leader()
+        return next(node.mount for node in group.nodes if node.mount != led)
+
+    doors = {"3 copies, leader's door": leader, "3 copies, another's door": follower}
+    return [Contender(name, group, options.load, door) for name, door in doors.items()]
+
+
 def main():
     enter_namespaces()
     options = arguments()
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     subprocess.run(["mount", "-t", "tmpfs", "none", "/run"], check=True)
     with tempfile.TemporaryDirectory(prefix="bitrix-storage-", dir="/tmp") as folder, server.Portmapper():
-        ours = COPIES[options.copies](f"{folder}/ours", options.executable, address=ADDRESS)
-        other = server.Ganesha(f"{folder}/ganesha", address=ADDRESS, port=3049)
-        contenders = []
+        ours = (three if options.copies == 3 else alone)(f"{folder}/ours", options)
+        other = Contender(OTHER, server.Ganesha(f"{folder}/ganesha", address=ADDRESS, port=3049), options.load)
         try:
-            for name, one in [("bitrix-node", ours), ("ganesha", other)]:
-                contenders.append(Contender(name, one, options.load))
-                contenders[-1].run("prepare")
-                contenders[-1].pin()
-            show(compare(contenders, options), [one.name for one in contenders])
+            ours[0].prepare()
+            other.prepare()
+            results = compare([*ours, other], options)
+            for one in ours:
+                show(results, one.name)
             if options.files:
-                contenders[0].run("fill", 16, 1, options.files)
-            for one in contenders:
+                ours[0].run("fill", 16, 1, options.files)
+            for one in [ours[0], other]:
                 print(f"memory of {one.name}: {one.memory()} MiB")
         finally:
-            ours.stop()
-            other.stop()
+            ours[0].server.stop()
+            other.server.stop()
 
 
 if __name__ == "__main__":

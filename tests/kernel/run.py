@@ -2,7 +2,9 @@
 """The NFSv3 export under real Linux kernel clients (User-mode Linux guests): POSIX checks, pjdfstest, fsx, a tree of files,
 and the same while the server is killed and comes back. Prints a table; the exit code is 1 when anything failed that may not.
 
-    run.py EXECUTABLE [--server bitrix|ganesha] [--only SUITE,...] [--files N] [--keep]
+    run.py EXECUTABLE [--server bitrix|group|ganesha] [--only SUITE,...] [--files N] [--keep]
+
+With `--server group` there are three nodes, and the suite is `failover`.
 
 All runs in namespaces of its own for network, processes and mounts: whatever happens, nothing of it is left.
 """
@@ -19,6 +21,8 @@ from pathlib import Path
 
 import guest
 import server
+from failover import Failover
+from group import Group
 from guest import Guest
 
 HERE = Path(__file__).resolve().parent
@@ -43,8 +47,8 @@ def enter_namespaces():
 def arguments():
     parser = argparse.ArgumentParser()
     parser.add_argument("executable")
-    parser.add_argument("--server", choices=["bitrix", "ganesha"], default="bitrix")
-    parser.add_argument("--only", default=",".join(SUITES))
+    parser.add_argument("--server", choices=["bitrix", "group", "ganesha"], default="bitrix")
+    parser.add_argument("--only", help=f"by itself {','.join(SUITES)}")
     parser.add_argument("--files", type=int, default=20_000)
     parser.add_argument("--keep", action="store_true", help="keep the folder also on success")
     return parser.parse_args()
@@ -65,6 +69,8 @@ class Table:
 
 
 class Run:
+    programs = PROGRAMS
+
     def __init__(self, options, folder):
         self.options, self.folder, self.table = options, Path(folder), Table()
         self.server = self.make_server()
@@ -73,6 +79,8 @@ class Run:
         place = self.folder / "server"
         if self.options.server == "ganesha":
             return server.Ganesha(place)
+        if self.options.server == "group":
+            return Group(place, self.options.executable, [f"{guest.NETWORK}.{number}" for number in (1, 2, 3)], guest.BRIDGE)
         return server.Bitrix(place, self.options.executable)
 
     def guest(self, job, *argument):
@@ -97,7 +105,10 @@ class Run:
         self.finish("fsx", self.guest("fsx", PROGRAMS / "fsx", 2000, 1, 2, 3), 300)
 
     def pjdfstest(self):
-        one = self.guest("pjdfstest", PROGRAMS / "pjdfstest")
+        self.judge("pjdfstest", self.guest("pjdfstest", PROGRAMS / "pjdfstest", "pjdfstest"))
+
+    def judge(self, name, one):
+        """Waits for a guest with pjdfstest."""
         code = one.wait(1500)
         results = one.read("results")
         failed = set(re.findall(r"^(\S+)\s+FAILED$", results, re.MULTILINE))
@@ -106,7 +117,7 @@ class Run:
         bad = sorted(failed - ALLOWED)
         detail = f"{passed} passed, {len(failed & ALLOWED)} fail as allowed, {len(bad)} failed, {skipped} skipped, code {code}"
         is_good = not bad and passed > 200 and code in (0, 1)
-        self.table.row("pjdfstest", is_good, detail, bad or ([] if is_good else results.splitlines()[-20:]))
+        self.table.row(name, is_good, detail, bad or ([] if is_good else results.splitlines()[-20:]))
 
     def tree(self):
         self.finish("tree", self.guest("tree", self.options.files, "tree"), 1500)
@@ -123,6 +134,9 @@ class Run:
         self.finish("writer, server killed", writer, 300)
         self.finish("tree, server killed", copier, 1500)
 
+    def failover(self):
+        Failover(self).all()
+
     def until_it_moved(self, guests):
         """Each guest that still runs makes a hundred steps of progress, or three seconds pass."""
         before = [one.read("progress") for one in guests]
@@ -138,7 +152,8 @@ class Run:
     def run(self):
         self.server.start()
         try:
-            for suite in self.options.only.split(","):
+            usual = ["failover"] if self.options.server == "group" else SUITES
+            for suite in self.options.only.split(",") if self.options.only else usual:
                 getattr(self, suite)()
         finally:
             self.server.stop()

@@ -5,9 +5,10 @@
     stop()      ends it in order, or by force
     pids()      its processes
 
-A group of several nodes behind one address is one more class of this shape.
+A group of several nodes, of which clients use one, is one more class of this shape (`group`).
 """
 
+import fcntl
 import os
 import signal
 import socket
@@ -19,6 +20,8 @@ ADDRESS = "10.77.0.1"
 PORT = 2049
 CLIENTS = "10.77.0.0/24"
 PATIENCE = 30
+# Sockets that are handed down are kept above the numbers that they get there.
+FIRST, RESERVED = 3, 20
 
 # As its supervisor has it (src/node/children.rs).
 MEMORY = "glibc.malloc.arena_max=1:glibc.malloc.mmap_threshold=16777216:glibc.malloc.trim_threshold=33554432"
@@ -90,8 +93,23 @@ class Process:
         return path.read_text(errors="replace") if path.exists() else ""
 
 
+def listener(address, port, backlog=4096):
+    """A listening TCP socket, or a unix one where `address` is a path."""
+    if port is None:
+        one = socket.socket(socket.AF_UNIX)
+        one.bind(str(address))
+    else:
+        one = socket.socket()
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        one.bind((address, port))
+    one.listen(backlog)
+    with one:
+        return fcntl.fcntl(one, fcntl.F_DUPFD_CLOEXEC, RESERVED)
+
+
 class Bitrix(Process):
-    """One replica: the storage module, on a socket that outlives it, as under its supervisor."""
+    """One replica: the storage module, on sockets that outlive it, as under its supervisor."""
 
     def __init__(self, folder, executable, **where):
         super().__init__(folder, **where)
@@ -99,32 +117,46 @@ class Bitrix(Process):
         self.config = self.folder / "config.toml"
         for part in ["data", "run", "log"]:
             (self.folder / part).mkdir(exist_ok=True)
+        self.config.write_text(self.settings())
+        self.sockets = {}
+
+    def settings(self):
         config = CONFIG.format(folder=self.folder, address=self.mount, port=self.port)
-        if self.mount == ADDRESS:
-            # Nobody but loopback may connect unless it is listed.
-            config += f'clients = ["{CLIENTS}"]\n'
-        self.config.write_text(config)
-        self.socket = None
+        # Nobody but loopback may connect unless it is listed.
+        return config if self.mount.startswith("127.") else config + f'clients = ["{CLIENTS}"]\n'
+
+    def open(self):
+        """The listening sockets by name."""
+        return {"nfs": listener(self.mount, self.port)}
+
+    def enter(self):
+        """In the child, before anything else."""
 
     def start(self):
-        if self.socket is None:
-            self.socket = socket.socket()
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.socket.bind((self.mount, self.port))
-            self.socket.listen(4096)
-        listener, log = self.socket.fileno(), open(self.folder / "server.log", "ab")
-        self.process = subprocess.Popen(
-            [self.executable, "module", "storage", "--config", str(self.config)],
-            env={**os.environ, "LISTEN_FDS": "1", "LISTEN_FDNAMES": "nfs", "GLIBC_TUNABLES": MEMORY},
-            # dup2 makes it inheritable.
-            preexec_fn=lambda: os.dup2(listener, 3) if listener != 3 else os.set_inheritable(3, True),
-            pass_fds=[3],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-        )
+        self.launch(subprocess.PIPE)
         self.wait_until_ready()
+
+    def launch(self, output):
+        if not self.sockets:
+            self.sockets = self.open()
+        names, descriptors = ":".join(self.sockets), list(self.sockets.values())
+
+        def prepare():
+            self.enter()
+            for number, descriptor in enumerate(descriptors):
+                # dup2 makes it inheritable.
+                os.dup2(descriptor, FIRST + number)
+
+        with open(self.folder / "server.log", "ab") as log:
+            self.process = subprocess.Popen(
+                [self.executable, "module", "storage", "--config", str(self.config)],
+                env={**os.environ, "LISTEN_FDS": str(len(descriptors)), "LISTEN_FDNAMES": names, "GLIBC_TUNABLES": MEMORY},
+                preexec_fn=prepare,
+                pass_fds=range(FIRST, FIRST + len(descriptors)),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=log,
+            )
 
     def wait_until_ready(self):
         """The module says `ready` on its standard output, which must be read as long as it lives."""

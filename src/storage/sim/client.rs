@@ -1,4 +1,4 @@
-//! The work: sessions that repeat each operation, the same bytes, until its outcome is known, and readers that ask any node.
+//! The work: sessions that make, write and remove objects and repeat each operation until its outcome is known, and readers that ask any node.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,7 +8,8 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::ledger::Ledger;
-use super::machine;
+use super::machine::Submission;
+use super::object::Act;
 use super::wire::{Answer, Request, Wire};
 use crate::base::Scope;
 use crate::storage::batch::Refused;
@@ -101,24 +102,37 @@ impl Shared {
 
     async fn write(self, session: u64, mut random: Random) {
         let mut target = self.any(&mut random);
+        let mut own = Vec::new();
         for sequence in 1.. {
             if self.is_over.load(Ordering::Relaxed) {
                 return;
             }
-            let operation = machine::encode((session, sequence), random.below(400) as usize);
-            let index = loop {
-                let call = self
-                    .wire
-                    .call(FIRST + session, target, Request::Submit(operation.clone()));
+            let act = choose(&own, &mut random);
+            if let Act::Remove(number) = act {
+                self.ledger.leaves(number);
+            }
+            let operation = (session, sequence);
+            let padding = random.below(400) as usize;
+            let submission = Submission {
+                operation,
+                act,
+                padding,
+            };
+            let done = loop {
+                let call = self.wire.call(FIRST + session, target, Request::Submit(submission));
                 match timeout(PATIENCE, call).await {
-                    Ok(Ok(Answer::Submitted(Ok(index)))) => break index,
+                    Ok(Ok(Answer::Submitted(Ok(done)))) => break done,
                     Ok(Ok(Answer::Submitted(Err(Refused::NotLeader { leader: Some(leader) })))) => target = leader,
                     _ => target = self.any(&mut random),
                 }
                 sleep(Duration::from_millis(5 + random.below(30))).await;
             };
-            let index = u64::from_le_bytes(index[..].try_into().unwrap());
-            self.ledger.acknowledged((session, sequence), index);
+            self.ledger.acknowledged(operation, act, done);
+            match act {
+                Act::Make => own.push(done.1),
+                Act::Remove(number) => own.retain(|other| *other != number),
+                Act::Write(_) => {}
+            }
             self.keep_pace();
             sleep(Duration::from_millis(random.below(40))).await;
         }
@@ -140,5 +154,15 @@ impl Shared {
             }
             sleep(Duration::from_millis(random.below(10))).await;
         }
+    }
+}
+
+/// What a session does next with the objects that it has.
+fn choose(own: &[u64], random: &mut Random) -> Act {
+    let (verb, any) = (random.below(8), random.below(own.len().max(1) as u64));
+    match own.get(any as usize) {
+        Some(number) if verb < 3 => Act::Write(*number),
+        Some(number) if verb < 5 => Act::Remove(*number),
+        _ => Act::Make,
     }
 }

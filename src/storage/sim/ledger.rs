@@ -1,11 +1,13 @@
 //! What must be true of a whole group, checked as it happens: every replica applies the same entries, each operation once;
-//! what was acknowledged is never missing afterwards, neither from a read nor from a disk; one lease at a time.
+//! what was acknowledged is never missing afterwards, neither from a read nor from a disk; no number names two objects; one lease at
+//! a time.
 //! A fault is noted, not raised: it is found inside a replica's task, and the run reports it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::machine::View;
+use super::object::{Act, Known, Objects};
 use crate::storage::types::{LogId, NodeId};
 
 /// A session's number and the operation's within it.
@@ -20,6 +22,11 @@ struct State {
     acknowledged: BTreeMap<u64, u64>,
     /// And the entries that did them first.
     places: BTreeMap<Operation, u64>,
+    /// Who made the object of each number that was ever given.
+    made: BTreeMap<u64, Operation>,
+    known: Known,
+    /// Objects whose removal has begun.
+    leaving: BTreeSet<u64>,
     /// Operations in the longest state that a finished read has seen.
     seen: u64,
     reads: u64,
@@ -29,6 +36,7 @@ struct State {
 /// What a read that begins now must see at least.
 pub struct Floor {
     acknowledged: BTreeMap<u64, u64>,
+    known: Known,
     seen: u64,
 }
 
@@ -69,17 +77,34 @@ impl Ledger {
         self.state().leaders.extend(nodes.iter().copied());
     }
 
-    /// A client learned that its operation was done, by entry `index`.
-    pub fn acknowledged(&self, operation: Operation, index: u64) {
+    /// A replica made an object under a number, of the operation `maker`.
+    pub fn made(&self, node: NodeId, number: u64, maker: Operation) {
+        let known = *self.state().made.entry(number).or_insert(maker);
+        if known != maker {
+            self.fault(format!(
+                "node {node} gave {maker:?} the number {number}, which {known:?} has"
+            ));
+        }
+    }
+
+    /// A client is about to have an object removed.
+    pub fn leaves(&self, number: u64) {
+        self.state().leaving.insert(number);
+    }
+
+    /// A client learned that its operation was done, by entry `index`, to the object `number`.
+    pub fn acknowledged(&self, operation: Operation, act: Act, (index, number): (u64, u64)) {
         let mut state = self.state();
         state.acknowledged.insert(operation.0, operation.1);
         state.places.insert(operation, index);
+        state.known.acknowledged(operation, act, number);
     }
 
     pub fn begin_read(&self) -> Floor {
         let state = self.state();
         Floor {
             acknowledged: state.acknowledged.clone(),
+            known: state.known.clone(),
             seen: state.seen,
         }
     }
@@ -99,9 +124,22 @@ impl Ledger {
                 floor.seen, view.count
             ));
         }
+        self.judge_objects(node, &floor.known, &view.objects);
         let mut state = self.state();
         state.seen = state.seen.max(view.count);
         state.reads += 1;
+    }
+
+    fn judge_objects(&self, node: NodeId, known: &Known, found: &Objects) {
+        let wrong = known.judge(found, &self.state().leaving);
+        if let Some(wrong) = wrong {
+            self.fault(format!("node {node}: {wrong}"));
+        }
+    }
+
+    /// How many objects were made.
+    pub fn objects(&self) -> usize {
+        self.state().made.len()
     }
 
     pub fn acknowledgements(&self) -> usize {
@@ -119,7 +157,9 @@ impl Ledger {
 
     /// The state of a replica that has applied everything: each acknowledged operation once, done by the entry that was
     /// named to the client.
-    pub fn judge_end(&self, node: NodeId, history: &[(Operation, u64)]) {
+    pub fn judge_end(&self, node: NodeId, history: &[(Operation, u64)], objects: &Objects) {
+        let known = self.state().known.clone();
+        self.judge_objects(node, &known, objects);
         let distinct: BTreeSet<_> = history.iter().map(|(operation, _)| *operation).collect();
         if distinct.len() != history.len() {
             self.fault(format!("node {node} did an operation twice"));

@@ -1,4 +1,4 @@
-//! The state machine of the simulation: it keeps which operation was done when, does each once, and loses at a crash
+//! The state machine of the simulation: it keeps which operation was done when, does each once to its object, and loses at a crash
 //! all that is not in its last checkpoint, as the real one does.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,9 @@ use openraft::storage::Snapshot;
 use openraft::{EntryPayload, SnapshotMeta, StoredMembership};
 
 use super::ledger::{Ledger, Operation};
+use super::object::{Act, Object, Objects};
 use crate::base::BoxFuture;
+use crate::storage::call::Inode;
 use crate::storage::entry::{self, Body};
 use crate::storage::machine::{Applied, Machine};
 use crate::storage::types::{Checkpoint, Entry, NodeId, Replies, Types};
@@ -20,14 +22,29 @@ use crate::storage::types::{Checkpoint, Entry, NodeId, Replies, Types};
 struct State {
     applied: Applied,
     history: Vec<(Operation, u64)>,
-    /// Of each session the last operation, and the entry that did it.
-    last: BTreeMap<u64, (u64, u64)>,
+    /// Of each session the last operation, and what it was answered.
+    last: BTreeMap<u64, (u64, Done)>,
+    objects: Objects,
+    /// The highest number that any operation brought along, used or not.
+    highest: u64,
 }
 
 /// What a read gets.
 pub struct View {
     pub count: u64,
-    pub last: BTreeMap<u64, (u64, u64)>,
+    pub last: BTreeMap<u64, (u64, Done)>,
+    pub objects: Objects,
+}
+
+/// An operation's answer: the entry that did it, and the number of its object.
+pub type Done = (u64, u64);
+
+/// An operation as its session repeats it.
+#[derive(Clone, Copy)]
+pub struct Submission {
+    pub operation: Operation,
+    pub act: Act,
+    pub padding: usize,
 }
 
 /// The checkpoints of all replicas, by their folder.
@@ -47,13 +64,23 @@ pub struct SimMachine {
     ledger: Ledger,
 }
 
-/// An operation as its session repeats it.
-pub fn encode((session, sequence): Operation, padding: usize) -> Bytes {
-    let mut out = Vec::with_capacity(16 + padding);
-    out.put_u64_le(session);
-    out.put_u64_le(sequence);
-    out.put_bytes(0, padding);
+/// An operation as it stands in the log, with the number that the leader chose for what it may make.
+pub fn encode(submission: Submission, fresh: u64) -> Bytes {
+    let (verb, target) = match submission.act {
+        Act::Make => (0, 0),
+        Act::Write(number) => (1, number),
+        Act::Remove(number) => (2, number),
+    };
+    let mut out = Vec::with_capacity(40 + submission.padding);
+    for word in [submission.operation.0, submission.operation.1, fresh, verb, target] {
+        out.put_u64_le(word);
+    }
+    out.put_bytes(0, submission.padding);
     out.into()
+}
+
+pub fn decode_done(mut bytes: Bytes) -> Done {
+    (bytes.get_u64_le(), bytes.get_u64_le())
 }
 
 impl SimMachine {
@@ -79,7 +106,13 @@ impl SimMachine {
         View {
             count: state.history.len() as u64,
             last: state.last.clone(),
+            objects: state.objects.clone(),
         }
+    }
+
+    /// All numbers up to this one may have been given.
+    pub fn highest(&self) -> Inode {
+        Inode(self.state().highest)
     }
 
     pub fn history(&self) -> Vec<(Operation, u64)> {
@@ -105,12 +138,52 @@ impl SimMachine {
             }
             EntryPayload::Normal(Body::InSync(nodes)) => state.applied.in_sync = nodes,
             EntryPayload::Normal(Body::Operations(operations)) => {
-                replies
-                    .0
-                    .extend(operations.into_iter().map(|bytes| state.perform(bytes, index)));
+                let perform = |bytes| self.perform(&mut state, bytes, index);
+                replies.0.extend(operations.into_iter().map(perform));
             }
         }
         replies
+    }
+
+    /// Does an operation unless it was done.
+    fn perform(&self, state: &mut State, mut bytes: Bytes, index: u64) -> Bytes {
+        let [session, sequence, fresh, verb, target] = std::array::from_fn(|_| bytes.get_u64_le());
+        let operation = (session, sequence);
+        state.highest = state.highest.max(fresh);
+        let last = state.last.get(&session).copied().unwrap_or_default();
+        let (_, done) = match last.0 < sequence {
+            false => last,
+            true => {
+                let number = self.act(&mut state.objects, operation, (verb, fresh, target));
+                state.history.push((operation, index));
+                let last = (sequence, (index, number));
+                state.last.insert(session, last);
+                last
+            }
+        };
+        [done.0.to_le_bytes(), done.1.to_le_bytes()].concat().into()
+    }
+
+    fn act(&self, objects: &mut Objects, operation: Operation, (verb, fresh, target): (u64, u64, u64)) -> u64 {
+        let written = operation.1;
+        let is_there = match verb {
+            0 => {
+                self.ledger.made(self.node, fresh, operation);
+                let maker = operation;
+                objects.insert(fresh, Object { maker, written });
+                return fresh;
+            }
+            1 => objects
+                .get_mut(&target)
+                .map(|object| object.written = written)
+                .is_some(),
+            _ => objects.remove(&target).is_some(),
+        };
+        if !is_there {
+            let fault = format!("node {}: {operation:?} finds no object {target}", self.node);
+            self.ledger.fault(fault);
+        }
+        target
     }
 
     fn make_checkpoint(&self) -> Snapshot<Types> {
@@ -128,19 +201,6 @@ impl SimMachine {
         self.checkpoints.0.lock().unwrap().insert(folder, state);
         *self.kept.lock().unwrap() = Some(snapshot.clone());
         snapshot
-    }
-}
-
-impl State {
-    /// Does an operation unless it was done; answers with the entry that did it.
-    fn perform(&mut self, mut bytes: Bytes, index: u64) -> Bytes {
-        let (session, sequence) = (bytes.get_u64_le(), bytes.get_u64_le());
-        let last = self.last.entry(session).or_default();
-        if last.0 < sequence {
-            *last = (sequence, index);
-            self.history.push(((session, sequence), index));
-        }
-        Bytes::copy_from_slice(&last.1.to_le_bytes())
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::ledger::Ledger;
-use super::machine::{Checkpoints, Kept, SimMachine};
+use super::machine::{self, Checkpoints, Done, Kept, SimMachine, Submission};
 use super::wire::{Answer, Call, Line, Request, Wire};
 use crate::base::Scope;
 use crate::storage::batch::{Batcher, Refused};
@@ -18,6 +18,7 @@ use crate::storage::faulty_disk::{FaultyDisk, Random};
 use crate::storage::group::{Group, Settings};
 use crate::storage::identity;
 use crate::storage::insync::Copies;
+use crate::storage::leader::Numbers;
 use crate::storage::log::{LogStore, Sizes};
 use crate::storage::types::{NodeId, StoreId};
 
@@ -74,6 +75,7 @@ pub struct Running {
     pub group: Group,
     pub machine: SimMachine,
     batcher: Batcher,
+    numbers: Arc<Numbers>,
 }
 
 impl Node {
@@ -252,6 +254,7 @@ impl Serving {
             batcher: group.batcher(&self.scope),
             group: group.clone(),
             machine,
+            numbers: Arc::default(),
         };
         *self.running.lock().unwrap() = Some(running.clone());
         let failed = group.failed();
@@ -281,10 +284,9 @@ impl Running {
                 let _ = self.group.incoming().await;
                 Answer::Peer(self.group.install(header, checkpoint).await)
             }
-            Request::Submit(operation) => {
-                let result = self.submit(operation).await;
-                if let Ok(index) = &result {
-                    let index = u64::from_le_bytes(index[..].try_into().unwrap());
+            Request::Submit(submission) => {
+                let result = self.submit(submission).await;
+                if let Ok((index, _)) = result {
                     acknowledged.lock().unwrap().push(Acknowledgement {
                         node: id,
                         index,
@@ -297,8 +299,15 @@ impl Running {
         }
     }
 
-    async fn submit(&self, operation: bytes::Bytes) -> Result<bytes::Bytes, Refused> {
-        self.batcher.submit(operation).await
+    /// As the leader takes a change: it knows all numbers that were given, and chooses one.
+    async fn submit(&self, submission: Submission) -> Result<Done, Refused> {
+        if !self.group.is_readable() {
+            let leader = self.group.leader().filter(|node| *node != self.group.me());
+            return Err(Refused::NotLeader { leader });
+        }
+        let fresh = self.numbers.fresh(self.machine.highest());
+        let answer = self.batcher.submit(machine::encode(submission, fresh.0)).await;
+        answer.map(machine::decode_done)
     }
 
     /// As a door reads: under the lease before and after.

@@ -20,13 +20,14 @@ fn run(seed: u64, count: u64, witnesses: &[NodeId]) -> Option<String> {
         nemesis::strike(&mut world);
     }
     let stall = world.settle();
-    let (acknowledged, reads, leaders) = (
+    let (acknowledged, objects, reads, leaders) = (
         world.ledger.acknowledgements(),
+        world.ledger.objects(),
         world.ledger.reads(),
         world.ledger.leaders(),
     );
     say(format_args!(
-        "seed {seed}, {count} nodes: {acknowledged} acknowledged, {reads} reads, {leaders} leaders, {} faults, work again after {stall:?}\n",
+        "seed {seed}, {count} nodes: {acknowledged} acknowledged, {objects} objects, {reads} reads, {leaders} leaders, {} faults, work again after {stall:?}\n",
         world.story.len()
     ));
     if acknowledged < 20 || reads < 20 {

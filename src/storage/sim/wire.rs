@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
-use super::machine::View;
+use super::machine::{Done, Submission, View};
 use crate::base::BoxFuture;
 use crate::storage::Refused;
 use crate::storage::faulty_disk::Random;
@@ -28,13 +28,13 @@ const CHECKPOINT: Duration = Duration::from_secs(2);
 pub enum Request {
     Peer(Bytes),
     Install(Bytes, Checkpoint),
-    Submit(Bytes),
+    Submit(Submission),
     Read,
 }
 
 pub enum Answer {
     Peer(Bytes),
-    Submitted(Result<Bytes, Refused>),
+    Submitted(Result<Done, Refused>),
     /// `None`: it may not answer reads now.
     Read(Option<View>),
 }

@@ -303,15 +303,15 @@ impl World {
         self.expect("all are in sync under load", COMPLETE, |world| world.is_whole(&data));
         self.clients.finish();
         self.run_for(Duration::from_secs(2));
-        let histories: BTreeMap<_, _> = self
+        let machines: BTreeMap<_, _> = self
             .nodes
             .iter()
             .filter(|(id, _)| self.peers.contains_key(id))
-            .map(|(id, node)| (*id, node.running().map(|running| running.machine.history())))
+            .map(|(id, node)| (*id, node.running().map(|running| running.machine)))
             .collect();
-        for (id, history) in &histories {
-            match history {
-                Some(history) => self.ledger.judge_end(*id, history),
+        for (id, machine) in &machines {
+            match machine {
+                Some(machine) => self.ledger.judge_end(*id, &machine.history(), &machine.view().objects),
                 None => self.ledger.fault(format!("node {id} does not run at the end")),
             }
         }

@@ -1,10 +1,10 @@
-"""The pjdfstest suite on the export. `pjdfstest.py MOUNT SHARE PROGRAM`"""
+"""The pjdfstest suite on the export. `pjdfstest.py MOUNT SHARE PROGRAM FOLDER`"""
 
 import os
 import subprocess
 import sys
 
-MOUNT, SHARE, PROGRAM = sys.argv[1:4]
+MOUNT, SHARE, PROGRAM, FOLDER = sys.argv[1:5]
 # Users that every Debian has; the suite wants three beside root.
 CONFIG = """
 [features]
@@ -14,11 +14,11 @@ naptime = 0.01
 entries = [["nobody", "nogroup"], ["daemon", "daemon"], ["www-data", "www-data"]]
 """
 
-os.mkdir(f"{MOUNT}/pjdfstest")
-os.chmod(f"{MOUNT}/pjdfstest", 0o777)
+os.mkdir(f"{MOUNT}/{FOLDER}")
+os.chmod(f"{MOUNT}/{FOLDER}", 0o777)
 with open("/tmp/config.toml", "w") as config:
     config.write(CONFIG)
 with open(f"{SHARE}/results", "wb") as results:
     # The second file system is a tmpfs.
-    words = [PROGRAM, "-c", "/tmp/config.toml", "-p", f"{MOUNT}/pjdfstest", "-s", "/tmp"]
+    words = [PROGRAM, "-c", "/tmp/config.toml", "-p", f"{MOUNT}/{FOLDER}", "-s", "/tmp"]
     sys.exit(subprocess.run(words, stdout=results, stderr=subprocess.STDOUT).returncode & 1)

@@ -1,6 +1,7 @@
 """Writes, renames and removes without a pause and checks every step. `writer.py MOUNT SHARE SECONDS NAME`
 
 Whoever runs it disturbs the server meanwhile. No call may fail, and at the end every file has what was acknowledged.
+It ends early once there is a SHARE/stop. Each stall is a line in SHARE/stalls as soon as it is over.
 """
 
 import os
@@ -15,16 +16,24 @@ class Clock:
     """Times steps; keeps the long ones."""
 
     def __init__(self):
-        self.stalls, self.steps, self.longest = [], 0, 0.0
+        self.stalls, self.all, self.longest = [], [], 0.0
 
     def time(self, step):
         started = time.monotonic()
         step()
         taken = time.monotonic() - started
-        self.steps += 1
+        self.all.append(taken)
         self.longest = max(self.longest, taken)
         if taken > STALL:
             self.stalls.append(taken)
+            with open(f"{SHARE}/stalls", "a") as file:
+                print(f"{taken:.3f}", file=file)
+
+    def distribution(self):
+        """Of the steps, in milliseconds."""
+        ordered = sorted(self.all) or [0]
+        places = [0, len(ordered) // 2, len(ordered) * 99 // 100, -1]
+        return "/".join(f"{ordered[place] * 1000:.0f}" for place in places)
 
 
 def turn(folder, number):
@@ -63,7 +72,7 @@ def main():
     os.mkdir(folder)
     clock, number, end = Clock(), 0, time.monotonic() + float(SECONDS)
     errors = []
-    while time.monotonic() < end and not errors:
+    while time.monotonic() < end and not os.path.exists(f"{SHARE}/stop") and not errors:
         try:
             clock.time(lambda: turn(folder, number))
         except OSError as error:
@@ -79,7 +88,7 @@ def main():
         stalls = " ".join(f"{stall:.1f}" for stall in clock.stalls)
         print(
             f"{'FAIL' if errors else 'ok'} {number} turns of 8 calls, {len(errors)} errors, longest {clock.longest:.2f} s;"
-            f" stalls over {STALL} s: {stalls or 'none'}",
+            f" a turn takes {clock.distribution()} ms (min/median/p99/max); stalls over {STALL} s: {stalls or 'none'}",
             file=results,
         )
     return 1 if errors else 0
