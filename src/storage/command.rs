@@ -92,6 +92,8 @@ pub struct Report {
     pub log_bytes: u64,
     pub free_bytes: u64,
     pub is_full: bool,
+    /// The store here is not the one that the group knows as this member's: it was set back to an older image.
+    pub is_set_back: bool,
     /// Requests per second in the last second.
     pub requests: u64,
     /// Of the state that this node sends or receives, or did last.

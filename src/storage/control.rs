@@ -172,6 +172,7 @@ impl Control {
             log_bytes,
             free_bytes: self.files.as_ref().map_or(0, |files| files.leader.free()),
             is_full: self.files.as_ref().is_some_and(|files| files.leader.is_full()),
+            is_set_back: members.get(&me).is_some_and(|peer| peer.store != group.store()),
             requests: self.requests.load(Ordering::Relaxed),
             transfer: self.transfer.counts(),
             scrub: self
@@ -182,6 +183,10 @@ impl Control {
         })
     }
 }
+
+/// What is wrong with such a store, and what to do.
+pub const SET_BACK: &str = "an older image of this disk was restored, so the group does not take it back: \
+    storage remove NODE on another node, empty the storage folder here, storage add NODE";
 
 /// "leads, 2 of 3 copies, log 12 MiB, 3 requests/s"
 pub fn describe(report: &Report) -> Status {
@@ -203,6 +208,7 @@ pub fn describe(report: &Report) -> Status {
         report.requests
     );
     let fault = match () {
+        () if report.is_set_back => Some(SET_BACK),
         () if report.is_full => Some("the disk is nearly full, nothing new is taken"),
         () if report.leader.is_none() => Some("changes wait"),
         () if report.copies < report.wanted => Some("a copy is missing"),

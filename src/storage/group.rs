@@ -18,7 +18,6 @@ use super::disk::Disk;
 use super::entry::Body;
 use super::guard::{FRESH, Standing};
 use super::insync::{self, Copies, Durable};
-use super::lease::Contacts;
 use super::log::{LogReader, LogStore, Sizes};
 use super::machine::{Driver, Machine};
 use super::network::{Clock, Network, Transport};
@@ -55,6 +54,7 @@ pub struct Group {
     /// The end of the log at its start: what may have been acknowledged before.
     opened: Option<LogId>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+    set_back: watch::Sender<bool>,
 }
 
 /// Heartbeats leave every 1.5 intervals, and the interval is also the time-out of an append: with messages of at most
@@ -113,7 +113,8 @@ impl Group {
             me: settings.me,
             store,
             transport,
-            contacts: Arc::new(Mutex::new(Contacts::default())),
+            contacts: Arc::default(),
+            held: Arc::default(),
             clock,
         };
         let config = Arc::new(config().validate().map_err(io::Error::other)?);
@@ -132,6 +133,7 @@ impl Group {
             log: reader,
             opened,
             thread: Arc::default(),
+            set_back: watch::Sender::new(false),
         };
         scope.spawn(watchers::guard_elections(group.clone(), scope.clone()));
         scope.spawn(watchers::keep_in_sync(group.clone(), scope.clone()));
@@ -317,6 +319,13 @@ impl Group {
         fatal.unwrap_or_else(|| "the replica has ended".into())
     }
 
+    /// Resolves when a leader has found that this store lacks what it had. The replica has ended then; its store must
+    /// never be taken for what it was (`identity::renew`).
+    pub async fn set_back(&self) {
+        // The sender is this group's own.
+        let _ = self.set_back.subscribe().wait_for(|is_so| *is_so).await;
+    }
+
     /// Stops the replica and its log's thread. Tasks in the scope end when that drains.
     pub async fn stop(&self) {
         let _ = self.raft.shutdown().await;
@@ -371,6 +380,12 @@ impl Group {
             }
             Kind::Standing => Ok(wire::to_json(&self.standing())),
             Kind::Checkpoint => Err(Bad::Refused("a checkpoint comes with its files".into())),
+            Kind::SetBack => {
+                // No vote leaves any more.
+                let _ = self.raft.shutdown().await;
+                self.set_back.send_replace(true);
+                Ok(Vec::new())
+            }
         }
     }
 

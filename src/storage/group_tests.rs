@@ -491,3 +491,34 @@ async fn a_follower_behind_by_many_large_entries_catches_up() {
     .await;
     world.stop().await;
 }
+
+/// I9: an image of its own disk, taken while it ran, comes back in its place.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_is_set_back_is_found_out_and_never_votes_again() {
+    let mut world = World::new(3).await;
+    let leader = world.wait_for_leader().await;
+    let victim = 1 + leader % 3;
+    world.write("before").await;
+    let image = world.nodes[&victim].disk.as_synced();
+    for number in 0..10 {
+        world.write(&format!("after{number}")).await;
+    }
+    eventually("it has all", || world.has(victim, "after9")).await;
+    world.kill(victim).await;
+    world.write("meanwhile").await;
+    let node = world.nodes.get_mut(&victim).unwrap();
+    (node.disk, node.machine) = (image, node.machine.sibling());
+    world.start(victim).await;
+    tokio::time::timeout(PATIENCE, world.group(victim).set_back())
+        .await
+        .expect("it is told");
+    assert!(!world.has(victim, "after9"), "it got nothing more");
+    world.kill(victim).await;
+    // Under the identity that it takes then it is a stranger.
+    let disk = world.nodes[&victim].disk.clone();
+    super::identity::renew(&disk, victim).unwrap();
+    world.start(victim).await;
+    world.write("more").await;
+    assert!(!world.has(victim, "more") && world.term(victim) <= world.term(leader));
+    world.stop().await;
+}

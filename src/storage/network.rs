@@ -15,6 +15,7 @@ use openraft::storage::Snapshot;
 use thiserror::Error as ThisError;
 
 use super::guard::FRESH;
+use super::held::Held;
 use super::lease::Contacts;
 use super::types::{Checkpoint, NodeId, Peer, StoreId, Types, Vote};
 use super::wire::{self, Bad, Envelope, Kind};
@@ -89,6 +90,7 @@ pub struct Network {
     pub store: StoreId,
     pub transport: Arc<dyn Transport>,
     pub contacts: Arc<Mutex<Contacts>>,
+    pub held: Arc<Mutex<Held>>,
     pub clock: Clock,
 }
 
@@ -152,6 +154,37 @@ fn unreached(error: Unreached) -> CallError {
 }
 
 impl Client {
+    /// Follows what the peer's disk holds. One that was set back is told so, and gets nothing more.
+    async fn judge(
+        &self,
+        rpc: &AppendEntriesRequest<Types>,
+        response: &AppendEntriesResponse<NodeId>,
+        deadline: Duration,
+    ) -> Result<(), CallError> {
+        let before = rpc.prev_log_id.map(|id| id.index);
+        let is_set_back = {
+            let mut held = self.network.held.lock().expect("no holder of this lock panics");
+            let last = match response {
+                AppendEntriesResponse::Success => rpc.entries.last().map(|entry| entry.log_id.index).or(before),
+                AppendEntriesResponse::PartialSuccess(last) => last.map(|id| id.index),
+                _ => None,
+            };
+            held.has(self.peer.store, last, rpc.leader_commit.map(|id| id.index));
+            let is_conflict = matches!(response, AppendEntriesResponse::Conflict);
+            is_conflict && before.is_some_and(|index| held.lacks(self.peer.store, index))
+        };
+        if !is_set_back {
+            return Ok(());
+        }
+        let name = &self.peer.name;
+        tracing::error!(
+            node = name,
+            "its disk lacks what it had on it: an older image was restored; it is not taken for the replica that it was"
+        );
+        self.call(Kind::SetBack, &[], deadline).await?;
+        Err(Unreachable::new(&Bad::Refused(format!("{name} was set back"))).into())
+    }
+
     async fn call(&self, kind: Kind, body: &[u8], deadline: Duration) -> Result<Bytes, CallError> {
         let answer = self.network.call(kind, self.target, &self.peer, body, deadline).await;
         // A peer that refuses (another store, a failed log) will refuse again: back off.
@@ -197,6 +230,7 @@ impl RaftNetwork<Types> for Client {
             let mut contacts = self.network.contacts.lock().expect("no holder of this lock panics");
             contacts.record(rpc.vote, self.target, sent);
         }
+        self.judge(&rpc, &response, deadline).await?;
         Ok(response)
     }
 

@@ -14,7 +14,8 @@ use tracing::{info, warn};
 use super::charter::Charter;
 use super::checkpoints::Receiving;
 use super::client::Client;
-use super::control::describe;
+use super::control::{SET_BACK, describe};
+use super::disk::Folder;
 use super::door::nfs::{Clients, Door, Server};
 use super::insync::Copies;
 use super::log::Sizes;
@@ -23,9 +24,9 @@ use super::operation::Place;
 use super::replica::blocking;
 use super::running::{Running, Wanted};
 use super::scrub::ScrubHandler;
-use super::types::Peer;
+use super::types::{NodeId, Peer};
 use super::waiting::Waiting;
-use super::{opening, recovery};
+use super::{identity, opening, recovery};
 use crate::base::{BoxFuture, Cx, Scope, Service, Status};
 use crate::config::{self, Config};
 use crate::host::facts;
@@ -124,6 +125,7 @@ impl Storage {
         let kept = tokio::select! {
             kept = self.keep(&running) => kept,
             () = running.control.restart.notified() => Err(anyhow!("starting anew for the recovery that was ordered")),
+            () = running.group.set_back() => Err(self.disown(charter.number).await),
             why = running.group.failed() => Err(anyhow!("the replica has failed: {why}")),
             () = cx.scope.draining() => Ok(()),
         };
@@ -259,6 +261,15 @@ impl Storage {
         Identity {
             cluster: name.clone(),
             node: name,
+        }
+    }
+
+    /// This store forgot what it had promised: under another identity nobody takes it for what it was.
+    async fn disown(&self, number: NodeId) -> anyhow::Error {
+        let log = Folder::new(self.folder.join("log"));
+        match blocking(move || identity::renew(&log, number)).await {
+            Ok(_) => anyhow!(SET_BACK),
+            Err(error) => anyhow!(error).context(SET_BACK),
         }
     }
 

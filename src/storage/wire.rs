@@ -22,6 +22,8 @@ pub enum Kind {
     Vote = 2,
     Standing = 3,
     Checkpoint = 4,
+    /// The receiver's store lacks what it had.
+    SetBack = 5,
 }
 
 /// Who sends, and to which store.
@@ -78,6 +80,7 @@ impl Envelope {
             2 => Kind::Vote,
             3 => Kind::Standing,
             4 => Kind::Checkpoint,
+            5 => Kind::SetBack,
             kind => return Err(Bad::Kind(kind)),
         };
         let mut envelope = Envelope {
