@@ -175,19 +175,23 @@ impl Machine {
         let transaction = writer.rows.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut effects = Effects::new(self.contents.changing());
         let executed = execute_all(&transaction, &mut effects, entries);
-        let changing = self.recall.change(&effects.touched);
+        let Effects {
+            contents,
+            freed,
+            mirror,
+            touched,
+            ..
+        } = effects;
+        let changing = self.recall.change(touched);
         let committed = executed.and_then(|answers| {
             next.save(&transaction)?;
             transaction.commit()?;
             Ok(answers)
         });
-        drop(changing);
-        let Effects {
-            contents,
-            freed,
-            mirror,
-            ..
-        } = effects;
+        match &committed {
+            Ok(_) => changing.done(),
+            Err(_) => drop(changing),
+        }
         let mut torn = self.torn.lock().expect(HELD);
         match &committed {
             Ok(_) => torn.retain(|_, until| Some(*until) > next.applied),
