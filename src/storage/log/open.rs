@@ -49,6 +49,7 @@ pub fn open(disk: Arc<dyn Disk>, sizes: Sizes) -> io::Result<Opened> {
         purged,
         last: None,
         cache: Cache::new(sizes.cache),
+        committed: None,
         truncations: 0,
         failure: None,
     };
