@@ -58,7 +58,7 @@ impl Batch {
             EntryPayload::Normal(Body::InSync(nodes)) => self.applied.in_sync = nodes,
             EntryPayload::Normal(Body::Operations(encoded)) => {
                 // A format that is not known here is of a newer version: to skip it would be to differ from other replicas.
-                let decoded = encoded.iter().map(|bytes| operation_codec::decode(bytes)).collect();
+                let decoded = encoded.iter().map(operation_codec::decode).collect();
                 operations = Result::<_, _>::map_err(decoded, damaged)?;
             }
         }
@@ -283,7 +283,7 @@ mod tests {
     const PATIENCE: Option<Duration> = Some(Duration::from_secs(60));
     const SESSION: Session = Session(5);
     /// `Operation::Begin` of session 5 at the place "a".
-    const BEGIN: [u8; 6] = [2, 0, 5, 1, b'a', 0];
+    const BEGIN: [u8; 10] = [3, 0, 0, 0, 0, 0, 5, 1, b'a', 0];
 
     fn caller() -> Caller {
         Caller {
