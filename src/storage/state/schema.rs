@@ -47,7 +47,8 @@ CREATE UNIQUE INDEX entry_by_name ON entry (folder, name);
 CREATE TABLE session (
     id INTEGER PRIMARY KEY,
     place TEXT NOT NULL UNIQUE,
-    acknowledged INTEGER NOT NULL
+    acknowledged INTEGER NOT NULL,
+    forgotten INTEGER NOT NULL
 );
 CREATE TABLE reply (
     session INTEGER NOT NULL,
