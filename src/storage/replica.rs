@@ -14,6 +14,7 @@ use openraft::storage::Snapshot;
 use openraft::{EntryPayload, SnapshotMeta, StoredMembership};
 
 use super::entry::{self, Body};
+use super::executor::Executor;
 use super::machine::{Applied, Machine};
 use super::operation::Operation;
 use super::operation_codec;
@@ -30,6 +31,8 @@ const FULL: Duration = Duration::from_secs(1);
 /// One replica's state as openraft's driver sees it.
 pub struct Replica {
     machine: state::Shared,
+    /// Where entries are applied.
+    applier: Executor,
     folder: PathBuf,
     applied: Applied,
     /// Index of the last entry that Raft gave or installed; a received state may be ahead of it.
@@ -96,6 +99,7 @@ impl Replica {
         let applied = applied_of(&machine.get())?;
         let mut replica = Replica {
             machine,
+            applier: Executor::start("apply")?,
             folder,
             given: applied.last.map(|id| id.index),
             applied,
@@ -148,7 +152,7 @@ impl Replica {
     async fn commit(&self, batch: Arc<Batch>) -> io::Result<Vec<Replies>> {
         loop {
             let (machine, again) = (self.machine.get(), batch.clone());
-            match blocking(move || Ok(again.commit(&machine))).await? {
+            match self.applier.run(move || again.commit(&machine)).await? {
                 Ok(replies) => return Ok(replies),
                 Err(Failure::NoSpace) => tracing::error!("the disk is full; changes wait until there is room"),
                 Err(failure) => return Err(io::Error::other(failure)),

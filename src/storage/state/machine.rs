@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::Connection;
 
 use super::apply::{Effects, execute};
 use super::checkpoint::{Marker, Phase};
@@ -18,6 +18,7 @@ use super::install;
 use super::layout::Layout;
 use super::progress::Progress;
 use super::recall::Recall;
+use super::transaction::Batch;
 use super::tree::Tree;
 use super::{Failure, HELD, schema, sessions};
 use crate::base::file;
@@ -172,9 +173,9 @@ impl Machine {
         entries: &[Entry<'_>],
         next: Progress,
     ) -> Result<Vec<Result<Reply, Error>>, Failure> {
-        let transaction = writer.rows.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let transaction = Batch::begin(&writer.rows)?;
         let mut effects = Effects::new(self.contents.changing());
-        let executed = execute_all(&transaction, &mut effects, entries);
+        let executed = execute_all(&writer.rows, &mut effects, entries);
         let Effects {
             contents,
             freed,
@@ -184,7 +185,7 @@ impl Machine {
         } = effects;
         let changing = self.recall.change(touched);
         let committed = executed.and_then(|answers| {
-            next.save(&transaction)?;
+            next.save(&writer.rows)?;
             transaction.commit()?;
             Ok(answers)
         });
@@ -438,14 +439,14 @@ pub(super) fn lock(folder: &Path) -> Result<File, Failure> {
 }
 
 fn execute_all(
-    transaction: &Transaction<'_>,
+    rows: &Connection,
     effects: &mut Effects<'_>,
     entries: &[Entry<'_>],
 ) -> Result<Vec<Result<Reply, Error>>, Failure> {
     let mut answers = Vec::new();
     for entry in entries {
         for operation in entry.operations {
-            answers.push(execute(transaction, effects, entry.index, operation)?);
+            answers.push(execute(rows, effects, entry.index, operation)?);
         }
     }
     Ok(answers)
