@@ -5,11 +5,11 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, fallocate};
+use nix::fcntl::{FallocateFlags, OFlag, fallocate};
 
 /// A folder. Names hold no slash.
 pub trait Disk: Send + Sync + 'static {
@@ -33,6 +33,9 @@ pub trait DiskFile: Send + Sync {
     /// Fills the buffer or fails.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
+    /// As `write_at`, for whole blocks of 4 KiB in memory that is aligned to them: past the page cache where that can be, for
+    /// what is not read again soon.
+    fn write_blocks(&self, blocks: &[u8], offset: u64) -> io::Result<()>;
     /// Makes the file at least that long, with room reserved and zeros in it.
     fn allocate(&self, size: u64) -> io::Result<()>;
     /// Makes the file exactly that long; content and length are on the disk on return.
@@ -64,12 +67,14 @@ impl Disk for Folder {
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true).mode(0o600);
-        Ok(Arc::new(options.open(self.path.join(name))?))
+        let path = self.path.join(name);
+        Ok(Arc::new(Opened::new(options.open(&path)?, &path)))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let file = OpenOptions::new().read(true).write(true).open(self.path.join(name))?;
-        Ok(Arc::new(file))
+        let path = self.path.join(name);
+        let file = OpenOptions::new().read(true).write(true).open(&path)?;
+        Ok(Arc::new(Opened::new(file, &path)))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -85,37 +90,65 @@ impl Disk for Folder {
     }
 }
 
-impl DiskFile for File {
+/// A file, and the same one past the page cache where the file system has that. The kernel keeps both views the same.
+struct Opened {
+    file: File,
+    direct: Option<File>,
+}
+
+impl Opened {
+    fn new(file: File, path: &Path) -> Self {
+        let direct = OpenOptions::new()
+            .write(true)
+            .custom_flags(OFlag::O_DIRECT.bits())
+            .open(path);
+        let direct = direct.ok();
+        Opened { file, direct }
+    }
+}
+
+impl DiskFile for Opened {
     fn size(&self) -> io::Result<u64> {
-        Ok(self.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.read_exact_at(buffer, offset)
+        self.file.read_exact_at(buffer, offset)
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
-        self.write_all_at(data, offset)
+        self.file.write_all_at(data, offset)
+    }
+
+    fn write_blocks(&self, blocks: &[u8], offset: u64) -> io::Result<()> {
+        match &self.direct {
+            Some(direct) => match direct.write_all_at(blocks, offset) {
+                // The disk wants more than blocks of this size.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => self.write_at(blocks, offset),
+                other => other,
+            },
+            None => self.write_at(blocks, offset),
+        }
     }
 
     fn allocate(&self, size: u64) -> io::Result<()> {
-        if DiskFile::size(self)? >= size {
+        if self.size()? >= size {
             return Ok(());
         }
         let length = i64::try_from(size).map_err(io::Error::other)?;
-        match fallocate(self, FallocateFlags::empty(), 0, length) {
+        match fallocate(&self.file, FallocateFlags::empty(), 0, length) {
             // Not every file system can reserve; the log is right without it, only slower.
-            Err(Errno::EOPNOTSUPP) => self.set_len(size),
+            Err(Errno::EOPNOTSUPP) => self.file.set_len(size),
             other => Ok(other?),
         }
     }
 
     fn cut(&self, size: u64) -> io::Result<()> {
-        self.set_len(size)?;
-        self.sync_all()
+        self.file.set_len(size)?;
+        self.file.sync_all()
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.sync_data()
+        self.file.sync_data()
     }
 }

@@ -308,6 +308,10 @@ impl DiskFile for FaultyFile {
         self.disk.state().change(self.number, change)
     }
 
+    fn write_blocks(&self, blocks: &[u8], offset: u64) -> io::Result<()> {
+        self.write_at(blocks, offset)
+    }
+
     fn allocate(&self, size: u64) -> io::Result<()> {
         match self.size()? < size {
             true => self.disk.state().change(self.number, Change::Size(size as usize)),

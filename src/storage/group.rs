@@ -325,11 +325,11 @@ impl Group {
 
     /// Resolves when the replica has failed for good; the process must end then.
     pub async fn failed(&self) -> String {
-        let mut metrics = self.raft.metrics();
-        let failed = metrics.wait_for(|metrics| metrics.running_state.is_err()).await;
-        let fatal = failed
-            .ok()
-            .and_then(|metrics| Some(metrics.running_state.as_ref().err()?.to_string()));
+        // The state itself stands in metrics that change with every entry; those of the server end with it and change rarely.
+        let mut server = self.raft.server_metrics();
+        while server.changed().await.is_ok() {}
+        let metrics = self.raft.metrics();
+        let fatal = metrics.borrow().running_state.as_ref().err().map(ToString::to_string);
         fatal.unwrap_or_else(|| "the replica has ended".into())
     }
 

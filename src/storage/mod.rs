@@ -31,6 +31,7 @@ mod control;
 pub mod disk;
 pub mod door;
 pub mod entry;
+mod executor;
 #[cfg(test)]
 pub mod faulty_disk;
 pub mod group;

@@ -114,10 +114,18 @@ impl Network {
         deadline: Duration,
     ) -> Result<Result<Bytes, Bad>, Unreached> {
         let request = self.envelope(kind, peer).seal(body);
-        self.transport
-            .call(node, peer, request, deadline)
-            .await
-            .map(wire::answer)
+        self.send(node, peer, request, deadline).await
+    }
+
+    async fn send(
+        &self,
+        node: NodeId,
+        peer: &Peer,
+        request: Bytes,
+        deadline: Duration,
+    ) -> Result<Result<Bytes, Bad>, Unreached> {
+        let answer = self.transport.call(node, peer, request, deadline).await;
+        answer.map(wire::answer)
     }
 }
 
@@ -186,7 +194,12 @@ impl Client {
     }
 
     async fn call(&self, kind: Kind, body: &[u8], deadline: Duration) -> Result<Bytes, CallError> {
-        let answer = self.network.call(kind, self.target, &self.peer, body, deadline).await;
+        let request = self.network.envelope(kind, &self.peer).seal(body);
+        self.send(request, deadline).await
+    }
+
+    async fn send(&self, request: Bytes, deadline: Duration) -> Result<Bytes, CallError> {
+        let answer = self.network.send(self.target, &self.peer, request, deadline).await;
         // A peer that refuses (another store, a failed log) will refuse again: back off.
         answer.map_err(unreached)?.map_err(|bad| Unreachable::new(&bad).into())
     }
@@ -224,7 +237,8 @@ impl RaftNetwork<Types> for Client {
             self.call(Kind::Standing, &[], deadline).await?;
         }
         let sent = (self.network.clock)();
-        let body = self.call(Kind::Append, &wire::encode_append(&rpc), deadline).await?;
+        let request = self.network.envelope(Kind::Append, &self.peer).seal_append(&rpc);
+        let body = self.send(request, deadline).await?;
         let response: AppendEntriesResponse<NodeId> = wire::from_json(&body).map_err(|bad| lost(&bad))?;
         if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
             let mut contacts = self.network.contacts.lock().expect("no holder of this lock panics");

@@ -1,15 +1,19 @@
-//! Operations as bytes, as they lie in the log: a version, then postcard's encoding of `Operation`.
+//! Operations as bytes, as they lie in the log: `version u8`, `length of the data u32`, postcard's encoding of `Operation`
+//! without the data that it writes, and that data. So data is read without being copied.
 //!
 //! Postcard numbers variants and fields by their order in the source: in `operation` and `call`, new variants go to the end, and
 //! any other change of the types that it names needs a new version here. No I/O.
 
-use bytes::Bytes;
+use bytes::{Buf, BufMut, Bytes};
 use thiserror::Error;
 
 use super::batch::MAX_BYTES;
+use super::call::Mutation;
 use super::operation::Operation;
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+/// Longest encoding without data that needs no second allocation: names and a few groups.
+const HEAD: usize = 256;
 
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum Malformed {
@@ -17,6 +21,8 @@ pub enum Malformed {
     Version(Option<u8>),
     #[error("an operation of {0} bytes")]
     Long(usize),
+    #[error("an operation is shorter than it says")]
+    Short,
     #[error("an operation that cannot be read: {0}")]
     Body(postcard::Error),
     #[error("an operation has {0} bytes too many")]
@@ -24,21 +30,49 @@ pub enum Malformed {
 }
 
 pub fn encode(operation: &Operation) -> Bytes {
-    let encoded = postcard::to_extend(operation, vec![VERSION]);
-    encoded.expect("a vector takes all, and lengths are known").into()
+    let mut head = operation.clone();
+    let data = data(&mut head).map(std::mem::take).unwrap_or_default();
+    let mut out = Vec::with_capacity(HEAD + data.len());
+    out.put_u8(VERSION);
+    out.put_u32_le(u32::try_from(data.len()).expect("a call carries at most DATA_MAX"));
+    let encoded = postcard::to_extend(&head, out);
+    let mut out = encoded.expect("a vector takes all, and lengths are known");
+    out.put_slice(&data);
+    out.into()
 }
 
-pub fn decode(bytes: &[u8]) -> Result<Operation, Malformed> {
+/// Data shares the memory of `bytes`.
+pub fn decode(bytes: &Bytes) -> Result<Operation, Malformed> {
     if bytes.len() > MAX_BYTES {
         return Err(Malformed::Long(bytes.len()));
     }
-    let Some((&VERSION, body)) = bytes.split_first() else {
-        return Err(Malformed::Version(bytes.first().copied()));
-    };
-    match postcard::take_from_bytes(body) {
-        Ok((operation, [])) => Ok(operation),
-        Ok((_, rest)) => Err(Malformed::Trailing(rest.len())),
-        Err(error) => Err(Malformed::Body(error)),
+    let mut head = bytes.clone();
+    match head.try_get_u8() {
+        Ok(VERSION) => {}
+        other => return Err(Malformed::Version(other.ok())),
+    }
+    let length = head.try_get_u32_le().map_err(|_| Malformed::Short)? as usize;
+    let written = head.split_off(head.len().checked_sub(length).ok_or(Malformed::Short)?);
+    let (mut operation, rest): (Operation, _) = postcard::take_from_bytes(&head).map_err(Malformed::Body)?;
+    if !rest.is_empty() {
+        return Err(Malformed::Trailing(rest.len()));
+    }
+    match data(&mut operation) {
+        Some(data) if data.is_empty() => *data = written,
+        _ if written.is_empty() => {}
+        _ => return Err(Malformed::Trailing(length)),
+    }
+    Ok(operation)
+}
+
+/// What an operation writes.
+fn data(operation: &mut Operation) -> Option<&mut Bytes> {
+    match operation {
+        Operation::Mutate {
+            mutation: Mutation::Write { data, .. } | Mutation::Append { data, .. },
+            ..
+        } => Some(data),
+        _ => None,
     }
 }
 
@@ -198,9 +232,13 @@ mod tests {
 
     #[test]
     fn the_format_stays() {
-        let expected = [2, 2, 5, 0xac, 2, 2, 0, 33, 34, 0, 1, 7, 9, 1, 8, 0x80, 1, 2, b'h', b'i'];
+        let head = [2, 5, 0xac, 2, 2, 0, 33, 34, 0, 1, 7, 9, 1, 8, 0x80, 1, 0];
+        let expected = [&[3, 2, 0, 0, 0][..], &head, b"hi"].concat();
         assert_eq!(encode(&write(Bytes::from_static(b"hi"), 0))[..], expected);
-        assert_eq!(encode(&Operation::End { session: Session(6) })[..], [2, 1, 6]);
+        assert_eq!(
+            encode(&Operation::End { session: Session(6) })[..],
+            [3, 0, 0, 0, 0, 1, 6]
+        );
     }
 
     #[test]
@@ -209,14 +247,37 @@ mod tests {
         let bytes = encode(&operation);
         assert!(bytes.len() <= MAX_BYTES);
         assert_eq!(decode(&bytes), Ok(operation));
-        assert_eq!(decode(&vec![1; MAX_BYTES + 1]), Err(Malformed::Long(MAX_BYTES + 1)));
+        assert_eq!(
+            decode(&vec![1; MAX_BYTES + 1].into()),
+            Err(Malformed::Long(MAX_BYTES + 1))
+        );
     }
 
     #[test]
     fn unknown_formats_are_refused() {
-        assert_eq!(decode(&[]), Err(Malformed::Version(None)));
-        assert_eq!(decode(&[1, 0, 0]), Err(Malformed::Version(Some(1))));
-        assert_eq!(decode(&[2, 1, 6, 0]), Err(Malformed::Trailing(1)));
+        let read = |bytes: &'static [u8]| decode(&Bytes::from_static(bytes));
+        assert_eq!(read(&[]), Err(Malformed::Version(None)));
+        assert_eq!(read(&[2, 0, 0]), Err(Malformed::Version(Some(2))));
+        assert_eq!(read(&[3, 0, 0, 0, 0, 1, 6, 0]), Err(Malformed::Trailing(1)));
+        assert_eq!(
+            read(&[3, 1, 0, 0, 0, 1, 6, 0]),
+            Err(Malformed::Trailing(1)),
+            "data of none"
+        );
+        assert_eq!(read(&[3, 9, 0, 0, 0, 1, 6, 0]), Err(Malformed::Short));
+    }
+
+    #[test]
+    fn data_is_not_copied() {
+        let bytes = encode(&write(vec![7; 1000].into(), 0));
+        let Ok(Operation::Mutate {
+            mutation: Mutation::Write { data, .. },
+            ..
+        }) = decode(&bytes)
+        else {
+            panic!("not what was encoded");
+        };
+        assert_eq!(data.as_ptr_range().end, bytes.as_ptr_range().end);
     }
 
     proptest! {
@@ -225,15 +286,15 @@ mod tests {
             let bytes = encode(&operation);
             prop_assert_eq!(decode(&bytes), Ok(operation));
             for end in [0, 1, bytes.len() / 2, bytes.len() - 1] {
-                prop_assert!(decode(&bytes[..end]).is_err());
+                prop_assert!(decode(&bytes.slice(..end)).is_err());
             }
         }
 
         #[test]
         fn any_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = decode(&bytes);
-            bytes.splice(0..0, [VERSION, 2]);
-            let _ = decode(&bytes);
+            let _ = decode(&bytes.clone().into());
+            bytes.splice(0..0, [VERSION, 2, 0, 0, 0, 2]);
+            let _ = decode(&bytes.into());
         }
     }
 }

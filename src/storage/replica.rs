@@ -14,6 +14,7 @@ use openraft::storage::Snapshot;
 use openraft::{EntryPayload, SnapshotMeta, StoredMembership};
 
 use super::entry::{self, Body};
+use super::executor::Executor;
 use super::machine::{Applied, Machine};
 use super::operation::Operation;
 use super::operation_codec;
@@ -31,6 +32,8 @@ const FULL: Duration = Duration::from_secs(1);
 /// One replica's state as openraft's driver sees it.
 pub struct Replica {
     machine: state::Shared,
+    /// Where entries are applied.
+    applier: Executor,
     folder: PathBuf,
     applied: Applied,
     /// Index of the last entry that Raft gave or installed; a received state may be ahead of it.
@@ -61,7 +64,7 @@ impl Batch {
             EntryPayload::Normal(Body::InSync(nodes)) => self.applied.in_sync = nodes,
             EntryPayload::Normal(Body::Operations(encoded)) => {
                 // A format that is not known here is of a newer version: to skip it would be to differ from other replicas.
-                let decoded = encoded.iter().map(|bytes| operation_codec::decode(bytes)).collect();
+                let decoded = encoded.iter().map(operation_codec::decode).collect();
                 operations = Result::<_, _>::map_err(decoded, damaged)?;
             }
         }
@@ -82,7 +85,7 @@ impl Batch {
             })
             .collect();
         let state::Done { answers, touched } = machine.apply_all(&entries)?;
-        callbacks.touched(touched.inodes());
+        callbacks.touched(touched);
         let mut answers = answers.into_iter();
         let replies = self.entries.iter().map(|(_, operations)| {
             let encoded = answers.by_ref().take(operations.len()).map(|answer| {
@@ -101,6 +104,7 @@ impl Replica {
         let applied = applied_of(&machine.get())?;
         let mut replica = Replica {
             machine,
+            applier: Executor::start("apply")?,
             folder,
             given: applied.last.map(|id| id.index),
             applied,
@@ -154,7 +158,7 @@ impl Replica {
     async fn commit(&self, batch: Arc<Batch>) -> io::Result<Vec<Replies>> {
         loop {
             let (machine, again, callbacks) = (self.machine.get(), batch.clone(), self.callbacks.clone());
-            match blocking(move || Ok(again.commit(&machine, &callbacks))).await? {
+            match self.applier.run(move || again.commit(&machine, &callbacks)).await? {
                 Ok(replies) => return Ok(replies),
                 Err(Failure::NoSpace) => tracing::error!("the disk is full; changes wait until there is room"),
                 Err(failure) => return Err(io::Error::other(failure)),
@@ -290,7 +294,7 @@ mod tests {
     const PATIENCE: Option<Duration> = Some(Duration::from_secs(60));
     const SESSION: Session = Session(5);
     /// `Operation::Begin` of session 5 at the place "a".
-    const BEGIN: [u8; 6] = [2, 0, 5, 1, b'a', 0];
+    const BEGIN: [u8; 10] = [3, 0, 0, 0, 0, 0, 5, 1, b'a', 0];
 
     fn caller() -> Caller {
         Caller {

@@ -14,6 +14,9 @@ use super::entry::{self, Malformed};
 use super::types::{Entry, LogId, NodeId, StoreId, Types, Vote, log_id};
 
 const VERSION: u8 = 1;
+/// Bytes of an envelope, and at most of an append without its entries.
+const ENVELOPE: usize = 1 + 1 + 8 + 16 + 16;
+const APPEND: usize = 256;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -59,14 +62,28 @@ impl From<bytes::TryGetError> for Bad {
 
 impl Envelope {
     pub fn seal(&self, body: &[u8]) -> Bytes {
-        let mut out = Vec::with_capacity(42 + body.len());
+        let mut out = self.opening(body.len());
+        out.put_slice(body);
+        out.into()
+    }
+
+    /// A request that holds these entries, which are copied once.
+    pub fn seal_append(&self, request: &AppendEntriesRequest<Types>) -> Bytes {
+        let entries = request.entries.iter().map(|entry| entry::size(&entry.payload));
+        let mut out = self.opening(APPEND + entries.sum::<usize>());
+        encode_append(request, &mut out);
+        out.into()
+    }
+
+    /// What stands before a body, and room for one.
+    fn opening(&self, expected: usize) -> Vec<u8> {
+        let mut out = Vec::with_capacity(ENVELOPE + expected);
         out.put_u8(VERSION);
         out.put_u8(self.kind as u8);
         out.put_u64_le(self.from);
         out.put_slice(&self.from_store.0);
         out.put_slice(&self.to_store.0);
-        out.put_slice(body);
-        out.into()
+        out
     }
 
     /// Splits a request into its envelope and body.
@@ -119,23 +136,21 @@ pub fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Bad> {
     serde_json::from_slice(bytes).map_err(|error| Bad::Json(error.to_string()))
 }
 
-pub fn encode_append(request: &AppendEntriesRequest<Types>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(256);
+fn encode_append(request: &AppendEntriesRequest<Types>, out: &mut Vec<u8>) {
     out.put_u64_le(request.vote.leader_id.term);
     out.put_u64_le(request.vote.leader_id.node_id);
     out.put_u8(u8::from(request.vote.committed));
-    put_id(request.prev_log_id, &mut out);
-    put_id(request.leader_commit, &mut out);
+    put_id(request.prev_log_id, out);
+    put_id(request.leader_commit, out);
     for entry in &request.entries {
-        put_id(Some(entry.log_id), &mut out);
+        put_id(Some(entry.log_id), out);
         let head = out.len();
         out.put_bytes(0, 5);
-        let kind = entry::encode(&entry.payload, &mut out);
+        let kind = entry::encode(&entry.payload, out);
         let length = u32::try_from(out.len() - head - 5).expect("an entry is short");
         out[head] = kind;
         out[head + 1..head + 5].copy_from_slice(&length.to_le_bytes());
     }
-    out
 }
 
 pub fn decode_append(mut body: Bytes) -> Result<AppendEntriesRequest<Types>, Bad> {
@@ -204,11 +219,18 @@ mod tests {
                 })
                 .collect(),
         };
-        let bytes = encode_append(&request);
-        let decoded = decode_append(Bytes::copy_from_slice(&bytes)).unwrap();
+        let envelope = Envelope {
+            kind: Kind::Append,
+            from: 2,
+            from_store: StoreId([1; 16]),
+            to_store: StoreId([2; 16]),
+        };
+        let (opened, bytes) = Envelope::open(envelope.seal_append(&request)).unwrap();
+        assert_eq!(opened, envelope);
+        let decoded = decode_append(bytes.clone()).unwrap();
         assert_eq!(decoded.entries, request.entries);
         assert_eq!((decoded.vote, decoded.prev_log_id), (request.vote, request.prev_log_id));
-        let whole = |end: usize| decode_append(Bytes::copy_from_slice(&bytes[..end])).is_ok();
+        let whole = |end: usize| decode_append(bytes.slice(..end)).is_ok();
         assert_eq!(
             (0..bytes.len()).filter(|end| whole(*end)).count(),
             2,

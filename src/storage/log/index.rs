@@ -59,6 +59,8 @@ pub struct Index {
     /// The last entry on the disk, or `purged`.
     pub last: Option<LogId>,
     pub cache: Cache,
+    /// The last committed entry, until that is noted on the disk.
+    pub committed: Option<LogId>,
     /// Grows when places are cut away, so that a reader sees why one went bad under it.
     pub truncations: u64,
     /// The error that ended this log.

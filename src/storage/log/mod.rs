@@ -5,9 +5,10 @@
 //! and opening writes the last append anew before it believes it.
 //!
 //! Files: `<first index>.log` (one segment), `vote`, `purged`, `committed`, `*.tmp` (half made, removed at open).
-//! `record` and `segment` are the formats, `scan` and `cache` decide without I/O, `open` and `writer` do the I/O on one
+//! `record` and `segment` are the formats, `blocks`, `scan` and `cache` decide without I/O, `open` and `writer` do the I/O on one
 //! thread of their own, `store` is the face to openraft.
 
+mod blocks;
 mod cache;
 mod index;
 mod marks;

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use super::Sizes;
+use super::blocks::Blocks;
 use super::cache::Cache;
 use super::index::{Index, Segment, name};
 use super::marks::{self, Committed};
@@ -49,6 +50,7 @@ pub fn open(disk: Arc<dyn Disk>, sizes: Sizes) -> io::Result<Opened> {
         purged,
         last: None,
         cache: Cache::new(sizes.cache),
+        committed: None,
         truncations: 0,
         failure: None,
     };
@@ -57,7 +59,8 @@ pub fn open(disk: Arc<dyn Disk>, sizes: Sizes) -> io::Result<Opened> {
         index: Arc::new(Mutex::new(index)),
         sizes,
         committed: mark,
-        buffer: Vec::new(),
+        blocks: Blocks::default(),
+        unfinished: None,
     };
     writer.settle_last()?;
     if let Some(id) = purged {

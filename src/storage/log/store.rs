@@ -18,8 +18,7 @@ use crate::storage::disk::Disk;
 use crate::storage::entry;
 use crate::storage::types::{Entry, LogId, StorageError, Types, Vote};
 
-/// openraft awaits each job before it sends the next; only `Committed` can queue behind one. When full, the sender waits,
-/// and `Committed` is left out.
+/// openraft awaits each job before it sends the next. When full, the sender waits.
 const MAILBOX: usize = 16;
 /// Longest answer to `limited_get_log_entries`, in bytes: one message to a follower must pass within a heartbeat.
 const MAX_READ: usize = 1 << 20;
@@ -29,8 +28,6 @@ enum Job {
     Vote(Vote, Done),
     Truncate(u64, Done),
     Purge(LogId, Done),
-    /// Nobody waits: an old value is safe.
-    Committed(LogId),
 }
 
 type Done = oneshot::Sender<io::Result<()>>;
@@ -101,6 +98,7 @@ impl Worker {
         while let Some(job) = self.mailbox.blocking_recv() {
             self.work(job);
         }
+        self.mark();
     }
 
     /// As a task, for a disk that does not block; each job takes as long as `duration` says.
@@ -110,6 +108,7 @@ impl Worker {
             tokio::time::sleep(duration()).await;
             self.work(job);
         }
+        self.mark();
     }
 
     fn work(&mut self, job: Job) {
@@ -119,8 +118,17 @@ impl Worker {
             Job::Vote(vote, done) => answer(done, writer.save_vote(&vote)),
             Job::Truncate(from, done) => answer(done, writer.truncate(from)),
             Job::Purge(id, done) => answer(done, writer.purge(id)),
+        }
+        self.mark();
+    }
+
+    /// Notes how far entries are committed, when nobody waits: a job for each would wake this thread once more per entry, and
+    /// an old value is safe.
+    fn mark(&mut self) {
+        let committed = self.writer.lock().committed.take();
+        if let Some(id) = committed {
             // The failure is remembered; the next job reports it.
-            Job::Committed(id) => drop(writer.save_committed(&id)),
+            let _ = self.writer.save_committed(&id);
         }
     }
 }
@@ -293,10 +301,7 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
         self.committed = committed;
-        if let Some(id) = committed {
-            // Full or ended: the value stays old, which is safe.
-            let _ = self.jobs.try_send(Job::Committed(id));
-        }
+        self.reader.lock().committed = committed;
         Ok(())
     }
 

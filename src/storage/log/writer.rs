@@ -4,20 +4,36 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::Sizes;
+use super::blocks::{self, BLOCK, Blocks};
 use super::index::{Index, Segment, name};
 use super::marks::{self, Committed};
 use super::record;
 use super::segment::{self, Header, Places};
 use crate::storage::disk::{Disk, DiskFile};
+use crate::storage::entry;
 use crate::storage::types::{Entry, LogId, Vote, next_index};
+
+/// Zeros that go with a small write where nothing was written before: the disk's blocks are given to the file once for many
+/// writes then, and the syncs of those that follow need not note it (measured: half the time).
+const FILL: u32 = 256 << 10;
 
 pub struct Writer {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) index: Arc<Mutex<Index>>,
     pub(super) sizes: Sizes,
     pub(super) committed: Committed,
-    /// The records of one write, kept for its capacity.
-    pub(super) buffer: Vec<u8>,
+    pub(super) blocks: Blocks,
+    pub(super) unfinished: Option<Unfinished>,
+}
+
+/// Where the last write has ended.
+pub(super) struct Unfinished {
+    identity: u64,
+    end: u32,
+    /// What the block holds in which that is.
+    bytes: Vec<u8>,
+    /// Up to here the file was written, with zeros behind `end`.
+    filled: u32,
 }
 
 /// Where the next record goes.
@@ -49,6 +65,7 @@ impl Writer {
     /// Removes the entry `from` and all after it.
     pub fn truncate(&mut self, from: u64) -> io::Result<()> {
         self.guarded(|writer| {
+            writer.unfinished = None;
             writer.lock().cache.truncate(from);
             writer.drop_from(from)?;
             writer.cut_back(from)?;
@@ -156,30 +173,61 @@ impl Writer {
 
     /// Writes and syncs as many entries as the tail takes; returns how many.
     fn write(&mut self, tail: Tail, entries: &[Entry]) -> io::Result<usize> {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.clear();
+        let start = blocks::floor(tail.end);
+        let Unfinished { bytes, mut filled, .. } = self.unfinished(&tail)?;
+        let fitting = &entries[..entries.len().min(tail.room)];
+        let expected = fitting.iter().map(|entry| entry::size(&entry.payload) + record::HEADER);
+        self.blocks.begin(&bytes, expected.sum());
         let mut offsets = Vec::new();
-        for entry in entries.iter().take(tail.room) {
-            let offset = tail.end + u32::try_from(buffer.len()).map_err(io::Error::other)?;
+        for entry in fitting {
+            let offset = start + u32::try_from(self.blocks.len()).map_err(io::Error::other)?;
             if !offsets.is_empty() && u64::from(offset) >= self.sizes.segment {
                 break;
             }
-            record::encode(tail.identity, offsets.is_empty(), entry, &mut buffer)
+            record::encode(tail.identity, offsets.is_empty(), entry, self.blocks.records())
                 .map_err(|length| io::Error::other(format!("an entry of {length} bytes is too long for the log")))?;
             offsets.push(offset);
         }
-        tail.file.write_at(&buffer, u64::from(tail.end))?;
+        let length = self.blocks.len();
+        let end = start + u32::try_from(length).map_err(io::Error::other)?;
+        let whole = self
+            .blocks
+            .whole(zeros(end, filled, end - tail.end, self.sizes.segment));
+        tail.file.write_blocks(whole, u64::from(start))?;
         tail.file.sync()?;
+        filled = filled.max(start + u32::try_from(whole.len()).map_err(io::Error::other)?);
+        self.unfinished = Some(Unfinished {
+            identity: tail.identity,
+            end,
+            bytes: whole[length - length % BLOCK..length].to_vec(),
+            filled,
+        });
         let last = entries[offsets.len() - 1].log_id;
         let mut index = self.lock();
         let segment = index.segments.back_mut().expect("the tail is its end");
-        segment.places.end = tail.end + u32::try_from(buffer.len()).map_err(io::Error::other)?;
+        segment.places.end = end;
         segment.places.offsets.extend(&offsets);
         index.last = Some(last);
         index.cache.synced(last.index + 1);
-        drop(index);
-        self.buffer = buffer;
         Ok(offsets.len())
+    }
+
+    /// What is known of the place where the tail lies.
+    fn unfinished(&mut self, tail: &Tail) -> io::Result<Unfinished> {
+        match self.unfinished.take() {
+            Some(known) if (known.identity, known.end) == (tail.identity, tail.end) => Ok(known),
+            _ => {
+                let start = blocks::floor(tail.end);
+                let mut bytes = vec![0; (tail.end - start) as usize];
+                tail.file.read_at(&mut bytes, u64::from(start))?;
+                Ok(Unfinished {
+                    identity: tail.identity,
+                    end: tail.end,
+                    bytes,
+                    filled: 0,
+                })
+            }
+        }
     }
 
     /// Gives the last segment its footer, so that opening need not read it.
@@ -270,6 +318,15 @@ impl Writer {
         let last = place.map(|place| place.read_id()).transpose()?;
         self.lock().last = last.or(purged);
         Ok(())
+    }
+}
+
+/// How many zeros go with a write of `length` bytes that ends at `end`.
+fn zeros(end: u32, filled: u32, length: u32, segment: u64) -> usize {
+    let room = u32::try_from(segment).unwrap_or(u32::MAX).saturating_sub(end);
+    match end > filled && length < FILL {
+        true => FILL.min(room) as usize,
+        false => 0,
     }
 }
 

@@ -3,9 +3,12 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Failure;
-use super::inode::{self, ATTRIBUTES, attribute_columns};
+use super::inode;
 use super::schema::{loaded, stored};
 use crate::storage::call::{Entry, Inode};
+
+/// Entries for which a listing has room from its start: about what a client asks for.
+const EXPECTED: usize = 2048;
 
 /// A name as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,27 +69,24 @@ pub fn list(rows: &Connection, folder: Inode, cookie: u64, limit: usize) -> Resu
 
 /// As `list`, with the attributes of what the names point to.
 pub fn list_whole(rows: &Connection, folder: Inode, cookie: u64, limit: usize) -> Result<Vec<Entry>, Failure> {
-    const SQL: &str = concat!(
-        "SELECT ",
-        attribute_columns!(),
-        ", entry.name, entry.inode, cookie FROM entry LEFT JOIN inode ON inode.id = entry.inode
-         WHERE folder = ?1 AND cookie > ?2 ORDER BY cookie LIMIT ?3"
-    );
-    let mut statement = rows.prepare_cached(SQL)?;
+    let mut statement = rows.prepare_cached(
+        "SELECT name, inode, cookie, record FROM entry LEFT JOIN inode ON inode.id = entry.inode
+         WHERE folder = ?1 AND cookie > ?2 ORDER BY cookie LIMIT ?3",
+    )?;
     let mut found = statement.query(params![
         stored(folder.0),
         cookie.min(i64::MAX as u64).cast_signed(),
         limit as i64
     ])?;
-    let mut entries = Vec::new();
+    let mut entries = Vec::with_capacity(limit.min(EXPECTED));
     while let Some(row) = found.next()? {
-        let inode = Inode(loaded(row.get(ATTRIBUTES + 1)?));
-        let attributes = inode::attributes(row)?
+        let inode = Inode(loaded(row.get(1)?));
+        let attributes = inode::read_attributes(row, 3)?
             .ok_or_else(|| Failure::Damaged(format!("a name points to inode {}, which is not there", inode.0)))?;
         entries.push(Entry {
-            name: row.get(ATTRIBUTES)?,
+            name: row.get(0)?,
             inode,
-            cookie: loaded(row.get(ATTRIBUTES + 2)?),
+            cookie: loaded(row.get(2)?),
             attributes,
         });
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::Connection;
 
 use super::apply::{Effects, execute};
 use super::checkpoint::{Marker, Phase};
@@ -17,7 +17,8 @@ use super::disk::Disk;
 use super::install;
 use super::layout::Layout;
 use super::progress::Progress;
-use super::recall::{Recall, Touched};
+use super::recall::Recall;
+use super::transaction::Batch;
 use super::tree::Tree;
 use super::{Failure, HELD, schema, sessions};
 use crate::base::file;
@@ -45,7 +46,8 @@ pub struct Entry<'a> {
 pub struct Done {
     /// To all their operations, in order.
     pub answers: Vec<Result<Reply, Error>>,
-    pub touched: Touched,
+    /// Whose attributes, names or content differ.
+    pub touched: Vec<Inode>,
 }
 
 struct Writer {
@@ -175,16 +177,9 @@ impl Machine {
     }
 
     fn run(&self, writer: &mut Writer, entries: &[Entry<'_>], next: Progress) -> Result<Done, Failure> {
-        let transaction = writer.rows.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let transaction = Batch::begin(&writer.rows)?;
         let mut effects = Effects::new(self.contents.changing());
-        let executed = execute_all(&transaction, &mut effects, entries);
-        let changing = self.recall.change(&effects.touched);
-        let committed = executed.and_then(|answers| {
-            next.save(&transaction)?;
-            transaction.commit()?;
-            Ok(answers)
-        });
-        drop(changing);
+        let executed = execute_all(&writer.rows, &mut effects, entries);
         let Effects {
             contents,
             freed,
@@ -192,6 +187,17 @@ impl Machine {
             touched,
             ..
         } = effects;
+        let inodes = touched.inodes().collect();
+        let changing = self.recall.change(touched);
+        let committed = executed.and_then(|answers| {
+            next.save(&writer.rows)?;
+            transaction.commit()?;
+            Ok(answers)
+        });
+        match &committed {
+            Ok(_) => changing.done(),
+            Err(_) => drop(changing),
+        }
         let mut torn = self.torn.lock().expect(HELD);
         match &committed {
             Ok(_) => torn.retain(|_, until| Some(*until) > next.applied),
@@ -205,7 +211,10 @@ impl Machine {
         writer.freed.extend(freed);
         // The batch has been applied all the same; what is left over is tried again after the next.
         let _ = self.remove_freed(writer);
-        Ok(Done { answers, touched })
+        Ok(Done {
+            answers,
+            touched: inodes,
+        })
     }
 
     fn remove_freed(&self, writer: &mut Writer) -> Result<(), Failure> {
@@ -438,14 +447,14 @@ pub(super) fn lock(folder: &Path) -> Result<File, Failure> {
 }
 
 fn execute_all(
-    transaction: &Transaction<'_>,
+    rows: &Connection,
     effects: &mut Effects<'_>,
     entries: &[Entry<'_>],
 ) -> Result<Vec<Result<Reply, Error>>, Failure> {
     let mut answers = Vec::new();
     for entry in entries {
         for operation in entry.operations {
-            answers.push(execute(transaction, effects, entry.index, operation)?);
+            answers.push(execute(rows, effects, entry.index, operation)?);
         }
     }
     Ok(answers)

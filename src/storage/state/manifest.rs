@@ -8,15 +8,15 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
 use super::Failure;
 use super::contents::path_in;
-use super::inode::{self, kind_number};
+use super::inode::{self, Record};
 use super::machine::Machine;
 use super::progress::Progress;
-use super::schema::{self, loaded, stored};
+use super::schema::{self, stored};
 use crate::storage::call::{Inode, Kind};
 
 /// One file's content as the metadata tell it.
@@ -90,9 +90,18 @@ impl Snapshot {
 
     /// How many files there are, and their bytes.
     pub fn total(&self) -> Result<(u64, u64), Failure> {
-        let sql = "SELECT count(*), total(size) FROM inode WHERE kind = ?1";
-        let read = |row: &rusqlite::Row<'_>| Ok((loaded(row.get(0)?), row.get::<_, f64>(1)? as u64));
-        Ok(self.rows.query_row(sql, [kind_number(Kind::File)], read)?)
+        let mut statement = self.rows.prepare_cached("SELECT record FROM inode")?;
+        let mut found = statement.query([])?;
+        let (mut files, mut bytes) = (0, 0_u64);
+        while let Some(row) = found.next()? {
+            if let Some(of) = inode::read_attributes(row, 0)?
+                && of.kind == Kind::File
+            {
+                files += 1;
+                bytes = bytes.saturating_add(of.size);
+            }
+        }
+        Ok((files, bytes))
     }
 }
 
@@ -164,35 +173,28 @@ impl Machine {
 }
 
 fn fact(rows: &Connection, inode: Inode) -> Result<Option<FileFact>, Failure> {
-    let record = inode::load(rows, inode)?;
-    Ok(record
-        .filter(|record| record.attributes.kind == Kind::File)
-        .map(|record| FileFact {
-            inode,
-            generation: record.attributes.generation,
-            size: record.attributes.size,
-            content_index: record.content_index,
-        }))
+    Ok(inode::load(rows, inode)?.and_then(|record| file_fact(&record)))
+}
+
+/// `None`: it is no file.
+fn file_fact(record: &Record) -> Option<FileFact> {
+    let of = &record.attributes;
+    (of.kind == Kind::File).then_some(FileFact {
+        inode: of.inode,
+        generation: of.generation,
+        size: of.size,
+        content_index: record.content_index,
+    })
 }
 
 fn list(rows: &Connection, after: Inode, limit: usize) -> Result<Vec<FileFact>, Failure> {
-    let mut statement = rows.prepare_cached(
-        "SELECT id, generation, size, content_index FROM inode WHERE kind = ?1 AND id > ?2 ORDER BY id LIMIT ?3",
-    )?;
-    let found = statement.query_map(
-        params![
-            kind_number(Kind::File),
-            stored(after.0),
-            i64::try_from(limit).unwrap_or(i64::MAX)
-        ],
-        |row| {
-            Ok(FileFact {
-                inode: Inode(loaded(row.get(0)?)),
-                generation: row.get(1)?,
-                size: loaded(row.get(2)?),
-                content_index: loaded(row.get(3)?),
-            })
-        },
-    )?;
-    Ok(found.collect::<Result<_, _>>()?)
+    let mut statement = rows.prepare_cached("SELECT record FROM inode WHERE id > ?1 ORDER BY id")?;
+    let mut found = statement.query([stored(after.0)])?;
+    let mut facts = Vec::new();
+    while facts.len() < limit
+        && let Some(row) = found.next()?
+    {
+        facts.extend(file_fact(&inode::read(row, 0)?));
+    }
+    Ok(facts)
 }

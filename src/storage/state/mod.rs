@@ -59,6 +59,7 @@ mod reply;
 mod schema;
 mod sessions;
 mod shared;
+mod transaction;
 mod tree;
 
 #[cfg(test)]

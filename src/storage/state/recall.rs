@@ -2,10 +2,11 @@
 //! a thread that may block.
 //!
 //! Whatever lies here is as in the last committed state. A batch says before its COMMIT what it touched: those keys go, and
-//! until it is through nobody may add anything (`Changing`). Who reads from SQLite and wants to keep what it found takes a
-//! `Ticket` before it opens its view; the ticket is void when a batch has come in between, for the view may be older.
+//! until it is through nobody may add anything (`Changing`); then they come back as the batch has left them, for what was just
+//! changed is looked at next. Who reads from SQLite and wants to keep what it found takes a `Ticket` before it opens its
+//! view; the ticket is void when a batch has come in between, for the view may be older.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
 
 use quick_cache::unsync::Cache;
@@ -33,25 +34,24 @@ struct Inner {
 #[derive(Clone, Copy, Debug)]
 pub struct Ticket(u64);
 
-/// What a batch has changed.
+/// What a batch has changed, as it leaves it.
 #[derive(Debug, Default)]
 pub struct Touched {
-    inodes: HashSet<Inode>,
-    names: HashSet<NameKey>,
+    records: HashMap<Inode, Option<Record>>,
+    names: HashMap<NameKey, Option<Inode>>,
 }
 
 impl Touched {
-    pub fn inode(&mut self, inode: Inode) {
-        self.inodes.insert(inode);
+    pub fn record(&mut self, inode: Inode, record: Option<&Record>) {
+        self.records.insert(inode, record.cloned());
     }
 
-    /// Whose attributes, names or content differ.
     pub fn inodes(&self) -> impl Iterator<Item = Inode> {
-        self.inodes.iter().copied()
+        self.records.keys().copied()
     }
 
-    pub fn name(&mut self, folder: Inode, name: &[u8]) {
-        self.names.insert((folder, name.to_vec()));
+    pub fn name(&mut self, folder: Inode, name: &[u8], inode: Option<Inode>) {
+        self.names.insert((folder, name.to_vec()), inode);
     }
 }
 
@@ -97,18 +97,18 @@ impl Recall {
         Look(self.inner())
     }
 
-    /// A batch is about to commit. Drop the guard when that is done or has failed.
-    pub fn change(&self, touched: &Touched) -> Changing<'_> {
+    /// A batch is about to commit. Call `done` when it has; dropping the guard means that it has failed.
+    pub fn change(&self, touched: Touched) -> Changing<'_> {
         let mut inner = self.inner();
         inner.version += 1;
-        for inode in &touched.inodes {
+        for inode in touched.records.keys() {
             inner.records.remove(inode);
         }
-        for name in &touched.names {
+        for name in touched.names.keys() {
             inner.names.remove(name);
         }
         drop(inner);
-        Changing(self)
+        Changing { recall: self, touched }
     }
 }
 
@@ -126,11 +126,28 @@ impl Look<'_> {
 }
 
 /// While it lives, nothing is added.
-pub struct Changing<'a>(&'a Recall);
+pub struct Changing<'a> {
+    recall: &'a Recall,
+    touched: Touched,
+}
+
+impl Changing<'_> {
+    /// The batch has committed.
+    pub fn done(mut self) {
+        let Touched { records, names } = std::mem::take(&mut self.touched);
+        let mut inner = self.recall.inner();
+        for (inode, record) in records {
+            inner.records.insert(inode, record);
+        }
+        for (name, inode) in names {
+            inner.names.insert(name, inode);
+        }
+    }
+}
 
 impl Drop for Changing<'_> {
     fn drop(&mut self) {
-        self.0.inner().version += 1;
+        self.recall.inner().version += 1;
     }
 }
 
@@ -153,17 +170,34 @@ mod tests {
         );
         assert_eq!(recall.look().name(FOLDER, b"b"), None);
         let mut touched = Touched::default();
-        touched.name(FOLDER, b"a");
-        drop(recall.change(&touched));
-        assert_eq!(recall.look().name(FOLDER, b"a"), None);
+        touched.name(FOLDER, b"a", Some(Inode(8)));
+        drop(recall.change(touched));
+        assert_eq!(recall.look().name(FOLDER, b"a"), None, "the batch has failed");
         assert_eq!(recall.look().name(FOLDER, b"none"), Some(None));
+    }
+
+    #[test]
+    fn what_a_batch_has_changed_is_known_once_it_has_committed() {
+        let recall = Recall::default();
+        recall.keep_name(recall.ticket(), FOLDER, b"a", Some(Inode(7)));
+        let mut touched = Touched::default();
+        touched.name(FOLDER, b"a", Some(Inode(8)));
+        touched.name(FOLDER, b"a", None);
+        touched.record(Inode(7), None);
+        let changing = recall.change(touched);
+        assert_eq!(recall.look().name(FOLDER, b"a"), None, "not while it commits");
+        changing.done();
+        assert_eq!(recall.look().name(FOLDER, b"a"), Some(None), "as of its last change");
+        assert_eq!(recall.look().record(Inode(7)), Some(None));
+        recall.keep_name(recall.ticket(), FOLDER, b"b", None);
+        assert_eq!(recall.look().name(FOLDER, b"b"), Some(None), "it is over");
     }
 
     #[test]
     fn a_view_from_before_a_batch_is_not_kept_after_it() {
         let recall = Recall::default();
         let before = recall.ticket();
-        let changing = recall.change(&Touched::default());
+        let changing = recall.change(Touched::default());
         let during = recall.ticket();
         for ticket in [before, during] {
             recall.keep_record(ticket, FOLDER, None);

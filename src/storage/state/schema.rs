@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::Failure;
 
 /// Raised with every change of the tables; an unknown one is refused.
-pub const VERSION: i64 = 2;
+pub const VERSION: i64 = 3;
 
 /// Page caches: the writer touches the folders and inodes of a batch again and again; a reader is a few look-ups.
 const WRITER_CACHE_KIB: i64 = 16 * 1024;
@@ -22,7 +22,8 @@ const STATEMENTS: usize = 64;
 /// Only for the moments in which SQLite guards its shared index: nobody holds the file for long.
 const BUSY: Duration = Duration::from_secs(10);
 
-/// Numbers of 64 bits lie as i64 with the same bits. `machine` has one row.
+/// Numbers of 64 bits lie as i64 with the same bits. `machine` has one row; `inode` says what a record is; names lie in the
+/// order in which they are listed.
 pub const TABLES: &str = "
 CREATE TABLE machine (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -33,43 +34,21 @@ CREATE TABLE machine (
 );
 CREATE TABLE inode (
     id INTEGER PRIMARY KEY,
-    generation INTEGER NOT NULL,
-    kind INTEGER NOT NULL,
-    mode INTEGER NOT NULL,
-    links INTEGER NOT NULL,
-    uid INTEGER NOT NULL,
-    gid INTEGER NOT NULL,
-    size INTEGER NOT NULL,
-    used INTEGER NOT NULL,
-    major INTEGER NOT NULL,
-    minor INTEGER NOT NULL,
-    accessed INTEGER NOT NULL,
-    accessed_ns INTEGER NOT NULL,
-    modified INTEGER NOT NULL,
-    modified_ns INTEGER NOT NULL,
-    changed INTEGER NOT NULL,
-    changed_ns INTEGER NOT NULL,
-    tree INTEGER NOT NULL,
-    parent INTEGER,
-    name BLOB,
-    entries INTEGER NOT NULL,
-    next_cookie INTEGER NOT NULL,
-    verifier INTEGER,
-    target BLOB,
-    content_index INTEGER NOT NULL
+    record BLOB NOT NULL
 );
 CREATE TABLE entry (
     folder INTEGER NOT NULL,
+    cookie INTEGER NOT NULL,
     name BLOB NOT NULL,
     inode INTEGER NOT NULL,
-    cookie INTEGER NOT NULL,
-    PRIMARY KEY (folder, name)
+    PRIMARY KEY (folder, cookie)
 ) WITHOUT ROWID;
-CREATE UNIQUE INDEX entry_by_cookie ON entry (folder, cookie);
+CREATE UNIQUE INDEX entry_by_name ON entry (folder, name);
 CREATE TABLE session (
     id INTEGER PRIMARY KEY,
     place TEXT NOT NULL UNIQUE,
-    acknowledged INTEGER NOT NULL
+    acknowledged INTEGER NOT NULL,
+    forgotten INTEGER NOT NULL
 );
 CREATE TABLE reply (
     session INTEGER NOT NULL,
@@ -120,6 +99,8 @@ pub fn reader(path: &Path) -> Result<Connection, Failure> {
 
 fn configure(rows: &Connection, cache_kib: i64) -> Result<(), Failure> {
     rows.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    // A prepared statement stays as it is whatever is bound; else some are compiled at each use.
+    rows.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     rows.set_prepared_statement_cache_capacity(STATEMENTS);
     rows.busy_timeout(BUSY)?;
     rows.pragma_update(None, "cache_size", -cache_kib)?;

@@ -15,6 +15,8 @@ pub const WINDOW: u64 = 4096;
 /// Replies kept although the door has acknowledged them: its client may not have got them when the door died, and asks again.
 /// A kernel client has at most some hundred requests open.
 const KEPT: u64 = 1024;
+/// Beyond these, replies are forgotten so many at a time: one by one, each would cost as much as keeping the next.
+const FORGOTTEN_AT_ONCE: u64 = 256;
 
 /// Begins a session at a place, or finds it begun; returns the number of its next call, and the session that it replaced
 /// there, whose replies are now its own.
@@ -25,7 +27,7 @@ pub fn begin(rows: &Connection, session: Session, place: &Place) -> Result<(u64,
         .optional()?;
     let id = stored(session.0);
     let Some((old, acknowledged)) = old else {
-        rows.prepare_cached("INSERT INTO session (id, place, acknowledged) VALUES (?1, ?2, 0)")?
+        rows.prepare_cached("INSERT INTO session (id, place, acknowledged, forgotten) VALUES (?1, ?2, 0, 0)")?
             .execute(params![id, place.0])?;
         return Ok((1, None));
     };
@@ -94,11 +96,11 @@ pub fn answered(
     key: Option<RequestKey>,
 ) -> Result<Option<Result<Reply, Error>>, Failure> {
     let id = stored(session.0);
-    let known: Option<i64> = rows
-        .prepare_cached("SELECT acknowledged FROM session WHERE id = ?1")?
-        .query_row([id], |row| row.get(0))
+    let known: Option<(i64, i64)> = rows
+        .prepare_cached("SELECT acknowledged, forgotten FROM session WHERE id = ?1")?
+        .query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
-    let Some(known) = known.map(loaded) else {
+    let Some((known, forgotten)) = known.map(|(known, forgotten)| (loaded(known), loaded(forgotten))) else {
         return Ok(Some(Err(Error::NoSession)));
     };
     // A call is not acknowledged before it was made.
@@ -106,8 +108,7 @@ pub fn answered(
     if acknowledged > known {
         rows.prepare_cached("UPDATE session SET acknowledged = ?2 WHERE id = ?1")?
             .execute([id, stored(acknowledged)])?;
-        rows.prepare_cached("DELETE FROM reply WHERE session = ?1 AND sequence <= ?2")?
-            .execute([id, stored(acknowledged.saturating_sub(KEPT))])?;
+        forget(rows, id, acknowledged.saturating_sub(KEPT), forgotten)?;
     }
     if sequence <= acknowledged || sequence - acknowledged > WINDOW {
         return Ok(Some(Err(Error::Invalid)));
@@ -131,6 +132,17 @@ pub fn answered(
             .map(Some)
             .ok_or_else(|| Failure::Damaged("a kept reply cannot be read".into())),
     }
+}
+
+/// Forgets the replies up to `last` when they are enough; those up to `forgotten` are gone.
+fn forget(rows: &Connection, id: i64, last: u64, forgotten: u64) -> Result<(), Failure> {
+    if last >= forgotten + FORGOTTEN_AT_ONCE {
+        rows.prepare_cached("DELETE FROM reply WHERE session = ?1 AND sequence <= ?2")?
+            .execute([id, stored(last)])?;
+        rows.prepare_cached("UPDATE session SET forgotten = ?2 WHERE id = ?1")?
+            .execute([id, stored(last)])?;
+    }
+    Ok(())
 }
 
 pub fn keep(

@@ -222,6 +222,13 @@ impl Output {
         let mut written = Vec::new();
         for (record, room) in self.ready.drain(..) {
             written.push(room);
+            if record.data.is_empty() && record.head.len() >= BATCH {
+                // A listing is not copied either.
+                write(stream, Buf::chain(&heads[..], record.head)).await?;
+                heads.clear();
+                written.clear();
+                continue;
+            }
             heads.extend_from_slice(&record.head);
             if !record.data.is_empty() {
                 let padding = record.data.len().next_multiple_of(4) - record.data.len();

@@ -218,7 +218,7 @@ async fn procedure(cx: &Context<'_>, number: u32, arguments: Reader) -> Result<O
 impl Results {
     /// `failed`: how many optional attributes the body of a failure has (RFC 1813); none of them is filled.
     pub fn of<T: Pack>(result: Result<T, nfsstat3>, failed: usize) -> Self {
-        let mut head = Vec::new();
+        let mut head = Vec::with_capacity(4 + result.as_ref().map_or(4 * failed, Pack::packed_size));
         match &result {
             Ok(value) => {
                 pack(&nfsstat3::NFS3_OK, &mut head);

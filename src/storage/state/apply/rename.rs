@@ -73,7 +73,7 @@ impl Step<'_, '_> {
         match &victim {
             // The name keeps its cookie, so that a listing under way shows it once.
             Some(victim) => {
-                self.effects.touched.name(target.id(), new_name);
+                self.effects.touched.name(target.id(), new_name, Some(object.id()));
                 entry::redirect(self.rows, target.id(), new_name, object.id())?;
                 if object.is_folder() {
                     target.attributes.links += 1;

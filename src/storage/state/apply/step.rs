@@ -76,7 +76,7 @@ impl Step<'_, '_> {
     }
 
     pub(super) fn save(&mut self, record: &Record) -> Outcome<()> {
-        self.effects.touched.inode(record.id());
+        self.effects.touched.record(record.id(), Some(record));
         Ok(inode::save(self.rows, record)?)
     }
 
@@ -111,7 +111,7 @@ impl Step<'_, '_> {
 
     /// Adds a name and says so in the folder's record, which the caller saves.
     pub(super) fn add_name(&mut self, folder: &mut Record, name: &[u8], object: &Record) -> Outcome<()> {
-        self.effects.touched.name(folder.id(), name);
+        self.effects.touched.name(folder.id(), name, Some(object.id()));
         entry::insert(self.rows, folder.id(), name, object.id(), folder.next_cookie)?;
         folder.next_cookie += 1;
         folder.entries += 1;
@@ -124,7 +124,7 @@ impl Step<'_, '_> {
 
     /// The inverse of `add_name`.
     pub(super) fn drop_name(&mut self, folder: &mut Record, name: &[u8], object: &Record) -> Outcome<()> {
-        self.effects.touched.name(folder.id(), name);
+        self.effects.touched.name(folder.id(), name, None);
         entry::delete(self.rows, folder.id(), name)?;
         folder.entries -= 1;
         folder.touch(self.call.time);
@@ -160,7 +160,7 @@ impl Step<'_, '_> {
 
 /// Removes every row of an inode; its content follows after the commit.
 pub(super) fn free(rows: &Connection, effects: &mut Effects<'_>, inode: Inode) -> Result<(), Failure> {
-    effects.touched.inode(inode);
+    effects.touched.record(inode, None);
     inode::delete(rows, inode)?;
     lock_rows::forget_inode(rows, inode)?;
     effects.freed.push(inode);

@@ -111,10 +111,10 @@ fn replies_outlive_their_acknowledgement_for_a_while() {
     let mut world = World::new();
     take_place(&mut world, OLD, false);
     let made = numbered(&mut world, OLD, 1, Some(7), "file");
-    numbered(&mut world, OLD, 1025, Some(7), "file").unwrap();
-    assert_eq!(numbered(&mut world, OLD, 1025, Some(7), "file"), made);
+    numbered(&mut world, OLD, 1280, Some(7), "file").unwrap();
+    assert_eq!(numbered(&mut world, OLD, 1280, Some(7), "file"), made);
     assert_eq!(
-        numbered(&mut world, OLD, 1026, Some(7), "file"),
+        numbered(&mut world, OLD, 1281, Some(7), "file"),
         Err(Error::Exists),
         "long ago"
     );
