@@ -82,7 +82,7 @@ pub fn run(name: &str, path: &Path) -> anyhow::Result<()> {
     let module = Module::new(name, &config)?;
     let journal = config::var("JOURNAL_STREAM").is_some();
     let filter = log::start(module.service().name(), &config.node.log, journal, std::io::stderr)?;
-    if matches!(module, Module::Storage(_)) {
+    if matches!(module, Module::Storage(_) | Module::Agent(_)) {
         end_at_panic();
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()

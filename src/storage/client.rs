@@ -99,6 +99,16 @@ impl Client {
     }
 }
 
+/// What one try to have a request answered came to.
+enum Tried {
+    /// With the epoch of the promise, if it may be kept.
+    Answered(Answer, Option<u64>),
+    /// Nothing was done there; that one may lead.
+    Undone(Option<NodeId>),
+    /// It may have been done.
+    Unknown,
+}
+
 /// How a request came to its response.
 struct Reached {
     answer: Answer,
@@ -190,31 +200,16 @@ impl Inner {
                     () = other_than(&mut leader, node) => Err(Unreached::Lost("another node leads".into())),
                     () = self.scope.draining() => return None,
                 };
-                let (answer, promised) = match asked {
-                    Ok(Response::Answer(answer)) => (Some(answer), None),
-                    Ok(Response::Promised { answer, epoch }) => (Some(answer), Some(epoch)),
-                    Ok(Response::Changed { answer, recalls }) => {
-                        self.kept().recall(&recalls);
-                        (Some(answer), None)
+                match self.heed(asked) {
+                    Tried::Answered(answer, promised) => {
+                        return Some(Reached {
+                            answer,
+                            is_repeated,
+                            promised,
+                        });
                     }
-                    Ok(Response::NotLeader { leader: Some(other) }) if other != node => {
-                        hint = Some(other);
-                        (None, None)
-                    }
-                    Ok(Response::NotLeader { .. } | Response::Listened { .. }) | Err(Unreached::Refused(_)) => {
-                        (None, None)
-                    }
-                    Ok(Response::Unknown) | Err(Unreached::Lost(_)) => {
-                        is_repeated = true;
-                        (None, None)
-                    }
-                };
-                if let Some(answer) = answer.filter(|answer| *answer != Err(Error::Unavailable)) {
-                    return Some(Reached {
-                        answer,
-                        is_repeated,
-                        promised,
-                    });
+                    Tried::Undone(leader) => hint = leader.filter(|leader| *leader != node),
+                    Tried::Unknown => is_repeated = true,
                 }
             }
             tokio::select! {
@@ -224,6 +219,22 @@ impl Inner {
             }
         }
         None
+    }
+
+    /// What a try has brought; recalls that came with it are heeded.
+    fn heed(&self, asked: Result<Response, Unreached>) -> Tried {
+        match asked {
+            Ok(Response::Answer(Err(Error::Unavailable))) => Tried::Undone(None),
+            Ok(Response::Answer(answer)) => Tried::Answered(answer, None),
+            Ok(Response::Promised { answer, epoch }) => Tried::Answered(answer, Some(epoch)),
+            Ok(Response::Changed { answer, recalls }) => {
+                self.kept().recall(&recalls);
+                Tried::Answered(answer, None)
+            }
+            Ok(Response::NotLeader { leader }) => Tried::Undone(leader),
+            Ok(Response::Listened { .. }) | Err(Unreached::Refused(_)) => Tried::Undone(None),
+            Ok(Response::Unknown) | Err(Unreached::Lost(_)) => Tried::Unknown,
+        }
     }
 
     /// Keeps the lease of what is kept here, and forgets what the leader recalls.
