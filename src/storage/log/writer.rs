@@ -15,7 +15,7 @@ use crate::storage::types::{Entry, LogId, Vote, next_index};
 
 /// Zeros that go with a small write where nothing was written before: the disk's blocks are given to the file once for many
 /// writes then, and the syncs of those that follow need not note it (measured: half the time).
-const FILL: u32 = 256 << 10;
+const FILL: u32 = 64 << 10;
 
 pub struct Writer {
     pub(super) disk: Arc<dyn Disk>,
@@ -347,5 +347,21 @@ pub(super) fn read_footer(file: &dyn DiskFile, header: Header) -> io::Result<Opt
             Ok(places.filter(|places| u64::from(places.end) == start))
         }
         _ => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeros_go_only_with_small_writes_into_new_room() {
+        const SEGMENT: u32 = 1 << 20;
+        let zeros = |end, filled, length| zeros(end, filled, length, u64::from(SEGMENT)) as u32;
+        assert_eq!(zeros(5000, 4096, 100), FILL);
+        assert_eq!(zeros(5000, 8192, 100), 0, "written before");
+        assert_eq!(zeros(FILL + 1, 0, FILL), 0, "a large write");
+        assert_eq!(zeros(SEGMENT - 10, 0, 100), 10, "not beyond the segment");
+        assert_eq!(zeros(SEGMENT + 10, 0, 100), 0);
     }
 }
