@@ -60,6 +60,7 @@ test-nfs-kernel: release dependencies-kernel ## The NFS export under a real Linu
 	tests/kernel/oracle.py $(BINARY)
 	tests/kernel/run.py $(BINARY)
 	tests/kernel/run.py $(BINARY) --server group
+	tests/kernel/mount.py $(BINARY)
 
 dependencies-kernel: ## Install what the kernel tests and the storage bench need (Debian, needs root)
 	packaging/test-dependencies-kernel.sh

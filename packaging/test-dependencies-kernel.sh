@@ -3,7 +3,7 @@
 # into target/kernel-suites. Debian 12; as root. Does nothing when all is there.
 set -eu
 here=$(dirname "$0")
-"$here/test-dependencies.sh" user-mode-linux nfs-ganesha nfs-ganesha-vfs rpcbind iproute2 util-linux mount python3
+"$here/test-dependencies.sh" user-mode-linux nfs-ganesha nfs-ganesha-vfs rpcbind nfs-common iproute2 util-linux mount python3
 
 suites="pjdfstest@0.2.2 fsx@0.3.2"
 folder=$here/../target/kernel-suites

@@ -9,7 +9,8 @@
 //!   ├─ module proxy          HTTP/TLS front: files, FastCGI, upstreams    ┘
 //!   ├─ module storage        a replica of the files behind an NFSv3 door, where the configuration asks for it
 //!   ├─ php-fpm               children, or units where systemd runs
-//!   └─ mariadbd
+//!   ├─ mariadbd
+//!   └─ mount-worker          one act on a mount, with a deadline: the supervisor itself touches none
 //! ```
 //!
 //! # Layers
@@ -30,7 +31,8 @@
 //! # Life of a node
 //!
 //! `cli` → `config::load` → `node::supervise`: the lock of the data folder, leftovers of a killed predecessor, `prepare` (folders, secrets,
-//! certificate, configuration of the daemons), sockets, then a `keeper` per child. Modules beat each second and report to the
+//! certificate, configuration of the daemons), sockets, then a `keeper` per child, and `node::mount` where the portal's files are mounted: PHP
+//! and the front wait for it. Modules beat each second and report to the
 //! agent; `status` asks the agent. Stopping goes from the edge inward (`node::stop`).
 //!
 //! # On the way

@@ -9,7 +9,7 @@ use super::report::{ChildReport, Kind, Phase};
 use crate::base::{Health, Status};
 
 /// Without these no page is served; without another one something is slower or less safe.
-const ESSENTIAL: [&str; 3] = ["proxy", "php-fpm", "mariadb"];
+const ESSENTIAL: [&str; 4] = ["proxy", "php-fpm", "mariadb", "mount"];
 
 /// How long a node may say "starting" before that is a fault.
 const START_SECONDS: u64 = 120;

@@ -41,6 +41,8 @@ pub enum Kind {
     Daemon,
     /// An external program that systemd owns.
     Unit,
+    /// The portal's files, mounted by the supervisor.
+    Mount,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

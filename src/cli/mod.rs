@@ -25,6 +25,7 @@ use clap::Parser;
 
 use crate::base::error::{EXIT_DEGRADED, EXIT_DOWN, EXIT_OK, chain};
 use crate::config::{self as settings, DEFAULT_PATH, Loaded};
+use crate::host::mount;
 use crate::node as supervisor;
 
 use tree::Verb;
@@ -68,6 +69,10 @@ fn perform(cli: Cli) -> anyhow::Result<u8> {
         Verb::Completion { shell } => generate::completion(shell),
         Verb::Man { folder } => generate::man(&folder),
         Verb::Module { name } => supervisor::module::run(&name, &path).map(|()| EXIT_OK),
+        Verb::MountWorker { order } => {
+            println!("{}", mount::serve(&order)?);
+            Ok(EXIT_OK)
+        }
     }
 }
 

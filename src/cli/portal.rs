@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Subcommand;
 
-use super::require_root;
+use super::{require_root, storage};
 use crate::base::error::EXIT_OK;
 use crate::base::file::Access;
 use crate::base::secret::Secret;
@@ -33,6 +33,7 @@ pub enum Verb {
 
 pub async fn perform(verb: Verb, config: Config) -> anyhow::Result<u8> {
     require_root()?;
+    storage::require_files(&config)?;
     let mut out = std::io::stdout();
     match verb {
         Verb::Install { from, replace } => {

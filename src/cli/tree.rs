@@ -39,7 +39,7 @@ pub enum Verb {
     /// The application on disk
     #[command(subcommand)]
     Portal(portal::Verb),
-    /// The replicated files
+    /// The files that nodes share
     #[command(subcommand)]
     Storage(storage::Verb),
     /// The machines of the cluster
@@ -63,6 +63,8 @@ pub enum Verb {
     Man { folder: PathBuf },
     #[command(hide = true)]
     Module { name: String },
+    #[command(hide = true)]
+    MountWorker { order: String },
 }
 
 /// How a command prints.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Config, Engine, Proxy, Route};
+use super::{Config, Engine, External, Files, Mount, Proxy, Route};
 
 type Problems = Vec<(&'static str, String)>;
 
@@ -16,6 +16,7 @@ pub fn check(config: &Config) -> Problems {
     portal(config, &mut problems);
     services(config, &mut problems);
     cluster(config, &mut problems);
+    files(config, &mut problems);
     problems
 }
 
@@ -192,6 +193,54 @@ fn cluster(config: &Config, problems: &mut Problems) {
     );
 }
 
+/// Where the portal's files are mounted, and that neither PHP nor the front can see more than these.
+fn files(config: &Config, problems: &mut Problems) {
+    let (storage, at) = (&config.storage, config.mount_point());
+    let external = storage.external().filter(|_| storage.engine == Engine::External);
+    let is_mounted = storage.mount == Mount::Kernel;
+    let key = "storage.mount";
+    let has_engine = storage.engine != Engine::None;
+    let message = "there is nothing to mount; set storage.engine to \"replicated\" or \"external\"";
+    require(problems, !is_mounted || has_engine, key, message);
+    let is_path = matches!(external, Some(External::Path(_)));
+    let message = "storage.external is a path, which is mounted already; set \"none\"";
+    require(problems, !is_mounted || !is_path, key, message);
+    let is_named = is_mounted && matches!(external, Some(External::Server { .. }));
+    let message = "is for a server in storage.external that storage.mount = \"kernel\" mounts; locks of the replicated files over \
+                   NFS are local to a node";
+    require(
+        problems,
+        !storage.external_locks || is_named,
+        "storage.external_locks",
+        message,
+    );
+    let is_absolute = is_absolute_or_empty(&storage.mount_point);
+    require(problems, is_absolute, "storage.mount_point", NEEDS_ABSOLUTE);
+    let (node, replica) = (&config.node, config.storage());
+    let hides = [&node.data_dir, &node.run_dir, &node.log_dir, &replica]
+        .into_iter()
+        .any(|folder| folder.starts_with(&at));
+    let message = "would hide what the node itself needs; name a folder of its own, like /srv/portal";
+    require(problems, !hides, "storage.mount_point", message);
+    let (own, clients) = (storage.listen.ip(), &storage.clients);
+    let is_let_in = own.is_loopback() || own.is_unspecified() || clients.iter().any(|network| network.contains(&own));
+    let message = "this node mounts its files from storage.listen: list that address here, too";
+    let is_own = is_mounted && storage.engine == Engine::Replicated;
+    require(
+        problems,
+        !is_own || is_let_in || clients.is_empty(),
+        "storage.clients",
+        message,
+    );
+    let root = config.portal_root();
+    let holds_registry = config.files().is_some_and(|files| match files {
+        Files::Mounted { at, .. } => at.starts_with(&root),
+        Files::Watched(path) => path.starts_with(&root),
+    });
+    let message = "must be a folder below the mounted files, such as \"portal\" there: beside it lie things that no browser may see";
+    require(problems, !holds_registry, "portal.root", message);
+}
+
 fn services(config: &Config, problems: &mut Problems) {
     let (php, db, cache) = (&config.php, &config.db, &config.cache);
     require(
@@ -295,6 +344,22 @@ mod tests {
             ("[storage]\nmin_copies = 4", "storage.min_copies"),
             ("[cluster]\naddress = \"0.0.0.0\"", "cluster.address"),
             ("[storage]\nengine = \"external\"", "storage.external"),
+            ("[storage]\nmount = \"kernel\"", "storage.mount"),
+            (
+                "[storage]\nengine = \"external\"\nexternal = \"/mnt\"\nmount = \"kernel\"",
+                "storage.mount",
+            ),
+            ("[storage]\nexternal_locks = true", "storage.external_locks"),
+            ("[storage]\nmount_point = \"files\"", "storage.mount_point"),
+            ("[storage]\nmount_point = \"/var\"", "storage.mount_point"),
+            (
+                "[storage]\nengine = \"replicated\"\nmount = \"kernel\"\nlisten = \"10.0.0.1:2049\"\nclients = [\"10.1.0.0/16\"]",
+                "storage.clients",
+            ),
+            (
+                "[storage]\nengine = \"external\"\nexternal = \"/mnt/a\"\n[portal]\nroot = \"/mnt\"",
+                "portal.root",
+            ),
         ];
         for (text, key) in cases {
             let problems = parse(text, std::iter::empty()).expect_err(text);

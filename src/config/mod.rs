@@ -16,7 +16,7 @@ use serde::Deserialize;
 pub use check::check;
 pub use external::External;
 pub use load::{DEFAULTS, Loaded, Origin, Problem, load, parse, var};
-pub use storage::{Engine, Storage};
+pub use storage::{Engine, Export, Files, Mount, Storage};
 pub use units::{Period, Size};
 
 /// Where the file lies unless `--config` says otherwise.

@@ -3,14 +3,15 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use super::Config;
+use super::{Config, Mount};
 
 impl Config {
     pub fn portal_root(&self) -> PathBuf {
-        if self.portal.root.as_os_str().is_empty() {
-            self.node.data_dir.join("portal")
-        } else {
-            self.portal.root.clone()
+        match self.storage.mount {
+            _ if !self.portal.root.as_os_str().is_empty() => self.portal.root.clone(),
+            // A folder of its own: the export's root is not PHP's, and an installation needs room beside the document root.
+            Mount::Kernel => self.mount_point().join("portal"),
+            Mount::None => self.node.data_dir.join("portal"),
         }
     }
 

@@ -1,15 +1,21 @@
-//! `[storage]`: what keeps the portal's files.
+//! `[storage]`: what keeps the portal's files, and where PHP sees them.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+
+use super::{Config, External};
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Storage {
     pub engine: Engine,
     pub external: String,
+    pub external_locks: bool,
+    pub mount: Mount,
+    pub mount_point: PathBuf,
     pub listen: SocketAddr,
     pub clients: Vec<IpNet>,
     pub copies: usize,
@@ -23,4 +29,171 @@ pub enum Engine {
     None,
     Replicated,
     External,
+}
+
+/// How PHP sees them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mount {
+    None,
+    /// By the kernel's NFSv3 client.
+    Kernel,
+}
+
+/// An NFSv3 export that this node can mount.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Export {
+    /// Name or address; an IPv6 address is in brackets.
+    pub host: String,
+    /// Absolute path.
+    pub path: String,
+    /// `None`: the server's portmapper knows.
+    pub nfs: Option<u16>,
+    pub mount: Option<u16>,
+    /// Locks are asked of the server; else they hold on this node only.
+    pub has_locks: bool,
+}
+
+/// The folder where this node has the portal's files from, as the operator wants it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Files {
+    /// Mounted by this node.
+    Mounted { export: Export, at: PathBuf },
+    /// Mounted by somebody else; only looked at.
+    Watched(PathBuf),
+}
+
+impl Files {
+    pub fn folder(&self) -> &Path {
+        match self {
+            Files::Mounted { at, .. } => at,
+            Files::Watched(path) => path,
+        }
+    }
+}
+
+impl Storage {
+    /// What there is to mount; `None`: the engine has no export.
+    pub fn export(&self) -> Option<Export> {
+        match (self.engine, self.external()) {
+            (Engine::Replicated, _) => Some(self.own_export()),
+            (
+                Engine::External,
+                Some(External::Server {
+                    host,
+                    export,
+                    nfs,
+                    mount,
+                }),
+            ) => Some(Export {
+                host,
+                path: export,
+                nfs,
+                mount,
+                has_locks: self.external_locks,
+            }),
+            _ => None,
+        }
+    }
+
+    /// The door of this node's own storage, which answers NFS and MOUNT on one port.
+    fn own_export(&self) -> Export {
+        let host = match self.listen.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.to_string(),
+            IpAddr::V6(ip) if ip.is_unspecified() => format!("[{}]", Ipv6Addr::LOCALHOST),
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
+        };
+        let port = Some(self.listen.port());
+        Export {
+            host,
+            path: "/portal".into(),
+            nfs: port,
+            mount: port,
+            has_locks: false,
+        }
+    }
+}
+
+impl Config {
+    pub fn mount_point(&self) -> PathBuf {
+        if self.storage.mount_point.as_os_str().is_empty() {
+            self.node.data_dir.join("files")
+        } else {
+            self.storage.mount_point.clone()
+        }
+    }
+
+    /// `None`: the portal's files are on this machine's own disk.
+    pub fn files(&self) -> Option<Files> {
+        match (self.storage.engine, self.storage.external()) {
+            (Engine::External, Some(External::Path(path))) => Some(Files::Watched(path)),
+            _ if self.storage.mount == Mount::Kernel => self.storage.export().map(|export| Files::Mounted {
+                export,
+                at: self.mount_point(),
+            }),
+            _ => None,
+        }
+    }
+
+    /// Whether the document root comes and goes with what `files` names. Such a folder may hang: only a process that can be
+    /// killed may look at it.
+    pub fn is_portal_on_files(&self) -> bool {
+        self.files()
+            .is_some_and(|files| self.portal_root().starts_with(files.folder()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse;
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        parse(text, std::iter::empty()).expect("valid").config
+    }
+
+    #[test]
+    fn own_door_is_mounted_on_loopback_with_both_ports() {
+        let config = config("[storage]\nengine = \"replicated\"\nmount = \"kernel\"\n");
+        let Some(Files::Mounted { export, at }) = config.files() else {
+            panic!("mounted")
+        };
+        assert_eq!((export.host.as_str(), export.path.as_str()), ("127.0.0.1", "/portal"));
+        assert_eq!(
+            (export.nfs, export.mount, export.has_locks),
+            (Some(2049), Some(2049), false)
+        );
+        assert_eq!(at, Path::new("/var/lib/bitrix-node/files"));
+        assert_eq!(config.portal_root(), Path::new("/var/lib/bitrix-node/files/portal"));
+        assert!(config.is_portal_on_files());
+    }
+
+    #[test]
+    fn an_unspecified_address_is_reached_on_loopback() {
+        let text = "[storage]\nengine = \"replicated\"\nlisten = \"[::]:2050\"\nclients = [\"::/0\"]\n";
+        let export = config(text).storage.export().expect("an export");
+        assert_eq!((export.host.as_str(), export.nfs), ("[::1]", Some(2050)));
+    }
+
+    #[test]
+    fn a_named_server_keeps_its_ports_to_itself() {
+        let text = "[storage]\nengine = \"external\"\nexternal = \"nfs://nas/a/b\"\nmount = \"kernel\"\nexternal_locks = true\n\
+                    mount_point = \"/srv/files\"\n[portal]\nroot = \"/srv/www\"\n";
+        let config = config(text);
+        let export = config.storage.export().expect("an export");
+        assert_eq!((export.host.as_str(), export.path.as_str()), ("nas", "/a/b"));
+        assert_eq!((export.nfs, export.mount, export.has_locks), (None, None, true));
+        assert!(!config.is_portal_on_files());
+    }
+
+    #[test]
+    fn a_path_is_watched_and_nothing_is_mounted() {
+        let text =
+            "[storage]\nengine = \"external\"\nexternal = \"/mnt/ceph\"\n[portal]\nroot = \"/mnt/ceph/portal\"\n";
+        let config = config(text);
+        assert_eq!(config.files(), Some(Files::Watched("/mnt/ceph".into())));
+        assert!(config.is_portal_on_files() && config.storage.export().is_none());
+        assert_eq!(self::config("").files(), None);
+    }
 }

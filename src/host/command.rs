@@ -6,6 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// A killed program is gone after this, unless it hangs in the kernel.
+const KILLED: Duration = Duration::from_millis(500);
+
 /// What a finished program left.
 #[derive(Debug)]
 pub struct Finished {
@@ -48,6 +53,17 @@ impl Program {
 
     /// Runs it to the end; past the deadline it is killed and `TimedOut` is returned.
     pub async fn run(self, deadline: Duration) -> io::Result<Finished> {
+        let path = self.path.clone();
+        self.start()?.finish(deadline).await?.ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("{} took longer than {deadline:?}", path.display()),
+            )
+        })
+    }
+
+    /// Starts it, for those who must know what becomes of it after its deadline.
+    pub fn start(self) -> io::Result<Started> {
         #[allow(clippy::disallowed_methods)]
         let mut command = tokio::process::Command::new(&self.path);
         command
@@ -57,21 +73,8 @@ impl Program {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", self.path.display()));
-        let child = command.spawn().map_err(named)?;
-        let finished = tokio::time::timeout(deadline, child.wait_with_output()).await;
-        let finished = finished.map_err(|_| {
-            io::Error::new(
-                io::ErrorKind::TimedOut,
-                format!("{} took longer than {deadline:?}", self.path.display()),
-            )
-        })?;
-        let finished = finished.map_err(named)?;
-        Ok(Finished {
-            succeeded: finished.status.success(),
-            output: String::from_utf8_lossy(&finished.stdout).into_owned(),
-            errors: String::from_utf8_lossy(&finished.stderr).into_owned(),
-        })
+        let child = command.spawn().map_err(|error| named(error, &self.path))?;
+        Ok(Started { child, path: self.path })
     }
 
     /// Like `run`, with a failure as an error that carries the end of what the program wrote to standard error,
@@ -96,6 +99,48 @@ impl Program {
         let tail = lines.into_iter().rev().collect::<Vec<_>>().join(" / ");
         Err(io::Error::other(format!("{} failed: {tail}", path.display())))
     }
+}
+
+/// A program that runs. Killed when this is dropped.
+pub struct Started {
+    child: tokio::process::Child,
+    path: PathBuf,
+}
+
+impl Started {
+    /// Waits for its end. Past the deadline it is killed and `None` is returned; then it may still run, if it hangs in the kernel.
+    pub async fn finish(&mut self, deadline: Duration) -> io::Result<Option<Finished>> {
+        let (output, errors) = (self.child.stdout.take(), self.child.stderr.take());
+        let end = async { tokio::try_join!(self.child.wait(), whole(output), whole(errors)) };
+        let ended = tokio::time::timeout(deadline, end).await;
+        let Ok(ended) = ended else {
+            self.child.start_kill()?;
+            let _ = tokio::time::timeout(KILLED, self.child.wait()).await;
+            return Ok(None);
+        };
+        let (status, output, errors) = ended.map_err(|error| named(error, &self.path))?;
+        Ok(Some(Finished {
+            succeeded: status.success(),
+            output,
+            errors,
+        }))
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+}
+
+async fn whole(pipe: Option<impl AsyncRead + Unpin>) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    if let Some(mut pipe) = pipe {
+        pipe.read_to_end(&mut bytes).await?;
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn named(error: io::Error, path: &Path) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 /// The executable of that name in one of the system's folders.

@@ -1,9 +1,10 @@
-//! The machine under us: accounts, facts, programs, units. Everything that starts a process is here.
+//! The machine under us: accounts, facts, programs, units, mounts. Everything that starts a process is here.
 
 pub mod account;
 pub mod child;
 pub mod command;
 pub mod facts;
+pub mod mount;
 pub mod package;
 pub mod process;
 pub mod unit;

@@ -39,3 +39,14 @@ pub const NODE_CHILD_RESTARTS: Name = name(
     "Restarts since the supervisor started, by name",
 );
 pub const NODE_BUILD: Name = name("bitrix_node_build", "Always 1; the version is in the label");
+pub const MOUNT_MOUNTS: Name = name(
+    "bitrix_mount_mounts",
+    "Times that the supervisor mounted the portal's files",
+);
+pub const MOUNT_PROBES: Name = name("bitrix_mount_probes", "Looks at the portal's files, by result");
+pub const MOUNT_PROBE_SECONDS: Name = name("bitrix_mount_probe_seconds", "How long the files took to answer");
+pub const MOUNT_TOTAL_BYTES: Name = name(
+    "bitrix_mount_total_bytes",
+    "Size of the file system that the files are on",
+);
+pub const MOUNT_FREE_BYTES: Name = name("bitrix_mount_free_bytes", "Room on it for users other than root");

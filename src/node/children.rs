@@ -28,6 +28,8 @@ pub struct ChildSpec {
     pub stop: Signal,
     /// Asks it to read its configuration again; `None`: it cannot.
     pub reload: Option<Signal>,
+    /// It is started when the portal's files are there, where they are mounted.
+    pub needs_files: bool,
 }
 
 #[derive(Clone)]
@@ -103,6 +105,8 @@ pub fn modules(executable: &Path, path: &Path, config: &Config, user: &Account, 
             ready: Ready::Beats,
             stop: Signal::SIGTERM,
             reload: Some(Signal::SIGHUP),
+            // The front opens the document root.
+            needs_files: name == "proxy",
         })
         .collect()
 }

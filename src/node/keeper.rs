@@ -48,6 +48,33 @@ pub struct State {
     pub detail: String,
 }
 
+impl State {
+    pub fn starting() -> Self {
+        State {
+            phase: Phase::Starting,
+            pid: None,
+            restarts: 0,
+            since: Instant::now(),
+            detail: String::new(),
+        }
+    }
+}
+
+/// Notes a change of state and tells of it.
+pub fn enter(state: &watch::Sender<State>, changed: &Notify, phase: Phase, pid: Option<u32>, detail: &str) {
+    state.send_if_modified(|state| {
+        let is_new = state.phase != phase || state.pid != pid;
+        if is_new {
+            state.since = Instant::now();
+        }
+        let differs = is_new || state.detail != detail;
+        (state.phase, state.pid) = (phase, pid);
+        detail.clone_into(&mut state.detail);
+        differs
+    });
+    changed.notify_one();
+}
+
 /// Keeps one child running until told to stop.
 pub struct Keeper {
     pub spec: ChildSpec,
@@ -65,16 +92,9 @@ pub struct Keeper {
 
 impl Keeper {
     pub fn new(spec: ChildSpec, output: Output, note: Arc<Note>, changed: Arc<Notify>, scope: Scope) -> Self {
-        let starting = State {
-            phase: Phase::Starting,
-            pid: None,
-            restarts: 0,
-            since: Instant::now(),
-            detail: String::new(),
-        };
         Keeper {
             spec,
-            state: watch::Sender::new(starting),
+            state: watch::Sender::new(State::starting()),
             stop: CancellationToken::new(),
             reload: Arc::default(),
             changed,
@@ -85,13 +105,27 @@ impl Keeper {
         }
     }
 
-    /// Runs until stopped. Must run on the main thread, like everything that starts children.
-    pub async fn run(self) {
-        match self.spec.run.clone() {
-            Run::Program(launch) => self.keep_program(&launch).await,
-            Run::Unit(unit) => self.keep_unit(&unit).await,
+    /// Runs until stopped. Must run on the main thread, like everything that starts children. `files`: true once what it needs
+    /// is mounted.
+    pub async fn run(self, files: Option<watch::Receiver<bool>>) {
+        if self.has(files).await {
+            match self.spec.run.clone() {
+                Run::Program(launch) => self.keep_program(&launch).await,
+                Run::Unit(unit) => self.keep_unit(&unit).await,
+            }
         }
         self.enter(Phase::Stopped, None, "");
+    }
+
+    /// Waits for the files; false when told to stop before they are there.
+    async fn has(&self, files: Option<watch::Receiver<bool>>) -> bool {
+        let Some(mut files) = files else { return true };
+        self.enter(Phase::Starting, None, "waits for the files to be mounted");
+        let mounted = self
+            .stop
+            .run_until_cancelled(files.wait_for(|is_there| *is_there))
+            .await;
+        matches!(mounted, Some(Ok(_)))
     }
 
     async fn keep_program(&self, launch: &Launch) {
@@ -301,17 +335,7 @@ impl Keeper {
     }
 
     fn enter(&self, phase: Phase, pid: Option<u32>, detail: &str) {
-        self.state.send_if_modified(|state| {
-            let is_new = state.phase != phase || state.pid != pid;
-            if is_new {
-                state.since = Instant::now();
-            }
-            let differs = is_new || state.detail != detail;
-            (state.phase, state.pid) = (phase, pid);
-            detail.clone_into(&mut state.detail);
-            differs
-        });
-        self.changed.notify_one();
+        enter(&self.state, &self.changed, phase, pid, detail);
     }
 }
 

@@ -5,6 +5,7 @@
 //! sockets   listening sockets, bound once
 //! children  the table: every module and daemon as a ChildSpec
 //! keeper    one child: start, watch, restart with backoff
+//! mount     the portal's files, before PHP starts
 //! supervise all of them: signals, watchdog, reports to the agent
 //! stop      in which order they end
 //! leftover  what a killed supervisor left running
@@ -16,6 +17,7 @@ mod children;
 mod keeper;
 mod leftover;
 pub mod module;
+pub mod mount;
 mod output;
 pub mod prepare;
 mod sockets;

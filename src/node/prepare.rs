@@ -18,6 +18,7 @@ use crate::config::{Config, Daemons, Engine};
 use crate::host::account::{self, Account};
 use crate::host::child::Launch;
 use crate::host::facts;
+use crate::host::mount::Space;
 use crate::host::unit::Unit;
 use crate::net::mesh::trust::Trust;
 use crate::net::{mesh, tls};
@@ -63,7 +64,8 @@ pub fn folders(config: &Config) -> anyhow::Result<()> {
         make(&config.view(), Access::owned(0o700, user.uid, user.gid))?;
     }
     make(&config.node.run_dir.join("php"), open)?;
-    if !config.portal_root().exists() {
+    // On files that are mounted it is made when they are.
+    if !config.is_portal_on_files() && !config.portal_root().exists() {
         make(&config.portal_root(), Access::owned(0o755, portal.uid, portal.gid))?;
     }
     make(&config.portal_temporary(), Access::owned(0o700, portal.uid, portal.gid))?;
@@ -163,6 +165,11 @@ fn found_cluster(config: &Config, trust: &Trust, user: &Account) -> anyhow::Resu
     Ok(())
 }
 
+/// Whose mounts PHP sees.
+pub fn space(config: &Config) -> Space {
+    if by_units(config) { Space::Init } else { Space::Own }
+}
+
 /// Whether systemd owns the daemons.
 fn by_units(config: &Config) -> bool {
     match config.node.daemons {
@@ -234,6 +241,7 @@ async fn mariadb(config: &Config, binary: &Path) -> anyhow::Result<ChildSpec> {
         ready: Ready::Answers(probe),
         stop: Signal::SIGTERM,
         reload: None,
+        needs_files: false,
     })
 }
 
@@ -272,6 +280,7 @@ async fn php_fpm(config: &Config, binary: &Path) -> anyhow::Result<ChildSpec> {
         ready: Ready::Answers(probe),
         stop,
         reload,
+        needs_files: true,
     })
 }
 

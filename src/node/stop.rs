@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 /// Name, and how long it may take to finish what it holds before it is killed.
-pub const ORDER: [(&str, Duration); 6] = [
+pub const ORDER: [(&str, Duration); 7] = [
     // No new work comes in; answers under way are finished.
     ("proxy", Duration::from_secs(30)),
     // Its requests came through the proxy.
     ("php-fpm", Duration::from_secs(30)),
+    // Its last user has ended, and what must still be written finds its server.
+    ("mount", Duration::from_secs(25)),
     // Nobody asks it any more.
     ("cache", Duration::from_secs(5)),
     // Killing a database costs a recovery at the next start.

@@ -20,12 +20,12 @@ use super::keeper::{self, Keeper, State};
 use super::leftover::Note;
 use super::output::Output;
 use super::sockets::Sockets;
-use super::{prepare, stop};
+use super::{mount, prepare, stop};
 use crate::agent::{self, ChildReport, Kind, Phase, Report};
 use crate::base::file::try_lock;
 use crate::base::{Scope, log};
 use crate::config::{self, Config, Loaded};
-use crate::host::child;
+use crate::host::{account, child};
 
 /// Reports, readiness and the watchdog; systemd's own interval is never below this.
 const TICK: Duration = Duration::from_secs(1);
@@ -66,7 +66,9 @@ async fn supervise(config: Arc<Config>, path: &Path) -> anyhow::Result<()> {
     let executable = std::env::current_exe().context("path of this executable")?;
     let mut specs = children::modules(&executable, path, &config, &node.user, &sockets);
     specs.extend(node.daemons);
-    let supervisor = Supervisor::start(&config, specs, output, note, path, filter);
+    let portal = account::require(&config.portal.user)?;
+    let files = mount::Keeper::new(&config, &executable, &portal, prepare::space(&config));
+    let supervisor = Supervisor::start(&config, specs, files, output, note, path, filter);
     supervisor.run().await
 }
 
@@ -76,6 +78,19 @@ struct Kept {
     stop: CancellationToken,
     reload: Arc<Notify>,
     task: JoinHandle<Option<()>>,
+}
+
+impl Kept {
+    fn mount(files: mount::Keeper, scope: &Scope) -> Self {
+        Kept {
+            kind: Kind::Mount,
+            state: files.state.subscribe(),
+            stop: files.stop.clone(),
+            // Where the files are mounted changes at a restart only.
+            reload: Arc::default(),
+            task: scope.spawn(files.run()),
+        }
+    }
 }
 
 struct Supervisor {
@@ -92,6 +107,7 @@ impl Supervisor {
     fn start(
         config: &Config,
         specs: Vec<ChildSpec>,
+        files: Option<mount::Keeper>,
         output: Output,
         note: Arc<Note>,
         path: &Path,
@@ -100,11 +116,14 @@ impl Supervisor {
         let scope = Scope::new();
         let changed = Arc::new(Notify::new());
         let mut children = BTreeMap::new();
+        let gate = files.as_ref().filter(|_| config.is_portal_on_files());
+        let gate = gate.map(|files| files.gate.subscribe());
         for spec in specs {
             let (name, kind) = (spec.name, spec.kind());
+            let gate = gate.clone().filter(|_| spec.needs_files);
             let keeper = Keeper::new(spec, output.clone(), note.clone(), changed.clone(), scope.clone());
             let (state, stop, reload) = (keeper.state.subscribe(), keeper.stop.clone(), keeper.reload.clone());
-            let task = scope.spawn(keeper.run());
+            let task = scope.spawn(keeper.run(gate));
             children.insert(
                 name,
                 Kept {
@@ -116,9 +135,14 @@ impl Supervisor {
                 },
             );
         }
+        if let Some(mut files) = files {
+            let storage = children.get("storage").map(|kept: &Kept| kept.state.clone());
+            files.attach(changed.clone(), storage);
+            send(config, files.reports.subscribe(), &scope);
+            children.insert(mount::NAME, Kept::mount(files, &scope));
+        }
         let reports = watch::Sender::new(Report::Supervisor { children: Vec::new() });
-        let (feed, receiver, sender) = (config.feed_socket(), reports.subscribe(), scope.clone());
-        scope.spawn(async move { agent::send(&feed, receiver, &sender).await });
+        send(config, reports.subscribe(), &scope);
         Supervisor {
             children,
             changed,
@@ -234,6 +258,12 @@ impl Supervisor {
             }
         }
     }
+}
+
+/// Tells the agent until the scope drains.
+fn send(config: &Config, reports: watch::Receiver<Report>, scope: &Scope) {
+    let (feed, sender) = (config.feed_socket(), scope.clone());
+    scope.spawn(async move { agent::send(&feed, reports, &sender).await });
 }
 
 /// Without systemd there is nobody to notify, and that is fine.

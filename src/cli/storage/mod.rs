@@ -1,8 +1,9 @@
-//! `storage`: the replicated files, seen and changed by their operator. All but `status` is for root.
+//! `storage`: the files that nodes share, seen and changed by their operator. All but `status` is for root.
 
 mod archive;
 mod connection;
 mod members;
+mod mount;
 mod rescue;
 mod scrub;
 mod status;
@@ -15,10 +16,11 @@ use super::{Format, require_root};
 use crate::base::error::EXIT_OK;
 use crate::config::Config;
 use connection::Connection;
+pub use mount::require_files;
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Copies, members, who leads, log and disk
+    /// Copies, members, who leads, log and disk; and how this node sees the files
     Status {
         #[arg(long, value_enum, default_value_t = Format::Table)]
         output: Format,
@@ -63,6 +65,20 @@ pub enum Verb {
         #[arg(long, default_value = "/")]
         from: PathBuf,
     },
+    /// Mount the portal's files on this node by the kernel's NFSv3 client
+    ///
+    /// With storage.mount = "kernel" a running node does it by itself.
+    Mount {
+        /// Folder, absent or empty [default: storage.mount_point]
+        #[arg(long, value_name = "PATH")]
+        at: Option<PathBuf>,
+    },
+    /// Let go of the mount at once, even when its server is gone
+    Umount {
+        /// Folder [default: storage.mount_point]
+        #[arg(long, value_name = "PATH")]
+        at: Option<PathBuf>,
+    },
     /// Show the replica's files read-only over NFSv3, on loopback only
     ///
     /// For a cluster without a majority, and for looking into a backup. The server behind it is not made to face
@@ -89,6 +105,14 @@ pub async fn perform(verb: Verb, config: Config) -> anyhow::Result<u8> {
         } => {
             require_root()?;
             members::recover(&config, i_have_lost, accept_loss).await?;
+        }
+        Verb::Mount { at } => {
+            require_root()?;
+            mount::mount(&config, at).await?;
+        }
+        Verb::Umount { at } => {
+            require_root()?;
+            mount::umount(&config, at).await?;
         }
         Verb::Scrub => {
             require_root()?;

@@ -1,24 +1,85 @@
-//! `storage status`: verdict first, then a line per member.
+//! `storage status`: verdict first, then a line per member, then how this node sees the files.
 
 use std::io::Write;
 
+use serde::Serialize;
+
 use super::super::{Format, table};
 use super::Connection;
+use super::mount::Seen;
+use crate::base::Health;
 use crate::base::error::{EXIT_DEGRADED, EXIT_DOWN, EXIT_OK};
-use crate::config::Config;
+use crate::config::{Config, Engine};
 use crate::storage::command::{Command, Member, Report, Role, ask};
 
 pub async fn show(config: &Config, output: Format) -> anyhow::Result<u8> {
+    if config.storage.engine == Engine::External {
+        return show_external(config, output).await;
+    }
+    // Side by side: neither waits for the other's silence.
+    let (report, seen) = tokio::join!(replica(config), Seen::look(config));
+    let (report, seen) = (report?, seen?);
+    let text = match output {
+        Format::Table => render(&report) + &seen.as_ref().map(Seen::line).unwrap_or_default(),
+        Format::Json => {
+            let document = Document {
+                report: Some(&report),
+                external: None,
+                files: seen.as_ref(),
+            };
+            serde_json::to_string_pretty(&document)? + "\n"
+        }
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    let (_, code) = verdict(&report);
+    Ok(code.max(files_verdict(seen.as_ref()).1.min(EXIT_DEGRADED)))
+}
+
+async fn replica(config: &Config) -> anyhow::Result<Report> {
     let connection = Connection::open(config).await?;
     let report = ask::<Report>(&connection.caller, &Command::Status).await;
     connection.close().await;
-    let report = report?;
+    report
+}
+
+async fn show_external(config: &Config, output: Format) -> anyhow::Result<u8> {
+    let seen = Seen::look(config).await?;
+    let (verdict, code) = files_verdict(seen.as_ref());
+    let external = config.storage.external.as_str();
     let text = match output {
-        Format::Table => render(&report),
-        Format::Json => serde_json::to_string_pretty(&report)? + "\n",
+        Format::Table => {
+            let line = seen.as_ref().map(Seen::line).unwrap_or_default();
+            format!("{verdict}  engine external, {external}\n{line}")
+        }
+        Format::Json => {
+            let document = Document {
+                report: None,
+                external: Some(external),
+                files: seen.as_ref(),
+            };
+            serde_json::to_string_pretty(&document)? + "\n"
+        }
     };
     std::io::stdout().write_all(text.as_bytes())?;
-    Ok(verdict(&report).1)
+    Ok(code)
+}
+
+/// For programs: the report's own fields, and what is beside it.
+#[derive(Serialize)]
+struct Document<'a> {
+    #[serde(flatten)]
+    report: Option<&'a Report>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    external: Option<&'a str>,
+    files: Option<&'a Seen>,
+}
+
+fn files_verdict(seen: Option<&Seen>) -> (&'static str, u8) {
+    match seen.map(|seen| seen.health) {
+        None | Some(Health::Good) => ("HEALTHY", EXIT_OK),
+        Some(Health::Starting | Health::Degraded) => ("DEGRADED", EXIT_DEGRADED),
+        Some(Health::Failed) => ("DOWN", EXIT_DOWN),
+    }
 }
 
 /// One word, and the exit code.

@@ -1,0 +1,24 @@
+//! Mounts by mount(2) alone: no mount(8), no mount.nfs.
+//!
+//! A call on a mount whose server is gone can block for ever, and with it whoever makes it. So whatever may touch a mount is an
+//! `Order` to a worker: this executable again, for one act, with a deadline, killed beyond it (`worker`). What asks only reads
+//! the kernel's table of mounts, which never blocks.
+//!
+//! ```text
+//! table   /proc/PID/mountinfo, and what is mounted at a folder
+//! nfs     an export as the kernel's NFSv3 client wants it told
+//! order   what a worker can be asked, and its answers
+//! act     the acts themselves, in the worker
+//! worker  the other side: start, wait, kill; at most one at a time
+//! ```
+
+mod act;
+mod nfs;
+mod order;
+mod table;
+mod worker;
+
+pub use act::serve;
+pub use order::{Answer, Order, Refusal, Room, Space};
+pub use table::{Placed, Table};
+pub use worker::{Error, Worker};
