@@ -172,15 +172,19 @@ def sandbox():
     ends(one)
 
 
+def is_ready(one, losses):
+    """Whether the mount is, and was lost so often before."""
+    row = one.row("mount").split()
+    return row[1:2] == ["ready"] and row[4] == str(losses)
+
+
 def stale():
     one = Machine(SHARE, EXECUTABLE, OURS, php="/none")
     yield one
-    is_there = lambda: one.row("mount").split()[1:2] == ["ready"]  # noqa: E731
     one.run()
-    one.until(is_there, "mounted")
-    before = one.mounts()
+    one.until(lambda: is_ready(one, losses=0), "mounted")
     one.ask("empty ours")
-    took = one.until(lambda: is_there() and one.mounts() != before, "mounted again")
+    took = one.until(lambda: is_ready(one, losses=1), "mounted again")
     one.check(len(one.mounts()) == 1, f"a mount whose handles are stale is replaced after {took:.1f} s", one.mounts())
     one.say("    ", one.row("mount"))
     one.until((one.files / "portal").is_dir, "the document root is made again")
