@@ -10,6 +10,7 @@ use super::path_files::PathFiles;
 use super::record::is_name;
 use crate::config::{Config, Engine, External};
 use crate::host::facts;
+use crate::host::mount::{Space, Table};
 
 /// The storage's export that only its unix socket shows.
 const EXPORT: &str = "/registry";
@@ -38,10 +39,14 @@ pub fn folder(config: &Config) -> Option<PathBuf> {
     }
 }
 
-/// `None`: nothing keeps files for several nodes, so there is no registry. `boot`: random, of this start of the program.
+/// A registry is begun on a mounted path only. `None`: nothing keeps files for several nodes, so there is no registry. `boot`: random, of this start of the program.
 pub async fn files(config: &Config, boot: u64) -> Result<Option<Arc<dyn Files>>, Failure> {
     if let Some(folder) = folder(config) {
-        return Ok(Some(Arc::new(PathFiles::open(&folder).await?)));
+        let is_mounted = Table::read(Space::Own).is_ok_and(|table| table.is_apart(&folder, &config.node.data_dir));
+        return Ok(Some(Arc::new(match is_mounted {
+            true => PathFiles::open(&folder).await?,
+            false => PathFiles::open_existing(&folder).await?,
+        })));
     }
     let server = match config.storage.engine {
         Engine::None => return Ok(None),

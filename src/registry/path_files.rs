@@ -37,6 +37,17 @@ impl PathFiles {
         Ok(files)
     }
 
+    /// As `open`, but the folder must be there: on a path where nothing is mounted a new registry would be one that nobody
+    /// else sees, and hidden by the mount to come.
+    pub async fn open_existing(folder: &Path) -> Result<Self, Failure> {
+        let files = PathFiles {
+            folder: folder.to_path_buf(),
+            calls: Arc::new(Semaphore::new(CALLS)),
+        };
+        files.call("", |folder| refuse_absent(&folder)).await?;
+        Self::open(folder).await
+    }
+
     /// Runs file work on the path of `name`, on a thread that may block.
     async fn call<T: Send + 'static>(
         &self,
@@ -150,6 +161,17 @@ impl Files for PathFiles {
                 .open(path)?;
             file.write_all_at(&content, 0)
         }))
+    }
+}
+
+fn refuse_absent(folder: &Path) -> io::Result<()> {
+    match fs::metadata(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let remedy = "is not there, and nothing is mounted on storage.external; mount it, \
+                          or make this folder if the registry is meant to lie on this machine's own disk";
+            Err(io::Error::new(error.kind(), remedy))
+        }
+        other => other.map(drop),
     }
 }
 

@@ -69,7 +69,14 @@ async fn an_external_path_holds_the_registry_in_a_folder() {
         folder.path()
     );
     let config = bitrix_node::config::parse(&text, std::iter::empty()).unwrap().config;
-    assert!(!bitrix_node::registry::folder(&config).unwrap().exists());
+    let place = bitrix_node::registry::folder(&config).unwrap();
+    let refused = bitrix_node::registry::files(&config, 1)
+        .await
+        .err()
+        .expect("nothing is mounted there");
+    assert!(refused.to_string().contains("nothing is mounted"), "{refused}");
+    assert!(!place.exists(), "and nothing was begun");
+    std::fs::create_dir(&place).unwrap();
     let files = bitrix_node::registry::files(&config, 1).await.unwrap().unwrap();
     let change = Change::put(contract::setting("a", "1"));
     publish(files, "n1").commit(change).await.unwrap();
