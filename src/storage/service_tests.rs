@@ -246,11 +246,16 @@ async fn files_and_handles_outlive_a_stop_and_kills() {
     write(&mut client, &two, b"third!").await;
     rename(&mut client, &root, "moved", "one").await;
 
+    let mut verifiers = vec![written.verf];
     for _ in 0..2 {
         world.kill();
         world.start();
         assert_eq!(world.root().await, root);
         let mut client = world.client().await;
+        // What was written and not committed stays, but nobody has to rely on that.
+        let verifier = write(&mut client, &two, b"third!").await.verf;
+        assert!(!verifiers.contains(&verifier), "another process has another verifier");
+        verifiers.push(verifier);
         assert_eq!(names(&mut client, &root).await, ["link", "one"]);
         assert_eq!(read(&mut client, &two).await, b"third!");
         assert!(read(&mut client, &one).await == large);

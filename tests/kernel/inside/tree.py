@@ -1,16 +1,18 @@
 """A tree is copied in, read back by names and checked by checksum. `tree.py MOUNT SHARE FILES NAME [again]`
 
-With `again` it is there already, and only read. The tree is made from numbers, so each file's bytes are known without a copy. SHARE/results ends with "ok" or has the faults.
-Progress is in SHARE/progress: whoever disturbs the server waits for it.
+With `again` it is there already, and only read. The tree is made from numbers, so each file's bytes are known without a copy.
+SHARE/results ends with "ok" or has the faults. Progress is in SHARE/progress: whoever disturbs the server waits for it.
 """
 
 import hashlib
 import os
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 MOUNT, SHARE, FILES, NAME, *AGAIN = sys.argv[1:]
 FILES = int(FILES)
+WORKERS = 4
 DROP_CACHES = "/proc/sys/vm/drop_caches"
 
 
@@ -31,15 +33,21 @@ def progress(word):
 
 
 def copy():
+    """By several at once, as an unpacker with threads does it."""
+    for number in range(min(700, FILES)):
+        os.makedirs(os.path.dirname(path(number)), exist_ok=True)
+    with ThreadPoolExecutor(WORKERS) as workers:
+        return max(workers.map(copy_part, range(WORKERS)))
+
+
+def copy_part(part):
     longest = 0
-    for number in range(FILES):
+    for number in range(part, FILES, WORKERS):
         started = time.monotonic()
-        if number < 700:
-            os.makedirs(os.path.dirname(path(number)), exist_ok=True)
         with open(path(number), "xb") as file:
             file.write(content(number))
         longest = max(longest, time.monotonic() - started)
-        if number % 200 == 0:
+        if number % 50 == 0:
             progress(f"copied {number}")
     return longest
 
@@ -58,7 +66,7 @@ def look():
             if file.read() != content(number):
                 faults.append(f"wrong bytes in {path(number)}")
         longest = max(longest, time.monotonic() - started)
-        if number % 200 == 0:
+        if number % 50 == 0:
             progress(f"read {number}")
     return faults, longest
 
