@@ -306,6 +306,11 @@ impl Group {
         }
     }
 
+    /// Bytes of log behind entry `index`, roughly: whole segments.
+    pub fn log_after(&self, index: Option<u64>) -> u64 {
+        self.log.bytes_after(index)
+    }
+
     /// How far the other members' logs reach, as they say themselves: the index after the last entry.
     pub async fn ends_of_logs(&self) -> Durable {
         let peers = self.peers();

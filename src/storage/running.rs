@@ -33,6 +33,9 @@ use crate::net::mesh::Tls;
 const MANY: usize = 5;
 const FEW: usize = 3;
 
+/// Log that no checkpoint covers: at this size one is made, for until then the disk keeps it all, and a start applies it all again.
+const LOG_WANTED: u64 = 1 << 30;
+
 /// What the operator wants of the replica.
 #[derive(Clone, Debug)]
 pub struct Wanted {
@@ -118,9 +121,10 @@ impl Running {
 
     /// Whether a checkpoint is due, however old the last one is.
     pub fn wants_checkpoint(&self) -> bool {
-        self.files
-            .as_ref()
-            .is_some_and(|files| files.machine.get().wants_checkpoint())
+        self.files.as_ref().is_some_and(|files| {
+            let machine = files.machine.get();
+            machine.wants_checkpoint() || self.group.log_after(machine.durable()) > LOG_WANTED
+        })
     }
 
     /// Lets go of log that a checkpoint covers, but keeps `bytes` of it, and what transfers and data replicas need.

@@ -193,6 +193,13 @@ impl LogReader {
             .filter(|last| *last >= index.bounds().0)
     }
 
+    /// Bytes in segments that begin after entry `index`.
+    pub fn bytes_after(&self, index: Option<u64>) -> u64 {
+        let log = self.lock();
+        let later = log.segments.iter().filter(|segment| Some(segment.header.first) > index);
+        later.map(|segment| u64::from(segment.places.end)).sum()
+    }
+
     fn plan(&self, start: u64, end: u64, limit: usize) -> io::Result<(Vec<Source>, u64)> {
         let index = self.lock();
         index.usable()?;

@@ -58,6 +58,12 @@ async fn entries_are_read_from_files_and_memory_alike_and_bounded_by_bytes() {
     );
     assert!(store.reader().purge_point(1 << 20).is_some_and(|index| index < 20));
     assert_eq!(store.reader().purge_point(1 << 40), None);
+    let (all, behind) = (store.reader().bytes_after(None), store.reader().bytes_after(Some(10)));
+    assert!(
+        all >= 20 * 300_000 + (1 << 20) && behind < all - 10 * 300_000,
+        "{all} {behind}"
+    );
+    assert_eq!(store.reader().bytes_after(Some(20)), 0);
     drop(store);
     thread.join().unwrap();
     let (mut store, _) = LogStore::open(Arc::new(Folder::new(folder.path())), sizes).unwrap();
