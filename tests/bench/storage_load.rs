@@ -19,6 +19,7 @@ use nfs3_types::nfs3::*;
 use nfs3_types::rpc::{auth_unix, opaque_auth};
 use nfs3_types::xdr_codec::Opaque;
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::Barrier;
 
 type Client = Nfs3Client<TokioIo<TcpStream>>;
 
@@ -245,8 +246,8 @@ async fn fill(place: &Place, files: u64) {
     }
 }
 
-/// One connection until `end`; returns how much was done, in the case's unit.
-async fn load(place: Place, case: String, number: u64, end: Instant) -> f64 {
+/// One connection for so long, once all are ready; returns how much was done, in the case's unit.
+async fn load(place: Place, case: String, number: u64, (ready, lasts): (Arc<Barrier>, Duration)) -> f64 {
     let mut client = place.client().await;
     let small = find(&mut client, &place.root, "small").await;
     let mut numbers = Numbers(number + std::process::id() as u64);
@@ -260,6 +261,8 @@ async fn load(place: Place, case: String, number: u64, end: Instant) -> f64 {
     let new = find(&mut client, &place.root, "new").await;
     let new = folder(&mut client, &new, &format!("{}-{number}", std::process::id())).await;
     let mut turn = 0_u64;
+    ready.wait().await;
+    let end = Instant::now() + lasts;
     while Instant::now() < end {
         turn += 1;
         done += match case.as_str() {
@@ -322,11 +325,14 @@ async fn main() {
         "fill" => return fill(&place, rest[0].parse().unwrap()).await,
         _ => {}
     }
-    let started = Instant::now();
-    let end = started + Duration::from_secs_f64(seconds.parse().unwrap());
-    let workers: Vec<_> = (0..connections.parse().unwrap())
-        .map(|number| tokio::spawn(load(place.clone(), case.clone(), number, end)))
+    let lasts = Duration::from_secs_f64(seconds.parse().unwrap());
+    let connections: u64 = connections.parse().unwrap();
+    let ready = Arc::new(Barrier::new(connections as usize + 1));
+    let workers: Vec<_> = (0..connections)
+        .map(|number| tokio::spawn(load(place.clone(), case.clone(), number, (ready.clone(), lasts))))
         .collect();
+    ready.wait().await;
+    let started = Instant::now();
     let mut done = 0.0;
     for worker in workers {
         done += worker.await.unwrap();
