@@ -173,11 +173,25 @@ impl Group {
         if self.is_witness() {
             return Err(Refused::NotLeader { leader: None });
         }
-        let written = self.raft.client_write(Body::Operations(operations)).await;
+        let write = self.raft.client_write(Body::Operations(operations));
+        let written = self.while_leading(write).await;
         drop(flight);
+        let written = written.ok_or_else(|| Refused::Unknown("this node leads no longer".into()))?;
         let written = written.map_err(refusal)?;
         self.acknowledgeable(written.log_id.index).await?;
         Ok(written.data)
+    }
+
+    /// Waits for what is written into the log, as long as this node leads; `None`: it leads no longer, and whether the entry stays is
+    /// not known. openraft answers when an entry is applied or cut off, but never when a received checkpoint covers it.
+    pub(super) async fn while_leading<T>(&self, written: impl Future<Output = T>) -> Option<T> {
+        let mut metrics = self.raft.server_metrics();
+        let term = metrics.borrow_and_update().vote.leader_id;
+        tokio::select! {
+            biased;
+            written = written => Some(written),
+            _ = metrics.wait_for(|now| now.vote.leader_id != term) => None,
+        }
     }
 
     /// Waits until the committed entry `index` is on the disks of the in-sync replicas.

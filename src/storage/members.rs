@@ -19,6 +19,7 @@ use crate::base::Scope;
 const LOOK: Duration = Duration::from_secs(1);
 /// A witness so many entries behind has the log: a majority with it commits at once.
 const CLOSE: u64 = 64;
+const DEPOSED: &str = "another node leads now; whether that was done is seen there";
 
 /// Changes the membership of the group that this node leads.
 #[derive(Clone)]
@@ -68,8 +69,9 @@ impl Members {
             shared: self.shared,
         });
         peer.store = self.ask(&peer, &invitation).await?;
-        let added = self.group.raft().add_learner(number, peer, false).await;
-        added.with_context(|| format!("take {name} in"))?;
+        let add = self.group.raft().add_learner(number, peer, false);
+        let added = self.group.while_leading(add).await;
+        added.context(DEPOSED)?.with_context(|| format!("take {name} in"))?;
         tracing::info!(node = name, replica = number, witness, "a member was taken in");
         Ok(())
     }
@@ -94,11 +96,11 @@ impl Members {
             most: self.most,
         });
         if let Some(wanted) = wanted {
-            let changed = self.group.raft().change_membership(wanted, true).await;
+            let changed = self.change(wanted).await;
             changed.with_context(|| format!("take the vote from {name}"))?;
         }
         let gone = ChangeMembers::RemoveNodes([number].into());
-        let removed = self.group.raft().change_membership(gone, true).await;
+        let removed = self.change(gone).await;
         removed.with_context(|| format!("let {name} go"))?;
         tracing::info!(node = name, replica = number, "a member was let go");
         Ok(())
@@ -137,7 +139,12 @@ impl Members {
             return Ok(());
         }
         let change = ChangeMembers::SetNodes([(number, peer)].into());
-        self.group.raft().change_membership(change, true).await?;
+        self.change(change).await
+    }
+
+    async fn change(&self, change: impl Into<ChangeMembers<NodeId, Peer>>) -> anyhow::Result<()> {
+        let changed = self.group.raft().change_membership(change, true);
+        self.group.while_leading(changed).await.context(DEPOSED)??;
         Ok(())
     }
 
@@ -197,8 +204,9 @@ impl Members {
             if let Some(wanted) = wanted {
                 tracing::info!(?wanted, "the voters change");
                 // A leader that is one no longer fails here; the next looks anew.
-                if let Err(error) = self.group.raft().change_membership(wanted, true).await {
-                    tracing::debug!(%error, "the voters did not change");
+                if let Err(error) = self.change(wanted).await {
+                    let error = format!("{error:#}");
+                    tracing::debug!(error, "the voters did not change");
                 }
             }
         }

@@ -149,7 +149,8 @@ pub async fn keep_in_sync(group: Group, scope: Scope) {
         if let Some(wanted) = wanted {
             tracing::info!(in_sync = ?wanted, "the in-sync set changes");
             // A leader that is one no longer fails here; the next judges anew. Cut off, it waits here, and that is right.
-            let _ = group.raft.client_write(Body::InSync(wanted)).await;
+            let write = group.raft.client_write(Body::InSync(wanted));
+            let _ = group.while_leading(write).await;
         }
     }
 }

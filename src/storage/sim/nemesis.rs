@@ -115,7 +115,7 @@ fn disk_fault(world: &mut World, node: NodeId) -> String {
 }
 
 /// Not a fault: a checkpoint, and most of the log before it goes.
-fn checkpoint(world: &mut World, node: NodeId) -> String {
+pub fn checkpoint(world: &mut World, node: NodeId) -> String {
     let node = &world.nodes[&node];
     if let (Some(process), Some(running)) = (&node.process, node.running()) {
         process.run(async move {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::time::Duration;
 
+use super::nemesis;
 use super::world::{Still, World};
 use crate::storage::types::NodeId;
 
@@ -143,6 +144,39 @@ fn a_follower_that_returns_is_in_sync_soon_under_load() {
         let data: BTreeSet<_> = world.data();
         let time = world.expect("in sync again", seconds(3), |world| world.is_whole(&data));
         say(format_args!("seed {seed}: in sync after {time:?}\n"));
+        world.settle();
+        judge(&world, &format!("seed {seed}"));
+    }
+}
+
+/// What it had proposed before is in the files that it got, and not applied as entries; nobody tells it what became of that.
+#[test]
+fn a_leader_that_returned_by_a_checkpoint_leads_again() {
+    for seed in seeds() {
+        let (mut world, first) = working(seed, 3);
+        world.part(&[first], &world.others(first), seconds(5));
+        world.run_for(seconds(4));
+        for other in world.others(first) {
+            nemesis::checkpoint(&mut world, other);
+        }
+        world.run_for(seconds(2));
+        let data = world.data();
+        world.expect("all in sync again", seconds(5), |world| world.is_whole(&data));
+        let kept = world.nodes[&first].kept.lock().unwrap().clone();
+        let folder = kept.expect("it got a checkpoint").snapshot.folder;
+        assert!(
+            !folder.starts_with(first.to_string()),
+            "seed {seed}: {folder:?} is its own"
+        );
+        for _ in 0..5 {
+            match world.leader() {
+                Some(leader) if leader != first => world.crash(leader, seconds(2), false),
+                _ => break,
+            }
+            world.run_for(seconds(2));
+            world.expect("all in sync again", seconds(5), |world| world.is_whole(&data));
+        }
+        assert_eq!(world.leader(), Some(first), "seed {seed}");
         world.settle();
         judge(&world, &format!("seed {seed}"));
     }
