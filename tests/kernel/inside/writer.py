@@ -10,6 +10,8 @@ import time
 
 MOUNT, SHARE, SECONDS, NAME = sys.argv[1:5]
 STALL = 0.5
+# How many of them are printed.
+LONGEST = 10
 
 
 class Clock:
@@ -85,10 +87,11 @@ def main():
     with open(f"{SHARE}/results", "w") as results:
         for error in errors:
             print("FAIL", error, file=results)
-        stalls = " ".join(f"{stall:.1f}" for stall in clock.stalls)
+        stalls = sorted(clock.stalls, reverse=True)
+        longest = " ".join(f"{stall:.1f}" for stall in stalls[:LONGEST])
         print(
             f"{'FAIL' if errors else 'ok'} {number} turns of 8 calls, {len(errors)} errors, longest {clock.longest:.2f} s;"
-            f" a turn takes {clock.distribution()} ms (min/median/p99/max); stalls over {STALL} s: {stalls or 'none'}",
+            f" a turn takes {clock.distribution()} ms (min/median/p99/max); {len(stalls)} stalls over {STALL} s: {longest or 'none'}",
             file=results,
         )
     return 1 if errors else 0
