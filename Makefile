@@ -56,7 +56,7 @@ check-static: ## Is the release executable static?
 dependencies: ## Install what the tests run against (Debian, needs root)
 	packaging/test-dependencies.sh
 
-test-nfs-kernel: release dependencies-kernel ## The NFS export under a real Linux client, in User-mode Linux (needs root)
+test-nfs-kernel: release dependencies-kernel ## One node and three under a real Linux client, in User-mode Linux (needs root, long)
 	tests/kernel/oracle.py $(BINARY)
 	tests/kernel/run.py $(BINARY)
 	tests/kernel/run.py $(BINARY) --server group
