@@ -71,6 +71,7 @@ bench: release dependencies ## Requests per second beside nginx, in one session
 bench-storage: release dependencies-kernel ## The storage beside nfs-ganesha, in one session on one disk (needs root)
 	$(CARGO) build --locked --release --bench storage_load
 	for copies in 1 3; do tests/bench/storage.py $(BINARY) $(STORAGE_LOAD) --copies $$copies || exit 1; done
+	tests/bench/storage.py $(BINARY) $(STORAGE_LOAD) --copies 3 --apart --only create,write
 
 docs: release ## Completions and man pages into target/docs
 	$(BINARY) man target/docs

@@ -8,7 +8,10 @@ With three copies there are three nodes on loopback addresses, all of them on pr
 door of the leader, and in turn that of another node, which has to ask the leader itself. Processor time is that of all nodes,
 memory that of the largest.
 
-    storage.py EXECUTABLE LOAD [--rounds N] [--seconds N] [--copies 1|3] [--only CASE,...] [--files N]
+Three copies on one disk write everything six times. With --apart the other two lie in memory and run on the load's processor: as near
+as one machine comes to three.
+
+    storage.py EXECUTABLE LOAD [--rounds N] [--seconds N] [--copies 1|3] [--apart] [--only CASE,...] [--files N]
 """
 
 import argparse
@@ -49,6 +52,7 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2)
     parser.add_argument("--copies", type=int, choices=[1, 3], default=1)
+    parser.add_argument("--apart", action="store_true", help="the second and third copy elsewhere")
     parser.add_argument("--only", default="")
     parser.add_argument("--files", type=int, default=0, help="also: memory with so many files in the store")
     return parser.parse_args()
@@ -56,6 +60,8 @@ def arguments():
 
 class Contender:
     """A server and what was measured of it, through one of its doors."""
+
+    is_apart = False
 
     def __init__(self, name, one, load, door=lambda: ADDRESS):
         self.name, self.server, self.load, self.door = name, one, os.path.abspath(load), door
@@ -67,8 +73,9 @@ class Contender:
         self.pin()
 
     def pin(self):
-        for pid in self.server.pids():
-            subprocess.run(["taskset", "-a", "-c", "-p", "0", str(pid)], check=True, stdout=subprocess.DEVNULL)
+        for number, pid in enumerate(self.server.pids()):
+            processor = "1" if self.is_apart and number > 0 else "0"
+            subprocess.run(["taskset", "-a", "-c", "-p", processor, str(pid)], check=True, stdout=subprocess.DEVNULL)
 
     def processor_seconds(self):
         ticks = 0
@@ -144,7 +151,13 @@ def three(folder, options):
         return next(node.mount for node in group.nodes if node.mount != led)
 
     doors = {"3 copies, leader's door": leader, "3 copies, another's door": follower}
-    return [Contender(name, group, options.load, door) for name, door in doors.items()]
+    contenders = [Contender(name, group, options.load, door) for name, door in doors.items()]
+    for number in [2, 3] if options.apart else []:
+        os.makedirs(f"{folder}/n{number}")
+        subprocess.run(["mount", "-t", "tmpfs", "none", f"{folder}/n{number}"], check=True)
+    for one in contenders:
+        one.is_apart = options.apart
+    return contenders
 
 
 def main():
@@ -168,6 +181,8 @@ def main():
         finally:
             ours[0].server.stop()
             other.server.stop()
+            for number in [2, 3] if options.apart else []:
+                subprocess.run(["umount", "--lazy", f"{folder}/ours/n{number}"], check=True)
 
 
 if __name__ == "__main__":
