@@ -267,8 +267,9 @@ impl NfsFiles {
                 .call::<_, READDIR3resok<'static>, READDIR3resfail>(NFS_PROGRAM::NFSPROC3_READDIR, &arguments);
             let page = match page.await? {
                 Ok(page) => page,
-                // From the start: a page of another listing says nothing of this one.
-                Err(nfsstat3::NFS3ERR_BAD_COOKIE) => {
+                // From the start: a page of another listing says nothing of this one. NOENT is a name that went away while
+                // it was listed (nfs-ganesha says so); a folder that is gone is stale.
+                Err(nfsstat3::NFS3ERR_BAD_COOKIE | nfsstat3::NFS3ERR_NOENT) => {
                     (cookie, verifier) = (0, cookieverf3::default());
                     names.clear();
                     continue;
@@ -286,7 +287,10 @@ impl NfsFiles {
                 return Ok(names);
             }
         }
-        Err(Failure(format!("{} has too many names", self.server.export)))
+        let export = &self.server.export;
+        Err(Failure(format!(
+            "{export} has too many names, or changes faster than it can be listed"
+        )))
     }
 
     async fn write_over(&self, name: &str, content: &[u8]) -> Result<(), Failure> {
