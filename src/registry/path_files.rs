@@ -29,23 +29,22 @@ pub struct PathFiles {
 impl PathFiles {
     /// Makes the folder if it is not there; its parent must be.
     pub async fn open(folder: &Path) -> Result<Self, Failure> {
-        let files = PathFiles {
-            folder: folder.to_path_buf(),
-            calls: Arc::new(Semaphore::new(CALLS)),
-        };
-        files.call("", |folder| prepare(&folder)).await?;
-        Ok(files)
+        Self::open_after(folder, prepare).await
     }
 
     /// As `open`, but the folder must be there: on a path where nothing is mounted a new registry would be one that nobody
     /// else sees, and hidden by the mount to come.
     pub async fn open_existing(folder: &Path) -> Result<Self, Failure> {
+        Self::open_after(folder, |folder| refuse_absent(folder).and_then(|()| prepare(folder))).await
+    }
+
+    async fn open_after(folder: &Path, check: fn(&Path) -> io::Result<()>) -> Result<Self, Failure> {
         let files = PathFiles {
             folder: folder.to_path_buf(),
             calls: Arc::new(Semaphore::new(CALLS)),
         };
-        files.call("", |folder| refuse_absent(&folder)).await?;
-        Self::open(folder).await
+        files.call("", move |folder| check(&folder)).await?;
+        Ok(files)
     }
 
     /// Runs file work on the path of `name`, on a thread that may block.

@@ -4,6 +4,8 @@
 //! request again joins it. If the session itself was lost (this node was cut off for longer than the leader waits),
 //! it is begun anew and open calls are numbered again. One of them that may have happened and would not bear a repetition fails
 //! with `Error::Io` then: nobody knows any more.
+//!
+//! What another node promised as leader is kept and answered from here (`promise`).
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;

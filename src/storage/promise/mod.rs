@@ -29,10 +29,10 @@ use serde::{Deserialize, Serialize};
 
 pub use callbacks::Callbacks;
 pub use kept::Kept;
-pub use table::Promises;
 
 use super::call::{Error, Inode, Query, Reply};
 use super::request::Answer;
+use table::Promises;
 
 /// What a session must forget, in answer to its `Listen` or with the answer to its change.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
