@@ -17,7 +17,7 @@ use super::call::{Caller, Error, Inode, Mutation, Query, Reply};
 use super::door::{Calls, RequestKey};
 use super::network::Unreached;
 use super::operation::{self, Place};
-use super::promise::Kept;
+use super::promise::{Heed, Kept, Recalls};
 use super::request::{Answer, Request, Response};
 use super::session::{Number, Outcome, Session};
 use super::types::NodeId;
@@ -46,6 +46,10 @@ pub trait Way: Send + Sync + 'static {
     fn is_remote(&self, _node: NodeId) -> bool {
         false
     }
+    /// What this node's own replica says, which may be behind; `None`: there is none, or it cannot say.
+    fn stale<'a>(&'a self, _caller: &'a Caller, _query: &'a Query) -> BoxFuture<'a, Option<Answer>> {
+        Box::pin(std::future::ready(None))
+    }
     /// Brings a request to `Leader::answer` of a replica. Gives up after `deadline`.
     fn ask<'a>(
         &'a self,
@@ -64,6 +68,8 @@ struct Inner {
     place: Place,
     /// The session's owner outlives this process, and what it holds goes on.
     adopts: bool,
+    /// Whom to tell of recalls. With it the session listens to a leader on its own node too, and keeps answers that way only.
+    heed: Option<Arc<dyn Heed>>,
     calls: Mutex<Session>,
     kept: Mutex<Kept>,
     begun: watch::Sender<Option<operation::Session>>,
@@ -75,10 +81,22 @@ impl Client {
     /// Begins a session at `place` in the background; calls wait for it. With `adopts`, locks and opens of the session
     /// before at this place go on.
     pub fn start(way: Arc<dyn Way>, place: Place, adopts: bool, scope: &Scope) -> Self {
+        Client::begin(way, place, (adopts, None), scope)
+    }
+
+    /// As `start`, for a door whose clients keep what it answers and outlive it: `heed` has them forget what is recalled.
+    /// `recall` answers only what the leader promised to say when it is true no longer. Queries that no leader answers
+    /// are answered as this node knows it.
+    pub fn start_door(way: Arc<dyn Way>, place: Place, scope: &Scope, heed: Arc<dyn Heed>) -> Self {
+        Client::begin(way, place, (true, Some(heed)), scope)
+    }
+
+    fn begin(way: Arc<dyn Way>, place: Place, (adopts, heed): (bool, Option<Arc<dyn Heed>>), scope: &Scope) -> Self {
         let client = Client(Arc::new(Inner {
             way,
             place,
             adopts,
+            heed,
             calls: Mutex::default(),
             kept: Mutex::default(),
             begun: watch::Sender::new(None),
@@ -90,6 +108,11 @@ impl Client {
         let inner = client.0.clone();
         scope.spawn(async move { inner.listen().await });
         client
+    }
+
+    /// Whether what is kept is in force now: then what `recall` answers may be kept by others too, until `Heed` hears of it.
+    pub fn lease(&self) -> bool {
+        self.0.kept().is_lent(clock::boot())
     }
 
     /// Ends the session, so that what it holds is free at once. Waits at most `PATIENCE`.
@@ -246,8 +269,8 @@ impl Inner {
         let mut leader = self.way.leader();
         while !self.scope.is_draining() {
             let node = *leader.borrow_and_update();
-            let (Some(node), Some(session)) = (node.filter(|node| self.way.is_remote(*node)), self.session().await)
-            else {
+            let node = node.filter(|node| self.heed.is_some() || self.way.is_remote(*node));
+            let (Some(node), Some(session)) = (node, self.session().await) else {
                 tokio::select! {
                     Ok(()) = leader.changed() => continue,
                     () = self.scope.draining() => return,
@@ -267,7 +290,7 @@ impl Inner {
             if let Ok(Response::Listened { recalls, lease }) = listened
                 && !lease.is_zero()
             {
-                self.kept().listened(&recalls, sent + lease);
+                self.listened(recalls, sent + lease).await;
                 continue;
             }
             tokio::select! {
@@ -276,6 +299,20 @@ impl Inner {
                 () = self.scope.draining() => return,
             }
         }
+    }
+
+    /// What was recalled is forgotten, here and by those that were answered from here; then the lease is longer.
+    async fn listened(&self, mut recalls: Recalls, until: Duration) {
+        let is_new = {
+            let mut kept = self.kept();
+            kept.recall(&recalls);
+            kept.heard().0 != recalls.epoch
+        };
+        if let Some(heed) = &self.heed {
+            recalls.all |= is_new;
+            heed.recalled(&recalls).await;
+        }
+        self.kept().listened(&recalls, until);
     }
 
     /// The session's id, once it has begun.
@@ -378,7 +415,11 @@ fn random() -> u64 {
 impl Calls for Client {
     fn recall(&self, caller: &Caller, query: &Query) -> Option<Result<Reply, Error>> {
         let inner = &self.0;
-        let own = inner.way.recall(caller, query);
+        let own = match inner.heed {
+            // Of what this node knows as leader nobody would hear when it is true no longer.
+            Some(_) => None,
+            None => inner.way.recall(caller, query),
+        };
         own.or_else(|| inner.kept().find(caller, query, clock::boot()))
     }
 

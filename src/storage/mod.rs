@@ -83,4 +83,5 @@ pub use client::Client;
 pub use group::{Group, Settings};
 pub use insync::Copies;
 pub use opening::found;
+pub use promise::{Heed, Recalls};
 pub use service::Storage;

@@ -58,6 +58,11 @@ impl Kept {
         (self.epoch, self.last)
     }
 
+    /// Whether the lease is in force.
+    pub fn is_lent(&self, now: Duration) -> bool {
+        now < self.until
+    }
+
     /// Take it before a query is sent.
     pub fn ticket(&self) -> u64 {
         self.touches.now()
@@ -79,7 +84,7 @@ impl Kept {
     }
 
     pub fn find(&self, caller: &Caller, query: &Query, now: Duration) -> Option<Answer> {
-        if now >= self.until {
+        if !self.is_lent(now) {
             return None;
         }
         let entry = self.answers.get(&KeyRef(caller, query))?;

@@ -32,6 +32,7 @@ pub use kept::Kept;
 
 use super::call::{Error, Inode, Query, Reply};
 use super::request::Answer;
+use crate::base::BoxFuture;
 use table::Promises;
 
 /// What a session must forget, in answer to its `Listen` or with the answer to its change.
@@ -43,7 +44,32 @@ pub struct Recalls {
     pub last: u64,
     /// Forget all; too much to name.
     pub all: bool,
+    /// Their attributes or contents changed; of a folder its own attributes, not its names.
     pub inodes: Vec<Inode>,
+    /// These names of these folders were made, removed or mean something else.
+    pub names: Vec<(Inode, Vec<u8>)>,
+    /// Of these folders it changed who may search them.
+    pub access: Vec<Inode>,
+    /// Look again at the locks of these: one that this session holds stands in another's way, or one that it was refused may be
+    /// free. May come before the refusal that it is about.
+    pub locks: Vec<Inode>,
+}
+
+impl Recalls {
+    /// Nothing that was kept counts any more.
+    pub fn of_all() -> Self {
+        Recalls {
+            all: true,
+            ..Recalls::default()
+        }
+    }
+}
+
+/// What the holder of a lease does about recalls before they are confirmed.
+pub trait Heed: Send + Sync {
+    /// `Kept` answers nothing of it any more, and the lease is not longer before this returns. Called for one `Listen` after the
+    /// other; with `all` when the epoch is new, when the lease has run out, and again before it begins anew.
+    fn recalled<'a>(&'a self, recalls: &'a Recalls) -> BoxFuture<'a, ()>;
 }
 
 /// What an answer rests on: it is true until one of these is touched. `None`: not to be kept.

@@ -273,6 +273,7 @@ impl Holder {
             last: self.last_recall,
             all: self.all.is_some(),
             inodes: self.waiting.iter().map(|(_, inode)| *inode).collect(),
+            ..Recalls::default()
         }
     }
 }
