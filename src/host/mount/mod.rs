@@ -10,15 +10,18 @@
 //! order   what a worker can be asked, and its answers
 //! act     the acts themselves, in the worker
 //! worker  the other side: start, wait, kill; at most one at a time
+//! handover  a FUSE mount, from the supervisor that keeps it to the storage that serves it
 //! ```
 
 mod act;
+mod handover;
 mod nfs;
 mod order;
 mod table;
 mod worker;
 
 pub use act::serve;
+pub use handover::{Estate, Handed, Heir, Trustee};
 pub use order::{Answer, Order, Refusal, Room, Space};
 pub use table::{Placed, Table};
 pub use worker::{Error, Worker};
