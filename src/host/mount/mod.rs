@@ -7,6 +7,7 @@
 //! ```text
 //! table   /proc/PID/mountinfo, and what is mounted at a folder
 //! nfs     an export as the kernel's NFSv3 client wants it told
+//! fuse    the mount that this node's own storage serves
 //! order   what a worker can be asked, and its answers
 //! act     the acts themselves, in the worker
 //! worker  the other side: start, wait, kill; at most one at a time
@@ -14,6 +15,7 @@
 //! ```
 
 mod act;
+pub mod fuse;
 mod handover;
 mod nfs;
 mod order;

@@ -6,6 +6,7 @@
 //! ```text
 //! decide  what is mounted, how it answered → what to do next, and what to say (pure)
 //! keeper  does it, from the first mount to the last
+//! door    what the supervisor keeps of a FUSE mount
 //! numbers for /metrics
 //! ```
 //!
@@ -13,8 +14,10 @@
 //! answer again is replaced.
 
 mod decide;
+mod door;
 mod keeper;
 mod numbers;
 
 pub use decide::{Pulse, Title, say};
+pub use door::Parts;
 pub use keeper::{DETACH, Keeper, MOUNT, NAME, PROBE};
