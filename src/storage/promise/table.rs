@@ -3,15 +3,16 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use super::Recalls;
+use super::thing::{Key, Keys};
 use super::touches::Touches;
-use crate::storage::call::Inode;
+use super::{Recalls, Thing};
 use crate::storage::operation::Session;
 
 /// Sessions that may hold promises at one time: a bit each. Others ask for everything.
 const HOLDERS: usize = 64;
-/// Inodes promised to one session; when there are more, all are recalled. About 34 bytes an inode for all sessions together.
-const PROMISED: usize = 64 << 10;
+/// Things promised to one session; when there are more, all are recalled. A portal has 40 000 files, each of which is two of
+/// them. 25 bytes a thing for all sessions together and as much room again: 13 MiB when all keep the same.
+const PROMISED: usize = 256 << 10;
 /// Recalls that wait for a session's confirmation; more become one of all.
 const WAITING: usize = 4096;
 /// How long after the end of its lease a holder is waited for: its clock may run slower.
@@ -20,10 +21,11 @@ const SLACK: Duration = Duration::from_millis(50);
 /// The promises of one leader.
 #[derive(Debug)]
 pub struct Promises {
+    keys: Keys,
     touches: Touches,
     holders: [Option<Holder>; HOLDERS],
     /// A bit for each holder.
-    promised: HashMap<Inode, u64>,
+    promised: HashMap<Key, u64>,
     last_epoch: u64,
 }
 
@@ -39,7 +41,7 @@ struct Holder {
     /// Number of a recall of all that is not confirmed.
     all: Option<u64>,
     /// Not confirmed, oldest first.
-    waiting: VecDeque<(u64, Inode)>,
+    waiting: VecDeque<(u64, Thing<Vec<u8>>)>,
 }
 
 /// A confirmation that a change waits for.
@@ -54,6 +56,7 @@ impl Promises {
     /// `epoch`: all of this process are above it, and differ from other leaders'.
     pub fn new(epoch: u64) -> Self {
         Promises {
+            keys: Keys::default(),
             touches: Touches::default(),
             holders: [const { None }; HOLDERS],
             promised: HashMap::new(),
@@ -108,26 +111,20 @@ impl Promises {
         self.touches.now()
     }
 
-    /// Promises the session that it will hear when one of `inodes`, read after `ticket`, is touched; the epoch of the promise.
+    /// Promises the session that it will hear when one of `things`, read after `ticket`, is touched; the epoch of the promise.
     /// `None`: no promise.
-    pub fn promise(
-        &mut self,
-        session: Session,
-        inodes: impl IntoIterator<Item = Inode> + Clone,
-        ticket: u64,
-        now: Duration,
-    ) -> Option<u64> {
+    pub fn promise(&mut self, session: Session, things: &[Thing<&[u8]>], ticket: u64, now: Duration) -> Option<u64> {
         let place = self.place(session)?;
-        let is_true = inodes
-            .clone()
-            .into_iter()
-            .all(|inode| self.touches.is_untouched(inode, ticket));
         let holder = self.holders[place].as_mut()?;
-        if !is_true || now >= holder.until {
+        if now >= holder.until {
             return None;
         }
-        for inode in inodes {
-            let holders = self.promised.entry(inode).or_default();
+        let is_untouched = |thing| self.touches.is_untouched(self.keys.of(thing), ticket);
+        if !things.iter().all(is_untouched) {
+            return None;
+        }
+        for thing in things {
+            let holders = self.promised.entry(self.keys.of(thing)).or_default();
             holder.promised += usize::from(*holders & bit(place) == 0);
             *holders |= bit(place);
         }
@@ -139,21 +136,22 @@ impl Promises {
     }
 
     /// Recalls all promises of these. Whether there were any.
-    pub fn touch(&mut self, inodes: impl IntoIterator<Item = Inode>) -> bool {
+    pub fn touch<'a>(&mut self, things: impl IntoIterator<Item = Thing<&'a [u8]>>) -> bool {
         if self.holders.iter().all(Option::is_none) {
             return false;
         }
         let mut recalled = 0;
-        let promised = &mut self.promised;
-        let holders = &mut self.holders;
-        self.touches.touch(inodes.into_iter().inspect(|inode| {
-            let bits = promised.remove(inode).unwrap_or_default();
+        let (keys, promised, holders) = (&self.keys, &mut self.promised, &mut self.holders);
+        self.touches.touch(things.into_iter().map(|thing| {
+            let key = keys.of(&thing);
+            let bits = promised.remove(&key).unwrap_or_default();
             recalled |= bits;
             for place in places(bits) {
                 if let Some(holder) = &mut holders[place] {
-                    holder.recall(*inode);
+                    holder.recall(thing.to_owned());
                 }
             }
+            key
         }));
         for place in places(recalled) {
             if self.holders[place]
@@ -249,10 +247,10 @@ impl Promises {
 }
 
 impl Holder {
-    fn recall(&mut self, inode: Inode) {
+    fn recall(&mut self, thing: Thing<Vec<u8>>) {
         self.last_recall += 1;
         self.promised -= 1;
-        self.waiting.push_back((self.last_recall, inode));
+        self.waiting.push_back((self.last_recall, thing));
     }
 
     fn confirm(&mut self, confirmed: u64) {
@@ -268,13 +266,20 @@ impl Holder {
     }
 
     fn recalls(&self) -> Recalls {
-        Recalls {
+        let mut recalls = Recalls {
             epoch: self.epoch,
             last: self.last_recall,
             all: self.all.is_some(),
-            inodes: self.waiting.iter().map(|(_, inode)| *inode).collect(),
             ..Recalls::default()
+        };
+        for (_, thing) in &self.waiting {
+            match thing {
+                Thing::Attributes(inode) => recalls.inodes.push(*inode),
+                Thing::Access(folder) => recalls.access.push(*folder),
+                Thing::Name(folder, name) => recalls.names.push((*folder, name.clone())),
+            }
         }
+        recalls
     }
 }
 
@@ -289,6 +294,7 @@ fn places(bits: u64) -> impl Iterator<Item = usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::call::Inode;
 
     const ONE: Session = Session(1);
     const TWO: Session = Session(2);
@@ -307,18 +313,23 @@ mod tests {
         promises
     }
 
+    /// Attributes of these.
+    fn of<'a>(inodes: impl IntoIterator<Item = Inode>) -> Vec<Thing<&'a [u8]>> {
+        inodes.into_iter().map(Thing::Attributes).collect()
+    }
+
     fn promise(promises: &mut Promises, session: Session, inode: Inode) -> Option<u64> {
         let ticket = promises.ticket();
-        promises.promise(session, [inode], ticket, at(10))
+        promises.promise(session, &of([inode]), ticket, at(10))
     }
 
     #[test]
     fn a_change_waits_for_each_holder_but_the_one_that_made_it() {
         let mut promises = lent(&[ONE, TWO]);
-        assert!(!promises.touch([FILE]), "nobody was promised anything");
+        assert!(!promises.touch(of([FILE])), "nobody was promised anything");
         let epoch = promise(&mut promises, ONE, FILE).unwrap();
         promise(&mut promises, TWO, FILE).unwrap();
-        assert!(promises.touch([FILE]));
+        assert!(promises.touch(of([FILE])));
         let owed = promises.owed(TWO);
         assert_eq!(owed.len(), 1);
         assert_eq!(promises.outstanding(&owed[0], at(20)), Some(at(1050)));
@@ -327,14 +338,14 @@ mod tests {
         assert!(promises.confirm(ONE, epoch, recalls.last), "nothing to tell");
         assert_eq!(promises.outstanding(&owed[0], at(20)), None);
         assert!(promises.recalls(ONE).is_none() && promises.recalls(TWO).is_some());
-        assert!(!promises.touch([FILE]), "a promise is recalled once");
+        assert!(!promises.touch(of([FILE])), "a promise is recalled once");
     }
 
     #[test]
     fn a_holder_whose_lease_is_over_is_waited_for_no_more_and_begins_anew() {
         let mut promises = lent(&[ONE]);
         let epoch = promise(&mut promises, ONE, FILE).unwrap();
-        promises.touch([FILE]);
+        promises.touch(of([FILE]));
         let owed = promises.owed(TWO);
         assert!(promises.outstanding(&owed[0], at(1049)).is_some());
         assert_eq!(promises.outstanding(&owed[0], at(1050)), None);
@@ -363,11 +374,11 @@ mod tests {
     fn what_was_touched_since_it_was_read_is_not_promised() {
         let mut promises = lent(&[ONE]);
         let ticket = promises.ticket();
-        promises.touch([FILE]);
-        assert_eq!(promises.promise(ONE, [Inode(8), FILE], ticket, at(10)), None);
-        assert!(promises.promise(ONE, [Inode(8)], ticket, at(10)).is_some());
+        promises.touch(of([FILE]));
+        assert_eq!(promises.promise(ONE, &of([Inode(8), FILE]), ticket, at(10)), None);
+        assert!(promises.promise(ONE, &of([Inode(8)]), ticket, at(10)).is_some());
         assert_eq!(
-            promises.promise(ONE, [Inode(8)], ticket, at(1000)),
+            promises.promise(ONE, &of([Inode(8)]), ticket, at(1000)),
             None,
             "the lease is over"
         );
@@ -378,10 +389,37 @@ mod tests {
     fn a_ticket_from_before_anybody_listened_is_void() {
         let mut promises = Promises::new(0);
         let ticket = promises.ticket();
-        promises.touch([FILE]);
+        promises.touch(of([FILE]));
         let epoch = promises.begin(ONE).unwrap();
         promises.lend(ONE, epoch, at(1000));
-        assert_eq!(promises.promise(ONE, [FILE], ticket, at(10)), None);
+        assert_eq!(promises.promise(ONE, &of([FILE]), ticket, at(10)), None);
+    }
+
+    #[test]
+    fn each_name_is_promised_and_recalled_for_itself() {
+        let mut promises = lent(&[ONE]);
+        let (ticket, folder) = (promises.ticket(), Inode(1));
+        let found = [
+            Thing::Name(folder, b"a".as_slice()),
+            Thing::Access(folder),
+            Thing::Attributes(FILE),
+        ];
+        let missed = [Thing::Name(folder, b"b".as_slice()), Thing::Access(folder)];
+        let epoch = promises.promise(ONE, &found, ticket, at(10)).unwrap();
+        promises.promise(ONE, &missed, ticket, at(10)).unwrap();
+        assert_eq!(
+            promises.holder(ONE).unwrap().promised,
+            4,
+            "who may search the folder is one thing"
+        );
+        assert!(!promises.touch([Thing::Name(folder, b"c".as_slice()), Thing::Attributes(folder)]));
+        assert!(promises.touch([Thing::Name(folder, b"b".as_slice()), Thing::Attributes(folder)]));
+        let recalls = promises.recalls(ONE).unwrap();
+        assert_eq!(recalls.names, [(folder, b"b".to_vec())]);
+        assert!(recalls.inodes.is_empty() && recalls.access.is_empty());
+        promises.confirm(ONE, epoch, recalls.last);
+        assert!(promises.touch([Thing::Access(folder)]));
+        assert_eq!(promises.recalls(ONE).unwrap().access, [folder]);
     }
 
     #[test]
@@ -391,12 +429,12 @@ mod tests {
             promise(&mut promises, ONE, Inode(inode)).unwrap();
         }
         promise(&mut promises, ONE, Inode(1 << 40)).unwrap();
-        promises.touch((0..=WAITING as u64).map(Inode));
+        promises.touch(of((0..=WAITING as u64).map(Inode)));
         let recalls = promises.recalls(ONE).unwrap();
         assert!(recalls.all && recalls.inodes.is_empty());
         assert!(promises.promised.is_empty(), "the last promise went too");
         promise(&mut promises, ONE, FILE).unwrap();
-        promises.touch([FILE]);
+        promises.touch(of([FILE]));
         let later = promises.recalls(ONE).unwrap();
         assert!(later.all && later.inodes == [FILE]);
         assert!(!promises.confirm(ONE, recalls.epoch, recalls.last));

@@ -39,6 +39,18 @@ pub struct Ticket(u64);
 pub struct Touched {
     records: HashMap<Inode, Option<Record>>,
     names: HashMap<NameKey, Option<Inode>>,
+    access: Vec<Inode>,
+}
+
+/// What a batch has changed, for those who keep answers elsewhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Traces {
+    /// Their attributes or content differ, or they are gone.
+    pub inodes: Vec<Inode>,
+    /// These names of these folders mean something else.
+    pub names: Vec<(Inode, Vec<u8>)>,
+    /// Of these folders it differs who may search them, or they are gone.
+    pub access: Vec<Inode>,
 }
 
 impl Touched {
@@ -46,8 +58,17 @@ impl Touched {
         self.records.insert(inode, record.cloned());
     }
 
-    pub fn inodes(&self) -> impl Iterator<Item = Inode> {
-        self.records.keys().copied()
+    /// Who may search the folder differs.
+    pub fn access(&mut self, folder: Inode) {
+        self.access.push(folder);
+    }
+
+    pub fn traces(&self) -> Traces {
+        Traces {
+            inodes: self.records.keys().copied().collect(),
+            names: self.names.keys().cloned().collect(),
+            access: self.access.clone(),
+        }
     }
 
     pub fn name(&mut self, folder: Inode, name: &[u8], inode: Option<Inode>) {
@@ -134,7 +155,7 @@ pub struct Changing<'a> {
 impl Changing<'_> {
     /// The batch has committed.
     pub fn done(mut self) {
-        let Touched { records, names } = std::mem::take(&mut self.touched);
+        let Touched { records, names, .. } = std::mem::take(&mut self.touched);
         let mut inner = self.recall.inner();
         for (inode, record) in records {
             inner.records.insert(inode, record);

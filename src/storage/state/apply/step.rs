@@ -161,6 +161,7 @@ impl Step<'_, '_> {
 /// Removes every row of an inode; its content follows after the commit.
 pub(super) fn free(rows: &Connection, effects: &mut Effects<'_>, inode: Inode) -> Result<(), Failure> {
     effects.touched.record(inode, None);
+    effects.touched.access(inode);
     inode::delete(rows, inode)?;
     lock_rows::forget_inode(rows, inode)?;
     effects.freed.push(inode);
