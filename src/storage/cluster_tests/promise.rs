@@ -1,13 +1,23 @@
 //! Doors of other nodes answer from memory, and are never behind.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nfs3_types::nfs3::*;
 use nfs3_types::xdr_codec::Opaque;
+use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 use super::node::*;
+use crate::base::{BoxFuture, Scope};
+use crate::net::mesh;
+use crate::storage::call::{self, PORTAL, Query};
+use crate::storage::client;
 use crate::storage::command::{Command, Report};
+use crate::storage::door::Calls;
+use crate::storage::mesh::{LIMITS, ToSocket};
+use crate::storage::operation::Place;
+use crate::storage::promise::{Heed, Recalls};
 
 async fn size(client: &mut Client, file: &nfs_fh3) -> u64 {
     let object = file.clone();
@@ -109,4 +119,83 @@ async fn what_is_asked_again_does_not_reach_the_leader() {
         reached < each_second / 4,
         "{each_second} were asked a second, {reached} reached the leader"
     );
+}
+
+/// What a kernel would hold, and what it was told to forget.
+#[derive(Default)]
+struct Told(Mutex<Vec<Recalls>>);
+
+impl Heed for Told {
+    fn recalled<'a>(&'a self, recalls: &'a Recalls) -> BoxFuture<'a, ()> {
+        if *recalls
+            != (Recalls {
+                epoch: recalls.epoch,
+                last: recalls.last,
+                ..Recalls::default()
+            })
+        {
+            self.0.lock().unwrap().push(recalls.clone());
+        }
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// A session that heeds, at the leader's own node and at another one.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_answered_by_a_door_hears_of_every_change_before_it_is_acknowledged() {
+    let nodes = three().await;
+    let root = nodes[0].root().await;
+    let caller = call::Caller {
+        uid: 0,
+        gid: 0,
+        groups: Vec::new(),
+    };
+    for (number, node) in nodes.iter().take(2).enumerate() {
+        let (scope, told) = (Scope::new(), Arc::new(Told::default()));
+        let stream = UnixStream::connect(node.path("storage.sock")).await.unwrap();
+        let way = Arc::new(ToSocket::new(mesh::Caller::start(stream, LIMITS, &scope)));
+        let door = client::Client::start_door(way, Place(format!("n{number}/fuse")), &scope, told.clone());
+        eventually("it has a lease", || door.lease()).await;
+        assert!(
+            told.0.lock().unwrap()[0].all,
+            "what was kept before is not known to anybody"
+        );
+        let lookup = |name: &str| {
+            let (folder, name) = (PORTAL, name.as_bytes().to_vec());
+            Query::Lookup { folder, name }
+        };
+        let (name, other) = (format!("new-{number}"), format!("other-{number}"));
+        for name in [&name, &other] {
+            let start = Instant::now();
+            while door.recall(&caller, &lookup(name)) != Some(Err(call::Error::NotFound)) {
+                assert_eq!(door.query(&caller, lookup(name)).await, Err(call::Error::NotFound));
+                assert!(start.elapsed() < PATIENCE, "it is never kept");
+            }
+        }
+        told.0.lock().unwrap().clear();
+        create(&mut nodes[2].client().await, &root, &name, b"x").await;
+        let heard = std::mem::take(&mut *told.0.lock().unwrap());
+        let named = (PORTAL, name.clone().into_bytes());
+        // On a busy machine the lease may have run out.
+        let is_all = heard.iter().any(|recalls| recalls.all);
+        assert!(
+            is_all || heard.iter().any(|recalls| recalls.names.contains(&named)),
+            "{heard:?}"
+        );
+        assert!(door.recall(&caller, &lookup(&name)).is_none());
+        assert!(
+            is_all || door.recall(&caller, &lookup(&other)).is_some(),
+            "another name is as it was"
+        );
+        assert!(door.query(&caller, lookup(&name)).await.is_ok());
+        scope.stop(Duration::ZERO).await;
+    }
+}
+
+async fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
