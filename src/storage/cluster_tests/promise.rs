@@ -11,10 +11,10 @@ use tokio::time::Instant;
 use super::node::*;
 use crate::base::{BoxFuture, Scope};
 use crate::net::mesh;
-use crate::storage::call::{self, PORTAL, Query};
+use crate::storage::call::{self, Mutation, PORTAL, Query};
 use crate::storage::client;
 use crate::storage::command::{Command, Report};
-use crate::storage::door::Calls;
+use crate::storage::door::{Calls, RequestKey};
 use crate::storage::mesh::{LIMITS, ToSocket};
 use crate::storage::operation::Place;
 use crate::storage::promise::{Heed, Recalls};
@@ -190,6 +190,69 @@ async fn who_is_answered_by_a_door_hears_of_every_change_before_it_is_acknowledg
         assert!(door.query(&caller, lookup(&name)).await.is_ok());
         scope.stop(Duration::ZERO).await;
     }
+}
+
+/// A door that has answered an open by itself says so when it hears that the name is gone, which it was not promised to hear.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_door_has_open_outlives_its_name_and_the_rest_is_freed() {
+    let nodes = three().await;
+    let root = nodes[0].root().await;
+    let caller = call::Caller {
+        uid: 0,
+        gid: 0,
+        groups: Vec::new(),
+    };
+    let (scope, told) = (Scope::new(), Arc::new(Told::default()));
+    let stream = UnixStream::connect(nodes[1].path("storage.sock")).await.unwrap();
+    let way = Arc::new(ToSocket::new(mesh::Caller::start(stream, LIMITS, &scope)));
+    let door = client::Client::start_door(way, Place("n2/fuse".into()), &scope, told.clone());
+    let mut other = nodes[2].client().await;
+    let mut inodes = Vec::new();
+    for name in ["open", "not"] {
+        create(&mut other, &root, name, b"content").await;
+        let query = Query::Lookup {
+            folder: PORTAL,
+            name: name.into(),
+        };
+        match door.query(&caller, query).await {
+            Ok(call::Reply::Object { attributes, .. }) => inodes.push(attributes.inode),
+            other => panic!("{other:?}"),
+        }
+        // What was promised is used up: of what comes now it would not hear.
+        let file = lookup(&mut other, &root, name).await.unwrap();
+        append(&mut other, &file, 7).await;
+    }
+    eventually("it has a lease", || door.lease()).await;
+    told.0.lock().unwrap().clear();
+    for name in ["open", "not"] {
+        remove(&mut other, &root, name).await;
+    }
+    let has_heard = |inode| {
+        let told = told.0.lock().unwrap();
+        told.iter()
+            .any(|recalls| recalls.all || recalls.inodes.contains(&inode))
+    };
+    eventually("it hears of both", || inodes.iter().all(|inode| has_heard(*inode))).await;
+    let (open, not) = (inodes[0], inodes[1]);
+    let key = |xid| RequestKey {
+        client: 1,
+        xid,
+        checksum: 0,
+    };
+    let opened = door.mutate(&caller, key(1), Mutation::Open { inode: open }).await;
+    assert!(matches!(opened, Ok(call::Reply::Attributes(of)) if of.links == 0));
+    let attributes = |inode| door.query(&caller, Query::Attributes { inode });
+    let start = Instant::now();
+    while attributes(not).await != Err(call::Error::Stale) {
+        assert!(start.elapsed() < PATIENCE, "it is never freed");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(attributes(open).await.is_ok());
+    door.mutate(&caller, key(2), Mutation::Close { inode: open })
+        .await
+        .unwrap();
+    assert_eq!(attributes(open).await, Err(call::Error::Stale));
+    scope.stop(Duration::ZERO).await;
 }
 
 async fn eventually(what: &str, holds: impl Fn() -> bool) {

@@ -62,7 +62,16 @@ impl Callbacks {
         let access = traces.access.iter().map(|folder| Thing::Access(*folder));
         let names = traces.names.iter();
         let names = names.map(|(folder, name)| Thing::Name(*folder, name.as_slice()));
-        if self.promises().touch(inodes.chain(access).chain(names)) {
+        let mut promises = self.promises();
+        let mut is_heard = false;
+        for (inode, sessions) in &traces.orphans {
+            for session in sessions {
+                is_heard |= promises.orphaned(*inode, *session);
+            }
+        }
+        is_heard |= promises.touch(inodes.chain(access).chain(names));
+        drop(promises);
+        if is_heard {
             self.0.recalled.notify_waiters();
         }
     }

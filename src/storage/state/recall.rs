@@ -14,6 +14,7 @@ use quick_cache::unsync::Cache;
 use super::HELD;
 use super::inode::Record;
 use crate::storage::call::Inode;
+use crate::storage::operation::Session;
 
 /// Records and names kept of each: about 400 bytes a record and 150 a name, so 20 MiB when both are full.
 const KEPT: usize = 32 << 10;
@@ -40,6 +41,7 @@ pub struct Touched {
     records: HashMap<Inode, Option<Record>>,
     names: HashMap<NameKey, Option<Inode>>,
     access: Vec<Inode>,
+    orphans: Vec<(Inode, Vec<Session>)>,
 }
 
 /// What a batch has changed, for those who keep answers elsewhere.
@@ -51,6 +53,8 @@ pub struct Traces {
     pub names: Vec<(Inode, Vec<u8>)>,
     /// Of these folders it differs who may search them, or they are gone.
     pub access: Vec<Inode>,
+    /// These have lost their last name, and these sessions may have them open without having said so.
+    pub orphans: Vec<(Inode, Vec<Session>)>,
 }
 
 impl Touched {
@@ -63,11 +67,17 @@ impl Touched {
         self.access.push(folder);
     }
 
-    pub fn traces(&self) -> Traces {
+    /// The inode has lost its last name; `sessions` are those that may have it open without having said so.
+    pub fn orphan(&mut self, inode: Inode, sessions: Vec<Session>) {
+        self.orphans.push((inode, sessions));
+    }
+
+    pub fn traces(&mut self) -> Traces {
         Traces {
             inodes: self.records.keys().copied().collect(),
             names: self.names.keys().cloned().collect(),
-            access: self.access.clone(),
+            access: std::mem::take(&mut self.access),
+            orphans: std::mem::take(&mut self.orphans),
         }
     }
 

@@ -5,7 +5,11 @@ use rusqlite::Connection;
 use super::{Effects, Outcome, Step, free};
 use crate::storage::call::{Error, Inode, Lock, Reply};
 use crate::storage::operation::{Place, Session};
+use crate::storage::state::sessions::{GRACE_NEW, GRACE_OLD};
 use crate::storage::state::{Failure, inode, lock_rows, locks, sessions};
+
+/// Inodes freed in one go: more would keep other entries waiting.
+const REAPED: u32 = 4096;
 
 /// Locks of one inode and family: each further one costs a look at all of them.
 pub const LOCKS_MAX: usize = 4096;
@@ -65,7 +69,7 @@ pub(super) fn begin_session(
     session: Session,
     (place, adopts): (&Place, bool),
 ) -> Result<Reply, Failure> {
-    let (next, replaced) = sessions::begin(rows, session, place)?;
+    let (next, replaced) = sessions::begin(rows, session, (place, adopts))?;
     match replaced {
         Some(old) if adopts => {
             lock_rows::adopt_session(rows, old, session)?;
@@ -81,6 +85,18 @@ pub(super) fn begin_session(
 pub(super) fn end_session(rows: &Connection, effects: &mut Effects<'_>, session: Session) -> Result<(), Failure> {
     let_go(rows, effects, session)?;
     sessions::end(rows, session)
+}
+
+/// Frees what is in grace since before the last one, or has those that came since be next.
+pub(super) fn reap(rows: &Connection, effects: &mut Effects<'_>) -> Result<(), Failure> {
+    let old = sessions::take_opens(rows, GRACE_OLD, REAPED)?;
+    if old.is_empty() {
+        return sessions::adopt_opens(rows, GRACE_NEW, GRACE_OLD);
+    }
+    for inode in old {
+        free_if_unheld(rows, effects, inode)?;
+    }
+    Ok(())
 }
 
 fn let_go(rows: &Connection, effects: &mut Effects<'_>, session: Session) -> Result<(), Failure> {

@@ -134,12 +134,22 @@ impl Step<'_, '_> {
         Ok(())
     }
 
-    /// Saves an object that has lost a name, or frees it: no name, no session that has it open.
+    /// Saves an object that has lost a name, or frees it: no name, no session that has it open. Sessions that adopt may have
+    /// it open without having said so: while there are any, it is in grace at first.
     pub(super) fn save_or_free(&mut self, record: &Record) -> Outcome<()> {
-        if record.attributes.links > 0 || sessions::is_open(self.rows, record.id())? {
+        let inode = record.id();
+        if record.attributes.links > 0 {
             return self.save(record);
         }
-        Ok(free(self.rows, self.effects, record.id())?)
+        let adopting = sessions::adopting(self.rows)?;
+        if !adopting.is_empty() {
+            sessions::open(self.rows, sessions::GRACE_NEW, inode)?;
+            self.effects.touched.orphan(inode, adopting);
+        }
+        if sessions::is_open(self.rows, inode)? {
+            return self.save(record);
+        }
+        Ok(free(self.rows, self.effects, inode)?)
     }
 
     /// Where `name` of `folder` lies in the mirror now.
