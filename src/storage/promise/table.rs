@@ -119,7 +119,8 @@ impl Promises {
     /// `None`: no promise.
     pub fn promise(&mut self, session: Session, things: &[Thing<&[u8]>], ticket: u64, now: Duration) -> Option<u64> {
         let place = self.place(session)?;
-        let holder = self.holders[place].as_mut()?;
+        let holder = self.holders[place].as_ref()?;
+        let epoch = holder.epoch;
         if now >= holder.until {
             return None;
         }
@@ -127,16 +128,12 @@ impl Promises {
         if !things.iter().all(is_untouched) {
             return None;
         }
+        // All recalled once is enough to make it no promise.
+        let mut is_noted = true;
         for thing in things {
-            let holders = self.promised.entry(self.keys.of(thing)).or_default();
-            holder.promised += usize::from(*holders & bit(place) == 0);
-            *holders |= bit(place);
+            is_noted &= self.note(place, thing);
         }
-        let (epoch, is_over) = (holder.epoch, holder.promised > PROMISED);
-        if is_over {
-            self.recall_all(place);
-        }
-        (!is_over).then_some(epoch)
+        is_noted.then_some(epoch)
     }
 
     /// Recalls all promises of these. Whether there were any.
@@ -180,6 +177,52 @@ impl Promises {
         }
         self.push(place, Thing::Attributes(inode));
         true
+    }
+
+    /// The session was refused a lock of the inode: those that hold one hear of that, and it hears when one is given up. Nobody
+    /// waits for either. Whether there is anything to hear now.
+    pub fn refused(&mut self, inode: Inode, session: Session, holders: &[Session]) -> bool {
+        if let Some(place) = self.place(session) {
+            self.note(place, &Thing::Locks(inode));
+        }
+        let mut is_heard = false;
+        for place in holders
+            .iter()
+            .filter_map(|holder| self.place(*holder))
+            .collect::<Vec<_>>()
+        {
+            self.push(place, Thing::Locks(inode));
+            is_heard = true;
+        }
+        is_heard
+    }
+
+    /// Some lock of the inode was given up. Whether there is anything to hear.
+    pub fn freed(&mut self, inode: Inode) -> bool {
+        let refused = self.promised.remove(&self.keys.of::<&[u8]>(&Thing::Locks(inode)));
+        let refused = refused.unwrap_or_default();
+        for place in places(refused) {
+            if let Some(holder) = &mut self.holders[place] {
+                holder.promised -= 1;
+            }
+            self.push(place, Thing::Locks(inode));
+        }
+        refused != 0
+    }
+
+    /// Notes what the holder is to hear of. `false`: it was too much, and all is recalled.
+    fn note(&mut self, place: usize, thing: &Thing<&[u8]>) -> bool {
+        let Some(holder) = &mut self.holders[place] else {
+            return false;
+        };
+        let holders = self.promised.entry(self.keys.of(thing)).or_default();
+        holder.promised += usize::from(*holders & bit(place) == 0);
+        *holders |= bit(place);
+        let is_over = holder.promised > PROMISED;
+        if is_over {
+            self.recall_all(place);
+        }
+        !is_over
     }
 
     fn push(&mut self, place: usize, what: Thing<Vec<u8>>) {
@@ -311,6 +354,7 @@ impl Holder {
                 Thing::Attributes(inode) => recalls.inodes.push(*inode),
                 Thing::Access(folder) => recalls.access.push(*folder),
                 Thing::Name(folder, name) => recalls.names.push((*folder, name.clone())),
+                Thing::Locks(inode) => recalls.locks.push(*inode),
             }
         }
         recalls
@@ -478,6 +522,29 @@ mod tests {
             "the later one is not waited for"
         );
         assert_eq!(promises.recalls(ONE).unwrap().inodes, [Inode(8)]);
+    }
+
+    #[test]
+    fn who_holds_a_lock_and_who_was_refused_one_hear_of_each_other() {
+        let mut promises = lent(&[ONE, TWO]);
+        assert!(!promises.freed(FILE), "nobody was refused any");
+        assert!(promises.refused(FILE, TWO, &[ONE, Session(3)]));
+        let holder = promises.recalls(ONE).unwrap();
+        assert!(holder.locks == [FILE] && holder.inodes.is_empty());
+        assert!(promises.recalls(TWO).is_none(), "not yet");
+        promises.refused(FILE, TWO, &[]);
+        assert!(promises.freed(FILE) && !promises.freed(FILE), "it is told once");
+        assert_eq!(promises.recalls(TWO).unwrap().locks, [FILE]);
+        assert_eq!(promises.owed(Session(3)), [], "no change waits for it");
+        promises.touch(of([FILE]));
+        promises.refused(FILE, TWO, &[]);
+        promise(&mut promises, ONE, FILE).unwrap();
+        promises.touch(of([FILE]));
+        let owed = promises.owed(TWO);
+        assert_eq!(owed.len(), 1, "what was promised is awaited as ever");
+        assert!(promises.confirm(ONE, owed[0].epoch, owed[0].recall));
+        promises.forget();
+        assert!(!promises.freed(FILE));
     }
 
     #[test]

@@ -42,6 +42,20 @@ pub struct Touched {
     names: HashMap<NameKey, Option<Inode>>,
     access: Vec<Inode>,
     orphans: Vec<(Inode, Vec<Session>)>,
+    locks: Vec<LockTrace>,
+}
+
+/// What became of locks, as far as others are concerned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LockTrace {
+    /// The session was refused a lock of the inode, for these others hold some.
+    Refused {
+        inode: Inode,
+        session: Session,
+        holders: Vec<Session>,
+    },
+    /// Some lock of the inode is no more or is less.
+    Freed(Inode),
 }
 
 /// What a batch has changed, for those who keep answers elsewhere.
@@ -55,6 +69,8 @@ pub struct Traces {
     pub access: Vec<Inode>,
     /// These have lost their last name, and these sessions may have them open without having said so.
     pub orphans: Vec<(Inode, Vec<Session>)>,
+    /// In the order in which it happened.
+    pub locks: Vec<LockTrace>,
 }
 
 impl Touched {
@@ -72,12 +88,17 @@ impl Touched {
         self.orphans.push((inode, sessions));
     }
 
+    pub fn lock(&mut self, trace: LockTrace) {
+        self.locks.push(trace);
+    }
+
     pub fn traces(&mut self) -> Traces {
         Traces {
             inodes: self.records.keys().copied().collect(),
             names: self.names.keys().cloned().collect(),
             access: std::mem::take(&mut self.access),
             orphans: std::mem::take(&mut self.orphans),
+            locks: std::mem::take(&mut self.locks),
         }
     }
 

@@ -5,8 +5,9 @@ use rusqlite::Connection;
 use super::{Effects, Outcome, Step, free};
 use crate::storage::call::{Error, Inode, Lock, Reply};
 use crate::storage::operation::{Place, Session};
+use crate::storage::state::locks::Held;
 use crate::storage::state::sessions::{GRACE_NEW, GRACE_OLD};
-use crate::storage::state::{Failure, inode, lock_rows, locks, sessions};
+use crate::storage::state::{Failure, LockTrace, inode, lock_rows, locks, sessions};
 
 /// Inodes freed in one go: more would keep other entries waiting.
 const REAPED: u32 = 4096;
@@ -33,14 +34,19 @@ impl Step<'_, '_> {
         let session = self.call.session;
         let held = lock_rows::load(self.rows, inode, lock.family)?;
         if locks::conflict(&held, session, lock).is_some() {
+            let holders = locks::holders(&held, session, lock);
+            self.effects.touched.lock(LockTrace::Refused {
+                inode,
+                session,
+                holders,
+            });
             return Err(Error::Locked.into());
         }
         if held.len() >= LOCKS_MAX {
             return Err(Error::NoSpace.into());
         }
         let own = locks::with(&held, session, lock);
-        lock_rows::save(self.rows, inode, (session, lock.family, lock.owner), &own)?;
-        Ok(Reply::Done)
+        self.save_locks(inode, lock, (&held, &own))
     }
 
     /// Also of an inode that is gone: its locks went with it.
@@ -49,7 +55,16 @@ impl Step<'_, '_> {
         let session = self.call.session;
         let held = lock_rows::load(self.rows, inode, lock.family)?;
         let own = locks::without(&held, session, lock);
-        lock_rows::save(self.rows, inode, (session, lock.family, lock.owner), &own)?;
+        self.save_locks(inode, lock, (&held, &own))
+    }
+
+    /// The locks of the owner of `lock` become `own`.
+    fn save_locks(&mut self, inode: Inode, lock: &Lock, (held, own): (&[Held], &[Held])) -> Outcome<Reply> {
+        let session = self.call.session;
+        if locks::is_freed(held, (session, lock.owner), own) {
+            self.effects.touched.lock(LockTrace::Freed(inode));
+        }
+        lock_rows::save(self.rows, inode, (session, lock.family, lock.owner), own)?;
         Ok(Reply::Done)
     }
 }
@@ -100,7 +115,9 @@ pub(super) fn reap(rows: &Connection, effects: &mut Effects<'_>) -> Result<(), F
 }
 
 fn let_go(rows: &Connection, effects: &mut Effects<'_>, session: Session) -> Result<(), Failure> {
-    lock_rows::forget_session(rows, session)?;
+    for inode in lock_rows::forget_session(rows, session)? {
+        effects.touched.lock(LockTrace::Freed(inode));
+    }
     for inode in sessions::forget_opens(rows, session)? {
         free_if_unheld(rows, effects, inode)?;
     }

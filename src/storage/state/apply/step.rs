@@ -10,7 +10,7 @@ use crate::storage::call::{Attributes, Caller, Changed, Error, Inode, Mutation, 
 use crate::storage::operation::Session;
 use crate::storage::state::inode::{self, Record};
 use crate::storage::state::tree::Action;
-use crate::storage::state::{Failure, access, entry, lock_rows, sessions};
+use crate::storage::state::{Failure, LockTrace, access, entry, lock_rows, sessions};
 
 /// The circumstances of a mutation.
 #[derive(Clone, Copy)]
@@ -173,7 +173,9 @@ pub(super) fn free(rows: &Connection, effects: &mut Effects<'_>, inode: Inode) -
     effects.touched.record(inode, None);
     effects.touched.access(inode);
     inode::delete(rows, inode)?;
-    lock_rows::forget_inode(rows, inode)?;
+    if lock_rows::forget_inode(rows, inode)? {
+        effects.touched.lock(LockTrace::Freed(inode));
+    }
     effects.freed.push(inode);
     Ok(())
 }
