@@ -15,9 +15,10 @@ use tokio::time::Instant;
 
 use super::call::{Caller, Error, Inode, Mutation, Query, Reply};
 use super::door::{Calls, RequestKey};
+use super::listener::Listener;
 use super::network::Unreached;
 use super::operation::{self, Place};
-use super::promise::{Heed, Kept, Recalls};
+use super::promise::{Heed, Kept};
 use super::request::{Answer, Request, Response};
 use super::session::{Number, Outcome, Session};
 use super::types::NodeId;
@@ -27,10 +28,10 @@ use crate::base::{BoxFuture, Scope, clock};
 /// How long a caller waits before it may look after something else; the call goes on, and the repetition joins it.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// One try. A leader needs up to 2 s to go on without a silent follower; a try is given up sooner when another node leads.
-const TRY: Duration = Duration::from_secs(5);
+pub(super) const TRY: Duration = Duration::from_secs(5);
 /// Pauses before the next try; a new leader ends them.
 const RETRY_FIRST: Duration = Duration::from_millis(10);
-const RETRY_CAP: Duration = Duration::from_millis(250);
+pub(super) const RETRY_CAP: Duration = Duration::from_millis(250);
 /// How often the leader hears that the session lives.
 const RENEW: Duration = Duration::from_secs(1);
 
@@ -71,7 +72,7 @@ struct Inner {
     /// Whom to tell of recalls. With it the session listens to a leader on its own node too, and keeps answers that way only.
     heed: Option<Arc<dyn Heed>>,
     calls: Mutex<Session>,
-    kept: Mutex<Kept>,
+    kept: Arc<Mutex<Kept>>,
     begun: watch::Sender<Option<operation::Session>>,
     scope: Scope,
     verifier: u64,
@@ -98,15 +99,17 @@ impl Client {
             adopts,
             heed,
             calls: Mutex::default(),
-            kept: Mutex::default(),
+            kept: Arc::default(),
             begun: watch::Sender::new(None),
             scope: scope.clone(),
             verifier: random(),
         }));
         let inner = client.0.clone();
         scope.spawn(async move { inner.keep().await });
-        let inner = client.0.clone();
-        scope.spawn(async move { inner.listen().await });
+        let (inner, begun) = (&client.0, client.0.begun.subscribe());
+        let (way, heed) = (inner.way.clone(), inner.heed.clone());
+        let listener = Listener::new(way, inner.kept.clone(), heed, begun, scope.clone());
+        scope.spawn(listener.run());
         client
     }
 
@@ -264,57 +267,6 @@ impl Inner {
         }
     }
 
-    /// Keeps the lease of what is kept here, and forgets what the leader recalls.
-    async fn listen(&self) {
-        let mut leader = self.way.leader();
-        while !self.scope.is_draining() {
-            let node = *leader.borrow_and_update();
-            let node = node.filter(|node| self.heed.is_some() || self.way.is_remote(*node));
-            let (Some(node), Some(session)) = (node, self.session().await) else {
-                tokio::select! {
-                    Ok(()) = leader.changed() => continue,
-                    () = self.scope.draining() => return,
-                }
-            };
-            let (sent, (epoch, confirmed)) = (clock::boot(), self.kept().heard());
-            let request = Request::Listen {
-                session,
-                epoch,
-                confirmed,
-            };
-            let listened = tokio::select! {
-                listened = self.way.ask(node, request, TRY) => listened,
-                () = other_than(&mut leader, node) => continue,
-                () = self.scope.draining() => return,
-            };
-            if let Ok(Response::Listened { recalls, lease }) = listened
-                && !lease.is_zero()
-            {
-                self.listened(recalls, sent + lease).await;
-                continue;
-            }
-            tokio::select! {
-                () = tokio::time::sleep(RETRY_CAP) => {}
-                Ok(()) = leader.changed() => {}
-                () = self.scope.draining() => return,
-            }
-        }
-    }
-
-    /// What was recalled is forgotten, here and by those that were answered from here; then the lease is longer.
-    async fn listened(&self, mut recalls: Recalls, until: Duration) {
-        let is_new = {
-            let mut kept = self.kept();
-            kept.recall(&recalls);
-            kept.heard().0 != recalls.epoch
-        };
-        if let Some(heed) = &self.heed {
-            recalls.all |= is_new;
-            heed.recalled(&recalls).await;
-        }
-        self.kept().listened(&recalls, until);
-    }
-
     /// The session's id, once it has begun.
     async fn session(&self) -> Option<operation::Session> {
         let mut begun = self.begun.subscribe();
@@ -387,7 +339,7 @@ impl Inner {
 }
 
 /// Resolves when another node than `node` is known to lead.
-async fn other_than(leader: &mut watch::Receiver<Option<NodeId>>, node: NodeId) {
+pub(super) async fn other_than(leader: &mut watch::Receiver<Option<NodeId>>, node: NodeId) {
     if leader
         .wait_for(|leader| leader.is_some_and(|leader| leader != node))
         .await

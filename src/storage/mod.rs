@@ -44,6 +44,9 @@ mod identity;
 mod insync;
 mod leader;
 mod lease;
+mod listener;
+#[cfg(test)]
+mod listener_tests;
 pub mod log;
 pub mod machine;
 mod members;

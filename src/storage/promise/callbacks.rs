@@ -11,7 +11,7 @@ use crate::base::clock;
 use crate::storage::call::Query;
 use crate::storage::operation::Session;
 use crate::storage::request::Answer;
-use crate::storage::state::Traces;
+use crate::storage::state::{LockTrace, Traces};
 
 /// How long a `Listen` is held when there is nothing to say: a lease is at least 425 ms, and the next one must be there before.
 const HOLD: Duration = Duration::from_millis(150);
@@ -62,7 +62,26 @@ impl Callbacks {
         let access = traces.access.iter().map(|folder| Thing::Access(*folder));
         let names = traces.names.iter();
         let names = names.map(|(folder, name)| Thing::Name(*folder, name.as_slice()));
-        if self.promises().touch(inodes.chain(access).chain(names)) {
+        let mut promises = self.promises();
+        let mut is_heard = false;
+        for (inode, sessions) in &traces.orphans {
+            for session in sessions {
+                is_heard |= promises.orphaned(*inode, *session);
+            }
+        }
+        for lock in &traces.locks {
+            is_heard |= match lock {
+                LockTrace::Refused {
+                    inode,
+                    session,
+                    holders,
+                } => promises.refused(*inode, *session, holders),
+                LockTrace::Freed(inode) => promises.freed(*inode),
+            };
+        }
+        is_heard |= promises.touch(inodes.chain(access).chain(names));
+        drop(promises);
+        if is_heard {
             self.0.recalled.notify_waiters();
         }
     }

@@ -66,6 +66,11 @@ impl Kept {
         now < self.until
     }
 
+    /// How long the lease still is.
+    pub fn left(&self, now: Duration) -> Duration {
+        self.until.saturating_sub(now)
+    }
+
     /// Take it before a query is sent.
     pub fn ticket(&self) -> u64 {
         self.touches.now()

@@ -48,7 +48,8 @@ pub struct Recalls {
     pub last: u64,
     /// Forget all; too much to name.
     pub all: bool,
-    /// Their attributes or contents changed; of a folder its own attributes, not its names.
+    /// Their attributes or contents changed; of a folder its own attributes, not its names. A session that adopts hears here too,
+    /// promised or not, of each inode that has lost its last name: if it has it open it must say so within half a minute.
     pub inodes: Vec<Inode>,
     /// These names of these folders were made, removed or mean something else.
     pub names: Vec<(Inode, Vec<u8>)>,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::thing::{Key, Keys};
 use super::touches::Touches;
 use super::{Recalls, Thing};
+use crate::storage::call::Inode;
 use crate::storage::operation::Session;
 
 /// Sessions that may hold promises at one time: a bit each. Others ask for everything.
@@ -37,6 +38,8 @@ struct Holder {
     until: Duration,
     promised: usize,
     last_recall: u64,
+    /// The last one that a change waits for.
+    last_awaited: u64,
     confirmed: u64,
     /// Number of a recall of all that is not confirmed.
     all: Option<u64>,
@@ -85,6 +88,7 @@ impl Promises {
             until: Duration::ZERO,
             promised: 0,
             last_recall: 0,
+            last_awaited: 0,
             confirmed: 0,
             all: None,
             waiting: VecDeque::new(),
@@ -115,7 +119,8 @@ impl Promises {
     /// `None`: no promise.
     pub fn promise(&mut self, session: Session, things: &[Thing<&[u8]>], ticket: u64, now: Duration) -> Option<u64> {
         let place = self.place(session)?;
-        let holder = self.holders[place].as_mut()?;
+        let holder = self.holders[place].as_ref()?;
+        let epoch = holder.epoch;
         if now >= holder.until {
             return None;
         }
@@ -123,16 +128,12 @@ impl Promises {
         if !things.iter().all(is_untouched) {
             return None;
         }
+        // All recalled once is enough to make it no promise.
+        let mut is_noted = true;
         for thing in things {
-            let holders = self.promised.entry(self.keys.of(thing)).or_default();
-            holder.promised += usize::from(*holders & bit(place) == 0);
-            *holders |= bit(place);
+            is_noted &= self.note(place, thing);
         }
-        let (epoch, is_over) = (holder.epoch, holder.promised > PROMISED);
-        if is_over {
-            self.recall_all(place);
-        }
-        (!is_over).then_some(epoch)
+        is_noted.then_some(epoch)
     }
 
     /// Recalls all promises of these. Whether there were any.
@@ -164,6 +165,76 @@ impl Promises {
         recalled != 0
     }
 
+    /// Tells the session that the inode has lost its last name, promised or not; nobody waits for that. Before the promises
+    /// of it are recalled, so that who has one is told once. Whether there is anything to hear.
+    pub fn orphaned(&mut self, inode: Inode, session: Session) -> bool {
+        let Some(place) = self.place(session) else {
+            return false;
+        };
+        let promised = self.promised.get(&self.keys.of::<&[u8]>(&Thing::Attributes(inode)));
+        if promised.is_some_and(|holders| holders & bit(place) != 0) {
+            return false;
+        }
+        self.push(place, Thing::Attributes(inode));
+        true
+    }
+
+    /// The session was refused a lock of the inode: those that hold one hear of that, and it hears when one is given up. Nobody
+    /// waits for either. Whether there is anything to hear now.
+    pub fn refused(&mut self, inode: Inode, session: Session, holders: &[Session]) -> bool {
+        if let Some(place) = self.place(session) {
+            self.note(place, &Thing::Locks(inode));
+        }
+        let mut is_heard = false;
+        for place in holders
+            .iter()
+            .filter_map(|holder| self.place(*holder))
+            .collect::<Vec<_>>()
+        {
+            self.push(place, Thing::Locks(inode));
+            is_heard = true;
+        }
+        is_heard
+    }
+
+    /// Some lock of the inode was given up. Whether there is anything to hear.
+    pub fn freed(&mut self, inode: Inode) -> bool {
+        let refused = self.promised.remove(&self.keys.of::<&[u8]>(&Thing::Locks(inode)));
+        let refused = refused.unwrap_or_default();
+        for place in places(refused) {
+            if let Some(holder) = &mut self.holders[place] {
+                holder.promised -= 1;
+            }
+            self.push(place, Thing::Locks(inode));
+        }
+        refused != 0
+    }
+
+    /// Notes what the holder is to hear of. `false`: it was too much, and all is recalled.
+    fn note(&mut self, place: usize, thing: &Thing<&[u8]>) -> bool {
+        let Some(holder) = &mut self.holders[place] else {
+            return false;
+        };
+        let holders = self.promised.entry(self.keys.of(thing)).or_default();
+        holder.promised += usize::from(*holders & bit(place) == 0);
+        *holders |= bit(place);
+        let is_over = holder.promised > PROMISED;
+        if is_over {
+            self.recall_all(place);
+        }
+        !is_over
+    }
+
+    fn push(&mut self, place: usize, what: Thing<Vec<u8>>) {
+        let Some(holder) = &mut self.holders[place] else {
+            return;
+        };
+        holder.push(what);
+        if holder.waiting.len() > WAITING {
+            self.recall_all(place);
+        }
+    }
+
     /// What the session has not confirmed; `None`: nothing, or it holds no promises.
     pub fn recalls(&self, session: Session) -> Option<Recalls> {
         let holder = self.holders[self.place(session)?].as_ref()?;
@@ -174,10 +245,10 @@ impl Promises {
     pub fn owed(&self, own: Session) -> Vec<Owed> {
         let owing = |(holder, it): (usize, &Option<Holder>)| {
             let it = it.as_ref()?;
-            (it.session != own && it.is_owing()).then_some(Owed {
+            (it.session != own && it.confirmed < it.last_awaited).then_some(Owed {
                 holder,
                 epoch: it.epoch,
-                recall: it.last_recall,
+                recall: it.last_awaited,
             })
         };
         self.holders.iter().enumerate().filter_map(owing).collect()
@@ -227,6 +298,7 @@ impl Promises {
         self.withdraw(place);
         if let Some(holder) = &mut self.holders[place] {
             holder.last_recall += 1;
+            holder.last_awaited = holder.last_recall;
             holder.all = Some(holder.last_recall);
             holder.waiting.clear();
             holder.promised = 0;
@@ -248,8 +320,13 @@ impl Promises {
 
 impl Holder {
     fn recall(&mut self, thing: Thing<Vec<u8>>) {
-        self.last_recall += 1;
         self.promised -= 1;
+        self.push(thing);
+        self.last_awaited = self.last_recall;
+    }
+
+    fn push(&mut self, thing: Thing<Vec<u8>>) {
+        self.last_recall += 1;
         self.waiting.push_back((self.last_recall, thing));
     }
 
@@ -277,6 +354,7 @@ impl Holder {
                 Thing::Attributes(inode) => recalls.inodes.push(*inode),
                 Thing::Access(folder) => recalls.access.push(*folder),
                 Thing::Name(folder, name) => recalls.names.push((*folder, name.clone())),
+                Thing::Locks(inode) => recalls.locks.push(*inode),
             }
         }
         recalls
@@ -294,7 +372,6 @@ fn places(bits: u64) -> impl Iterator<Item = usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::call::Inode;
 
     const ONE: Session = Session(1);
     const TWO: Session = Session(2);
@@ -420,6 +497,54 @@ mod tests {
         promises.confirm(ONE, epoch, recalls.last);
         assert!(promises.touch([Thing::Access(folder)]));
         assert_eq!(promises.recalls(ONE).unwrap().access, [folder]);
+    }
+
+    #[test]
+    fn who_may_have_it_open_hears_that_it_lost_its_name_and_nobody_waits() {
+        let mut promises = lent(&[ONE, TWO]);
+        let epoch = promise(&mut promises, ONE, FILE).unwrap();
+        assert!(!promises.orphaned(FILE, ONE), "it will be recalled");
+        assert!(promises.orphaned(FILE, TWO));
+        assert!(!promises.orphaned(FILE, Session(3)), "it does not listen");
+        assert_eq!(promises.owed(Session(3)), []);
+        promises.touch(of([FILE]));
+        let owed = promises.owed(Session(3));
+        assert_eq!(owed.len(), 1);
+        for session in [ONE, TWO] {
+            let recalls = promises.recalls(session).unwrap();
+            assert_eq!((recalls.inodes.as_slice(), recalls.last), (&[FILE][..], 1));
+        }
+        assert!(promises.orphaned(Inode(8), ONE));
+        promises.confirm(ONE, epoch, 1);
+        assert_eq!(
+            promises.outstanding(&owed[0], at(20)),
+            None,
+            "the later one is not waited for"
+        );
+        assert_eq!(promises.recalls(ONE).unwrap().inodes, [Inode(8)]);
+    }
+
+    #[test]
+    fn who_holds_a_lock_and_who_was_refused_one_hear_of_each_other() {
+        let mut promises = lent(&[ONE, TWO]);
+        assert!(!promises.freed(FILE), "nobody was refused any");
+        assert!(promises.refused(FILE, TWO, &[ONE, Session(3)]));
+        let holder = promises.recalls(ONE).unwrap();
+        assert!(holder.locks == [FILE] && holder.inodes.is_empty());
+        assert!(promises.recalls(TWO).is_none(), "not yet");
+        promises.refused(FILE, TWO, &[]);
+        assert!(promises.freed(FILE) && !promises.freed(FILE), "it is told once");
+        assert_eq!(promises.recalls(TWO).unwrap().locks, [FILE]);
+        assert_eq!(promises.owed(Session(3)), [], "no change waits for it");
+        promises.touch(of([FILE]));
+        promises.refused(FILE, TWO, &[]);
+        promise(&mut promises, ONE, FILE).unwrap();
+        promises.touch(of([FILE]));
+        let owed = promises.owed(TWO);
+        assert_eq!(owed.len(), 1, "what was promised is awaited as ever");
+        assert!(promises.confirm(ONE, owed[0].epoch, owed[0].recall));
+        promises.forget();
+        assert!(!promises.freed(FILE));
     }
 
     #[test]

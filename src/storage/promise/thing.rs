@@ -15,6 +15,8 @@ pub enum Thing<N> {
     Access(Inode),
     /// What a name of a folder means.
     Name(Inode, N),
+    /// Who holds locks of an inode.
+    Locks(Inode),
 }
 
 /// A thing in a table, 16 bytes: names by their hash under a key of its own, so nobody can choose two names that are one here.
@@ -28,13 +30,15 @@ pub struct Keys(RandomState);
 /// Of `Key`, where they are no hash of a name.
 const ATTRIBUTES: u64 = 0;
 const ACCESS: u64 = 1;
+const LOCKS: u64 = 2;
 
 impl Keys {
     pub fn of<N: AsRef<[u8]>>(&self, thing: &Thing<N>) -> Key {
         match thing {
             Thing::Attributes(inode) => Key(*inode, ATTRIBUTES),
             Thing::Access(inode) => Key(*inode, ACCESS),
-            Thing::Name(folder, name) => Key(*folder, self.0.hash_one(name.as_ref()).max(ACCESS + 1)),
+            Thing::Name(folder, name) => Key(*folder, self.0.hash_one(name.as_ref()).max(LOCKS + 1)),
+            Thing::Locks(inode) => Key(*inode, LOCKS),
         }
     }
 }
@@ -45,6 +49,7 @@ impl Thing<&[u8]> {
             Thing::Attributes(inode) => Thing::Attributes(inode),
             Thing::Access(inode) => Thing::Access(inode),
             Thing::Name(folder, name) => Thing::Name(folder, name.to_vec()),
+            Thing::Locks(inode) => Thing::Locks(inode),
         }
     }
 }
@@ -82,6 +87,7 @@ mod tests {
         let things = [
             Thing::Attributes(folder),
             Thing::Access(folder),
+            Thing::Locks(folder),
             Thing::Name(folder, b"a".as_slice()),
             Thing::Name(folder, b"b"),
             Thing::Name(Inode(2), b"a"),
@@ -92,7 +98,7 @@ mod tests {
             }
             assert_eq!(keys.of(thing), keys.of(&thing.to_owned()));
         }
-        let (one, other) = (&things[2], Keys::default());
+        let (one, other) = (&things[3], Keys::default());
         assert_ne!(keys.of(one), other.of(one), "hashes are told to nobody");
     }
 }

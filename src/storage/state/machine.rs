@@ -184,7 +184,7 @@ impl Machine {
             contents,
             freed,
             mirror,
-            touched,
+            mut touched,
             ..
         } = effects;
         let traces = touched.traces();
@@ -252,6 +252,14 @@ impl Machine {
 
     pub fn has_session(&self, session: Session) -> Result<bool, Failure> {
         self.look(|rows| sessions::is_known(rows, session))
+    }
+
+    /// Whether inodes are in grace since before the last `Reap`, and since then.
+    pub fn has_grace(&self) -> Result<(bool, bool), Failure> {
+        self.look(|rows| {
+            let old = sessions::has_opens(rows, sessions::GRACE_OLD)?;
+            Ok((old, sessions::has_opens(rows, sessions::GRACE_NEW)?))
+        })
     }
 
     /// Would the owner do well to make a checkpoint, whatever the age of the last?

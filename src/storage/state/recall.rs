@@ -14,6 +14,7 @@ use quick_cache::unsync::Cache;
 use super::HELD;
 use super::inode::Record;
 use crate::storage::call::Inode;
+use crate::storage::operation::Session;
 
 /// Records and names kept of each: about 400 bytes a record and 150 a name, so 20 MiB when both are full.
 const KEPT: usize = 32 << 10;
@@ -40,6 +41,21 @@ pub struct Touched {
     records: HashMap<Inode, Option<Record>>,
     names: HashMap<NameKey, Option<Inode>>,
     access: Vec<Inode>,
+    orphans: Vec<(Inode, Vec<Session>)>,
+    locks: Vec<LockTrace>,
+}
+
+/// What became of locks, as far as others are concerned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LockTrace {
+    /// The session was refused a lock of the inode, for these others hold some.
+    Refused {
+        inode: Inode,
+        session: Session,
+        holders: Vec<Session>,
+    },
+    /// Some lock of the inode is no more or is less.
+    Freed(Inode),
 }
 
 /// What a batch has changed, for those who keep answers elsewhere.
@@ -51,6 +67,10 @@ pub struct Traces {
     pub names: Vec<(Inode, Vec<u8>)>,
     /// Of these folders it differs who may search them, or they are gone.
     pub access: Vec<Inode>,
+    /// These have lost their last name, and these sessions may have them open without having said so.
+    pub orphans: Vec<(Inode, Vec<Session>)>,
+    /// In the order in which it happened.
+    pub locks: Vec<LockTrace>,
 }
 
 impl Touched {
@@ -63,11 +83,22 @@ impl Touched {
         self.access.push(folder);
     }
 
-    pub fn traces(&self) -> Traces {
+    /// The inode has lost its last name; `sessions` are those that may have it open without having said so.
+    pub fn orphan(&mut self, inode: Inode, sessions: Vec<Session>) {
+        self.orphans.push((inode, sessions));
+    }
+
+    pub fn lock(&mut self, trace: LockTrace) {
+        self.locks.push(trace);
+    }
+
+    pub fn traces(&mut self) -> Traces {
         Traces {
             inodes: self.records.keys().copied().collect(),
             names: self.names.keys().cloned().collect(),
-            access: self.access.clone(),
+            access: std::mem::take(&mut self.access),
+            orphans: std::mem::take(&mut self.orphans),
+            locks: std::mem::take(&mut self.locks),
         }
     }
 

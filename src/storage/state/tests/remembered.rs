@@ -105,7 +105,7 @@ proptest! {
         let questions = questions(&script.models, script.highest);
         for (index, operations) in (100..).zip(&script.entries) {
             let done = world.machine().apply_all(&[Entry { index, operations, note: None }]).unwrap();
-            let Traces { inodes, names, access } = done.touched;
+            let Traces { inodes, names, access, .. } = done.touched;
             kept.recall(&Recalls { inodes, names, access, ..Recalls::default() });
             for (query, caller) in questions.iter().flat_map(|query| [(query, ROOT), (query, user(1000))]) {
                 let answer = world.machine().query(Session(99), &caller, query);
