@@ -4,6 +4,7 @@
 mod cli;
 mod db;
 mod demo;
+mod fuse_mount;
 mod house;
 mod mesh;
 mod node;

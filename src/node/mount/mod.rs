@@ -18,6 +18,7 @@ mod door;
 mod keeper;
 mod numbers;
 
+pub use super::keeper::State;
 pub use decide::{Pulse, Title, say};
 pub use door::Parts;
 pub use keeper::{DETACH, Keeper, MOUNT, NAME, PROBE};
