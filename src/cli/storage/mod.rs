@@ -16,7 +16,7 @@ use super::{Format, require_root};
 use crate::base::error::EXIT_OK;
 use crate::config::Config;
 use connection::Connection;
-pub use mount::require_files;
+pub use mount::{let_go, require_files};
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {

@@ -57,13 +57,19 @@ async fn mount_export(config: &Config, at: PathBuf) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Lets go of this node's mount, if there is one.
+pub async fn let_go(config: &Config) -> anyhow::Result<()> {
+    detach(config, config.mount_point()).await.map(drop)
+}
+
+async fn detach(config: &Config, at: PathBuf) -> anyhow::Result<Answer> {
+    let space = space(config);
+    Ok(worker()?.ask(&Order::Detach { at, space }, DETACH).await?)
+}
+
 pub async fn umount(config: &Config, at: Option<PathBuf>) -> anyhow::Result<()> {
     let at = folder(config, at)?;
-    let order = Order::Detach {
-        at: at.clone(),
-        space: space(config),
-    };
-    let answer = worker()?.ask(&order, DETACH).await?;
+    let answer = detach(config, at.clone()).await?;
     let mut out = std::io::stdout();
     match answer {
         Answer::Detached(0) => writeln!(out, "nothing is mounted on {}", at.display())?,
