@@ -92,9 +92,13 @@ pub fn require_files(config: &Config) -> anyhow::Result<()> {
         return Ok(());
     };
     let table = Table::read(space(config)).context("the table of mounts")?;
+    let remedy = match files {
+        Files::Door { .. } => "start bitrix-node, which mounts it",
+        _ => "start bitrix-node, or try `bitrix-node storage mount`",
+    };
     anyhow::ensure!(
         files.placed(&table).is_none_or(|placed| placed == Placed::Ours),
-        "{} is not mounted on {}, where the document root belongs; start bitrix-node, or try `bitrix-node storage mount`",
+        "the portal's files ({}) are not mounted on {}, where the document root belongs; {remedy}",
         files.source(),
         files.folder().display()
     );
