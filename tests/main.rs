@@ -9,6 +9,7 @@ mod house;
 mod mesh;
 mod node;
 mod node_front;
+mod node_fuse;
 mod proxy_front;
 mod proxy_time;
 mod registry;

@@ -67,7 +67,7 @@ pub enum Verb {
     },
     /// Mount the portal's files on this node by the kernel's NFSv3 client
     ///
-    /// With storage.mount = "kernel" a running node does it by itself.
+    /// A running node does it by itself, with storage.mount = "kernel"; with "fuse" the node alone can.
     Mount {
         /// Folder, absent or empty [default: storage.mount_point]
         #[arg(long, value_name = "PATH")]
