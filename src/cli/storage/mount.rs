@@ -57,13 +57,19 @@ async fn mount_export(config: &Config, at: PathBuf) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Lets go of this node's mount, if there is one.
+pub async fn let_go(config: &Config) -> anyhow::Result<()> {
+    detach(config, config.mount_point()).await.map(drop)
+}
+
+async fn detach(config: &Config, at: PathBuf) -> anyhow::Result<Answer> {
+    let space = space(config);
+    Ok(worker()?.ask(&Order::Detach { at, space }, DETACH).await?)
+}
+
 pub async fn umount(config: &Config, at: Option<PathBuf>) -> anyhow::Result<()> {
     let at = folder(config, at)?;
-    let order = Order::Detach {
-        at: at.clone(),
-        space: space(config),
-    };
-    let answer = worker()?.ask(&order, DETACH).await?;
+    let answer = detach(config, at.clone()).await?;
     let mut out = std::io::stdout();
     match answer {
         Answer::Detached(0) => writeln!(out, "nothing is mounted on {}", at.display())?,
@@ -86,9 +92,13 @@ pub fn require_files(config: &Config) -> anyhow::Result<()> {
         return Ok(());
     };
     let table = Table::read(space(config)).context("the table of mounts")?;
+    let remedy = match files {
+        Files::Door { .. } => "start bitrix-node, which mounts it",
+        _ => "start bitrix-node, or try `bitrix-node storage mount`",
+    };
     anyhow::ensure!(
         files.placed(&table).is_none_or(|placed| placed == Placed::Ours),
-        "{} is not mounted on {}, where the document root belongs; start bitrix-node, or try `bitrix-node storage mount`",
+        "the portal's files ({}) are not mounted on {}, where the document root belongs; {remedy}",
         files.source(),
         files.folder().display()
     );

@@ -19,7 +19,7 @@ pub const SOURCE: &str = "bitrix-node";
 /// 1 MiB is the largest request of a FUSE that reads by pages.
 pub const OPTIONS: &str = "fd=0,rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions,max_read=1048576";
 
-const DEVICE: &str = "/dev/fuse";
+pub const DEVICE: &str = "/dev/fuse";
 const MEMORY: &str = "bitrix-fuse";
 
 pub fn is(entry: &Entry) -> bool {
@@ -28,7 +28,7 @@ pub fn is(entry: &Entry) -> bool {
 
 /// What one mount(2) needs, none of it used yet. Nothing of it is inherited by children. Errors come with their remedy.
 pub fn fresh() -> Result<Handed, String> {
-    let device = device()?;
+    let device = device().map_err(|errno| format!("{DEVICE}: {}; {}", errno.desc(), remedy(errno)))?;
     let memory =
         memfd_create(MEMORY, MFdFlags::MFD_CLOEXEC).map_err(|errno| format!("memory for the mount: {errno}"))?;
     let mut number = [0; 8];
@@ -38,21 +38,20 @@ pub fn fresh() -> Result<Handed, String> {
 }
 
 /// Opens the device, which by itself has no effect.
-pub fn device() -> Result<OwnedFd, String> {
-    let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
-    open(DEVICE, flags, Mode::empty()).map_err(|errno| match errno {
-        Errno::ENOENT | Errno::ENODEV | Errno::ENXIO => {
-            format!(
-                "{DEVICE}: {}; load the module (modprobe fuse), and give a container the device (--device {DEVICE})",
-                errno.desc()
-            )
-        }
-        Errno::EPERM | Errno::EACCES => format!(
-            "{DEVICE}: {}; give the container the device (--device {DEVICE})",
-            errno.desc()
-        ),
-        other => format!("{DEVICE}: {}", other.desc()),
-    })
+pub fn device() -> Result<OwnedFd, Errno> {
+    open(
+        DEVICE,
+        OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK,
+        Mode::empty(),
+    )
+}
+
+/// What helps where it cannot be opened.
+pub fn remedy(errno: Errno) -> String {
+    match errno {
+        Errno::EPERM | Errno::EACCES => format!("give the container the device: --device {DEVICE}"),
+        _ => format!("load the module: modprobe fuse; give a container the device: --device {DEVICE}"),
+    }
 }
 
 pub fn explain(errno: Errno) -> String {
