@@ -28,7 +28,7 @@ const READERS: usize = 3;
 
 fn sections() -> String {
     let port = free_port();
-    format!("[storage]\nengine = \"replicated\"\nmount = \"fuse\"\nlisten = \"127.0.0.1:{port}\"\n")
+    format!("[storage]\nengine = \"replicated\"\nlisten = \"127.0.0.1:{port}\"\n")
 }
 
 fn placed(node: &Node) -> Placed {
