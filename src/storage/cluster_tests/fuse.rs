@@ -24,9 +24,6 @@ async fn mounted(count: usize) -> (Vec<Node>, Vec<Kernel>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_under_way_is_done_once_by_the_process_that_comes_next() {
-        .with_ansi(false)
-        .with_writer(std::io::stderr)
-        .try_init();
     let (mut nodes, mut kernels) = mounted(1).await;
     let kernel = &mut kernels[0];
     assert_eq!(kernel.look(b"folder").await, 0);

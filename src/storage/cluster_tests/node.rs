@@ -128,7 +128,7 @@ impl Node {
             // It ends by itself where a supervisor would start it anew.
             scope.spawn(async move {
                 let ended = storage.run(cx).await;
-                ended.inspect_err(|error| eprintln!("the storage has ended: {error:#}"))
+                ended.inspect_err(|error| tracing::error!("the storage has ended: {error:#}"))
             });
         }
         self.running = Some((runtime, scope));
