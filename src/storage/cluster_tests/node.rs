@@ -1,6 +1,7 @@
 //! A node's storage in this process: started, killed, asked.
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
@@ -128,7 +129,7 @@ impl Node {
             // It ends by itself where a supervisor would start it anew.
             scope.spawn(async move {
                 let ended = storage.run(cx).await;
-                ended.inspect_err(|error| tracing::error!("the storage has ended: {error:#}"))
+                ended.inspect_err(|error| drop(writeln!(std::io::stderr(), "the storage has ended: {error:#}")))
             });
         }
         self.running = Some((runtime, scope));
