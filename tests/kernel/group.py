@@ -86,6 +86,13 @@ class Network:
             set_namespace(own)
             os.close(own)
 
+    def remove(self):
+        """Before others take the names."""
+        for number, handle in enumerate(self.handles, 1):
+            os.close(handle)
+            ip("netns", "delete", f"n{number}")
+        self.handles = []
+
     def cut(self, number, is_cut):
         """The cable is pulled, or put back."""
         ip("link", "set", self.link(number), "down" if is_cut else "up")
@@ -156,6 +163,7 @@ class Node(Bitrix):
 class Group:
     """Shaped like the servers with one process; `mount` is the door that clients use."""
 
+    member = Node
     export = "/portal"
     # Of hosts on the bridge: the nodes bring their own.
     addresses = ()
@@ -171,7 +179,7 @@ class Group:
             self.network = Network(self.bridge, self.nodes_addresses)
         for number, address in enumerate(self.nodes_addresses, 1):
             place = self.folder / f"n{number}"
-            self.nodes.append(Node(number, place, self.executable, address, self.network, self.port))
+            self.nodes.append(self.member(number, place, self.executable, address, self.network, self.port))
         first, *others = self.nodes
         first.found()
         for node in others:

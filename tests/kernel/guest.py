@@ -35,7 +35,7 @@ class Guest:
 
     count = 0
 
-    def __init__(self, folder, job, server, argument="", options=OPTIONS, memory="512M"):
+    def __init__(self, folder, job, server, argument="", options=OPTIONS, memory="512M", inside=INSIDE, module="nfsv3"):
         Guest.count += 1
         self.name = f"{job}{Guest.count}"
         self.share = Path(folder) / self.name
@@ -56,6 +56,8 @@ class Guest:
             f"server={server.mount}",
             f"export={server.export}",
             f"options={options},port={server.port},mountport={server.mount_port}",
+            f"module={module}",
+            f"inside={inside}",
             f"job={job}",
             f"argument={argument}",
         ]

@@ -24,24 +24,15 @@ import server
 from failover import Failover
 from group import Group
 from guest import Guest
+from session import Table, enter_namespaces
 
 HERE = Path(__file__).resolve().parent
 PROGRAMS = HERE.parent.parent / "target/kernel-suites/bin"
 SUITES = ["posix", "pjdfstest", "fsx", "tree", "kill"]
 # What an NFSv3 client cannot do at all, whatever the server: these fail with nfs-ganesha too.
 ALLOWED = {"unlink::open_file_not_freed", "link::exdev_target", "rename::exdev_target"}
-INSIDE_MARK = "BITRIX_KERNEL_TEST_INSIDE"
 # How often the server is killed under each of the two loads.
 KILLS = 4
-
-
-def enter_namespaces():
-    """Runs this program again, alone in fresh namespaces, of which the processes end with the first one."""
-    if os.environ.get(INSIDE_MARK):
-        return
-    os.environ[INSIDE_MARK] = "1"
-    words = "unshare --net --pid --fork --kill-child --mount-proc".split()
-    os.execvp(words[0], [*words, sys.executable, *sys.argv])
 
 
 def arguments():
@@ -52,20 +43,6 @@ def arguments():
     parser.add_argument("--files", type=int, default=20_000)
     parser.add_argument("--keep", action="store_true", help="keep the folder also on success")
     return parser.parse_args()
-
-
-class Table:
-    """What was tried and how it ended."""
-
-    def __init__(self):
-        self.rows, self.failed = [], False
-
-    def row(self, suite, is_good, detail, lines=()):
-        self.failed |= not is_good
-        self.rows.append((suite, is_good, detail))
-        print(f"{'ok  ' if is_good else 'FAIL'}  {suite:24}  {detail}", flush=True)
-        for line in lines:
-            print(f"          {line}", flush=True)
 
 
 class Run:

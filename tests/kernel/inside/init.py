@@ -2,7 +2,7 @@
 """First process of a guest: network, mount of the export, the one job, power off.
 
 The guest's root is the machine's own, read-only. Words of the kernel command line arrive as environment:
-share (folder of the host for results), address, server, export, options, job, argument.
+share (folder of the host for results), address, module (of the kernel), server, export, options, inside (folder of the job), job, argument.
 """
 
 import ctypes
@@ -12,7 +12,6 @@ import sys
 import time
 from pathlib import Path
 
-INSIDE = Path(__file__).resolve().parent
 MOUNT = "/run/nfs"
 SHARE = "/run/share"
 POWER_OFF = 0x4321FEDC
@@ -32,11 +31,11 @@ def mounts():
     run("mount", "-t", "hostfs", "none", SHARE, "-o", os.environ["share"])
 
 
-def modules():
-    """Loads nfsv3 and what it needs, as modprobe would, which is not everywhere."""
+def load(wanted):
+    """Loads a module and what it needs, as modprobe would, which is not everywhere."""
     folder = Path("/usr/lib/uml/modules") / os.uname().release
     needs = dict(line.split(":", 1) for line in (folder / "modules.dep").read_text().splitlines())
-    module = next(name for name in needs if name.endswith("/nfsv3.ko"))
+    module = next(name for name in needs if name.endswith(f"/{wanted}.ko"))
     # A module's needs are listed with the deepest last.
     for name in [*reversed(needs[module].split()), module]:
         with open(folder / name, "rb") as file:
@@ -60,7 +59,7 @@ def mount_export():
 def job():
     if os.environ.get("export"):
         mount_export()
-    words = [sys.executable, f"{INSIDE}/{os.environ['job']}.py", MOUNT, SHARE, *os.environ.get("argument", "").split(",")]
+    words = [sys.executable, f"{os.environ['inside']}/{os.environ['job']}.py", MOUNT, SHARE, *os.environ.get("argument", "").split(",")]
     environment = {**os.environ, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
     started = time.monotonic()
     code = subprocess.run(words, env=environment, cwd="/tmp").returncode
@@ -73,7 +72,7 @@ def main():
     code = 70
     try:
         mounts()
-        modules()
+        load(os.environ["module"])
         network()
         code = job()
     except Exception as error:  # The host sees only what is written here.

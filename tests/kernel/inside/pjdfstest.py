@@ -16,9 +16,9 @@ entries = [["nobody", "nogroup"], ["daemon", "daemon"], ["www-data", "www-data"]
 
 os.mkdir(f"{MOUNT}/{FOLDER}")
 os.chmod(f"{MOUNT}/{FOLDER}", 0o777)
-with open("/tmp/config.toml", "w") as config:
+with open(f"{SHARE}/pjdfstest.toml", "w") as config:
     config.write(CONFIG)
 with open(f"{SHARE}/results", "wb") as results:
-    # The second file system is a tmpfs.
-    words = [PROGRAM, "-c", "/tmp/config.toml", "-p", f"{MOUNT}/{FOLDER}", "-s", "/tmp"]
+    # In a guest, the second file system is a tmpfs.
+    words = [PROGRAM, "-c", f"{SHARE}/pjdfstest.toml", "-p", f"{MOUNT}/{FOLDER}", "-s", "/tmp"]
     sys.exit(subprocess.run(words, stdout=results, stderr=subprocess.STDOUT).returncode & 1)
