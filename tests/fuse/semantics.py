@@ -16,6 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "kernel"))
 import coherence  # noqa: E402
 import locks  # noqa: E402
+import opened  # noqa: E402
 from actor import ROWS, Failed, play  # noqa: E402
 from session import Table  # noqa: E402
 
@@ -39,7 +40,7 @@ def main():
             detail = play(base, number, function, *options.folders)
         except (AssertionError, Failed, OSError) as error:
             lines = f"{type(error).__name__}: {error}".splitlines()[-12:]
-            files = [coherence.__file__, locks.__file__]
+            files = [one.__file__ for one in (coherence, locks, opened)]
             where = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
             detail = f"{function.__name__}, line {where[-1] if where else 0}"
         table.row("semantics", not lines, f"{claim}: {detail}".rstrip(": ") + f" ({time.monotonic() - started:.1f} s)", lines)

@@ -11,7 +11,6 @@ All runs in namespaces of its own for network, processes and mounts: whatever ha
 
 import argparse
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -49,7 +48,8 @@ class Run:
     programs = PROGRAMS
 
     def __init__(self, options, folder):
-        self.options, self.folder, self.table = options, Path(folder), Table()
+        self.options, self.folder, self.table = options, Path(folder), Table(ALLOWED)
+        self.finish, self.judge = self.table.finish, self.table.judge
         self.server = self.make_server()
 
     def make_server(self):
@@ -63,18 +63,6 @@ class Run:
     def guest(self, job, *argument):
         return Guest(self.folder / "guests", job, self.server, ",".join(map(str, argument)))
 
-    def finish(self, name, one, seconds):
-        """Waits for a guest whose results say `ok` or `FAIL` at each line's start."""
-        code = one.wait(seconds)
-        lines = one.lines()
-        bad = [line for line in lines if line.startswith("FAIL")]
-        good = sum(line.startswith("ok") for line in lines)
-        is_good = code == 0 and not bad and good > 0
-        detail = lines[-1] if len(lines) == 1 else f"{good} ok, {len(bad)} failed, {one.read('seconds')} s"
-        if code != 0 and not bad:
-            bad = [f"code {code}", *one.read("console").splitlines()[-12:]]
-        self.table.row(name, is_good, detail, bad)
-
     def posix(self):
         self.finish("POSIX checks", self.guest("posix"), 900)
 
@@ -83,18 +71,6 @@ class Run:
 
     def pjdfstest(self):
         self.judge("pjdfstest", self.guest("pjdfstest", PROGRAMS / "pjdfstest", "pjdfstest"))
-
-    def judge(self, name, one):
-        """Waits for a guest with pjdfstest."""
-        code = one.wait(1500)
-        results = one.read("results")
-        failed = set(re.findall(r"^(\S+)\s+FAILED$", results, re.MULTILINE))
-        passed = len(re.findall(r"\sok$", results, re.MULTILINE))
-        skipped = len(re.findall(r"\sskipped$", results, re.MULTILINE))
-        bad = sorted(failed - ALLOWED)
-        detail = f"{passed} passed, {len(failed & ALLOWED)} fail as allowed, {len(bad)} failed, {skipped} skipped, code {code}"
-        is_good = not bad and passed > 200 and code in (0, 1)
-        self.table.row(name, is_good, detail, bad or ([] if is_good else results.splitlines()[-20:]))
 
     def tree(self):
         self.finish("tree", self.guest("tree", self.options.files, "tree"), 1500)
