@@ -12,6 +12,7 @@ from pathlib import Path
 import node
 from failover import FAULTS, LASTS
 from group import PATIENCE, until
+from keeper import Keeper
 from session import Table
 
 HERE = Path(__file__).resolve().parent
@@ -122,7 +123,9 @@ def kills(table, one, folder, share, seconds, every=5.0, name="storage killed", 
     """`one` is what has a storage process to kill."""
     seed = seed or random.randrange(1 << 32)
     dice, workers, count, back = random.Random(seed), Workers(folder, share, seconds + PATIENCE), 0, []
+    keeper = None
     try:
+        keeper = Keeper(folder)
         end = time.monotonic() + seconds
         while time.monotonic() < end and workers.are_running():
             next_blow = time.monotonic() + every * dice.uniform(0.8, 1.2)
@@ -132,12 +135,15 @@ def kills(table, one, folder, share, seconds, every=5.0, name="storage killed", 
             one.kill_storage()
             count += 1
             back.append(workers.go_on())
+            keeper.after_blow()
         reports, bad = workers.finish()
-        bad += workers.verify()
-        again = f"all go on after {statistics.median(back):.2f} s (median), {max(back):.2f} s at most" if back else ""
+        bad += workers.verify() + keeper.bad
+        again = f"all go on after {statistics.median(back):.2f} s (median), {max(back):.2f} s at most, {keeper.turns} locks kept" if back else ""
         tell(table, name, f"{count} times in {seconds} s, seed {seed}, {again}", reports, bad, count > 0)
     finally:
         workers.kill()
+        if keeper:
+            keeper.end()
 
 
 def failovers(table, group, share, rounds):

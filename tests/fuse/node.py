@@ -183,6 +183,7 @@ class Single:
     def __init__(self, folder, executable):
         self.network = group.Network(guest.BRIDGE, [f"{guest.NETWORK}.9"])
         self.node = Node(1, folder, executable, f"{guest.NETWORK}.9", self.network)
+        self.nodes = [self.node]
 
     def start(self):
         self.node.found()

@@ -19,6 +19,7 @@ FIRST, LATER = 10.0, 2.0
 SETTLED = 10.0
 # A process in D at so many looks in a row is stuck.
 LOOKS, BETWEEN = 10, 0.5
+BREATH = 0.1
 
 
 def make_files():
@@ -142,6 +143,8 @@ class Outage:
                 self.waiters()
                 # Page and name caches of the kernel have answered until here.
                 drop_caches()
+            # There are others on this machine.
+            time.sleep(BREATH)
         self.reads(steps, errors, rounds, began)
         while time.monotonic() < end and not writer.is_done(0.1):
             pass

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import chaos
 import holder
+import leftover
 import pages
 import quorum
 import suites
@@ -64,8 +65,11 @@ class Run:
         one = make(self.folder / make.__name__.lower(), self.options.executable)
         try:
             one.start()
+            before = leftover.roots(one.nodes[0])
             for name in names:
                 self.tried(name, one)
+            if not self.options.short:
+                leftover.nothing(self.table, one.nodes, before, f"after {', '.join(names)}")
         except Exception as error:
             self.table.row(names[0], False, f"the nodes: {error!r}")
         finally:
@@ -107,12 +111,19 @@ class Run:
         pages.measure(self.table, ext4, one.node.files, 9, 2, nfs)
 
     def semantics(self, group):
-        words = [sys.executable, HERE / "semantics.py", group.nodes[0].files, group.nodes[2].files]
-        words += ["--short"] if self.options.short else []
+        group.lead_elsewhere()
+        led = group.whole()[0]
+        other = next(node for node in group.nodes if node not in (led, group.door))
+        self.rows(led, other, "the leader's node and another", ["--short"] if self.options.short else [])
+        if not self.options.short:
+            self.rows(other, group.door, "two nodes that do not lead", ["--short"])
+
+    def rows(self, a, b, where, more):
+        words = [sys.executable, HERE / "semantics.py", a.files, b.files, *more]
         one = subprocess.Popen(list(map(str, words)), stdout=subprocess.PIPE, text=True)
         for line in one.stdout:
             print(line, end="", flush=True)
-        self.table.row("semantics", one.wait() == 0, "all rows of two mounts hold" if one.returncode == 0 else "see above")
+        self.table.row("semantics", one.wait() == 0, f"{where}: {'all rows hold' if one.returncode == 0 else 'see above'}")
 
     def holder(self, group):
         for is_leader in [False, True]:

@@ -54,7 +54,7 @@ function put($file, string $data): void
 final class Held
 {
     private const LENGTH = 200_000;
-    private $log, $random, $unlinked, $reader;
+    private $log, $random, $unlinked, $reader, $lock;
     private string $model;
     private int $lines = 0;
 
@@ -69,6 +69,8 @@ final class Held
         unlink("$folder/unlinked");
         file_put_contents("$folder/read", content(95));
         $this->reader = fopen("$folder/read", 'r');
+        $this->lock = fopen("$folder/lock", 'x');
+        must(flock($this->lock, LOCK_EX), 'flock');
     }
 
     public function append(): void
@@ -96,10 +98,18 @@ final class Held
         must(stream_get_contents($this->unlinked) === content(96), 'wrong bytes in the unlinked file');
     }
 
+    /** Another descriptor of the same file is another holder. */
+    public function isLocked(): void
+    {
+        $other = fopen("$this->folder/lock", 'r');
+        must(!flock($other, LOCK_EX | LOCK_NB), 'a lock is lost');
+        fclose($other);
+    }
+
     public function finish(): void
     {
         must(fflush($this->random) && fsync($this->random), 'fsync');
-        array_map('fclose', [$this->log, $this->random, $this->unlinked, $this->reader]);
+        array_map('fclose', [$this->log, $this->random, $this->unlinked, $this->reader, $this->lock]);
         must(file_get_contents("$this->folder/random") === $this->model, 'wrong bytes in the file that was open');
         $lines = implode('', array_map(fn($line) => sprintf("line %06d\n", $line), $this->lines > 0 ? range(0, $this->lines - 1) : []));
         must(file_get_contents("$this->folder/log") === $lines, 'wrong lines in the log');
@@ -207,6 +217,7 @@ for ($turn = 0; microtime(true) < $end && !file_exists("$share/stop"); $turn++) 
         $clock->time('held append', fn() => $held->append());
         $clock->time('held write', fn() => $held->write($turn));
         $clock->time('held read', fn() => $held->readBack($turn));
+        $clock->time('locked', fn() => $held->isLocked());
         $clock->time('count', fn() => $turns->count());
         $counted++;
         if ($turn % 10 === 0) {
