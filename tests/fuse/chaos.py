@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import signal
 import statistics
 import subprocess
 import sys
@@ -119,8 +120,8 @@ def calm(table, folder, share, seconds, name="workers, undisturbed"):
         workers.kill()
 
 
-def kills(table, one, folder, share, seconds, every=5.0, name="storage killed", seed=None):
-    """`one` is what has a storage process to kill."""
+def kills(table, one, folder, share, seconds, every=5.0, name="storage killed", number=signal.SIGKILL, seed=None):
+    """`one` is what has a storage process to end."""
     seed = seed or random.randrange(1 << 32)
     dice, workers, count, back = random.Random(seed), Workers(folder, share, seconds + PATIENCE), 0, []
     keeper = None
@@ -132,7 +133,7 @@ def kills(table, one, folder, share, seconds, every=5.0, name="storage killed", 
             workers.go_on()
             while time.monotonic() < next_blow and workers.are_running():
                 time.sleep(0.01)
-            one.kill_storage()
+            one.end_storage(number)
             count += 1
             back.append(workers.go_on())
             keeper.after_blow()
@@ -183,9 +184,9 @@ def fail_over(group, workers, fault):
 
 
 class Alone:
-    """Where there is no storage process to kill: for trying the workers on any folder."""
+    """Where there is no storage process to end: for trying the workers on any folder."""
 
-    def kill_storage(self):
+    def end_storage(self, number):
         pass
 
 

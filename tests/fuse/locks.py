@@ -275,15 +275,15 @@ def crowd(kind, a, b):
 
 
 def enter_often(kind, turns, number):
-    """Each leaves its mark inside, and finds it when it goes."""
+    """Each makes a name inside that no other may have left there."""
     for turn in range(turns):
         fd = os.open("file", os.O_RDWR)
         KINDS[kind](fd, ALONE)
-        mark = b"%d:%06d" % (number, turn)
-        os.pwrite(fd, mark, 0)
+        os.close(os.open("inside", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        os.pwrite(fd, b"%d:%06d" % (number, turn), 0)
         os.sched_yield()
-        seen = os.pread(fd, 20, 0)
-        assert seen == mark, f"{seen} is inside, too"
+        assert (seen := os.pread(fd, 20, 0)) == b"%d:%06d" % (number, turn), f"{seen} is inside, too"
+        os.unlink("inside")
         KINDS[kind](fd, FREE)
         os.close(fd)
     return turns

@@ -135,10 +135,9 @@ class Node(group.Node):
                 return pid
         return None
 
-    def kill_storage(self):
-        pid = until(f"{self.name} has a storage process", self.storage)
-        os.kill(pid, signal.SIGKILL)
-        return pid
+    def end_storage(self, number=signal.SIGKILL):
+        """Another takes its place."""
+        os.kill(until(f"{self.name} has a storage process", self.storage), number)
 
     def signal(self, number):
         """Of a whole node: its supervisor would replace a storage process that stands still."""

@@ -8,6 +8,9 @@ import time
 from actor import row
 from coherence import OPEN, error_of, exists, get, hold, let_go, links, none_of, put, read_at, replace, write_at
 
+# Between two appends, so that all who append are at it for the same time, also on one processor.
+PACE = 0.001
+
 
 def big(letter):
     """Larger than what is read ahead."""
@@ -123,6 +126,7 @@ def append(letter, count, length):
     fd = os.open("log", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
     for _ in range(count):
         assert os.write(fd, letter * (length - 1) + b"\n") == length
+        time.sleep(PACE)
     os.close(fd)
 
 

@@ -14,6 +14,7 @@ All runs in namespaces of its own for network, processes and mounts: whatever ha
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -98,6 +99,9 @@ class Run:
         if not self.options.short:
             chaos.calm(self.table, one.node.files / "calm", self.share("calm"), SHORT_SECONDS)
         chaos.kills(self.table, one.node, one.node.files / "chaos", self.share("chaos"), self.seconds)
+        if not self.options.short:
+            end = {"name": "storage ends in order", "number": signal.SIGTERM}
+            chaos.kills(self.table, one.node, one.node.files / "order", self.share("order"), SHORT_SECONDS * 2, **end)
 
     def pages(self, one):
         ext4 = self.folder / "ext4"

@@ -41,8 +41,8 @@ def main():
         except (AssertionError, Failed, OSError) as error:
             lines = f"{type(error).__name__}: {error}".splitlines()[-12:]
             files = [one.__file__ for one in (coherence, locks, opened)]
-            where = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
-            detail = f"{function.__name__}, line {where[-1] if where else 0}"
+            where = [str(frame.lineno) for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
+            detail = f"{function.__name__}, line {' < '.join(reversed(where))}"
         table.row("semantics", not lines, f"{claim}: {detail}".rstrip(": ") + f" ({time.monotonic() - started:.1f} s)", lines)
     sys.exit(1 if table.failed or not table.rows else 0)
 
