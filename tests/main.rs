@@ -4,10 +4,12 @@
 mod cli;
 mod db;
 mod demo;
+mod fuse_mount;
 mod house;
 mod mesh;
 mod node;
 mod node_front;
+mod node_fuse;
 mod proxy_front;
 mod proxy_time;
 mod registry;

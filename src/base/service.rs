@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::pin::Pin;
 
@@ -33,7 +34,7 @@ pub trait Service: Send + Sync {
 pub struct Cx {
     /// Owns every task of the service; tells when to drain.
     pub scope: Scope,
-    /// Listening sockets, bound by the supervisor.
+    /// Listening sockets, bound by the supervisor, and ends of pairs with it.
     pub sockets: Vec<NamedSocket>,
 }
 
@@ -52,6 +53,15 @@ impl Cx {
             Socket::Unix(listener) => Ok(listener),
             other => Err(other),
         })
+    }
+
+    /// Takes what leads to the supervisor under that name.
+    pub fn take_pair(&mut self, name: &str) -> Option<OwnedFd> {
+        let mut taken = self.take(name, |socket| match socket {
+            Socket::Pair(end) => Ok(end),
+            other => Err(other),
+        });
+        taken.pop()
     }
 
     fn take<T>(&mut self, name: &str, pick: impl Fn(Socket) -> Result<T, Socket>) -> Vec<T> {
@@ -75,7 +85,7 @@ impl Cx {
     }
 }
 
-/// A listening socket and the name under which the supervisor hands it down.
+/// A socket and the name under which the supervisor hands it down.
 pub struct NamedSocket {
     pub name: String,
     pub socket: Socket,
@@ -84,6 +94,8 @@ pub struct NamedSocket {
 pub enum Socket {
     Tcp(TcpListener),
     Unix(UnixListener),
+    /// No listener: one end of a pair whose other end the supervisor has.
+    Pair(OwnedFd),
 }
 
 /// How well a module or daemon does.

@@ -12,13 +12,15 @@ use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
-use super::{client, init, portal, require_root, status};
+use super::{client, init, portal, require_root, status, storage};
 use crate::agent::Phase;
 use crate::base::error::{EXIT_DEGRADED, EXIT_OK};
 use crate::base::file::{Access, ensure_folder, replace, try_lock};
 use crate::config::Config;
-use crate::host::account;
 use crate::host::child::{Child, Launch};
+use crate::host::mount::fuse;
+use crate::host::{account, facts};
+use crate::node::mount;
 use crate::portal::demo;
 use crate::portal::install::Target;
 
@@ -57,6 +59,7 @@ impl Demo {
         if ended.is_err() {
             self.show_log();
         }
+        self.let_go().await?;
         fs::remove_dir_all(&self.folder).with_context(|| format!("remove {}", self.folder.display()))?;
         ended
     }
@@ -79,14 +82,6 @@ impl Demo {
         let mut terminate = signal(SignalKind::terminate())?;
         let (file, config) = self.configuration()?;
         init::ready(&config, &init::Plan::make(&config).await?).await?;
-        let owner = account::require(&config.portal.user)?;
-        let root = config.portal_root();
-        let target = Target {
-            root: &root,
-            owner: (owner.uid, owner.gid),
-            replace: true,
-        };
-        demo::install(&target, &mut |_, _| {})?;
         let mut child = start(&file)?;
         let code = tokio::select! {
             ready = self.become_ready(&config) => {
@@ -114,7 +109,7 @@ impl Demo {
     }
 
     fn configuration(&self) -> anyhow::Result<(PathBuf, Config)> {
-        let inner = free_ports::<3>()?;
+        let inner = free_ports::<4>()?;
         let folder = self.folder.display();
         let (http, https) = (
             SocketAddr::new(self.address, self.port),
@@ -124,29 +119,32 @@ impl Demo {
             "[node]\ndata_dir = \"{folder}/data\"\nrun_dir = \"{folder}/run\"\nlog_dir = \"{folder}/log\"\n\
              daemons = \"child\"\n[proxy]\nhttp = [\"{http}\"]\nhttps = [\"{https}\"]\n\
              [db]\nlisten = \"127.0.0.1:{}\"\nbuffer_pool = \"128MiB\"\n[cache]\nlisten = \"127.0.0.1:{}\"\n\
-             [admin]\nlisten = \"127.0.0.1:{}\"\n[php]\nchildren = 8\n",
-            inner[0], inner[1], inner[2]
+             [admin]\nlisten = \"127.0.0.1:{}\"\n[php]\nchildren = 8\n{}",
+            inner[0],
+            inner[1],
+            inner[2],
+            shared(inner[3]),
         );
-        let file = self.folder.join("config.toml");
+        let file = self.file();
         replace(&file, text.as_bytes(), Access::mode(0o644))?;
         Ok((file.clone(), super::load(&file)?.config))
     }
 
-    /// Waits for the database, gives the portal its settings, and waits until all its checks are green.
+    /// Waits for the files and the database, puts the portal there with its settings, and waits until all its checks are green.
     async fn become_ready(&self, config: &Config) -> anyhow::Result<String> {
         let until = Instant::now() + PATIENCE;
-        loop {
-            let overview = status::fetch(config).await.ok().flatten();
-            let rows = overview.map(|overview| overview.services).unwrap_or_default();
-            if rows
-                .iter()
-                .any(|row| row.name == "mariadb" && row.phase == Phase::Ready)
-            {
-                break;
-            }
-            anyhow::ensure!(Instant::now() < until, "MariaDB did not get ready within {PATIENCE:?}");
-            tokio::time::sleep(POLL).await;
+        if config.files().is_some() {
+            is_ready(config, mount::NAME, until).await?;
         }
+        is_ready(config, "mariadb", until).await?;
+        let owner = account::require(&config.portal.user)?;
+        let root = config.portal_root();
+        let target = Target {
+            root: &root,
+            owner: (owner.uid, owner.gid),
+            replace: true,
+        };
+        demo::install(&target, &mut |_, _| {})?;
         portal::apply_settings(config).await?;
         let reached = SocketAddr::new(self.address, self.port);
         let mut last = String::new();
@@ -170,12 +168,52 @@ impl Demo {
         Ok(serde_json::from_slice(&answer.body)?)
     }
 
+    /// A node that was killed left its mount, in which everything would be found and nothing removed.
+    async fn let_go(&self) -> anyhow::Result<()> {
+        let file = self.file();
+        match file.exists() {
+            true => storage::let_go(&super::load(&file)?.config).await,
+            false => Ok(()),
+        }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.join("config.toml")
+    }
+
     fn show_log(&self) {
         let log = fs::read_to_string(self.folder.join("log").join("bitrix-node.log")).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         for line in lines.iter().skip(lines.len().saturating_sub(LAST_LINES)) {
             eprintln!("  {line}");
         }
+    }
+}
+
+/// The files as on a node of many, where this machine can mount them.
+fn shared(port: u16) -> String {
+    if fuse::device().is_err() || !facts::may_mount() {
+        println!("no FUSE here: the demo's files are plain ones");
+        return String::new();
+    }
+    format!("[storage]\nengine = \"replicated\"\nmount = \"fuse\"\nlisten = \"127.0.0.1:{port}\"\n")
+}
+
+/// Waits until a service of the node is ready.
+async fn is_ready(config: &Config, name: &str, until: Instant) -> anyhow::Result<()> {
+    loop {
+        let overview = status::fetch(config).await.ok().flatten();
+        let rows = overview.map(|overview| overview.services).unwrap_or_default();
+        let row = rows.into_iter().find(|row| row.name == name);
+        match row {
+            Some(row) if row.phase == Phase::Ready => return Ok(()),
+            row => anyhow::ensure!(
+                Instant::now() < until,
+                "{name} did not get ready within {PATIENCE:?}: {}",
+                row.map(|row| row.detail).unwrap_or_default()
+            ),
+        }
+        tokio::time::sleep(POLL).await;
     }
 }
 

@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use super::{Format, table};
 use crate::base::error::{EXIT_DEGRADED, EXIT_OK};
-use crate::config::{Config, Engine};
+use crate::config::{Config, Engine, Mount};
+use crate::host::mount::fuse;
 use crate::host::{account, facts, package};
 use crate::net::listen;
 use crate::{db, php};
@@ -95,6 +96,12 @@ fn look(config: &Config) -> Vec<Check> {
         user(&config.node.user),
         user(&config.portal.user),
     ];
+    if config.storage.mount == Mount::Fuse {
+        checks.push(device());
+    }
+    if config.storage.mount != Mount::None {
+        checks.push(may_mount(facts::may_mount()));
+    }
     // A node that runs already holds its own ports.
     if config.control_socket().exists() && std::os::unix::net::UnixStream::connect(config.control_socket()).is_ok() {
         checks.push(Check::new(Outcome::Pass, "ports", "held by this running node", ""));
@@ -133,6 +140,28 @@ fn free_disk(folder: &Path) -> u64 {
         .find(|ancestor| ancestor.exists())
         .unwrap_or(Path::new("/"));
     nix::sys::statvfs::statvfs(there).map_or(0, |seen| seen.blocks_available() * seen.fragment_size())
+}
+
+fn device() -> Check {
+    match fuse::device() {
+        Ok(_) => Check::new(Outcome::Pass, "fuse", format!("{} can be opened", fuse::DEVICE), ""),
+        Err(errno) => {
+            let seen = format!("{}: {}", fuse::DEVICE, errno.desc());
+            Check::new(Outcome::Fail, "fuse", seen, fuse::remedy(errno))
+        }
+    }
+}
+
+fn may_mount(may: bool) -> Check {
+    match may {
+        true => Check::new(Outcome::Pass, "mount", "allowed", ""),
+        false => Check::new(
+            Outcome::Fail,
+            "mount",
+            "this process lacks CAP_SYS_ADMIN",
+            "run it as root; give a container --cap-add SYS_ADMIN, or set storage.mount = \"none\"",
+        ),
+    }
 }
 
 fn package_tool() -> Check {
@@ -206,6 +235,17 @@ mod tests {
             [outcome(9), outcome(10), outcome(19), outcome(20)].map(|o| format!("{o:?}")),
             ["Fail", "Warn", "Warn", "Pass"]
         );
+    }
+
+    #[test]
+    fn who_may_not_mount_is_told_what_to_do() {
+        let check = may_mount(false);
+        assert!(check.outcome == Outcome::Fail && check.fix.contains("--cap-add SYS_ADMIN"));
+        assert_eq!(may_mount(facts::may_mount()).outcome, {
+            // Of the tests' own process, told by what the kernel lets it do.
+            let may = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUTS).is_ok();
+            if may { Outcome::Pass } else { Outcome::Fail }
+        });
     }
 
     #[test]

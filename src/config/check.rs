@@ -197,14 +197,10 @@ fn cluster(config: &Config, problems: &mut Problems) {
 fn files(config: &Config, problems: &mut Problems) {
     let (storage, at) = (&config.storage, config.mount_point());
     let external = storage.external().filter(|_| storage.engine == Engine::External);
+    if let Some(message) = mount(storage.mount, storage.engine, external.as_ref()) {
+        problems.push(("storage.mount", message.into()));
+    }
     let is_mounted = storage.mount == Mount::Kernel;
-    let key = "storage.mount";
-    let has_engine = storage.engine != Engine::None;
-    let message = "there is nothing to mount; set storage.engine to \"replicated\" or \"external\"";
-    require(problems, !is_mounted || has_engine, key, message);
-    let is_path = matches!(external, Some(External::Path(_)));
-    let message = "storage.external is a path, which is mounted already; set \"none\"";
-    require(problems, !is_mounted || !is_path, key, message);
     let is_named = is_mounted && matches!(external, Some(External::Server { .. }));
     let message = "is for a server in storage.external that storage.mount = \"kernel\" mounts; locks of the replicated files over \
                    NFS are local to a node";
@@ -234,11 +230,26 @@ fn files(config: &Config, problems: &mut Problems) {
     );
     let root = config.portal_root();
     let holds_registry = config.files().is_some_and(|files| match files {
-        Files::Mounted { at, .. } => at.starts_with(&root),
+        Files::Mounted { at, .. } | Files::Door { at } => at.starts_with(&root),
         Files::Watched(path) => path.starts_with(&root),
     });
     let message = "must be a folder below the mounted files, such as \"portal\" there: beside it lie things that no browser may see";
     require(problems, !holds_registry, "portal.root", message);
+}
+
+/// What is wrong with this way to mount.
+fn mount(mount: Mount, engine: Engine, external: Option<&External>) -> Option<&'static str> {
+    match (mount, engine) {
+        (Mount::None, _) | (_, Engine::Replicated) => None,
+        (_, Engine::None) => Some("there is nothing to mount; set storage.engine to \"replicated\" or \"external\""),
+        (_, Engine::External) if matches!(external, Some(External::Path(_))) => {
+            Some("storage.external is a path, which is mounted already; set \"none\"")
+        }
+        (Mount::Fuse, Engine::External) => Some(
+            "only storage.engine = \"replicated\" has a FUSE door; a server in storage.external is mounted with \"kernel\"",
+        ),
+        (Mount::Kernel, Engine::External) => None,
+    }
 }
 
 fn services(config: &Config, problems: &mut Problems) {
@@ -347,6 +358,11 @@ mod tests {
             ("[storage]\nmount = \"kernel\"", "storage.mount"),
             (
                 "[storage]\nengine = \"external\"\nexternal = \"/mnt\"\nmount = \"kernel\"",
+                "storage.mount",
+            ),
+            ("[storage]\nmount = \"fuse\"", "storage.mount"),
+            (
+                "[storage]\nengine = \"external\"\nexternal = \"nfs://nas/a\"\nmount = \"fuse\"",
                 "storage.mount",
             ),
             ("[storage]\nexternal_locks = true", "storage.external_locks"),

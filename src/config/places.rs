@@ -9,8 +9,8 @@ impl Config {
     pub fn portal_root(&self) -> PathBuf {
         match self.storage.mount {
             _ if !self.portal.root.as_os_str().is_empty() => self.portal.root.clone(),
-            // A folder of its own: the export's root is not PHP's, and an installation needs room beside the document root.
-            Mount::Kernel => self.mount_point().join("portal"),
+            // A folder of its own: the root of the files is not PHP's, and an installation needs room beside the document root.
+            Mount::Kernel | Mount::Fuse => self.mount_point().join("portal"),
             Mount::None => self.node.data_dir.join("portal"),
         }
     }

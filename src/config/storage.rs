@@ -38,6 +38,8 @@ pub enum Mount {
     None,
     /// By the kernel's NFSv3 client.
     Kernel,
+    /// By the kernel's FUSE, from this node's own replicated storage.
+    Fuse,
 }
 
 /// An NFSv3 export that this node can mount.
@@ -57,8 +59,10 @@ pub struct Export {
 /// The folder where this node has the portal's files from, as the operator wants it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Files {
-    /// Mounted by this node.
+    /// An NFS export that this node mounts.
     Mounted { export: Export, at: PathBuf },
+    /// Served by this node's storage through the kernel's FUSE, and mounted by its supervisor.
+    Door { at: PathBuf },
     /// Mounted by somebody else; only looked at.
     Watched(PathBuf),
 }
@@ -66,7 +70,7 @@ pub enum Files {
 impl Files {
     pub fn folder(&self) -> &Path {
         match self {
-            Files::Mounted { at, .. } => at,
+            Files::Mounted { at, .. } | Files::Door { at } => at,
             Files::Watched(path) => path,
         }
     }
@@ -128,11 +132,16 @@ impl Config {
     pub fn files(&self) -> Option<Files> {
         match (self.storage.engine, self.storage.external()) {
             (Engine::External, Some(External::Path(path))) => Some(Files::Watched(path)),
-            _ if self.storage.mount == Mount::Kernel => self.storage.export().map(|export| Files::Mounted {
-                export,
-                at: self.mount_point(),
-            }),
-            _ => None,
+            _ => self.mounted(),
+        }
+    }
+
+    fn mounted(&self) -> Option<Files> {
+        let at = self.mount_point();
+        match self.storage.mount {
+            Mount::None => None,
+            Mount::Kernel => self.storage.export().map(|export| Files::Mounted { export, at }),
+            Mount::Fuse => Some(Files::Door { at }),
         }
     }
 
@@ -166,6 +175,19 @@ mod tests {
         );
         assert_eq!(at, Path::new("/var/lib/bitrix-node/files"));
         assert_eq!(config.portal_root(), Path::new("/var/lib/bitrix-node/files/portal"));
+        assert!(config.is_portal_on_files());
+    }
+
+    #[test]
+    fn the_storages_own_door_needs_no_export() {
+        let config = config("[storage]\nengine = \"replicated\"\nmount = \"fuse\"\nmount_point = \"/srv/files\"\n");
+        assert_eq!(
+            config.files(),
+            Some(Files::Door {
+                at: "/srv/files".into()
+            })
+        );
+        assert_eq!(config.portal_root(), Path::new("/srv/files/portal"));
         assert!(config.is_portal_on_files());
     }
 

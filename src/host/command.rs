@@ -1,7 +1,8 @@
-//! Short-lived programs of the system: run to the end, with a deadline, nothing on standard input.
+//! Short-lived programs of the system: run to the end, with a deadline, nothing on standard input unless it is given.
 
 use std::ffi::OsStr;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -24,6 +25,7 @@ pub struct Program {
     path: PathBuf,
     arguments: Vec<std::ffi::OsString>,
     environment: Vec<(String, String)>,
+    input: Option<OwnedFd>,
 }
 
 impl Program {
@@ -32,7 +34,14 @@ impl Program {
             path: path.into(),
             arguments: Vec::new(),
             environment: Vec::new(),
+            input: None,
         }
+    }
+
+    /// Its standard input.
+    pub fn input(mut self, input: Option<OwnedFd>) -> Self {
+        self.input = input;
+        self
     }
 
     pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
@@ -69,7 +78,7 @@ impl Program {
         command
             .args(&self.arguments)
             .envs(self.environment)
-            .stdin(Stdio::null())
+            .stdin(self.input.map_or_else(Stdio::null, Stdio::from))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);

@@ -4,6 +4,9 @@ use std::path::Path;
 
 use crate::config::Config;
 
+/// <linux/capability.h>
+const CAP_SYS_ADMIN: u32 = 21;
+
 /// Bytes of memory that this machine or container has.
 pub fn memory() -> u64 {
     let total = nix::sys::sysinfo::sysinfo().map_or(1 << 30, |info| info.ram_total());
@@ -22,6 +25,15 @@ pub fn processors() -> usize {
 /// Whether systemd is process 1 here (sd_booted(3)).
 pub fn has_systemd() -> bool {
     Path::new("/run/systemd/system").is_dir()
+}
+
+/// Whether we may mount: root in a container often may not (capabilities(7)).
+pub fn may_mount() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    effective
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .is_some_and(|set| set & 1 << CAP_SYS_ADMIN != 0)
 }
 
 /// This machine's name.

@@ -10,7 +10,8 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getsockname};
+use nix::sys::socket::sockopt::AcceptConn;
+use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getsockname, getsockopt};
 use socket2::{Domain, Protocol, Type};
 
 use crate::base::service::{NamedSocket, Socket};
@@ -71,7 +72,8 @@ pub fn inherited(count: Option<&str>, names: Option<&str>) -> io::Result<Vec<Nam
         let owned = unsafe { OwnedFd::from_raw_fd(descriptor) };
         let socket = match family {
             Some(AddressFamily::Inet | AddressFamily::Inet6) => Socket::Tcp(owned.into()),
-            Some(AddressFamily::Unix) => Socket::Unix(owned.into()),
+            Some(AddressFamily::Unix) if getsockopt(&owned, AcceptConn)? => Socket::Unix(owned.into()),
+            Some(AddressFamily::Unix) => Socket::Pair(owned),
             _ => return Err(invalid("a handed-down descriptor is neither TCP nor unix")),
         };
         sockets.push(NamedSocket {

@@ -62,7 +62,7 @@ const MODULES: [(&str, &[&str]); 3] = [
     ("proxy", &["http", "https"]),
 ];
 /// Runs where the configuration asks for it.
-const STORAGE: (&str, &[&str]) = ("storage", &["nfs", "nfs-unix", "storage", "storage-mesh"]);
+const STORAGE: (&str, &[&str]) = ("storage", &["nfs", "nfs-unix", "storage", "storage-mesh", "fuse"]);
 
 /// How its allocator is told to be frugal: one arena for its few threads, and room that large reads and writes come back to. By
 /// itself it takes fresh pages for each of them, and keeps an arena per thread. Programs without glibc take no notice.

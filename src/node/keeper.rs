@@ -33,6 +33,8 @@ const STABLE: Duration = Duration::from_secs(30);
 /// that was paused shows one empty window.
 const BEAT_WINDOW: Duration = Duration::from_secs(5);
 const EMPTY_WINDOWS: u32 = 2;
+/// Between two looks whether a child that says nothing any more is gone.
+const SPENT_LOOK: Duration = Duration::from_millis(20);
 /// How often a daemon is asked whether it answers, before and after it first did.
 const PROBE_STARTING: Duration = Duration::from_millis(100);
 const PROBE_READY: Duration = Duration::from_secs(2);
@@ -201,6 +203,7 @@ impl Keeper {
         windows.reset();
         let mut empty = 0;
         let mut is_open = true;
+        let pid = child.pid;
         loop {
             tokio::select! {
                 biased;
@@ -209,15 +212,18 @@ impl Keeper {
                 beat = beats.next_line(), if is_open => match beat {
                     Ok(Some(line)) => {
                         empty = 0;
-                        self.heard(child.pid, line == "ready");
+                        self.heard(pid, line == "ready");
                     }
                     _ => is_open = false,
                 },
                 ended = child.wait() => return ended,
+                () = spent(pid), if !is_open => {
+                    return Err(io::Error::other("ended, but for a thread that hangs in the kernel"));
+                }
                 _ = windows.tick() => {
                     empty += 1;
                     if empty >= EMPTY_WINDOWS {
-                        warn!(name = self.spec.name, pid = child.pid, "no sign of life; killing it");
+                        warn!(name = self.spec.name, pid, "no sign of life; killing it");
                         child.signal(Signal::SIGKILL);
                     }
                 }
@@ -336,6 +342,16 @@ impl Keeper {
 
     fn enter(&self, phase: Phase, pid: Option<u32>, detail: &str) {
         enter(&self.state, &self.changed, phase, pid, detail);
+    }
+}
+
+/// Resolves when a process has let go of all that it had, although a thread of it hangs in the kernel; what that thread waits for
+/// may be an answer of the process that comes next. One that is only about to be waited for is not seen twice.
+async fn spent(pid: u32) {
+    let mut looks = 0;
+    while looks < 2 {
+        tokio::time::sleep(SPENT_LOOK).await;
+        looks = if process::identity(pid).is_none() { looks + 1 } else { 0 };
     }
 }
 

@@ -1,5 +1,5 @@
 //! Listening sockets: bound once by the supervisor, handed down by name. A module that dies loses no connection attempt,
-//! because the kernel queues them here until its successor accepts.
+//! because the kernel queues them here until its successor accepts. Ends of pairs with the supervisor go the same way.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use crate::host::account::Account;
 use crate::host::child::above_reserved;
 use crate::net::listen;
 
-/// Open listeners with their names.
+/// Open sockets with their names.
 pub struct Sockets(Vec<(&'static str, OwnedFd)>);
 
 impl Sockets {
@@ -37,6 +37,12 @@ impl Sockets {
         sockets.unix("control", &config.control_socket(), user)?;
         sockets.unix("feed", &config.feed_socket(), user)?;
         Ok(sockets)
+    }
+
+    /// One end of a pair; the other one stays with the supervisor.
+    pub fn add(&mut self, name: &'static str, end: &OwnedFd) -> io::Result<()> {
+        self.0.push((name, above_reserved(end)?));
+        Ok(())
     }
 
     /// The descriptors that a child shall get.

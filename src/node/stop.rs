@@ -8,7 +8,7 @@ pub const ORDER: [(&str, Duration); 7] = [
     ("proxy", Duration::from_secs(30)),
     // Its requests came through the proxy.
     ("php-fpm", Duration::from_secs(30)),
-    // Its last user has ended, and what must still be written finds its server.
+    // Its last user has ended, and what must still be written finds its server: the storage, where it is ours.
     ("mount", Duration::from_secs(25)),
     // Nobody asks it any more.
     ("cache", Duration::from_secs(5)),
@@ -16,7 +16,8 @@ pub const ORDER: [(&str, Duration); 7] = [
     ("mariadb", Duration::from_secs(300)),
     // Late, so that `status` can be asked.
     ("agent", Duration::from_secs(5)),
-    // Everybody else's files. Ended cleanly, its next start need not apply its log again.
+    // Everybody else's files. Ended cleanly, its next start need not apply its log again. The device of a FUSE mount is closed after
+    // it: whoever still waits there is told so by the kernel.
     ("storage", Duration::from_secs(60)),
 ];
 

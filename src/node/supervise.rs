@@ -33,6 +33,8 @@ const TICK: Duration = Duration::from_secs(1);
 /// Becomes the node: returns when told to stop and every child has ended.
 pub fn run(loaded: Loaded, path: &Path) -> anyhow::Result<()> {
     let reserved = child::reserve()?;
+    // Not in a folder that may be, or come to be, on a mount that only our own child serves.
+    nix::unistd::chdir("/").context("enter /")?;
     let config = Arc::new(loaded.config);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(supervise(config, path));
@@ -62,12 +64,15 @@ async fn supervise(config: Arc<Config>, path: &Path) -> anyhow::Result<()> {
     let note = Arc::new(Note::new(&config.node.run_dir));
     note.clear().await?;
     let node = prepare::node(&config).await?;
-    let sockets = Sockets::bind(&config, &node.user)?;
+    let mut sockets = Sockets::bind(&config, &node.user)?;
     let executable = std::env::current_exe().context("path of this executable")?;
+    let portal = account::require(&config.portal.user)?;
+    let files = mount::Keeper::new(&config, &executable, &portal, prepare::space(&config))?;
+    if let Some(parts) = files.as_ref().and_then(|files| files.parts.as_ref()) {
+        sockets.add("fuse", &parts.end)?;
+    }
     let mut specs = children::modules(&executable, path, &config, &node.user, &sockets);
     specs.extend(node.daemons);
-    let portal = account::require(&config.portal.user)?;
-    let files = mount::Keeper::new(&config, &executable, &portal, prepare::space(&config));
     let supervisor = Supervisor::start(&config, specs, files, output, note, path, filter);
     supervisor.run().await
 }
@@ -138,6 +143,10 @@ impl Supervisor {
         if let Some(mut files) = files {
             let storage = children.get("storage").map(|kept: &Kept| kept.state.clone());
             files.attach(changed.clone(), storage);
+            if let Some(parts) = files.parts.take() {
+                // Of the supervisor's own scope, which ends after the storage.
+                scope.spawn(parts.trustee.run());
+            }
             send(config, files.reports.subscribe(), &scope);
             children.insert(mount::NAME, Kept::mount(files, &scope));
         }

@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use super::source;
@@ -102,17 +103,45 @@ fn take_place(new: &Path, root: &Path) -> anyhow::Result<Option<PathBuf>> {
         sync(folder_around(root))?;
         return Ok(None);
     }
-    let old = (1..)
-        .map(|number| beside(root, &format!("old-{number}")))
-        .find(|path| path.symlink_metadata().is_err())
-        .context("no free name for the old tree")?;
+    let old = free_name(root)?;
     // Under this name first, where nobody removes it: the exchange then puts the old tree there in one step.
     fs::rename(new, &old).with_context(moving)?;
-    renameat2(AT_FDCWD, &old, AT_FDCWD, root, RenameFlags::RENAME_EXCHANGE)
+    let aside = exchange(&old, root)
         .with_context(moving)
         .with_context(|| format!("the new files are in {}", old.display()))?;
     sync(folder_around(root))?;
-    Ok(Some(old))
+    Ok(Some(aside))
+}
+
+/// Puts `tree` in the place of `root`; returns where that lies now. In one step where the file system can do that, else with a
+/// moment in which there is no root; whatever happens then, both trees keep a name that nobody removes.
+fn exchange(tree: &Path, root: &Path) -> io::Result<PathBuf> {
+    match renameat2(AT_FDCWD, tree, AT_FDCWD, root, RenameFlags::RENAME_EXCHANGE) {
+        Ok(()) => Ok(tree.to_owned()),
+        // FUSE and NFS have no such step.
+        Err(Errno::EINVAL | Errno::ENOSYS) => in_turn(tree, root),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn in_turn(tree: &Path, root: &Path) -> io::Result<PathBuf> {
+    let aside = free_name(root)?;
+    fs::rename(root, &aside)?;
+    match fs::rename(tree, root) {
+        Ok(()) => Ok(aside),
+        Err(error) => {
+            fs::rename(&aside, root)?;
+            Err(error)
+        }
+    }
+}
+
+/// For a tree that is kept.
+fn free_name(root: &Path) -> io::Result<PathBuf> {
+    (1..)
+        .map(|number| beside(root, &format!("old-{number}")))
+        .find(|path| path.symlink_metadata().is_err())
+        .ok_or_else(|| io::Error::other("no free name for the old tree"))
 }
 
 fn is_empty(root: &Path) -> anyhow::Result<bool> {
@@ -351,6 +380,23 @@ mod tests {
             assert_eq!(fs::read_to_string(old.join("sub/file")).expect("kept"), content);
             assert_eq!(read(&folder, "sub/file"), "two");
         }
+    }
+
+    #[test]
+    fn without_an_exchange_both_trees_are_moved_in_turn() {
+        let folder = folder();
+        let (root, tree) = (folder.path().join("root"), folder.path().join("root.old-1"));
+        for (place, content) in [(&root, "old"), (&tree, "new")] {
+            fs::create_dir(place).expect("made");
+            fs::write(place.join("file"), content).expect("written");
+        }
+        let aside = in_turn(&tree, &root).expect("moved");
+        assert_eq!(aside, folder.path().join("root.old-2"));
+        assert_eq!(read(&folder, "file"), "new");
+        assert_eq!(fs::read_to_string(aside.join("file")).expect("kept"), "old");
+        // The new tree is gone: the old one is put back.
+        in_turn(&folder.path().join("absent"), &root).expect_err("nothing to put there");
+        assert_eq!(read(&folder, "file"), "new");
     }
 
     #[test]

@@ -15,9 +15,10 @@ use tokio::time::Instant;
 
 use super::call::{Caller, Error, Inode, Mutation, Query, Reply};
 use super::door::{Calls, RequestKey};
+use super::listener::Listener;
 use super::network::Unreached;
 use super::operation::{self, Place};
-use super::promise::Kept;
+use super::promise::{Heed, Kept};
 use super::request::{Answer, Request, Response};
 use super::session::{Number, Outcome, Session};
 use super::types::NodeId;
@@ -27,10 +28,10 @@ use crate::base::{BoxFuture, Scope, clock};
 /// How long a caller waits before it may look after something else; the call goes on, and the repetition joins it.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// One try. A leader needs up to 2 s to go on without a silent follower; a try is given up sooner when another node leads.
-const TRY: Duration = Duration::from_secs(5);
+pub(super) const TRY: Duration = Duration::from_secs(5);
 /// Pauses before the next try; a new leader ends them.
 const RETRY_FIRST: Duration = Duration::from_millis(10);
-const RETRY_CAP: Duration = Duration::from_millis(250);
+pub(super) const RETRY_CAP: Duration = Duration::from_millis(250);
 /// How often the leader hears that the session lives.
 const RENEW: Duration = Duration::from_secs(1);
 
@@ -45,6 +46,10 @@ pub trait Way: Send + Sync + 'static {
     /// Whether `node` is another one: then what it promises is worth keeping here.
     fn is_remote(&self, _node: NodeId) -> bool {
         false
+    }
+    /// What this node's own replica says, which may be behind; `None`: there is none, or it cannot say.
+    fn stale<'a>(&'a self, _caller: &'a Caller, _query: &'a Query) -> BoxFuture<'a, Option<Answer>> {
+        Box::pin(std::future::ready(None))
     }
     /// Brings a request to `Leader::answer` of a replica. Gives up after `deadline`.
     fn ask<'a>(
@@ -64,8 +69,10 @@ struct Inner {
     place: Place,
     /// The session's owner outlives this process, and what it holds goes on.
     adopts: bool,
+    /// Whom to tell of recalls. With it the session listens to a leader on its own node too, and keeps answers that way only.
+    heed: Option<Arc<dyn Heed>>,
     calls: Mutex<Session>,
-    kept: Mutex<Kept>,
+    kept: Arc<Mutex<Kept>>,
     begun: watch::Sender<Option<operation::Session>>,
     scope: Scope,
     verifier: u64,
@@ -75,21 +82,40 @@ impl Client {
     /// Begins a session at `place` in the background; calls wait for it. With `adopts`, locks and opens of the session
     /// before at this place go on.
     pub fn start(way: Arc<dyn Way>, place: Place, adopts: bool, scope: &Scope) -> Self {
+        Client::begin(way, place, (adopts, None), scope)
+    }
+
+    /// As `start`, for a door whose clients keep what it answers and outlive it: `heed` has them forget what is recalled.
+    /// `recall` answers only what the leader promised to say when it is true no longer. Queries that no leader answers
+    /// are answered as this node knows it.
+    pub fn start_door(way: Arc<dyn Way>, place: Place, scope: &Scope, heed: Arc<dyn Heed>) -> Self {
+        Client::begin(way, place, (true, Some(heed)), scope)
+    }
+
+    fn begin(way: Arc<dyn Way>, place: Place, (adopts, heed): (bool, Option<Arc<dyn Heed>>), scope: &Scope) -> Self {
         let client = Client(Arc::new(Inner {
             way,
             place,
             adopts,
+            heed,
             calls: Mutex::default(),
-            kept: Mutex::default(),
+            kept: Arc::default(),
             begun: watch::Sender::new(None),
             scope: scope.clone(),
             verifier: random(),
         }));
         let inner = client.0.clone();
         scope.spawn(async move { inner.keep().await });
-        let inner = client.0.clone();
-        scope.spawn(async move { inner.listen().await });
+        let (inner, begun) = (&client.0, client.0.begun.subscribe());
+        let (way, heed) = (inner.way.clone(), inner.heed.clone());
+        let listener = Listener::new(way, inner.kept.clone(), heed, begun, scope.clone());
+        scope.spawn(listener.run());
         client
+    }
+
+    /// Whether what is kept is in force now: then what `recall` answers may be kept by others too, until `Heed` hears of it.
+    pub fn lease(&self) -> bool {
+        self.0.kept().is_lent(clock::boot())
     }
 
     /// Ends the session, so that what it holds is free at once. Waits at most `PATIENCE`.
@@ -241,43 +267,6 @@ impl Inner {
         }
     }
 
-    /// Keeps the lease of what is kept here, and forgets what the leader recalls.
-    async fn listen(&self) {
-        let mut leader = self.way.leader();
-        while !self.scope.is_draining() {
-            let node = *leader.borrow_and_update();
-            let (Some(node), Some(session)) = (node.filter(|node| self.way.is_remote(*node)), self.session().await)
-            else {
-                tokio::select! {
-                    Ok(()) = leader.changed() => continue,
-                    () = self.scope.draining() => return,
-                }
-            };
-            let (sent, (epoch, confirmed)) = (clock::boot(), self.kept().heard());
-            let request = Request::Listen {
-                session,
-                epoch,
-                confirmed,
-            };
-            let listened = tokio::select! {
-                listened = self.way.ask(node, request, TRY) => listened,
-                () = other_than(&mut leader, node) => continue,
-                () = self.scope.draining() => return,
-            };
-            if let Ok(Response::Listened { recalls, lease }) = listened
-                && !lease.is_zero()
-            {
-                self.kept().listened(&recalls, sent + lease);
-                continue;
-            }
-            tokio::select! {
-                () = tokio::time::sleep(RETRY_CAP) => {}
-                Ok(()) = leader.changed() => {}
-                () = self.scope.draining() => return,
-            }
-        }
-    }
-
     /// The session's id, once it has begun.
     async fn session(&self) -> Option<operation::Session> {
         let mut begun = self.begun.subscribe();
@@ -350,7 +339,7 @@ impl Inner {
 }
 
 /// Resolves when another node than `node` is known to lead.
-async fn other_than(leader: &mut watch::Receiver<Option<NodeId>>, node: NodeId) {
+pub(super) async fn other_than(leader: &mut watch::Receiver<Option<NodeId>>, node: NodeId) {
     if leader
         .wait_for(|leader| leader.is_some_and(|leader| leader != node))
         .await
@@ -378,7 +367,11 @@ fn random() -> u64 {
 impl Calls for Client {
     fn recall(&self, caller: &Caller, query: &Query) -> Option<Result<Reply, Error>> {
         let inner = &self.0;
-        let own = inner.way.recall(caller, query);
+        let own = match inner.heed {
+            // Of what this node knows as leader nobody would hear when it is true no longer.
+            Some(_) => None,
+            None => inner.way.recall(caller, query),
+        };
         own.or_else(|| inner.kept().find(caller, query, clock::boot()))
     }
 

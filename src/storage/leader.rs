@@ -27,6 +27,8 @@ pub const RESERVE: u64 = 512 << 20;
 /// A session that was not heard for so long is over. A door renews its session each second; a node that restarts takes
 /// its own place again at once, so this is for nodes that are gone or cut off.
 const SILENCE: Duration = Duration::from_secs(30);
+/// Between two looks at what lost its last name: an inode is in grace for once to twice as long. Tests have less patience.
+const GRACE: Duration = Duration::from_secs(if cfg!(test) { 5 } else { 30 });
 /// What a new file, name or folder takes in the log and the database, roughly.
 const SMALL: u64 = 4096;
 
@@ -43,6 +45,8 @@ struct Inner {
     numbers: Numbers,
     /// When each session was heard, while this node leads.
     heard: Mutex<HashMap<Session, Duration>>,
+    /// When it last reaped, or began to lead.
+    reaped: Mutex<Option<Duration>>,
     /// Free bytes of the disk as last measured, less what was written since.
     room: AtomicU64,
     requests: AtomicU64,
@@ -58,6 +62,7 @@ impl Leader {
             started: clock::boot(),
             numbers: Numbers::default(),
             heard: Mutex::default(),
+            reaped: Mutex::default(),
             room: AtomicU64::new(0),
             requests: AtomicU64::new(0),
         }))
@@ -157,12 +162,14 @@ impl Leader {
         self.0.requests.load(Ordering::Relaxed)
     }
 
-    /// Ends the sessions that were silent for too long; while another node leads, forgets who was heard. Call it each second.
+    /// Ends the sessions that were silent for too long, and frees inodes whose grace is over; while another node leads, forgets
+    /// who was heard. Call it each second.
     pub async fn expire(&self) -> io::Result<()> {
         let inner = &self.0;
         inner.callbacks.expire(SILENCE);
         if !inner.group.is_readable() {
             inner.heard().clear();
+            *inner.reaped() = None;
             return Ok(());
         }
         let machine = inner.machine.get();
@@ -180,13 +187,39 @@ impl Leader {
             // What fails now is silent at the next look too.
             inner.propose(&Operation::End { session }).await;
         }
-        Ok(())
+        inner.reap().await
     }
 }
 
 impl Inner {
     fn heard(&self) -> MutexGuard<'_, HashMap<Session, Duration>> {
         self.heard.lock().expect("no holder of this lock panics")
+    }
+
+    fn reaped(&self) -> MutexGuard<'_, Option<Duration>> {
+        self.reaped.lock().expect("no holder of this lock panics")
+    }
+
+    /// Frees what was in grace at the last one, then has that which came since be next.
+    async fn reap(&self) -> io::Result<()> {
+        let now = clock::boot();
+        // Another leader may have done it just before this one.
+        if now.saturating_sub(*self.reaped().get_or_insert(now)) < GRACE {
+            return Ok(());
+        }
+        loop {
+            let machine = self.machine.get();
+            let (old, new) = blocking(move || machine.has_grace().map_err(io::Error::other)).await?;
+            if old || new {
+                // Before: whatever becomes of it, the next one is not too soon.
+                *self.reaped() = Some(now);
+                let reaped = self.propose(&Operation::Reap).await;
+                if old && matches!(reaped, Response::Answer(Ok(_))) {
+                    continue;
+                }
+            }
+            return Ok(());
+        }
     }
 
     fn not_leader(&self) -> Response {

@@ -44,6 +44,9 @@ mod identity;
 mod insync;
 mod leader;
 mod lease;
+mod listener;
+#[cfg(test)]
+mod listener_tests;
 pub mod log;
 pub mod machine;
 mod members;
@@ -83,4 +86,5 @@ pub use client::Client;
 pub use group::{Group, Settings};
 pub use insync::Copies;
 pub use opening::found;
+pub use promise::{Heed, Recalls};
 pub use service::Storage;

@@ -42,4 +42,7 @@ pub enum Operation {
         fresh: Inode,
         mutation: Mutation,
     },
+    /// A part of the time is over that inodes without a name are kept for sessions that adopt: frees some of those that were
+    /// there at the last one; if none was left, those that came since are next. The leader's own, at an even pace.
+    Reap,
 }

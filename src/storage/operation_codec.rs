@@ -202,6 +202,7 @@ mod tests {
             1 => (session(), any::<String>(), any::<bool>())
                 .prop_map(|(session, place, adopts)| Operation::Begin { session, place: Place(place), adopts }),
             1 => session().prop_map(|session| Operation::End { session }),
+            1 => Just(Operation::Reap),
             20 => mutate,
         ]
     }
@@ -239,6 +240,7 @@ mod tests {
             encode(&Operation::End { session: Session(6) })[..],
             [3, 0, 0, 0, 0, 1, 6]
         );
+        assert_eq!(encode(&Operation::Reap)[..], [3, 0, 0, 0, 0, 3]);
     }
 
     #[test]

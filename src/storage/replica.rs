@@ -85,7 +85,7 @@ impl Batch {
             })
             .collect();
         let state::Done { answers, touched } = machine.apply_all(&entries)?;
-        callbacks.touched(touched);
+        callbacks.touched(&touched);
         let mut answers = answers.into_iter();
         let replies = self.entries.iter().map(|(_, operations)| {
             let encoded = answers.by_ref().take(operations.len()).map(|answer| {

@@ -16,7 +16,7 @@ use super::operation::{Place, Session};
 use super::promise::Recalls;
 use super::types::NodeId;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 pub type Answer = Result<Reply, call::Error>;
 

@@ -1,6 +1,7 @@
 //! `Storage`: the service. A replica of the group in data_dir/storage, the doors before it, and what it says to other nodes.
 
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -16,6 +17,7 @@ use super::checkpoints::Receiving;
 use super::client::Client;
 use super::control::{SET_BACK, describe};
 use super::disk::Folder;
+use super::door::fuse;
 use super::door::nfs::{Clients, Door, Server};
 use super::insync::Copies;
 use super::log::Sizes;
@@ -30,6 +32,7 @@ use super::{identity, opening, recovery};
 use crate::base::{BoxFuture, Cx, Scope, Service, Status};
 use crate::config::{self, Config};
 use crate::host::facts;
+use crate::host::mount::Heir;
 use crate::net::mesh::trust::Trust;
 use crate::net::mesh::{self, Handler, Identity, Services, Streams, Tls};
 use crate::net::serve::serve;
@@ -39,6 +42,8 @@ const NFS: &str = "nfs";
 const NFS_UNIX: &str = "nfs-unix";
 const COMMAND: &str = "storage";
 const MESH: &str = "storage-mesh";
+/// By which the supervisor hands the mount over.
+const FUSE: &str = "fuse";
 /// A checkpoint at least this often: what a crash makes the next start apply again.
 const CHECKPOINT: Duration = Duration::from_secs(60);
 /// Log kept behind a checkpoint, for replicas that come back: applying it is quicker than pulling files.
@@ -61,11 +66,15 @@ pub struct Storage {
     status: Mutex<Status>,
 }
 
+/// Serves the mount; ends only by a fault.
+type Mount = BoxFuture<'static, anyhow::Result<()>>;
+
 struct Sockets {
     tcp: Vec<TcpListener>,
     unix: Vec<UnixListener>,
     command: Vec<UnixListener>,
     mesh: Vec<TcpListener>,
+    fuse: Option<OwnedFd>,
 }
 
 impl Storage {
@@ -120,13 +129,14 @@ impl Storage {
         if charter.founds {
             self.found(&running, &charter).await?;
         }
-        self.listen(sockets, &charter, &running, tls, doors, core)?;
+        let mount = self.listen(sockets, &charter, &running, tls, doors, core)?;
         info!(folder = %place, replica = charter.number, witness, "storage is open");
         let kept = tokio::select! {
             kept = self.keep(&running) => kept,
             () = running.control.restart.notified() => Err(anyhow!("starting anew for the recovery that was ordered")),
             () = running.group.set_back() => Err(self.disown(charter.number).await),
             why = running.group.failed() => Err(anyhow!("the replica has failed: {why}")),
+            served = mount => served.context("the FUSE mount"),
             () = cx.scope.draining() => Ok(()),
         };
         if kept.is_ok() && !doors.stop(GRACE).await {
@@ -204,7 +214,7 @@ impl Storage {
         tls: Option<Arc<Tls>>,
         doors: &Scope,
         core: &Scope,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Mount> {
         let (group, leader) = (
             running.group.clone(),
             running.files.as_ref().map(|files| files.leader.clone()),
@@ -225,6 +235,13 @@ impl Storage {
         let tcp: std::io::Result<Vec<_>> = sockets.tcp.into_iter().map(tokio_tcp).collect();
         let unix: std::io::Result<Vec<_>> = sockets.unix.into_iter().map(tokio_unix).collect();
         Server::new(door, clients).start(tcp?, unix?, doors);
+        let mount = match sockets.fuse {
+            Some(end) => {
+                let (heir, place) = (Heir::new(end)?, Place(format!("{}/fuse", self.node)));
+                Box::pin(fuse::serve(heir, way.clone(), place, core.clone())) as Mount
+            }
+            None => Box::pin(std::future::pending()),
+        };
 
         let commands: (u16, Arc<dyn Handler>) = (COMMANDS, running.control.clone());
         let forward: (u16, Arc<dyn Handler>) = (REQUESTS, Arc::new(ForwardHandler(way)));
@@ -232,7 +249,7 @@ impl Storage {
         for listener in sockets.command {
             answer_unix(listener, inner.clone(), self.identity(), core)?;
         }
-        let Some(tls) = tls else { return Ok(()) };
+        let Some(tls) = tls else { return Ok(mount) };
         let mut outer: Vec<(u16, Arc<dyn Handler>)> = vec![commands, (RAFT, Arc::new(RaftHandler(group.clone())))];
         if let Some(files) = &running.files {
             outer.push((REQUESTS, Arc::new(RequestHandler(files.leader.clone()))));
@@ -251,7 +268,7 @@ impl Storage {
         for listener in sockets.mesh {
             answer_mesh(listener, outer.clone(), Some(streams.clone()), tls.clone(), core)?;
         }
-        Ok(())
+        Ok(mount)
     }
 
     /// Who connects over the unix socket is this node.
@@ -342,6 +359,7 @@ impl Sockets {
             unix: cx.take_unix(NFS_UNIX),
             command: cx.take_unix(COMMAND),
             mesh: cx.take_tcp(MESH),
+            fuse: cx.take_pair(FUSE),
         };
         ensure!(
             !sockets.tcp.is_empty() || !sockets.unix.is_empty(),

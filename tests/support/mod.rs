@@ -5,6 +5,7 @@ pub mod cutter;
 pub mod daemon;
 pub mod eventually;
 pub mod front;
+pub mod fuse;
 pub mod ganesha;
 pub mod gated;
 #[allow(dead_code)]

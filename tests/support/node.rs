@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
 use bitrix_node::config::{Config, parse};
+use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -26,7 +27,8 @@ pub struct Node {
 }
 
 impl Node {
-    /// Prepared by `init`, with the demo portal installed; not running yet. `sections` is added to the configuration.
+    /// Prepared by `init`, with the demo portal installed, unless its files come with the running node; not running yet. `sections`
+    /// is added to the configuration.
     pub fn prepare(sections: &str) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("bitrix-node-")
@@ -56,9 +58,15 @@ impl Node {
             supervisor: None,
         };
         node.must(&["init", "--yes"]);
-        let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo");
-        node.must(&["portal", "install", "--from", demo.to_str().unwrap()]);
+        if !node.config.is_portal_on_files() {
+            node.install();
+        }
         node
+    }
+
+    fn install(&self) {
+        let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo");
+        self.must(&["portal", "install", "--from", demo.to_str().unwrap()]);
     }
 
     /// Prepared, running, with every check of the portal green.
@@ -66,6 +74,9 @@ impl Node {
         let mut node = Self::prepare(sections);
         node.run();
         node.be_healthy().await;
+        if node.config.is_portal_on_files() {
+            node.install();
+        }
         node.must(&["portal", "settings"]);
         node.be_green().await;
         node
@@ -160,6 +171,8 @@ impl Drop for Node {
             let _ = kill(Pid::from_raw(supervisor.id().try_into().unwrap()), Signal::SIGTERM);
             let _ = supervisor.wait();
         }
+        // A killed supervisor's, which would be looked into when the folder is removed.
+        while umount2(&self.config.mount_point(), MntFlags::MNT_DETACH).is_ok() {}
         if std::thread::panicking()
             && let Some(folder) = self.folder.take()
         {

@@ -16,7 +16,7 @@ use super::{Format, require_root};
 use crate::base::error::EXIT_OK;
 use crate::config::Config;
 use connection::Connection;
-pub use mount::require_files;
+pub use mount::{let_go, require_files};
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
@@ -67,7 +67,7 @@ pub enum Verb {
     },
     /// Mount the portal's files on this node by the kernel's NFSv3 client
     ///
-    /// With storage.mount = "kernel" a running node does it by itself.
+    /// A running node does it by itself, with storage.mount = "kernel"; with "fuse" the node alone can.
     Mount {
         /// Folder, absent or empty [default: storage.mount_point]
         #[arg(long, value_name = "PATH")]

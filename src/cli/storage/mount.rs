@@ -8,18 +8,44 @@ use serde::Serialize;
 
 use super::super::status;
 use crate::base::Health;
-use crate::config::{Config, Files, Mount};
+use crate::config::{Config, Export, Files, Mount};
 use crate::host::mount::{Answer, Order, Placed, Table, Worker};
 use crate::node::mount::{DETACH, MOUNT, PROBE, Pulse, Title, say};
 use crate::node::prepare::space;
 
 pub async fn mount(config: &Config, at: Option<PathBuf>) -> anyhow::Result<()> {
+    let at = folder(config, at)?;
+    match config.files() {
+        Some(files @ Files::Door { .. }) if at == files.folder() => say_door(config, &files).await,
+        _ => mount_export(config, at).await,
+    }
+}
+
+/// Whoever mounts it must keep its device, and that is the node.
+async fn say_door(config: &Config, files: &Files) -> anyhow::Result<()> {
+    let table = Table::read(space(config)).context("the table of mounts")?;
+    let (source, at) = (files.source(), files.folder().display());
+    let remedy = match (files.placed(&table), status::fetch(config).await) {
+        (Some(Placed::Ours), Ok(Some(_))) => {
+            let locks = Locks::of(config).text();
+            writeln!(std::io::stdout(), "{source} was mounted already on {at}; {locks}")?;
+            return Ok(());
+        }
+        (Some(Placed::Foreign(what)), _) => format!("{what} is mounted there; unmount it"),
+        (_, Ok(Some(_))) => "it runs, and `bitrix-node status` says what keeps it from it".to_owned(),
+        _ => "start it: systemctl start bitrix-node".to_owned(),
+    };
+    anyhow::bail!("with storage.mount = \"fuse\" the running node alone mounts {at}; {remedy}")
+}
+
+async fn mount_export(config: &Config, at: PathBuf) -> anyhow::Result<()> {
     let export = config.storage.export().context(
         "there is nothing to mount: set storage.engine to \"replicated\", or to \"external\" with a server in storage.external",
     )?;
-    let (source, at) = (export.source(), folder(config, at)?);
+    let source = export.source();
+    let locks = Locks::of_export(&export).text();
     let order = Order::Mount {
-        export: export.clone(),
+        export,
         at: at.clone(),
         space: space(config),
         renew: false,
@@ -27,24 +53,29 @@ pub async fn mount(config: &Config, at: Option<PathBuf>) -> anyhow::Result<()> {
     let mounted = worker()?.ask(&order, MOUNT).await;
     let is_new = mounted.with_context(|| format!("mount {source} on {}", at.display()))? == Answer::Mounted(true);
     let done = if is_new { "is mounted" } else { "was mounted already" };
-    let locks = Locks::of(config).text();
     writeln!(std::io::stdout(), "{source} {done} on {}; {locks}", at.display())?;
     Ok(())
 }
 
+/// Lets go of this node's mount, if there is one.
+pub async fn let_go(config: &Config) -> anyhow::Result<()> {
+    detach(config, config.mount_point()).await.map(drop)
+}
+
+async fn detach(config: &Config, at: PathBuf) -> anyhow::Result<Answer> {
+    let space = space(config);
+    Ok(worker()?.ask(&Order::Detach { at, space }, DETACH).await?)
+}
+
 pub async fn umount(config: &Config, at: Option<PathBuf>) -> anyhow::Result<()> {
     let at = folder(config, at)?;
-    let order = Order::Detach {
-        at: at.clone(),
-        space: space(config),
-    };
-    let answer = worker()?.ask(&order, DETACH).await?;
+    let answer = detach(config, at.clone()).await?;
     let mut out = std::io::stdout();
     match answer {
         Answer::Detached(0) => writeln!(out, "nothing is mounted on {}", at.display())?,
         _ => writeln!(out, "{} is let go; files that are open stay open", at.display())?,
     }
-    let is_kept = config.storage.mount == Mount::Kernel && at == config.mount_point();
+    let is_kept = config.storage.mount != Mount::None && at == config.mount_point();
     // Whether it runs is all that is asked; a node that does not answer is not one that mounts.
     if is_kept && matches!(status::fetch(config).await, Ok(Some(_))) {
         writeln!(
@@ -57,15 +88,19 @@ pub async fn umount(config: &Config, at: Option<PathBuf>) -> anyhow::Result<()> 
 
 /// Fails where the document root belongs on files that are not mounted: what is put there now would be hidden later.
 pub fn require_files(config: &Config) -> anyhow::Result<()> {
-    let Some(Files::Mounted { export, at }) = config.files().filter(|_| config.is_portal_on_files()) else {
+    let Some(files) = config.files().filter(|_| config.is_portal_on_files()) else {
         return Ok(());
     };
     let table = Table::read(space(config)).context("the table of mounts")?;
+    let remedy = match files {
+        Files::Door { .. } => "start bitrix-node, which mounts it",
+        _ => "start bitrix-node, or try `bitrix-node storage mount`",
+    };
     anyhow::ensure!(
-        table.placed(&at, &export) == Placed::Ours,
-        "{} is not mounted on {}, where the document root belongs; start bitrix-node, or try `bitrix-node storage mount`",
-        export.source(),
-        at.display()
+        files.placed(&table).is_none_or(|placed| placed == Placed::Ours),
+        "the portal's files ({}) are not mounted on {}, where the document root belongs; {remedy}",
+        files.source(),
+        files.folder().display()
     );
     Ok(())
 }
@@ -95,6 +130,7 @@ pub struct Seen {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Locks {
+    Cluster,
     Node,
     Server,
     /// Whoever mounted it knows.
@@ -103,15 +139,20 @@ enum Locks {
 
 impl Locks {
     fn of(config: &Config) -> Self {
-        match config.storage.export() {
-            None => Locks::Unknown,
-            Some(export) if export.has_locks => Locks::Server,
-            Some(_) => Locks::Node,
+        match (config.files(), config.storage.export()) {
+            (Some(Files::Door { .. }), _) => Locks::Cluster,
+            (_, Some(export)) => Locks::of_export(&export),
+            (_, None) => Locks::Unknown,
         }
+    }
+
+    fn of_export(export: &Export) -> Self {
+        if export.has_locks { Locks::Server } else { Locks::Node }
     }
 
     fn text(self) -> &'static str {
         match self {
+            Locks::Cluster => "locks hold on all nodes",
             Locks::Node => "locks hold on this node only",
             Locks::Server => "locks are the server's",
             Locks::Unknown => "locks are as it was mounted",
@@ -132,23 +173,21 @@ impl Seen {
             (None, None) => return Ok(None),
         };
         let table = Table::read(space(config)).context("the table of mounts")?;
-        let seen = match &files {
-            Files::Watched(_) => Self::probe(config, &files, &table).await?,
-            Files::Mounted { export, at } => match table.placed(at, export) {
-                Placed::Ours => Self::probe(config, &files, &table).await?,
-                Placed::Nothing if is_wanted => {
-                    let detail = format!("{} is not mounted on {}", export.source(), at.display());
-                    Self::new(config, &files, Health::Failed, detail)
-                }
-                Placed::Nothing => {
-                    let detail = "not mounted on this node (storage.mount = \"none\")".to_owned();
-                    Self::new(config, &files, Health::Good, detail)
-                }
-                Placed::Foreign(what) => {
-                    let detail = format!("{what} is mounted on {} in their place", at.display());
-                    Self::new(config, &files, Health::Failed, detail)
-                }
-            },
+        let at = files.folder().display();
+        let seen = match files.placed(&table) {
+            None | Some(Placed::Ours) => Self::probe(config, &files, &table).await?,
+            Some(Placed::Nothing) if is_wanted => {
+                let detail = format!("{} is not mounted on {at}", files.source());
+                Self::new(config, &files, Health::Failed, detail)
+            }
+            Some(Placed::Nothing) => {
+                let detail = "not mounted on this node (storage.mount = \"none\")".to_owned();
+                Self::new(config, &files, Health::Good, detail)
+            }
+            Some(Placed::Foreign(what)) => {
+                let detail = format!("{what} is mounted on {at} in their place");
+                Self::new(config, &files, Health::Failed, detail)
+            }
         };
         Ok(Some(seen))
     }
@@ -156,7 +195,7 @@ impl Seen {
     async fn probe(config: &Config, files: &Files, table: &Table) -> anyhow::Result<Self> {
         let folder = files.folder().to_path_buf();
         let title = Title {
-            source: source(files),
+            source: files.source(),
             folder: folder.display().to_string(),
             is_apart: table.is_apart(&folder, &config.node.data_dir),
         };
@@ -172,7 +211,7 @@ impl Seen {
 
     fn new(config: &Config, files: &Files, health: Health, detail: String) -> Self {
         Seen {
-            source: source(files),
+            source: files.source(),
             folder: files.folder().to_path_buf(),
             health,
             detail,
@@ -189,12 +228,5 @@ impl Seen {
             None => String::new(),
         };
         format!("files here: {}{locks}\n", self.detail)
-    }
-}
-
-fn source(files: &Files) -> String {
-    match files {
-        Files::Mounted { export, .. } => export.source(),
-        Files::Watched(_) => String::new(),
     }
 }

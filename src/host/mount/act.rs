@@ -14,9 +14,9 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::sys::statvfs::{FsFlags, statvfs};
 
-use super::nfs::KIND;
 use super::order::{Answer, Order, Refusal, Room, Space};
-use super::table::{Placed, Table};
+use super::table::{Entry, Placed, Table};
+use super::{fuse, nfs};
 use crate::config::Export;
 use crate::host::command;
 use crate::net::name::Names;
@@ -24,6 +24,9 @@ use crate::net::name::Names;
 /// Starts rpc.statd where it does not run, as mount.nfs would; it waits for nothing but the daemon's own start.
 const START_LOCKS: &str = "start-statd";
 const LOCKS_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Nothing on shared files may change who a program runs as, or be a device.
+const FLAGS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV);
 
 /// Does an order; returns the answer as `Worker` reads it. Must be called before this process has any other thread.
 pub fn serve(order: &str) -> anyhow::Result<String> {
@@ -43,6 +46,10 @@ fn perform(order: Order) -> Result<Answer, Refusal> {
         } => {
             enter(space)?;
             ensure(&export, &at, renew)
+        }
+        Order::Fuse { at, space } => {
+            enter(space)?;
+            ensure_fuse(&at)
         }
         Order::Detach { at, space } => {
             enter(space)?;
@@ -74,8 +81,40 @@ fn table() -> Result<Table, Refusal> {
 }
 
 fn ensure(export: &Export, at: &Path, renew: bool) -> Result<Answer, Refusal> {
-    match table()?.placed(at, export) {
-        Placed::Ours if !renew => return Ok(Answer::Mounted(false)),
+    let is_ours = |entry: &Entry| export.is(entry);
+    if !clear(at, is_ours, renew)? {
+        return Ok(Answer::Mounted(false));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Refusal::new(error.to_string()))?;
+    let addresses = runtime.block_on(async {
+        if export.has_locks {
+            start_locks().await?;
+        }
+        addresses(export).await
+    })?;
+    let mut last = Refusal::new(format!("{} has no address", export.host));
+    for address in addresses {
+        match place(export, address, at) {
+            Ok(()) => return confirm(at, is_ours),
+            Err(errno) => last = Refusal::of(errno, explain(errno, export, address)),
+        }
+    }
+    Err(last)
+}
+
+/// mount(2) sends the first request and does not wait for its answer.
+fn ensure_fuse(at: &Path) -> Result<Answer, Refusal> {
+    clear(at, fuse::is, true)?;
+    let placed = mount(Some(fuse::SOURCE), at, Some(fuse::KIND), FLAGS, Some(fuse::OPTIONS));
+    placed.map_err(|errno| Refusal::of(errno, fuse::explain(errno)))?;
+    confirm(at, fuse::is)
+}
+
+/// Makes room for a mount. False: it is there, and shall stay.
+fn clear(at: &Path, is_ours: impl Fn(&Entry) -> bool, renew: bool) -> Result<bool, Refusal> {
+    match table()?.placed(at, is_ours) {
+        Placed::Ours if !renew => return Ok(false),
         // Detached first: mount(2) walks to the folder, and the dead mount would answer.
         Placed::Ours => drop(detach(at)?),
         Placed::Foreign(what) => {
@@ -88,30 +127,20 @@ fn ensure(export: &Export, at: &Path, renew: bool) -> Result<Answer, Refusal> {
         Placed::Nothing => {}
     }
     prepare(at)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Refusal::new(error.to_string()))?;
-    let addresses = runtime.block_on(async {
-        if export.has_locks {
-            start_locks().await?;
-        }
-        addresses(export).await
-    })?;
-    let mut last = Refusal::new(format!("{} has no address", export.host));
-    for address in addresses {
-        match place(export, address, at) {
-            Ok(()) if table()?.placed(at, export) == Placed::Ours => return Ok(Answer::Mounted(true)),
-            Ok(()) => {
-                let text = format!(
-                    "{} is not its own name; name the folder without symbolic links",
-                    at.display()
-                );
-                let _ = detach_once(at);
-                return Err(Refusal::new(text));
-            }
-            Err(errno) => last = Refusal::of(errno, explain(errno, export, address)),
-        }
+    Ok(true)
+}
+
+/// Whether the table of mounts shows it under the name that it will be looked for.
+fn confirm(at: &Path, is_ours: impl Fn(&Entry) -> bool) -> Result<Answer, Refusal> {
+    if table()?.placed(at, is_ours) == Placed::Ours {
+        return Ok(Answer::Mounted(true));
     }
-    Err(last)
+    let text = format!(
+        "{} is not its own name; name the folder without symbolic links",
+        at.display()
+    );
+    let _ = detach_once(at);
+    Err(Refusal::new(text))
 }
 
 /// The folder must be there and empty: whatever it has would be hidden. Root's own, so that nothing is written into it while
@@ -159,10 +188,14 @@ async fn start_locks() -> Result<(), Refusal> {
 }
 
 fn place(export: &Export, address: IpAddr, at: &Path) -> Result<(), Errno> {
-    // Nothing on shared files may change who a program runs as, or be a device.
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     let (source, options) = (export.source(), export.options(address));
-    mount(Some(source.as_str()), at, Some(KIND), flags, Some(options.as_str()))
+    mount(
+        Some(source.as_str()),
+        at,
+        Some(nfs::KIND),
+        FLAGS,
+        Some(options.as_str()),
+    )
 }
 
 fn explain(errno: Errno, export: &Export, address: IpAddr) -> String {
@@ -190,11 +223,11 @@ fn explain(errno: Errno, export: &Export, address: IpAddr) -> String {
     }
 }
 
-/// Only NFS mounts: whatever else is there is somebody else's.
+/// Only mounts of ours and of NFS: whatever else is there is somebody else's.
 fn detach(at: &Path) -> Result<usize, Refusal> {
     let mut count = 0;
     while let Some(entry) = table()?.at(at) {
-        if entry.kind != KIND {
+        if ![nfs::KIND, fuse::KIND].contains(&entry.kind.as_str()) {
             if count > 0 {
                 break;
             }
@@ -217,7 +250,7 @@ fn detach_once(at: &Path) -> Result<(), Errno> {
     umount2(at, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
 }
 
-/// statfs always asks an NFS server; attributes alone could come from the kernel's cache.
+/// statfs always asks the other side; attributes alone could come from the kernel's cache.
 fn probe(folder: &Path) -> Result<Answer, Refusal> {
     let started = Instant::now();
     let refuse = |errno: Errno| Refusal::of(errno, format!("{}: {}", folder.display(), errno.desc()));

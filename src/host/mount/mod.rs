@@ -7,18 +7,23 @@
 //! ```text
 //! table   /proc/PID/mountinfo, and what is mounted at a folder
 //! nfs     an export as the kernel's NFSv3 client wants it told
+//! fuse    the mount that this node's own storage serves
 //! order   what a worker can be asked, and its answers
 //! act     the acts themselves, in the worker
 //! worker  the other side: start, wait, kill; at most one at a time
+//! handover  a FUSE mount, from the supervisor that keeps it to the storage that serves it
 //! ```
 
 mod act;
+pub mod fuse;
+mod handover;
 mod nfs;
 mod order;
 mod table;
 mod worker;
 
 pub use act::serve;
+pub use handover::{Estate, Handed, Heir, Trustee};
 pub use order::{Answer, Order, Refusal, Room, Space};
 pub use table::{Placed, Table};
 pub use worker::{Error, Worker};

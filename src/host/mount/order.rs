@@ -39,7 +39,10 @@ pub enum Order {
         /// What is mounted there of this export is dead: it is let go first.
         renew: bool,
     },
-    /// Lets go of every NFS mount at a folder, at once, whatever hangs on it.
+    /// Mounts the FUSE device that is the worker's standard input. What is mounted there of ours has lost its device: it is let go
+    /// first. An absent folder is made if its parent is there.
+    Fuse { at: PathBuf, space: Space },
+    /// Lets go of every mount of ours or of NFS at a folder, at once, whatever hangs on it.
     Detach { at: PathBuf, space: Space },
     /// Asks the file system of a folder for its size and the folder's attributes.
     Probe { folder: PathBuf },

@@ -5,8 +5,9 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use super::fuse;
 use super::order::Space;
-use crate::config::Export;
+use crate::config::Files;
 
 /// One mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +28,7 @@ pub struct Table(Vec<Entry>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Placed {
     Nothing,
-    /// The wanted export.
+    /// What is wanted there.
     Ours,
     /// Something else, for people.
     Foreign(String),
@@ -62,11 +63,32 @@ impl Table {
             .is_some_and(|entry| entry.target != Path::new("/") && Some(entry) != self.under(own))
     }
 
-    pub fn placed(&self, folder: &Path, wanted: &Export) -> Placed {
+    /// `is_ours`: whether a mount is the wanted one.
+    pub fn placed(&self, folder: &Path, is_ours: impl Fn(&Entry) -> bool) -> Placed {
         match self.at(folder) {
             None => Placed::Nothing,
-            Some(entry) if wanted.is(entry) => Placed::Ours,
+            Some(entry) if is_ours(entry) => Placed::Ours,
             Some(entry) => Placed::Foreign(format!("{} ({})", entry.source, entry.kind)),
+        }
+    }
+}
+
+impl Files {
+    /// As the table of mounts shows it; empty where somebody else mounts.
+    pub fn source(&self) -> String {
+        match self {
+            Files::Mounted { export, .. } => export.source(),
+            Files::Door { .. } => fuse::SOURCE.to_owned(),
+            Files::Watched(_) => String::new(),
+        }
+    }
+
+    /// What is mounted in their folder; `None` where somebody else mounts.
+    pub fn placed(&self, table: &Table) -> Option<Placed> {
+        match self {
+            Files::Mounted { export, at } => Some(table.placed(at, |entry| export.is(entry))),
+            Files::Door { at } => Some(table.placed(at, fuse::is)),
+            Files::Watched(_) => None,
         }
     }
 }

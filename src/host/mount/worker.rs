@@ -2,6 +2,7 @@
 //! and until it is gone no other one is started.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -48,14 +49,24 @@ impl Worker {
         Worker::new(self.executable.clone())
     }
 
-    /// Not cancel safe: a worker whose answer is not awaited is killed, and its act may be done or not.
     pub async fn ask(&mut self, order: &Order, deadline: Duration) -> Result<Answer, Error> {
+        self.ask_with(None, order, deadline).await
+    }
+
+    /// `input`: an open file that the order needs. Not cancel safe: a worker whose answer is not awaited is killed, and its act may be done or not.
+    pub async fn ask_with(
+        &mut self,
+        input: Option<OwnedFd>,
+        order: &Order,
+        deadline: Duration,
+    ) -> Result<Answer, Error> {
         if self.last.as_mut().is_some_and(Started::is_running) {
             return Err(Error::Busy);
         }
         self.last = None;
         let order = serde_json::to_string(order).map_err(io::Error::other)?;
-        let mut started = Program::new(&self.executable).arg(VERB).arg(order).start()?;
+        let program = Program::new(&self.executable).arg(VERB).arg(order).input(input);
+        let mut started = program.start()?;
         let Some(finished) = started.finish(deadline).await? else {
             self.last = Some(started);
             return Err(Error::Late(deadline));

@@ -1,5 +1,6 @@
 //! The life of the mount: when the storage is up, until PHP has ended.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::decide::{Act, Pulse, Title, decide, say};
+use super::door::{Door, Parts};
 use super::numbers::Numbers;
 use crate::agent::{Phase, Report};
 use crate::base::backoff::Backoff;
@@ -31,6 +33,9 @@ const BEAT: Duration = Duration::from_secs(1);
 /// Between two attempts to mount.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
+/// Why a FUSE mount that is there cannot be served.
+const LOST: &str = "nobody has its device any more";
+
 /// Its name among the children.
 pub const NAME: &str = "mount";
 
@@ -41,6 +46,9 @@ pub struct Keeper {
     /// It is there since the last mount.
     has_portal: bool,
     space: Space,
+    /// Where this node's storage serves the mount.
+    door: Option<Door>,
+    pub parts: Option<Parts>,
     /// On this machine's own disk.
     data_dir: PathBuf,
     worker: Worker,
@@ -57,18 +65,28 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// `None`: the files are on this machine's own disk. `executable`: this program.
-    pub fn new(config: &Config, executable: &Path, portal: &Account, space: Space) -> Option<Self> {
-        let files = config.files()?;
-        let is_made = matches!(files, Files::Mounted { .. }) && config.is_portal_on_files();
-        Some(Keeper {
+    /// `None`: the files are on this machine's own disk. `executable`: this program. Must be called inside a runtime.
+    pub fn new(config: &Config, executable: &Path, portal: &Account, space: Space) -> io::Result<Option<Self>> {
+        let Some(files) = config.files() else { return Ok(None) };
+        let is_made = !matches!(files, Files::Watched(_)) && config.is_portal_on_files();
+        let (door, parts) = match files {
+            Files::Door { .. } => Some(Door::new()?).unzip(),
+            _ => (None, None),
+        };
+        Ok(Some(Keeper {
             portal: is_made.then(|| (config.portal_root(), portal.clone())),
             has_portal: !is_made,
             files,
             space,
             data_dir: config.node.data_dir.clone(),
             worker: Worker::new(executable.to_path_buf()),
-            pulse: Pulse::Unknown,
+            // A mount that is there from before lost its device with the supervisor that had it.
+            pulse: match door {
+                Some(_) => Pulse::Dead(LOST.to_owned()),
+                None => Pulse::Unknown,
+            },
+            door,
+            parts,
             numbers: Numbers::new(),
             state: watch::Sender::new(State::starting()),
             reports: watch::Sender::new(report(Status::starting(), String::new())),
@@ -76,7 +94,7 @@ impl Keeper {
             stop: CancellationToken::new(),
             storage: None,
             changed: Arc::default(),
-        })
+        }))
     }
 
     /// Who is told of changes, and the storage module where this node runs one.
@@ -141,31 +159,26 @@ impl Keeper {
     }
 
     fn next(&self) -> Act {
-        let Files::Mounted { export, at } = &self.files else {
-            return decide(None, &self.pulse);
-        };
         match Table::read(self.space) {
-            Ok(table) => decide(Some(&table.placed(at, export)), &self.pulse),
+            Ok(table) => decide(self.files.placed(&table).as_ref(), &self.pulse),
             Err(error) => Act::Complain(format!("the table of mounts cannot be read: {error}")),
         }
     }
 
     async fn mount(&mut self, renew: bool, backoff: &mut Backoff) -> Duration {
-        let Files::Mounted { export, at } = self.files.clone() else {
-            return PAUSE;
-        };
-        let source = export.source();
+        let source = self.files.source();
         if self.state.borrow().phase == Phase::Ready {
             self.trouble("not mounted any more");
         }
-        let space = self.space;
-        let order = Order::Mount {
-            export,
-            at,
-            space,
-            renew,
+        let device = match self.door.as_ref().map(Door::renew).transpose() {
+            Ok(device) => device,
+            Err(why) => {
+                self.trouble(&why);
+                return backoff.delay();
+            }
         };
-        match self.worker.ask(&order, MOUNT).await {
+        let Some(order) = self.order(renew) else { return PAUSE };
+        match self.worker.ask_with(device, &order, MOUNT).await {
             Ok(Answer::Mounted(is_new)) => {
                 info!(source, is_new, renew, "the files are mounted");
                 if is_new {
@@ -176,18 +189,34 @@ impl Keeper {
                 backoff.reset();
                 Duration::ZERO
             }
-            Ok(other) => {
-                self.trouble(&format!("told to mount, the worker said {other:?}"));
-                backoff.delay()
-            }
-            Err(error) => {
-                let why = match error {
-                    Error::Late(_) | Error::Busy => format!("mount {source}: {error}"),
-                    other => other.to_string(),
+            answer => {
+                let why = match answer {
+                    Ok(other) => format!("told to mount, the worker said {other:?}"),
+                    Err(error @ (Error::Late(_) | Error::Busy)) => format!("mount {source}: {error}"),
+                    Err(other) => other.to_string(),
                 };
+                if let Some(door) = &self.door {
+                    door.withdraw();
+                    // A worker that was late may have mounted it.
+                    self.pulse = Pulse::Dead(LOST.to_owned());
+                }
                 self.trouble(&why);
                 backoff.delay()
             }
+        }
+    }
+
+    fn order(&self, renew: bool) -> Option<Order> {
+        let space = self.space;
+        match self.files.clone() {
+            Files::Mounted { export, at } => Some(Order::Mount {
+                export,
+                at,
+                space,
+                renew,
+            }),
+            Files::Door { at } => Some(Order::Fuse { at, space }),
+            Files::Watched(_) => None,
         }
     }
 
@@ -234,10 +263,7 @@ impl Keeper {
     fn title(&self) -> Title {
         let folder = self.files.folder();
         Title {
-            source: match &self.files {
-                Files::Mounted { export, .. } => export.source(),
-                Files::Watched(_) => String::new(),
-            },
+            source: self.files.source(),
             folder: folder.display().to_string(),
             is_apart: Table::read(self.space).is_ok_and(|table| table.is_apart(folder, &self.data_dir)),
         }
@@ -263,17 +289,14 @@ impl Keeper {
         self.enter(phase, why);
     }
 
-    /// Whatever hangs on it: PHP has ended, and what was written is with the server or was never acknowledged to anybody.
+    /// Whatever hangs on it: PHP has ended, and what was written is with the server, or with this node's storage, which ends later
+    /// and keeps a FUSE mount's device until then.
     async fn release(&mut self) {
-        let Files::Mounted { export, at } = &self.files else {
-            return;
-        };
-        if !matches!(
-            Table::read(self.space).map(|table| table.placed(at, export)),
-            Ok(Placed::Ours)
-        ) {
+        let placed = Table::read(self.space).map(|table| self.files.placed(&table));
+        if !matches!(placed, Ok(Some(Placed::Ours))) {
             return;
         }
+        let at = self.files.folder().to_path_buf();
         let order = Order::Detach {
             at: at.clone(),
             space: self.space,
@@ -330,7 +353,9 @@ mod tests {
             uid: 7,
             gid: 7,
         };
-        let keeper = Keeper::new(&config, &program, &portal, Space::Own).expect("something is shared");
+        let keeper = Keeper::new(&config, &program, &portal, Space::Own)
+            .expect("made")
+            .expect("something is shared");
         (folder, keeper)
     }
 

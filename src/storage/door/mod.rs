@@ -1,5 +1,6 @@
 //! Doors: where clients' protocols become calls. A door knows the state machine only through `Calls`.
 
+pub mod fuse;
 pub mod nfs;
 
 use serde::{Deserialize, Serialize};

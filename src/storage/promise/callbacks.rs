@@ -6,11 +6,12 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::table::Owed;
-use super::{Promises, Recalls, rests_on};
+use super::{Promises, Recalls, Thing, rests_on};
 use crate::base::clock;
-use crate::storage::call::{Inode, Query};
+use crate::storage::call::Query;
 use crate::storage::operation::Session;
 use crate::storage::request::Answer;
+use crate::storage::state::{LockTrace, Traces};
 
 /// How long a `Listen` is held when there is nothing to say: a lease is at least 425 ms, and the next one must be there before.
 const HOLD: Duration = Duration::from_millis(150);
@@ -51,14 +52,36 @@ impl Callbacks {
 
     /// The epoch of the promise, if the session may keep the answer.
     pub fn promise(&self, session: Session, query: &Query, answer: &Answer, ticket: u64) -> Option<u64> {
-        let (first, second) = rests_on(query, answer)?;
-        let inodes = std::iter::once(first).chain(second);
-        self.promises().promise(session, inodes, ticket, clock::boot())
+        let things = rests_on(query, answer)?;
+        self.promises().promise(session, &things, ticket, clock::boot())
     }
 
-    /// These were changed; call it after that is seen by queries, and before anybody is told.
-    pub fn touched(&self, inodes: impl IntoIterator<Item = Inode>) {
-        if self.promises().touch(inodes) {
+    /// This was changed; call it after that is seen by queries, and before anybody is told.
+    pub fn touched(&self, traces: &Traces) {
+        let inodes = traces.inodes.iter().map(|inode| Thing::Attributes(*inode));
+        let access = traces.access.iter().map(|folder| Thing::Access(*folder));
+        let names = traces.names.iter();
+        let names = names.map(|(folder, name)| Thing::Name(*folder, name.as_slice()));
+        let mut promises = self.promises();
+        let mut is_heard = false;
+        for (inode, sessions) in &traces.orphans {
+            for session in sessions {
+                is_heard |= promises.orphaned(*inode, *session);
+            }
+        }
+        for lock in &traces.locks {
+            is_heard |= match lock {
+                LockTrace::Refused {
+                    inode,
+                    session,
+                    holders,
+                } => promises.refused(*inode, *session, holders),
+                LockTrace::Freed(inode) => promises.freed(*inode),
+            };
+        }
+        is_heard |= promises.touch(inodes.chain(access).chain(names));
+        drop(promises);
+        if is_heard {
             self.0.recalled.notify_waiters();
         }
     }

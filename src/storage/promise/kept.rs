@@ -5,15 +5,17 @@ use std::time::Duration;
 use quick_cache::Equivalent;
 use quick_cache::unsync::Cache;
 
+use super::thing::{Key as ThingKey, Keys};
 use super::touches::Touches;
-use super::{Recalls, rests_on};
-use crate::storage::call::{Caller, Inode, Query};
+use super::{Recalls, Thing, rests_on};
+use crate::storage::call::{Caller, Query, Reply};
 use crate::storage::request::Answer;
 
-/// Answers kept: about 500 bytes each, so 16 MiB when full.
-const KEPT: usize = 32 << 10;
+/// Answers kept: about 500 bytes each, so 32 MiB when full. A portal has 40 000 files.
+const KEPT: usize = 64 << 10;
 
 pub struct Kept {
+    keys: Keys,
     touches: Touches,
     epoch: u64,
     until: Duration,
@@ -37,12 +39,13 @@ impl Equivalent<Key> for KeyRef<'_> {
 struct Entry {
     answer: Answer,
     since: u64,
-    rests_on: (Inode, Option<Inode>),
+    rests_on: [ThingKey; 3],
 }
 
 impl Default for Kept {
     fn default() -> Self {
         Kept {
+            keys: Keys::default(),
             touches: Touches::default(),
             epoch: 0,
             until: Duration::ZERO,
@@ -58,6 +61,16 @@ impl Kept {
         (self.epoch, self.last)
     }
 
+    /// Whether the lease is in force.
+    pub fn is_lent(&self, now: Duration) -> bool {
+        now < self.until
+    }
+
+    /// How long the lease still is.
+    pub fn left(&self, now: Duration) -> Duration {
+        self.until.saturating_sub(now)
+    }
+
     /// Take it before a query is sent.
     pub fn ticket(&self) -> u64 {
         self.touches.now()
@@ -69,9 +82,9 @@ impl Kept {
             return;
         };
         let entry = Entry {
-            answer: answer.clone(),
+            answer: lasting(answer.clone()),
             since: ticket,
-            rests_on,
+            rests_on: rests_on.map(|thing| self.keys.of(&thing)),
         };
         if self.is_true(&entry) {
             self.answers.insert(Key(caller.clone(), query.clone()), entry);
@@ -79,7 +92,7 @@ impl Kept {
     }
 
     pub fn find(&self, caller: &Caller, query: &Query, now: Duration) -> Option<Answer> {
-        if now >= self.until {
+        if !self.is_lent(now) {
             return None;
         }
         let entry = self.answers.get(&KeyRef(caller, query))?;
@@ -101,14 +114,32 @@ impl Kept {
     pub fn recall(&mut self, recalls: &Recalls) {
         match recalls.all {
             true => self.touches.touch_all(),
-            false if recalls.inodes.is_empty() => {}
-            false => self.touches.touch(recalls.inodes.iter().copied()),
+            false => {
+                let inodes = recalls.inodes.iter().map(|inode| Thing::Attributes(*inode));
+                let access = recalls.access.iter().map(|folder| Thing::Access(*folder));
+                let names = recalls.names.iter();
+                let names = names.map(|(folder, name)| Thing::Name(*folder, name.as_slice()));
+                let mut things = inodes.chain(access).chain(names).peekable();
+                if things.peek().is_some() {
+                    self.touches.touch(things.map(|thing| self.keys.of(&thing)));
+                }
+            }
         }
     }
 
     fn is_true(&self, entry: &Entry) -> bool {
-        let (first, second) = entry.rests_on;
-        let mut inodes = std::iter::once(first).chain(second);
-        inodes.all(|inode| self.touches.is_untouched(inode, entry.since))
+        let is_untouched = |thing: &ThingKey| self.touches.is_untouched(*thing, entry.since);
+        entry.rests_on.iter().all(is_untouched)
     }
+}
+
+/// The part of an answer that is true until it is recalled: the attributes of the folder that came along change sooner.
+fn lasting(answer: Answer) -> Answer {
+    answer.map(|reply| match reply {
+        Reply::Object { attributes, .. } => Reply::Object {
+            attributes,
+            folder: None,
+        },
+        other => other,
+    })
 }

@@ -16,13 +16,17 @@
 //! new *epoch* a door starts with nothing kept. The same holds for a door that has too many recalls waiting.
 //! What a session changes itself is recalled with the change's own answer, without waiting for it.
 //!
-//! `table`, `touches` and `kept` are pure; `callbacks` is the leader's side of it, `client` has the door's.
+//! Promises are of *things*: the attributes of one inode, one name of a folder, who may search a folder. So a new file recalls
+//! its folder's attributes and its own name, and none of the others.
+//!
+//! `thing`, `table`, `touches` and `kept` are pure; `callbacks` is the leader's side of it, `client` has the door's.
 
 mod callbacks;
 mod kept;
 mod table;
 #[cfg(test)]
 mod tests;
+mod thing;
 mod touches;
 
 use serde::{Deserialize, Serialize};
@@ -30,9 +34,10 @@ use serde::{Deserialize, Serialize};
 pub use callbacks::Callbacks;
 pub use kept::Kept;
 
-use super::call::{Error, Inode, Query, Reply};
-use super::request::Answer;
+use super::call::Inode;
+use crate::base::BoxFuture;
 use table::Promises;
+use thing::{Thing, rests_on};
 
 /// What a session must forget, in answer to its `Listen` or with the answer to its change.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,19 +48,31 @@ pub struct Recalls {
     pub last: u64,
     /// Forget all; too much to name.
     pub all: bool,
+    /// Their attributes or contents changed; of a folder its own attributes, not its names. A session that adopts hears here too,
+    /// promised or not, of each inode that has lost its last name: if it has it open it must say so within half a minute.
     pub inodes: Vec<Inode>,
+    /// These names of these folders were made, removed or mean something else.
+    pub names: Vec<(Inode, Vec<u8>)>,
+    /// Of these folders it changed who may search them.
+    pub access: Vec<Inode>,
+    /// Look again at the locks of these: one that this session holds stands in another's way, or one that it was refused may be
+    /// free. May come before the refusal that it is about.
+    pub locks: Vec<Inode>,
 }
 
-/// What an answer rests on: it is true until one of these is touched. `None`: not to be kept.
-fn rests_on(query: &Query, answer: &Answer) -> Option<(Inode, Option<Inode>)> {
-    match (query, answer) {
-        (Query::Attributes { inode } | Query::Access { inode, .. } | Query::ReadLink { inode }, Ok(_)) => {
-            Some((*inode, None))
+impl Recalls {
+    /// Nothing that was kept counts any more.
+    pub fn of_all() -> Self {
+        Recalls {
+            all: true,
+            ..Recalls::default()
         }
-        // The parent may change without the folder.
-        (Query::Lookup { name, .. }, _) if matches!(name.as_slice(), b"." | b"..") => None,
-        (Query::Lookup { folder, .. }, Ok(Reply::Object { attributes, .. })) => Some((*folder, Some(attributes.inode))),
-        (Query::Lookup { folder, .. }, Err(Error::NotFound)) => Some((*folder, None)),
-        _ => None,
     }
+}
+
+/// What the holder of a lease does about recalls before they are confirmed.
+pub trait Heed: Send + Sync {
+    /// `Kept` answers nothing of it any more, and the lease is not longer before this returns. Called for one `Listen` after the
+    /// other; with `all` when the epoch is new, when the lease has run out, and again before it begins anew.
+    fn recalled<'a>(&'a self, recalls: &'a Recalls) -> BoxFuture<'a, ()>;
 }

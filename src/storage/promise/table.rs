@@ -3,15 +3,17 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use super::Recalls;
+use super::thing::{Key, Keys};
 use super::touches::Touches;
+use super::{Recalls, Thing};
 use crate::storage::call::Inode;
 use crate::storage::operation::Session;
 
 /// Sessions that may hold promises at one time: a bit each. Others ask for everything.
 const HOLDERS: usize = 64;
-/// Inodes promised to one session; when there are more, all are recalled. About 34 bytes an inode for all sessions together.
-const PROMISED: usize = 64 << 10;
+/// Things promised to one session; when there are more, all are recalled. A portal has 40 000 files, each of which is two of
+/// them. 25 bytes a thing for all sessions together and as much room again: 13 MiB when all keep the same.
+const PROMISED: usize = 256 << 10;
 /// Recalls that wait for a session's confirmation; more become one of all.
 const WAITING: usize = 4096;
 /// How long after the end of its lease a holder is waited for: its clock may run slower.
@@ -20,10 +22,11 @@ const SLACK: Duration = Duration::from_millis(50);
 /// The promises of one leader.
 #[derive(Debug)]
 pub struct Promises {
+    keys: Keys,
     touches: Touches,
     holders: [Option<Holder>; HOLDERS],
     /// A bit for each holder.
-    promised: HashMap<Inode, u64>,
+    promised: HashMap<Key, u64>,
     last_epoch: u64,
 }
 
@@ -35,11 +38,13 @@ struct Holder {
     until: Duration,
     promised: usize,
     last_recall: u64,
+    /// The last one that a change waits for.
+    last_awaited: u64,
     confirmed: u64,
     /// Number of a recall of all that is not confirmed.
     all: Option<u64>,
     /// Not confirmed, oldest first.
-    waiting: VecDeque<(u64, Inode)>,
+    waiting: VecDeque<(u64, Thing<Vec<u8>>)>,
 }
 
 /// A confirmation that a change waits for.
@@ -54,6 +59,7 @@ impl Promises {
     /// `epoch`: all of this process are above it, and differ from other leaders'.
     pub fn new(epoch: u64) -> Self {
         Promises {
+            keys: Keys::default(),
             touches: Touches::default(),
             holders: [const { None }; HOLDERS],
             promised: HashMap::new(),
@@ -82,6 +88,7 @@ impl Promises {
             until: Duration::ZERO,
             promised: 0,
             last_recall: 0,
+            last_awaited: 0,
             confirmed: 0,
             all: None,
             waiting: VecDeque::new(),
@@ -108,52 +115,44 @@ impl Promises {
         self.touches.now()
     }
 
-    /// Promises the session that it will hear when one of `inodes`, read after `ticket`, is touched; the epoch of the promise.
+    /// Promises the session that it will hear when one of `things`, read after `ticket`, is touched; the epoch of the promise.
     /// `None`: no promise.
-    pub fn promise(
-        &mut self,
-        session: Session,
-        inodes: impl IntoIterator<Item = Inode> + Clone,
-        ticket: u64,
-        now: Duration,
-    ) -> Option<u64> {
+    pub fn promise(&mut self, session: Session, things: &[Thing<&[u8]>], ticket: u64, now: Duration) -> Option<u64> {
         let place = self.place(session)?;
-        let is_true = inodes
-            .clone()
-            .into_iter()
-            .all(|inode| self.touches.is_untouched(inode, ticket));
-        let holder = self.holders[place].as_mut()?;
-        if !is_true || now >= holder.until {
+        let holder = self.holders[place].as_ref()?;
+        let epoch = holder.epoch;
+        if now >= holder.until {
             return None;
         }
-        for inode in inodes {
-            let holders = self.promised.entry(inode).or_default();
-            holder.promised += usize::from(*holders & bit(place) == 0);
-            *holders |= bit(place);
+        let is_untouched = |thing| self.touches.is_untouched(self.keys.of(thing), ticket);
+        if !things.iter().all(is_untouched) {
+            return None;
         }
-        let (epoch, is_over) = (holder.epoch, holder.promised > PROMISED);
-        if is_over {
-            self.recall_all(place);
+        // All recalled once is enough to make it no promise.
+        let mut is_noted = true;
+        for thing in things {
+            is_noted &= self.note(place, thing);
         }
-        (!is_over).then_some(epoch)
+        is_noted.then_some(epoch)
     }
 
     /// Recalls all promises of these. Whether there were any.
-    pub fn touch(&mut self, inodes: impl IntoIterator<Item = Inode>) -> bool {
+    pub fn touch<'a>(&mut self, things: impl IntoIterator<Item = Thing<&'a [u8]>>) -> bool {
         if self.holders.iter().all(Option::is_none) {
             return false;
         }
         let mut recalled = 0;
-        let promised = &mut self.promised;
-        let holders = &mut self.holders;
-        self.touches.touch(inodes.into_iter().inspect(|inode| {
-            let bits = promised.remove(inode).unwrap_or_default();
+        let (keys, promised, holders) = (&self.keys, &mut self.promised, &mut self.holders);
+        self.touches.touch(things.into_iter().map(|thing| {
+            let key = keys.of(&thing);
+            let bits = promised.remove(&key).unwrap_or_default();
             recalled |= bits;
             for place in places(bits) {
                 if let Some(holder) = &mut holders[place] {
-                    holder.recall(*inode);
+                    holder.recall(thing.to_owned());
                 }
             }
+            key
         }));
         for place in places(recalled) {
             if self.holders[place]
@@ -166,6 +165,76 @@ impl Promises {
         recalled != 0
     }
 
+    /// Tells the session that the inode has lost its last name, promised or not; nobody waits for that. Before the promises
+    /// of it are recalled, so that who has one is told once. Whether there is anything to hear.
+    pub fn orphaned(&mut self, inode: Inode, session: Session) -> bool {
+        let Some(place) = self.place(session) else {
+            return false;
+        };
+        let promised = self.promised.get(&self.keys.of::<&[u8]>(&Thing::Attributes(inode)));
+        if promised.is_some_and(|holders| holders & bit(place) != 0) {
+            return false;
+        }
+        self.push(place, Thing::Attributes(inode));
+        true
+    }
+
+    /// The session was refused a lock of the inode: those that hold one hear of that, and it hears when one is given up. Nobody
+    /// waits for either. Whether there is anything to hear now.
+    pub fn refused(&mut self, inode: Inode, session: Session, holders: &[Session]) -> bool {
+        if let Some(place) = self.place(session) {
+            self.note(place, &Thing::Locks(inode));
+        }
+        let mut is_heard = false;
+        for place in holders
+            .iter()
+            .filter_map(|holder| self.place(*holder))
+            .collect::<Vec<_>>()
+        {
+            self.push(place, Thing::Locks(inode));
+            is_heard = true;
+        }
+        is_heard
+    }
+
+    /// Some lock of the inode was given up. Whether there is anything to hear.
+    pub fn freed(&mut self, inode: Inode) -> bool {
+        let refused = self.promised.remove(&self.keys.of::<&[u8]>(&Thing::Locks(inode)));
+        let refused = refused.unwrap_or_default();
+        for place in places(refused) {
+            if let Some(holder) = &mut self.holders[place] {
+                holder.promised -= 1;
+            }
+            self.push(place, Thing::Locks(inode));
+        }
+        refused != 0
+    }
+
+    /// Notes what the holder is to hear of. `false`: it was too much, and all is recalled.
+    fn note(&mut self, place: usize, thing: &Thing<&[u8]>) -> bool {
+        let Some(holder) = &mut self.holders[place] else {
+            return false;
+        };
+        let holders = self.promised.entry(self.keys.of(thing)).or_default();
+        holder.promised += usize::from(*holders & bit(place) == 0);
+        *holders |= bit(place);
+        let is_over = holder.promised > PROMISED;
+        if is_over {
+            self.recall_all(place);
+        }
+        !is_over
+    }
+
+    fn push(&mut self, place: usize, what: Thing<Vec<u8>>) {
+        let Some(holder) = &mut self.holders[place] else {
+            return;
+        };
+        holder.push(what);
+        if holder.waiting.len() > WAITING {
+            self.recall_all(place);
+        }
+    }
+
     /// What the session has not confirmed; `None`: nothing, or it holds no promises.
     pub fn recalls(&self, session: Session) -> Option<Recalls> {
         let holder = self.holders[self.place(session)?].as_ref()?;
@@ -176,10 +245,10 @@ impl Promises {
     pub fn owed(&self, own: Session) -> Vec<Owed> {
         let owing = |(holder, it): (usize, &Option<Holder>)| {
             let it = it.as_ref()?;
-            (it.session != own && it.is_owing()).then_some(Owed {
+            (it.session != own && it.confirmed < it.last_awaited).then_some(Owed {
                 holder,
                 epoch: it.epoch,
-                recall: it.last_recall,
+                recall: it.last_awaited,
             })
         };
         self.holders.iter().enumerate().filter_map(owing).collect()
@@ -229,6 +298,7 @@ impl Promises {
         self.withdraw(place);
         if let Some(holder) = &mut self.holders[place] {
             holder.last_recall += 1;
+            holder.last_awaited = holder.last_recall;
             holder.all = Some(holder.last_recall);
             holder.waiting.clear();
             holder.promised = 0;
@@ -249,10 +319,15 @@ impl Promises {
 }
 
 impl Holder {
-    fn recall(&mut self, inode: Inode) {
-        self.last_recall += 1;
+    fn recall(&mut self, thing: Thing<Vec<u8>>) {
         self.promised -= 1;
-        self.waiting.push_back((self.last_recall, inode));
+        self.push(thing);
+        self.last_awaited = self.last_recall;
+    }
+
+    fn push(&mut self, thing: Thing<Vec<u8>>) {
+        self.last_recall += 1;
+        self.waiting.push_back((self.last_recall, thing));
     }
 
     fn confirm(&mut self, confirmed: u64) {
@@ -268,12 +343,21 @@ impl Holder {
     }
 
     fn recalls(&self) -> Recalls {
-        Recalls {
+        let mut recalls = Recalls {
             epoch: self.epoch,
             last: self.last_recall,
             all: self.all.is_some(),
-            inodes: self.waiting.iter().map(|(_, inode)| *inode).collect(),
+            ..Recalls::default()
+        };
+        for (_, thing) in &self.waiting {
+            match thing {
+                Thing::Attributes(inode) => recalls.inodes.push(*inode),
+                Thing::Access(folder) => recalls.access.push(*folder),
+                Thing::Name(folder, name) => recalls.names.push((*folder, name.clone())),
+                Thing::Locks(inode) => recalls.locks.push(*inode),
+            }
         }
+        recalls
     }
 }
 
@@ -306,18 +390,23 @@ mod tests {
         promises
     }
 
+    /// Attributes of these.
+    fn of<'a>(inodes: impl IntoIterator<Item = Inode>) -> Vec<Thing<&'a [u8]>> {
+        inodes.into_iter().map(Thing::Attributes).collect()
+    }
+
     fn promise(promises: &mut Promises, session: Session, inode: Inode) -> Option<u64> {
         let ticket = promises.ticket();
-        promises.promise(session, [inode], ticket, at(10))
+        promises.promise(session, &of([inode]), ticket, at(10))
     }
 
     #[test]
     fn a_change_waits_for_each_holder_but_the_one_that_made_it() {
         let mut promises = lent(&[ONE, TWO]);
-        assert!(!promises.touch([FILE]), "nobody was promised anything");
+        assert!(!promises.touch(of([FILE])), "nobody was promised anything");
         let epoch = promise(&mut promises, ONE, FILE).unwrap();
         promise(&mut promises, TWO, FILE).unwrap();
-        assert!(promises.touch([FILE]));
+        assert!(promises.touch(of([FILE])));
         let owed = promises.owed(TWO);
         assert_eq!(owed.len(), 1);
         assert_eq!(promises.outstanding(&owed[0], at(20)), Some(at(1050)));
@@ -326,14 +415,14 @@ mod tests {
         assert!(promises.confirm(ONE, epoch, recalls.last), "nothing to tell");
         assert_eq!(promises.outstanding(&owed[0], at(20)), None);
         assert!(promises.recalls(ONE).is_none() && promises.recalls(TWO).is_some());
-        assert!(!promises.touch([FILE]), "a promise is recalled once");
+        assert!(!promises.touch(of([FILE])), "a promise is recalled once");
     }
 
     #[test]
     fn a_holder_whose_lease_is_over_is_waited_for_no_more_and_begins_anew() {
         let mut promises = lent(&[ONE]);
         let epoch = promise(&mut promises, ONE, FILE).unwrap();
-        promises.touch([FILE]);
+        promises.touch(of([FILE]));
         let owed = promises.owed(TWO);
         assert!(promises.outstanding(&owed[0], at(1049)).is_some());
         assert_eq!(promises.outstanding(&owed[0], at(1050)), None);
@@ -362,11 +451,11 @@ mod tests {
     fn what_was_touched_since_it_was_read_is_not_promised() {
         let mut promises = lent(&[ONE]);
         let ticket = promises.ticket();
-        promises.touch([FILE]);
-        assert_eq!(promises.promise(ONE, [Inode(8), FILE], ticket, at(10)), None);
-        assert!(promises.promise(ONE, [Inode(8)], ticket, at(10)).is_some());
+        promises.touch(of([FILE]));
+        assert_eq!(promises.promise(ONE, &of([Inode(8), FILE]), ticket, at(10)), None);
+        assert!(promises.promise(ONE, &of([Inode(8)]), ticket, at(10)).is_some());
         assert_eq!(
-            promises.promise(ONE, [Inode(8)], ticket, at(1000)),
+            promises.promise(ONE, &of([Inode(8)]), ticket, at(1000)),
             None,
             "the lease is over"
         );
@@ -377,10 +466,85 @@ mod tests {
     fn a_ticket_from_before_anybody_listened_is_void() {
         let mut promises = Promises::new(0);
         let ticket = promises.ticket();
-        promises.touch([FILE]);
+        promises.touch(of([FILE]));
         let epoch = promises.begin(ONE).unwrap();
         promises.lend(ONE, epoch, at(1000));
-        assert_eq!(promises.promise(ONE, [FILE], ticket, at(10)), None);
+        assert_eq!(promises.promise(ONE, &of([FILE]), ticket, at(10)), None);
+    }
+
+    #[test]
+    fn each_name_is_promised_and_recalled_for_itself() {
+        let mut promises = lent(&[ONE]);
+        let (ticket, folder) = (promises.ticket(), Inode(1));
+        let found = [
+            Thing::Name(folder, b"a".as_slice()),
+            Thing::Access(folder),
+            Thing::Attributes(FILE),
+        ];
+        let missed = [Thing::Name(folder, b"b".as_slice()), Thing::Access(folder)];
+        let epoch = promises.promise(ONE, &found, ticket, at(10)).unwrap();
+        promises.promise(ONE, &missed, ticket, at(10)).unwrap();
+        assert_eq!(
+            promises.holder(ONE).unwrap().promised,
+            4,
+            "who may search the folder is one thing"
+        );
+        assert!(!promises.touch([Thing::Name(folder, b"c".as_slice()), Thing::Attributes(folder)]));
+        assert!(promises.touch([Thing::Name(folder, b"b".as_slice()), Thing::Attributes(folder)]));
+        let recalls = promises.recalls(ONE).unwrap();
+        assert_eq!(recalls.names, [(folder, b"b".to_vec())]);
+        assert!(recalls.inodes.is_empty() && recalls.access.is_empty());
+        promises.confirm(ONE, epoch, recalls.last);
+        assert!(promises.touch([Thing::Access(folder)]));
+        assert_eq!(promises.recalls(ONE).unwrap().access, [folder]);
+    }
+
+    #[test]
+    fn who_may_have_it_open_hears_that_it_lost_its_name_and_nobody_waits() {
+        let mut promises = lent(&[ONE, TWO]);
+        let epoch = promise(&mut promises, ONE, FILE).unwrap();
+        assert!(!promises.orphaned(FILE, ONE), "it will be recalled");
+        assert!(promises.orphaned(FILE, TWO));
+        assert!(!promises.orphaned(FILE, Session(3)), "it does not listen");
+        assert_eq!(promises.owed(Session(3)), []);
+        promises.touch(of([FILE]));
+        let owed = promises.owed(Session(3));
+        assert_eq!(owed.len(), 1);
+        for session in [ONE, TWO] {
+            let recalls = promises.recalls(session).unwrap();
+            assert_eq!((recalls.inodes.as_slice(), recalls.last), (&[FILE][..], 1));
+        }
+        assert!(promises.orphaned(Inode(8), ONE));
+        promises.confirm(ONE, epoch, 1);
+        assert_eq!(
+            promises.outstanding(&owed[0], at(20)),
+            None,
+            "the later one is not waited for"
+        );
+        assert_eq!(promises.recalls(ONE).unwrap().inodes, [Inode(8)]);
+    }
+
+    #[test]
+    fn who_holds_a_lock_and_who_was_refused_one_hear_of_each_other() {
+        let mut promises = lent(&[ONE, TWO]);
+        assert!(!promises.freed(FILE), "nobody was refused any");
+        assert!(promises.refused(FILE, TWO, &[ONE, Session(3)]));
+        let holder = promises.recalls(ONE).unwrap();
+        assert!(holder.locks == [FILE] && holder.inodes.is_empty());
+        assert!(promises.recalls(TWO).is_none(), "not yet");
+        promises.refused(FILE, TWO, &[]);
+        assert!(promises.freed(FILE) && !promises.freed(FILE), "it is told once");
+        assert_eq!(promises.recalls(TWO).unwrap().locks, [FILE]);
+        assert_eq!(promises.owed(Session(3)), [], "no change waits for it");
+        promises.touch(of([FILE]));
+        promises.refused(FILE, TWO, &[]);
+        promise(&mut promises, ONE, FILE).unwrap();
+        promises.touch(of([FILE]));
+        let owed = promises.owed(TWO);
+        assert_eq!(owed.len(), 1, "what was promised is awaited as ever");
+        assert!(promises.confirm(ONE, owed[0].epoch, owed[0].recall));
+        promises.forget();
+        assert!(!promises.freed(FILE));
     }
 
     #[test]
@@ -390,12 +554,12 @@ mod tests {
             promise(&mut promises, ONE, Inode(inode)).unwrap();
         }
         promise(&mut promises, ONE, Inode(1 << 40)).unwrap();
-        promises.touch((0..=WAITING as u64).map(Inode));
+        promises.touch(of((0..=WAITING as u64).map(Inode)));
         let recalls = promises.recalls(ONE).unwrap();
         assert!(recalls.all && recalls.inodes.is_empty());
         assert!(promises.promised.is_empty(), "the last promise went too");
         promise(&mut promises, ONE, FILE).unwrap();
-        promises.touch([FILE]);
+        promises.touch(of([FILE]));
         let later = promises.recalls(ONE).unwrap();
         assert!(later.all && later.inodes == [FILE]);
         assert!(!promises.confirm(ONE, recalls.epoch, recalls.last));

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 
 use super::table::Owed;
-use super::{Kept, Promises, Recalls};
-use crate::storage::call::{Attributes, Caller, Inode, Kind, Query, Reply, Time};
+use super::{Kept, Promises, Recalls, Thing};
+use crate::storage::call::{Attributes, Caller, Error, Inode, Kind, Query, Reply, Time};
 use crate::storage::operation::Session;
 use crate::storage::request::Answer;
 
@@ -37,12 +37,23 @@ enum Event {
     Read(usize, Query, u64),
     Promise(usize, Query, Answer, u64, u64),
     Keep(usize, Query, Answer, u64, u64),
-    Touch(usize, Vec<Inode>, Inode, u64),
-    Settle(usize, Vec<Owed>, Inode, u64),
-    Changed(usize, Option<Recalls>, Inode, u64),
+    Touch(usize, Vec<Part>, Versions),
+    Settle(usize, Vec<Owed>, Versions),
+    Changed(usize, Option<Recalls>, Versions),
     Stop,
     Elect,
 }
+
+/// What has a version.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Part {
+    Attributes(Inode),
+    Access,
+    Name(u8),
+}
+
+/// What a change has made of what it changed.
+type Versions = Vec<(Part, u64)>;
 
 struct Door {
     kept: Kept,
@@ -50,8 +61,8 @@ struct Door {
     offset: Duration,
     asleep_until: Duration,
     listen: u64,
-    /// What it may not be behind: versions of inodes.
-    required: HashMap<Inode, u64>,
+    /// What it may not be behind.
+    required: HashMap<Part, u64>,
 }
 
 struct World {
@@ -63,9 +74,11 @@ struct World {
     leads: bool,
     /// No other leader before.
     lent_until: Duration,
-    versions: HashMap<Inode, u64>,
+    versions: HashMap<Part, u64>,
     /// Which file each name means.
-    names: HashMap<u64, Inode>,
+    names: HashMap<u8, Option<Inode>>,
+    /// The last version of each name in which it meant none, until it means one again: until the end of time while it does not.
+    absent: HashMap<u8, Vec<(u64, u64)>>,
     doors: Vec<Door>,
     hits: u64,
     changes: u64,
@@ -97,7 +110,8 @@ impl World {
             leads: true,
             lent_until: Duration::ZERO,
             versions: HashMap::new(),
-            names: (0..FILES).map(|name| (name, Inode(100 + name))).collect(),
+            names: (0..FILES).map(|name| (name as u8, Some(Inode(100 + name)))).collect(),
+            absent: HashMap::new(),
             doors,
             hits: 0,
             changes: 0,
@@ -148,9 +162,8 @@ impl World {
             links: 1,
             uid: 0,
             gid: 0,
-            size: self.version(inode),
-            // Of the folder, for look-ups.
-            used: self.version(FOLDER),
+            size: self.version(Part::Attributes(inode)),
+            used: 0,
             device: (0, 0),
             accessed: Time::default(),
             modified: Time::default(),
@@ -158,16 +171,21 @@ impl World {
         }
     }
 
-    fn version(&self, inode: Inode) -> u64 {
-        self.versions.get(&inode).copied().unwrap_or_default()
+    fn version(&self, part: Part) -> u64 {
+        self.versions.get(&part).copied().unwrap_or_default()
     }
 
     fn read(&self, query: &Query) -> Answer {
         match query {
-            Query::Lookup { name, .. } => Ok(Reply::Object {
-                attributes: self.attributes(self.names[&u64::from(name[0])]),
-                folder: None,
-            }),
+            Query::Lookup { name, .. } => {
+                let mut attributes = self.attributes(self.names[&name[0]].ok_or(Error::NotFound)?);
+                attributes.used = self.version(Part::Name(name[0]));
+                attributes.device.0 = self.version(Part::Access) as u32;
+                Ok(Reply::Object {
+                    attributes,
+                    folder: None,
+                })
+            }
             Query::Attributes { inode } => Ok(Reply::Attributes(self.attributes(*inode))),
             other => panic!("{other:?}"),
         }
@@ -176,20 +194,32 @@ impl World {
     /// An answer from memory must not be from before what was acknowledged to this door's programs, or to others.
     fn check(&mut self, door: usize, query: &Query, answer: &Answer) {
         self.hits += 1;
-        let (Ok(Reply::Attributes(found)) | Ok(Reply::Object { attributes: found, .. })) = answer else {
-            panic!("{answer:?}");
+        let required = |part| self.doors[door].required.get(&part).copied().unwrap_or_default();
+        let is_true = match (query, answer) {
+            (Query::Attributes { .. }, Ok(Reply::Attributes(found))) => {
+                found.size >= required(Part::Attributes(found.inode))
+            }
+            (Query::Lookup { name, .. }, Ok(Reply::Object { attributes: found, .. })) => {
+                found.size >= required(Part::Attributes(found.inode))
+                    && found.used >= required(Part::Name(name[0]))
+                    && u64::from(found.device.0) >= required(Part::Access)
+            }
+            (Query::Lookup { name, .. }, Err(Error::NotFound)) => {
+                let absent = self.absent.get(&name[0]).into_iter().flatten();
+                absent
+                    .last()
+                    .is_some_and(|(_, until)| *until > required(Part::Name(name[0])))
+            }
+            _ => panic!("{query:?}: {answer:?}"),
         };
-        let required = |inode| self.doors[door].required.get(&inode).copied().unwrap_or_default();
-        assert!(found.size >= required(found.inode), "{query:?} at {:?}", self.now);
-        if matches!(query, Query::Lookup { .. }) {
-            assert!(found.used >= required(FOLDER), "{query:?} at {:?}", self.now);
-        }
+        assert!(is_true, "{query:?} at {:?}: {answer:?}", self.now);
     }
 
     fn ask(&mut self, door: usize) {
         let name = self.below(FILES);
-        let query = match self.below(2) {
-            0 => Query::Attributes {
+        let query = match self.below(5) {
+            0 => Query::Attributes { inode: FOLDER },
+            1 | 2 => Query::Attributes {
                 inode: Inode(100 + name),
             },
             _ => Query::Lookup {
@@ -220,21 +250,42 @@ impl World {
         if !self.leads {
             return;
         }
-        let name = self.below(FILES);
-        let file = Inode(100 + name);
-        let (versioned, touched) = match self.below(3) {
-            0 => {
-                let other = self.below(FILES);
+        let (name, file) = (self.below(FILES) as u8, Inode(100 + self.below(FILES)));
+        let (folder, named) = (Part::Attributes(FOLDER), Part::Name(name));
+        let touched = match self.below(7) {
+            0 => vec![Part::Access, folder],
+            1 => {
+                let other = self.below(FILES) as u8;
                 let (one, two) = (self.names[&name], self.names[&other]);
                 self.names.extend([(name, two), (other, one)]);
-                (FOLDER, vec![FOLDER])
+                vec![named, Part::Name(other), folder]
             }
-            _ => (file, vec![file]),
+            2 | 3 => {
+                let meant = self.names[&name];
+                self.names.insert(name, meant.xor(Some(file)));
+                vec![named, folder, Part::Attributes(file)]
+            }
+            _ => vec![Part::Attributes(file)],
         };
-        *self.versions.entry(versioned).or_default() += 1;
+        let versions: Versions = touched.iter().map(|part| (*part, self.raise(*part))).collect();
         self.changes += 1;
-        let (delay, version) = (self.below(5), self.version(versioned));
-        self.after(delay, Event::Touch(door, touched, versioned, version));
+        let delay = self.below(5);
+        self.after(delay, Event::Touch(door, touched, versions));
+    }
+
+    fn raise(&mut self, part: Part) -> u64 {
+        let version = self.versions.entry(part).or_default();
+        *version += 1;
+        if let Part::Name(name) = part {
+            let absent = self.absent.entry(name).or_default();
+            if let Some((_, until)) = absent.last_mut() {
+                *until = (*until).min(*version);
+            }
+            if self.names[&name].is_none() {
+                absent.push((*version, u64::MAX));
+            }
+        }
+        *version
     }
 
     fn listen(&mut self, door: usize, number: u64) {
@@ -262,14 +313,14 @@ impl World {
         self.send(Event::Listened(door, recalls, sent + (until - arrived)));
     }
 
-    fn settle(&mut self, door: usize, mut owed: Vec<Owed>, (inode, version): (Inode, u64)) {
+    fn settle(&mut self, door: usize, mut owed: Vec<Owed>, versions: Versions) {
         owed.retain(|one| self.promises.outstanding(one, self.now).is_some());
         if !owed.is_empty() {
-            return self.after(1, Event::Settle(door, owed, inode, version));
+            return self.after(1, Event::Settle(door, owed, versions));
         }
         // It may be lost, and is done all the same; who hears of it may tell all others at once.
         let recalls = self.promises.recalls(session(door));
-        self.send(Event::Changed(door, recalls, inode, version));
+        self.send(Event::Changed(door, recalls, versions));
     }
 
     fn step(&mut self) {
@@ -305,8 +356,7 @@ impl World {
             }
             Event::Promise(door, query, answer, ticket, theirs) => {
                 let rests_on = super::rests_on(&query, &answer).unwrap();
-                let inodes = [rests_on.0].into_iter().chain(rests_on.1);
-                if let Some(epoch) = self.promises.promise(session(door), inodes, theirs, self.now) {
+                if let Some(epoch) = self.promises.promise(session(door), &rests_on, theirs, self.now) {
                     self.send(Event::Keep(door, query, answer, epoch, ticket));
                 }
             }
@@ -314,19 +364,27 @@ impl World {
                 let kept = &mut self.doors[door].kept;
                 kept.keep((&CALLER, &query), &answer, epoch, ticket);
             }
-            Event::Touch(door, touched, inode, version) => {
-                self.promises.touch(touched);
+            Event::Touch(door, touched, versions) => {
+                let names: Vec<[u8; 1]> = (0..FILES as u8).map(|name| [name]).collect();
+                let thing = |part: &Part| match part {
+                    Part::Attributes(inode) => Thing::Attributes(*inode),
+                    Part::Access => Thing::Access(FOLDER),
+                    Part::Name(name) => Thing::Name(FOLDER, names[usize::from(*name)].as_slice()),
+                };
+                self.promises.touch(touched.iter().map(thing));
                 let owed = self.promises.owed(session(door));
-                self.settle(door, owed, (inode, version));
+                self.settle(door, owed, versions);
             }
-            Event::Settle(door, owed, inode, version) => self.settle(door, owed, (inode, version)),
-            Event::Changed(door, recalls, inode, version) => {
+            Event::Settle(door, owed, versions) => self.settle(door, owed, versions),
+            Event::Changed(door, recalls, versions) => {
                 if let Some(recalls) = recalls {
                     self.doors[door].kept.recall(&recalls);
                 }
                 for door in &mut self.doors {
-                    let required = door.required.entry(inode).or_default();
-                    *required = version.max(*required);
+                    for (part, version) in &versions {
+                        let required = door.required.entry(*part).or_default();
+                        *required = (*version).max(*required);
+                    }
                 }
             }
             Event::Stop => {

@@ -1,18 +1,18 @@
-//! When inodes were last touched, in steps of a counter of its own. Bounded memory: what it has forgotten counts as touched.
+//! When things were last touched, in steps of a counter of its own. Bounded memory: what it has forgotten counts as touched.
 
 use std::collections::HashMap;
 
-use crate::storage::call::Inode;
+use super::thing::Key;
 
-/// Inodes remembered: about 32 bytes each.
-const REMEMBERED: usize = 16 << 10;
+/// Things remembered: 25 bytes each and as much room again, so 4 MiB at most.
+const REMEMBERED: usize = 64 << 10;
 
 #[derive(Debug, Default)]
 pub struct Touches {
     now: u64,
     /// Of steps before this one nothing is known.
     floor: u64,
-    last: HashMap<Inode, u64>,
+    last: HashMap<Key, u64>,
 }
 
 impl Touches {
@@ -21,14 +21,14 @@ impl Touches {
         self.now
     }
 
-    pub fn touch(&mut self, inodes: impl IntoIterator<Item = Inode>) {
+    pub fn touch(&mut self, things: impl IntoIterator<Item = Key>) {
         self.now += 1;
-        for inode in inodes {
-            if self.last.len() >= REMEMBERED && !self.last.contains_key(&inode) {
+        for thing in things {
+            if self.last.len() >= REMEMBERED && !self.last.contains_key(&thing) {
                 self.last.clear();
                 self.floor = self.now;
             }
-            self.last.insert(inode, self.now);
+            self.last.insert(thing, self.now);
         }
     }
 
@@ -38,39 +38,45 @@ impl Touches {
         self.last.clear();
     }
 
-    /// Whether `inode` was surely not touched after the step `since`.
-    pub fn is_untouched(&self, inode: Inode, since: u64) -> bool {
-        since >= self.floor && self.last.get(&inode).is_none_or(|last| *last <= since)
+    /// Whether the thing was surely not touched after the step `since`.
+    pub fn is_untouched(&self, thing: Key, since: u64) -> bool {
+        since >= self.floor && self.last.get(&thing).is_none_or(|last| *last <= since)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::thing::{Keys, Thing};
     use super::*;
+    use crate::storage::call::Inode;
+
+    fn key(inode: u64) -> Key {
+        Keys::default().of::<Vec<u8>>(&Thing::Attributes(Inode(inode)))
+    }
 
     #[test]
     fn only_what_was_touched_later_is_touched() {
         let mut touches = Touches::default();
         let before = touches.now();
-        touches.touch([Inode(5)]);
-        assert!(!touches.is_untouched(Inode(5), before) && touches.is_untouched(Inode(6), before));
-        assert!(touches.is_untouched(Inode(5), touches.now()));
+        touches.touch([key(5)]);
+        assert!(!touches.is_untouched(key(5), before) && touches.is_untouched(key(6), before));
+        assert!(touches.is_untouched(key(5), touches.now()));
         let before = touches.now();
         touches.touch_all();
-        assert!(!touches.is_untouched(Inode(6), before) && touches.is_untouched(Inode(6), touches.now()));
+        assert!(!touches.is_untouched(key(6), before) && touches.is_untouched(key(6), touches.now()));
     }
 
     #[test]
     fn what_is_forgotten_counts_as_touched() {
         let mut touches = Touches::default();
-        touches.touch([Inode(0)]);
+        touches.touch([key(0)]);
         let before = touches.now();
         for inode in 0..=REMEMBERED as u64 {
-            touches.touch([Inode(inode)]);
+            touches.touch([key(inode)]);
         }
         assert!(touches.last.len() <= REMEMBERED);
-        assert!(!touches.is_untouched(Inode(0), before));
-        assert!(!touches.is_untouched(Inode(u64::MAX), before), "nobody knows");
-        assert!(touches.is_untouched(Inode(0), touches.now()));
+        assert!(!touches.is_untouched(key(0), before));
+        assert!(!touches.is_untouched(key(u64::MAX), before), "nobody knows");
+        assert!(touches.is_untouched(key(0), touches.now()));
     }
 }

@@ -62,18 +62,24 @@ pub fn save(
     Ok(())
 }
 
-/// All locks of an inode that is gone.
-pub fn forget_inode(rows: &Connection, inode: Inode) -> Result<(), Failure> {
-    rows.prepare_cached("DELETE FROM lock WHERE inode = ?1")?
+/// All locks of an inode that is gone; whether there were any.
+pub fn forget_inode(rows: &Connection, inode: Inode) -> Result<bool, Failure> {
+    let forgotten = rows
+        .prepare_cached("DELETE FROM lock WHERE inode = ?1")?
         .execute([stored(inode.0)])?;
-    Ok(())
+    Ok(forgotten > 0)
 }
 
-/// All locks of a session that ended.
-pub fn forget_session(rows: &Connection, session: Session) -> Result<(), Failure> {
+/// All locks of a session that ended; the inodes that they were of.
+pub fn forget_session(rows: &Connection, session: Session) -> Result<Vec<Inode>, Failure> {
+    let id = stored(session.0);
+    let locked = rows
+        .prepare_cached("SELECT DISTINCT inode FROM lock WHERE session = ?1 ORDER BY inode")?
+        .query_map([id], |row| Ok(Inode(loaded(row.get(0)?))))?
+        .collect::<Result<Vec<_>, _>>()?;
     rows.prepare_cached("DELETE FROM lock WHERE session = ?1")?
-        .execute([stored(session.0)])?;
-    Ok(())
+        .execute([id])?;
+    Ok(locked)
 }
 
 /// Hands the locks of a session to the one that took its place.

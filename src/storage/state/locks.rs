@@ -18,6 +18,12 @@ impl Held {
         self.session == session && self.lock.owner == owner
     }
 
+    /// Stands in the way of all that the other does.
+    fn covers(&self, other: &Held) -> bool {
+        let (now, before) = (&self.lock, &other.lock);
+        now.start <= before.start && before.end <= now.end && (now.is_exclusive || !before.is_exclusive)
+    }
+
     fn overlaps(&self, other: &Lock) -> bool {
         self.lock.start < other.end && other.start < self.lock.end
     }
@@ -29,6 +35,26 @@ pub fn conflict<'a>(held: &'a [Held], session: Session, wanted: &Lock) -> Option
         .filter(|other| !other.is_of(session, wanted.owner) && other.overlaps(wanted))
         .filter(|other| other.lock.is_exclusive || wanted.is_exclusive)
         .min_by_key(|other| (other.lock.start, other.session, other.lock.owner))
+}
+
+/// The sessions of all that stand in the way of `wanted`, but for its own.
+pub fn holders(held: &[Held], session: Session, wanted: &Lock) -> Vec<Session> {
+    let in_the_way = held
+        .iter()
+        .filter(|other| other.session != session && other.overlaps(wanted));
+    let mut holders: Vec<_> = in_the_way
+        .filter(|other| other.lock.is_exclusive || wanted.is_exclusive)
+        .map(|other| other.session)
+        .collect();
+    holders.sort_unstable();
+    holders.dedup();
+    holders
+}
+
+/// Whether something that stood in others' way may do so no longer, now that the owner's locks became `own`.
+pub fn is_freed(held: &[Held], (session, owner): (Session, u64), own: &[Held]) -> bool {
+    let mut before = held.iter().filter(|each| each.is_of(session, owner));
+    before.any(|each| !own.iter().any(|now| now.covers(each)))
 }
 
 /// The owner's locks after `wanted` was granted.

@@ -17,7 +17,7 @@ use super::disk::Disk;
 use super::install;
 use super::layout::Layout;
 use super::progress::Progress;
-use super::recall::Recall;
+use super::recall::{Recall, Traces};
 use super::transaction::Batch;
 use super::tree::Tree;
 use super::{Failure, HELD, schema, sessions};
@@ -46,8 +46,8 @@ pub struct Entry<'a> {
 pub struct Done {
     /// To all their operations, in order.
     pub answers: Vec<Result<Reply, Error>>,
-    /// Whose attributes, names or content differ.
-    pub touched: Vec<Inode>,
+    /// What differs.
+    pub touched: Traces,
 }
 
 struct Writer {
@@ -184,10 +184,10 @@ impl Machine {
             contents,
             freed,
             mirror,
-            touched,
+            mut touched,
             ..
         } = effects;
-        let inodes = touched.inodes().collect();
+        let traces = touched.traces();
         let changing = self.recall.change(touched);
         let committed = executed.and_then(|answers| {
             next.save(&writer.rows)?;
@@ -213,7 +213,7 @@ impl Machine {
         let _ = self.remove_freed(writer);
         Ok(Done {
             answers,
-            touched: inodes,
+            touched: traces,
         })
     }
 
@@ -252,6 +252,14 @@ impl Machine {
 
     pub fn has_session(&self, session: Session) -> Result<bool, Failure> {
         self.look(|rows| sessions::is_known(rows, session))
+    }
+
+    /// Whether inodes are in grace since before the last `Reap`, and since then.
+    pub fn has_grace(&self) -> Result<(bool, bool), Failure> {
+        self.look(|rows| {
+            let old = sessions::has_opens(rows, sessions::GRACE_OLD)?;
+            Ok((old, sessions::has_opens(rows, sessions::GRACE_NEW)?))
+        })
     }
 
     /// Would the owner do well to make a checkpoint, whatever the age of the last?

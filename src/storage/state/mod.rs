@@ -72,6 +72,7 @@ pub use contents::path_in as content_in;
 pub use install::{Incoming, admit_incoming};
 pub use machine::{Done, Entry, Machine};
 pub use manifest::{Checked, FileFact, Outgoing, Snapshot};
+pub use recall::{LockTrace, Traces};
 pub use reply::{decode as decode_reply, encode as encode_reply};
 pub use sessions::WINDOW;
 pub use shared::Shared;

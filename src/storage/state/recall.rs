@@ -14,6 +14,7 @@ use quick_cache::unsync::Cache;
 use super::HELD;
 use super::inode::Record;
 use crate::storage::call::Inode;
+use crate::storage::operation::Session;
 
 /// Records and names kept of each: about 400 bytes a record and 150 a name, so 20 MiB when both are full.
 const KEPT: usize = 32 << 10;
@@ -39,6 +40,37 @@ pub struct Ticket(u64);
 pub struct Touched {
     records: HashMap<Inode, Option<Record>>,
     names: HashMap<NameKey, Option<Inode>>,
+    access: Vec<Inode>,
+    orphans: Vec<(Inode, Vec<Session>)>,
+    locks: Vec<LockTrace>,
+}
+
+/// What became of locks, as far as others are concerned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LockTrace {
+    /// The session was refused a lock of the inode, for these others hold some.
+    Refused {
+        inode: Inode,
+        session: Session,
+        holders: Vec<Session>,
+    },
+    /// Some lock of the inode is no more or is less.
+    Freed(Inode),
+}
+
+/// What a batch has changed, for those who keep answers elsewhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Traces {
+    /// Their attributes or content differ, or they are gone.
+    pub inodes: Vec<Inode>,
+    /// These names of these folders mean something else.
+    pub names: Vec<(Inode, Vec<u8>)>,
+    /// Of these folders it differs who may search them, or they are gone.
+    pub access: Vec<Inode>,
+    /// These have lost their last name, and these sessions may have them open without having said so.
+    pub orphans: Vec<(Inode, Vec<Session>)>,
+    /// In the order in which it happened.
+    pub locks: Vec<LockTrace>,
 }
 
 impl Touched {
@@ -46,8 +78,28 @@ impl Touched {
         self.records.insert(inode, record.cloned());
     }
 
-    pub fn inodes(&self) -> impl Iterator<Item = Inode> {
-        self.records.keys().copied()
+    /// Who may search the folder differs.
+    pub fn access(&mut self, folder: Inode) {
+        self.access.push(folder);
+    }
+
+    /// The inode has lost its last name; `sessions` are those that may have it open without having said so.
+    pub fn orphan(&mut self, inode: Inode, sessions: Vec<Session>) {
+        self.orphans.push((inode, sessions));
+    }
+
+    pub fn lock(&mut self, trace: LockTrace) {
+        self.locks.push(trace);
+    }
+
+    pub fn traces(&mut self) -> Traces {
+        Traces {
+            inodes: self.records.keys().copied().collect(),
+            names: self.names.keys().cloned().collect(),
+            access: std::mem::take(&mut self.access),
+            orphans: std::mem::take(&mut self.orphans),
+            locks: std::mem::take(&mut self.locks),
+        }
     }
 
     pub fn name(&mut self, folder: Inode, name: &[u8], inode: Option<Inode>) {
@@ -134,7 +186,7 @@ pub struct Changing<'a> {
 impl Changing<'_> {
     /// The batch has committed.
     pub fn done(mut self) {
-        let Touched { records, names } = std::mem::take(&mut self.touched);
+        let Touched { records, names, .. } = std::mem::take(&mut self.touched);
         let mut inner = self.recall.inner();
         for (inode, record) in records {
             inner.records.insert(inode, record);

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::Failure;
 
 /// Raised with every change of the tables; an unknown one is refused.
-pub const VERSION: i64 = 3;
+pub const VERSION: i64 = 4;
 
 /// Page caches: the writer touches the folders and inodes of a batch again and again; a reader is a few look-ups.
 const WRITER_CACHE_KIB: i64 = 16 * 1024;
@@ -23,7 +23,7 @@ const STATEMENTS: usize = 64;
 const BUSY: Duration = Duration::from_secs(10);
 
 /// Numbers of 64 bits lie as i64 with the same bits. `machine` has one row; `inode` says what a record is; names lie in the
-/// order in which they are listed.
+/// order in which they are listed; two sessions of `opened` are none (`sessions::GRACE_NEW`).
 pub const TABLES: &str = "
 CREATE TABLE machine (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -47,6 +47,7 @@ CREATE UNIQUE INDEX entry_by_name ON entry (folder, name);
 CREATE TABLE session (
     id INTEGER PRIMARY KEY,
     place TEXT NOT NULL UNIQUE,
+    adopts INTEGER NOT NULL,
     acknowledged INTEGER NOT NULL,
     forgotten INTEGER NOT NULL
 );

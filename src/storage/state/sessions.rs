@@ -18,17 +18,32 @@ const KEPT: u64 = 1024;
 /// Beyond these, replies are forgotten so many at a time: one by one, each would cost as much as keeping the next.
 const FORGOTTEN_AT_ONCE: u64 = 256;
 
+/// No sessions: they hold open what has lost its last name while a session that adopts might have it open without having said so.
+/// One holds what came since the last `Reap`, the other what was there before. Sessions' ids are the doors' choice below these.
+pub const GRACE_NEW: Session = Session(u64::MAX);
+pub const GRACE_OLD: Session = Session(u64::MAX - 1);
+
+pub fn is_grace(session: Session) -> bool {
+    session >= GRACE_OLD
+}
+
 /// Begins a session at a place, or finds it begun; returns the number of its next call, and the session that it replaced
 /// there, whose replies are now its own.
-pub fn begin(rows: &Connection, session: Session, place: &Place) -> Result<(u64, Option<Session>), Failure> {
+pub fn begin(
+    rows: &Connection,
+    session: Session,
+    (place, adopts): (&Place, bool),
+) -> Result<(u64, Option<Session>), Failure> {
     let old: Option<(i64, i64)> = rows
         .prepare_cached("SELECT id, acknowledged FROM session WHERE place = ?1")?
         .query_row([&place.0], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
     let id = stored(session.0);
     let Some((old, acknowledged)) = old else {
-        rows.prepare_cached("INSERT INTO session (id, place, acknowledged, forgotten) VALUES (?1, ?2, 0, 0)")?
-            .execute(params![id, place.0])?;
+        rows.prepare_cached(
+            "INSERT INTO session (id, place, adopts, acknowledged, forgotten) VALUES (?1, ?2, ?3, 0, 0)",
+        )?
+        .execute(params![id, place.0, adopts])?;
         return Ok((1, None));
     };
     let last: Option<i64> = rows
@@ -40,8 +55,8 @@ pub fn begin(rows: &Connection, session: Session, place: &Place) -> Result<(u64,
     }
     rows.prepare_cached("UPDATE reply SET session = ?2 WHERE session = ?1")?
         .execute([old, id])?;
-    rows.prepare_cached("UPDATE session SET id = ?2, acknowledged = ?3 WHERE id = ?1")?
-        .execute([old, id, stored(last)])?;
+    rows.prepare_cached("UPDATE session SET id = ?2, acknowledged = ?3, adopts = ?4 WHERE id = ?1")?
+        .execute(params![old, id, stored(last), adopts])?;
     Ok((last + 1, Some(Session(loaded(old)))))
 }
 
@@ -64,6 +79,25 @@ pub fn forget_opens(rows: &Connection, session: Session) -> Result<Vec<Inode>, F
     Ok(held)
 }
 
+/// Forgets up to `limit` opens of a session; returns the inodes that it held.
+pub fn take_opens(rows: &Connection, session: Session, limit: u32) -> Result<Vec<Inode>, Failure> {
+    let id = stored(session.0);
+    let held = rows
+        .prepare_cached("SELECT inode FROM opened WHERE session = ?1 ORDER BY inode LIMIT ?2")?
+        .query_map(params![id, limit], |row| Ok(Inode(loaded(row.get(0)?))))?
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut forget = rows.prepare_cached("DELETE FROM opened WHERE session = ?1 AND inode = ?2")?;
+    for inode in &held {
+        forget.execute([id, stored(inode.0)])?;
+    }
+    Ok(held)
+}
+
+pub fn has_opens(rows: &Connection, session: Session) -> Result<bool, Failure> {
+    let mut statement = rows.prepare_cached("SELECT 1 FROM opened WHERE session = ?1 LIMIT 1")?;
+    Ok(statement.exists([stored(session.0)])?)
+}
+
 /// Forgets the session and its replies. Its opens and locks are the caller's to end.
 pub fn end(rows: &Connection, session: Session) -> Result<(), Failure> {
     for sql in [
@@ -77,6 +111,13 @@ pub fn end(rows: &Connection, session: Session) -> Result<(), Failure> {
 
 pub fn all(rows: &Connection) -> Result<Vec<Session>, Failure> {
     let mut statement = rows.prepare_cached("SELECT id FROM session ORDER BY id")?;
+    let found = statement.query_map([], |row| Ok(Session(loaded(row.get(0)?))))?;
+    Ok(found.collect::<Result<_, _>>()?)
+}
+
+/// Those whose owner outlives the process.
+pub fn adopting(rows: &Connection) -> Result<Vec<Session>, Failure> {
+    let mut statement = rows.prepare_cached("SELECT id FROM session WHERE adopts ORDER BY id")?;
     let found = statement.query_map([], |row| Ok(Session(loaded(row.get(0)?))))?;
     Ok(found.collect::<Result<_, _>>()?)
 }

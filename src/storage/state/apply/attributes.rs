@@ -27,6 +27,9 @@ impl Step<'_, '_> {
         set_times(of, change, self.call.time);
         of.changed = self.call.time;
         record.verifier = None;
+        if record.is_folder() {
+            self.effects.touched.access(inode);
+        }
         self.save(&record)?;
         Ok(Reply::Set(changed(before, &record)))
     }

@@ -87,11 +87,18 @@ pub fn execute(
     operation: &Operation,
 ) -> Result<Result<Reply, Error>, Failure> {
     match operation {
+        Operation::Begin { session, .. } | Operation::End { session } if sessions::is_grace(*session) => {
+            Ok(Err(Error::Invalid))
+        }
         Operation::Begin { session, place, adopts } => {
             hold::begin_session(rows, effects, *session, (place, *adopts)).map(Ok)
         }
         Operation::End { session } => {
             hold::end_session(rows, effects, *session)?;
+            Ok(Ok(Reply::Done))
+        }
+        Operation::Reap => {
+            hold::reap(rows, effects)?;
             Ok(Ok(Reply::Done))
         }
         Operation::Mutate {

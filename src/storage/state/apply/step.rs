@@ -10,7 +10,7 @@ use crate::storage::call::{Attributes, Caller, Changed, Error, Inode, Mutation, 
 use crate::storage::operation::Session;
 use crate::storage::state::inode::{self, Record};
 use crate::storage::state::tree::Action;
-use crate::storage::state::{Failure, access, entry, lock_rows, sessions};
+use crate::storage::state::{Failure, LockTrace, access, entry, lock_rows, sessions};
 
 /// The circumstances of a mutation.
 #[derive(Clone, Copy)]
@@ -134,12 +134,22 @@ impl Step<'_, '_> {
         Ok(())
     }
 
-    /// Saves an object that has lost a name, or frees it: no name, no session that has it open.
+    /// Saves an object that has lost a name, or frees it: no name, no session that has it open. Sessions that adopt may have
+    /// it open without having said so: while there are any, it is in grace at first.
     pub(super) fn save_or_free(&mut self, record: &Record) -> Outcome<()> {
-        if record.attributes.links > 0 || sessions::is_open(self.rows, record.id())? {
+        let inode = record.id();
+        if record.attributes.links > 0 {
             return self.save(record);
         }
-        Ok(free(self.rows, self.effects, record.id())?)
+        let adopting = sessions::adopting(self.rows)?;
+        if !adopting.is_empty() {
+            sessions::open(self.rows, sessions::GRACE_NEW, inode)?;
+            self.effects.touched.orphan(inode, adopting);
+        }
+        if sessions::is_open(self.rows, inode)? {
+            return self.save(record);
+        }
+        Ok(free(self.rows, self.effects, inode)?)
     }
 
     /// Where `name` of `folder` lies in the mirror now.
@@ -161,8 +171,11 @@ impl Step<'_, '_> {
 /// Removes every row of an inode; its content follows after the commit.
 pub(super) fn free(rows: &Connection, effects: &mut Effects<'_>, inode: Inode) -> Result<(), Failure> {
     effects.touched.record(inode, None);
+    effects.touched.access(inode);
     inode::delete(rows, inode)?;
-    lock_rows::forget_inode(rows, inode)?;
+    if lock_rows::forget_inode(rows, inode)? {
+        effects.touched.lock(LockTrace::Freed(inode));
+    }
     effects.freed.push(inode);
     Ok(())
 }

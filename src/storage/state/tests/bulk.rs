@@ -41,7 +41,7 @@ fn a_hundred_thousand_files_alone() {
     let folder = tempfile::tempdir().unwrap();
     let machine = Machine::open(folder.path(), Arc::new(SystemDisk)).unwrap();
     let session = Session(1);
-    machine.apply(1, &[begin(session)]).unwrap();
+    machine.apply(1, &[begin(session, false)]).unwrap();
     let before = memory_kib();
     let start = Instant::now();
     for batch in 0..FILES / BATCH {

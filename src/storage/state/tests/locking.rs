@@ -1,13 +1,14 @@
 //! The lock table against an array of bytes, and how sessions end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
 use super::world::World;
 use crate::storage::call::{Error, Inode, Lock, LockFamily, Mutation, PORTAL, Query, Reply};
-use crate::storage::operation::Session;
-use crate::storage::state::locks::{Held, conflict, with, without};
+use crate::storage::operation::{Operation, Session};
+use crate::storage::state::locks::{Held, conflict, holders, is_freed, with, without};
+use crate::storage::state::{Entry, LockTrace};
 
 const BYTES: u64 = 24;
 
@@ -54,10 +55,24 @@ proptest! {
                 *other != owner && (*is_exclusive || lock.is_exclusive)
             });
             prop_assert_eq!(conflict(&table, session, &lock).is_some(), is_blocked);
+            let in_the_way: BTreeSet<_> = bytes[range.clone()]
+                .iter()
+                .flatten()
+                .filter(|(other, is_exclusive)| other.0 != owner.0 && (**is_exclusive || lock.is_exclusive))
+                .map(|(other, _)| Session(other.0))
+                .collect();
+            prop_assert_eq!(holders(&table, session, &lock), Vec::from_iter(in_the_way));
             if takes && is_blocked {
                 continue;
             }
             let own = if takes { with(&table, session, &lock) } else { without(&table, session, &lock) };
+            let is_less = bytes[range.clone()].iter().any(|byte| {
+                let before = byte.get(&owner);
+                before.is_some_and(|was_exclusive| !takes || *was_exclusive && !lock.is_exclusive)
+            });
+            let is_freed = is_freed(&table, (session, lock.owner), &own);
+            prop_assert!(is_freed || !is_less);
+            prop_assert!(!is_freed || bytes[range.clone()].iter().any(|byte| byte.contains_key(&owner)));
             table.retain(|held| (held.session.0, held.lock.owner) != owner);
             table.extend(own);
             for byte in &mut bytes[range] {
@@ -164,6 +179,62 @@ fn an_flock_is_upgraded_and_downgraded_by_its_owner() {
     assert_eq!(
         world.call(Mutation::Lock { inode, lock: exclusive }),
         Err(Error::Locked)
+    );
+}
+
+/// What others are to hear of an operation.
+fn traces(world: &mut World, operation: Operation) -> Vec<LockTrace> {
+    world.index += 1;
+    let (index, operations) = (world.index, &[operation][..]);
+    let note = None;
+    let done = world
+        .machine()
+        .apply_all(&[Entry {
+            index,
+            operations,
+            note,
+        }])
+        .unwrap();
+    done.touched.locks
+}
+
+#[test]
+fn who_was_refused_and_who_may_try_again_is_told() {
+    let (mut world, inode) = locked_file();
+    let (mine, lesser) = (whole(1, true), whole(1, false));
+    let ask = |world: &mut World, session, lock: &Lock| {
+        let lock = lock.clone();
+        world.session = Session(session);
+        let operation = world.operation(Mutation::Lock { inode, lock });
+        traces(world, operation)
+    };
+    let refused = |session| LockTrace::Refused {
+        inode,
+        session: Session(session),
+        holders: vec![Session(1)],
+    };
+    assert_eq!(ask(&mut world, 2, &mine), [refused(2)]);
+    assert_eq!(ask(&mut world, 1, &mine), [], "it is as it was");
+    assert_eq!(ask(&mut world, 1, &lesser), [LockTrace::Freed(inode)]);
+    assert_eq!(ask(&mut world, 2, &lesser), []);
+    world.session = Session(2);
+    for expected in [vec![LockTrace::Freed(inode)], vec![]] {
+        let lock = mine.clone();
+        let unlock = world.operation(Mutation::Unlock { inode, lock });
+        assert_eq!(traces(&mut world, unlock), expected);
+    }
+    let session = Session(1);
+    assert_eq!(
+        traces(&mut world, Operation::End { session }),
+        [LockTrace::Freed(inode)]
+    );
+    assert_eq!(ask(&mut world, 2, &mine), []);
+    let name = b"file".to_vec();
+    let remove = world.operation(Mutation::Remove { folder: PORTAL, name });
+    assert_eq!(
+        traces(&mut world, remove),
+        [LockTrace::Freed(inode)],
+        "it is gone with its locks"
     );
 }
 

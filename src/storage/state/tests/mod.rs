@@ -12,6 +12,7 @@ use report;
 mod bulk;
 mod crash;
 pub mod faulty;
+mod grace;
 mod locking;
 pub mod model;
 mod model_names;

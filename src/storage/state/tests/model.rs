@@ -1,6 +1,6 @@
 //! The same semantics once more, as plainly as can be: a map of nodes in memory, locks byte by byte.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::storage::call::{
     Attributes, Caller, Change, Changed, Error, Kind, Lock, LockFamily, Mutation, PORTAL, REGISTRY, Reply, SetTime,
@@ -32,6 +32,7 @@ type Answer = Result<Reply, Error>;
 pub struct Model {
     pub nodes: BTreeMap<u64, Node>,
     sessions: BTreeMap<u64, (u64, BTreeMap<u64, Answer>)>,
+    adopting: BTreeSet<u64>,
     opens: BTreeMap<(u64, u64), u32>,
     locks: BTreeMap<(u64, LockFamily), Vec<Cell>>,
 }
@@ -103,7 +104,10 @@ impl Model {
     pub fn apply(&mut self, operation: &Operation) -> Answer {
         match operation {
             // One place each: none replaces another.
-            Operation::Begin { session, .. } => {
+            Operation::Begin { session, adopts, .. } => {
+                if *adopts && !self.sessions.contains_key(&session.0) {
+                    self.adopting.insert(session.0);
+                }
                 let (known, kept) = self.sessions.entry(session.0).or_default();
                 let last = kept.keys().max().copied().unwrap_or_default();
                 Ok(Reply::Begun {
@@ -112,6 +116,7 @@ impl Model {
             }
             Operation::End { session } => {
                 self.sessions.remove(&session.0);
+                self.adopting.remove(&session.0);
                 for cells in self.locks.values_mut() {
                     cells
                         .iter_mut()
@@ -119,6 +124,10 @@ impl Model {
                 }
                 self.opens.retain(|(_, holder), _| *holder != session.0);
                 self.sweep();
+                Ok(Reply::Done)
+            }
+            Operation::Reap => {
+                self.reap();
                 Ok(Reply::Done)
             }
             Operation::Mutate {
@@ -148,6 +157,14 @@ impl Model {
                 let answer = self.mutate(&asked, mutation);
                 if answer.is_err() {
                     *self = before;
+                } else if !self.adopting.is_empty() {
+                    let had_name = |id: &u64| before.nodes.get(id).is_some_and(|node| node.of.links > 0);
+                    let orphans = self
+                        .nodes
+                        .iter()
+                        .filter(|(id, node)| node.of.links == 0 && had_name(id));
+                    let orphans: Vec<_> = orphans.map(|(id, _)| ((*id, u64::MAX), 1)).collect();
+                    self.opens.extend(orphans);
                 }
                 self.sweep();
                 self.sessions
@@ -158,6 +175,18 @@ impl Model {
                 answer
             }
         }
+    }
+
+    fn reap(&mut self) {
+        let (new, old) = (u64::MAX, u64::MAX - 1);
+        if self.opens.keys().any(|(_, holder)| *holder == old) {
+            self.opens.retain(|(_, holder), _| *holder != old);
+        } else {
+            let opens = std::mem::take(&mut self.opens).into_iter();
+            let moved = opens.map(|((inode, by), count)| ((inode, if by == new { old } else { by }), count));
+            self.opens = moved.collect();
+        }
+        self.sweep();
     }
 
     /// Frees what has no name and is held by nobody.

@@ -39,7 +39,9 @@ impl Script {
             clock: 0,
             last: None,
         };
-        let begin = (1..=2).map(|id| begin(Session(id))).collect();
+        // In every second script, one whose owner outlives its process.
+        let adopts = rolls.first().is_some_and(|roll| roll.1 % 2 == 0);
+        let begin = vec![begin(Session(1), false), begin(Session(2), adopts)];
         script.push(&mut writer.model, begin);
         let mut entry = Vec::new();
         for roll in rolls {
@@ -121,8 +123,9 @@ impl Writer {
                 return Operation::End { session };
             }
             (5..=9, _) => {
-                return begin(Session(u64::from(a % 2) + 1));
+                return begin(Session(u64::from(a % 2) + 1), b % 2 == 0);
             }
+            (10, _) if a % 2 == 0 => return Operation::Reap,
             _ => {}
         }
         let session = Session(u64::from(who % 2) + 1);

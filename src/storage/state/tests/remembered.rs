@@ -1,16 +1,19 @@
 //! What is answered from memory is what the database says, also while batches come in between.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::model::Model;
 use super::random::{Script, rolls};
-use super::world::{ROOT, World, plain};
+use super::world::{ROOT, World, plain, user};
 use crate::storage::call::{Error, Inode, Kind, Mutation, PORTAL, Query, Reply};
 use crate::storage::operation::Session;
-use crate::storage::state::Machine;
+use crate::storage::promise::{Kept, Recalls};
+use crate::storage::state::{Entry, Machine, Traces};
 
 fn ask(machine: &Machine, query: &Query) -> Result<Reply, Error> {
     machine.query(Session(99), &ROOT, query).map(plain)
@@ -47,6 +50,37 @@ fn assert_remembered(machine: &Machine, model: &Model, highest: u64) {
     }
 }
 
+/// As a door keeps it: without what comes along.
+fn lasting(answer: Result<Reply, Error>) -> Result<Reply, Error> {
+    answer.map(|reply| match reply {
+        Reply::Object { attributes, .. } => Reply::Object {
+            attributes,
+            folder: None,
+        },
+        other => other,
+    })
+}
+
+/// Attributes, access and names of all that is or was there, of a few that never were.
+fn questions(models: &[Model], highest: u64) -> Vec<Query> {
+    let nodes = models.iter().flat_map(|model| model.nodes.values());
+    let mut names: BTreeSet<_> = nodes
+        .flat_map(|node| node.names.iter().map(|(_, name, _)| name.clone()))
+        .collect();
+    names.insert(b"never made".to_vec());
+    let of = |id| {
+        let inode = Inode(id);
+        let look_ups = names.clone().into_iter().map(move |name| {
+            let folder = inode;
+            Query::Lookup { folder, name }
+        });
+        [Query::Attributes { inode }, Query::Access { inode, wanted: 7 }]
+            .into_iter()
+            .chain(look_ups)
+    };
+    (PORTAL.0..=highest).flat_map(of).collect()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -59,6 +93,32 @@ proptest! {
             world.machine().apply(index, entry).unwrap();
             assert_remembered(world.machine(), model, script.highest);
         }
+    }
+
+    #[test]
+    fn what_a_batch_does_not_name_is_as_it_was(rolls in rolls(60)) {
+        let script = Script::of(&rolls);
+        let mut world = World::new();
+        world.end(Session(1));
+        let (now, mut kept, mut found) = (Duration::ZERO, Kept::default(), 0);
+        kept.listened(&Recalls { epoch: 1, ..Recalls::default() }, Duration::MAX);
+        let questions = questions(&script.models, script.highest);
+        for (index, operations) in (100..).zip(&script.entries) {
+            let done = world.machine().apply_all(&[Entry { index, operations, note: None }]).unwrap();
+            let Traces { inodes, names, access, .. } = done.touched;
+            kept.recall(&Recalls { inodes, names, access, ..Recalls::default() });
+            for (query, caller) in questions.iter().flat_map(|query| [(query, ROOT), (query, user(1000))]) {
+                let answer = world.machine().query(Session(99), &caller, query);
+                match kept.find(&caller, query, now) {
+                    Some(known) => {
+                        found += 1;
+                        prop_assert_eq!(known, lasting(answer), "{:?} by {:?}", query, caller);
+                    }
+                    None => kept.keep((&caller, query), &answer, 1, kept.ticket()),
+                }
+            }
+        }
+        prop_assert!(found > 0 || script.entries.len() < 2);
     }
 }
 

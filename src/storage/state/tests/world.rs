@@ -41,11 +41,11 @@ pub fn temporary() -> TempDir {
 }
 
 /// Begins a session at a place of its own.
-pub fn begin(session: Session) -> Operation {
+pub fn begin(session: Session, adopts: bool) -> Operation {
     Operation::Begin {
         session,
         place: Place(format!("node1/{}", session.0)),
-        adopts: false,
+        adopts,
     }
 }
 
@@ -104,7 +104,7 @@ impl World {
 
     pub fn begin(&mut self, session: Session) {
         self.index += 1;
-        let answers = self.machine().apply(self.index, &[begin(session)]).unwrap();
+        let answers = self.machine().apply(self.index, &[begin(session, false)]).unwrap();
         assert!(matches!(answers[..], [Ok(Reply::Begun { .. })]), "{answers:?}");
     }
 

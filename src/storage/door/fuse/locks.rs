@@ -1,0 +1,481 @@
+//! Locks of this node's processes, held at the leader so that they hold on all nodes.
+//!
+//! fcntl ranges are asked of the leader one by one. flock is kept: the node takes the file as a whole, shares it out here (`flock`), and
+//! gives it back when another node wants it and nobody here has it. Before a lock is granted that others may have had, the kernel
+//! forgets the file's pages; before one is given up, what was written is with the leader.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use super::ask::{Asker, Number};
+use super::convert::errno;
+use super::flock::{Flock, Holder, Level, Verdict};
+use super::memory::Rows;
+use super::notifier::Notifier;
+use super::pages::Pages;
+use super::writes::Writes;
+use crate::base::Scope;
+use crate::storage::call::{Error, Inode, Lock, LockFamily, Mutation, Query, Reply};
+
+/// In whose name the node has a flock of the leader.
+const NODE: u64 = u64::MAX;
+/// How long until the leader is asked again when it does not say that a lock may be free.
+const AGAIN: Duration = Duration::from_millis(500);
+/// How long another node has to give back what nobody there uses, before a lock that may not wait is refused.
+const BACK: Duration = Duration::from_millis(250);
+/// Files whose flock the node keeps though nobody uses it.
+const KEPT: usize = 4096;
+
+/// Kinds of rows.
+const HOLDER: u64 = 0;
+const NODE_LEVEL: u64 = 1;
+const FCNTL: u64 = 2;
+const EXCLUSIVE: u64 = 1 << 8;
+
+/// Clones are the same.
+#[derive(Clone)]
+pub struct Locks(Arc<Inner>);
+
+struct Inner {
+    ask: Asker,
+    writes: Writes,
+    pages: Arc<Pages>,
+    notifier: Arc<Notifier>,
+    scope: Scope,
+    table: Mutex<Table>,
+    /// Something may be free.
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct File {
+    flock: Flock,
+    /// The leader was asked, and what it said is not known: whoever asked was interrupted.
+    is_asked: bool,
+    /// Who asks the leader for this file.
+    turn: Arc<tokio::sync::Mutex<()>>,
+    /// Places of rows.
+    node_row: Option<usize>,
+    holder_rows: HashMap<u64, usize>,
+    fcntl_rows: HashMap<u64, usize>,
+}
+
+struct Table {
+    rows: Rows<3>,
+    files: HashMap<Inode, File>,
+    /// Owners of ranges by handles whose close is not told (`abi::open::NO_FLUSH`).
+    unflushed: HashMap<u64, u64>,
+}
+
+/// What a process asks for.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    pub unique: u64,
+    pub inode: Inode,
+    pub lock: Lock,
+    pub waits: bool,
+}
+
+impl Locks {
+    pub fn new(
+        ask: Asker,
+        writes: Writes,
+        pages: Arc<Pages>,
+        notifier: Arc<Notifier>,
+        rows: Rows<3>,
+        scope: Scope,
+    ) -> Self {
+        Locks(Arc::new(Inner {
+            ask,
+            writes,
+            pages,
+            notifier,
+            scope,
+            table: Mutex::new(Table::of(rows)),
+            changed: Notify::new(),
+        }))
+    }
+
+    pub async fn lock(&self, wanted: Wanted) -> Result<(), i32> {
+        self.0.writes.quiet(wanted.inode).await;
+        match wanted.lock.family {
+            LockFamily::Flock => self.0.flock(&wanted).await,
+            LockFamily::Fcntl => self.0.fcntl(wanted).await,
+        }
+    }
+
+    pub async fn unlock(&self, unique: u64, inode: Inode, lock: Lock) -> Result<(), i32> {
+        self.0.writes.quiet(inode).await;
+        match lock.family {
+            LockFamily::Flock => {
+                self.0.release(inode, lock.owner);
+                Ok(())
+            }
+            LockFamily::Fcntl => {
+                let unlock = Mutation::Unlock { inode, lock };
+                self.0
+                    .ask
+                    .change(Number::of(unique), unlock)
+                    .await
+                    .map(drop)
+                    .map_err(errno)
+            }
+        }
+    }
+
+    /// Who stands in the way; `None`: nobody.
+    pub async fn test(&self, inode: Inode, lock: Lock) -> Result<Option<Lock>, i32> {
+        match self.0.ask.query(Query::TestLock { inode, lock }).await {
+            Ok(Reply::Holder(holder)) => Ok(holder),
+            Ok(_) => Err(Errno::EIO as i32),
+            Err(error) => Err(errno(error)),
+        }
+    }
+
+    /// The owner closes the file: its flock goes. Waits for nothing but what was written.
+    pub fn release_flock(&self, inode: Inode, owner: u64) {
+        let has = self
+            .0
+            .table()
+            .files
+            .get(&inode)
+            .is_some_and(|file| file.holder_rows.contains_key(&owner));
+        if has {
+            let inner = self.0.clone();
+            self.0.scope.spawn(async move {
+                inner.writes.quiet(inode).await;
+                inner.release(inode, owner);
+            });
+        }
+    }
+
+    pub fn has_fcntl(&self, inode: Inode, owner: u64) -> bool {
+        self.0
+            .table()
+            .files
+            .get(&inode)
+            .is_some_and(|file| file.fcntl_rows.contains_key(&owner))
+    }
+
+    /// The owner closes the file: all its ranges go.
+    pub async fn release_fcntl(&self, number: Number, inode: Inode, owner: u64) -> Result<(), i32> {
+        self.0.writes.quiet(inode).await;
+        let lock = whole(LockFamily::Fcntl, owner, false);
+        let unlock = Mutation::Unlock { inode, lock };
+        self.0.ask.change(number, unlock).await.map_err(errno)?;
+        self.0.table().forget_fcntl(inode, owner);
+        Ok(())
+    }
+
+    /// The owner asks for ranges by a handle whose close is not told.
+    pub fn note_unflushed(&self, handle: u64, owner: u64) {
+        self.0.table().unflushed.insert(handle, owner);
+    }
+
+    /// The handle is closed: the ranges asked for by it go. Waits for nothing.
+    pub fn release_unflushed(&self, inode: Inode, handle: u64) {
+        let owner = self.0.table().unflushed.remove(&handle);
+        if let Some(owner) = owner.filter(|owner| self.has_fcntl(inode, *owner)) {
+            let locks = self.clone();
+            self.0
+                .scope
+                .spawn(async move { locks.release_fcntl(locks.0.ask.fresh(), inode, owner).await });
+        }
+    }
+
+    /// The leader says that somebody waits for a lock of this node, or that one it was refused may be free.
+    pub fn look_again(&self, inode: Inode) {
+        if let Some(file) = self.0.table().files.get_mut(&inode) {
+            file.flock.is_wanted = true;
+        }
+        self.0.changed.notify_waiters();
+        let inner = self.0.clone();
+        self.0.scope.spawn(async move { inner.give_back(inode).await });
+    }
+}
+
+impl Inner {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().expect("no holder of this lock panics")
+    }
+
+    async fn flock(self: &Arc<Self>, wanted: &Wanted) -> Result<(), i32> {
+        let holder = Holder {
+            owner: wanted.lock.owner,
+            is_exclusive: wanted.lock.is_exclusive,
+        };
+        let started = Instant::now();
+        let mut step = 0;
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let turn = self.table().file(wanted.inode).turn.clone();
+            let held = turn.lock().await;
+            let verdict = self.table().file(wanted.inode).flock.judge(holder);
+            let level = match verdict {
+                Verdict::Granted => return self.table().grant(wanted.inode, holder),
+                Verdict::Busy if !wanted.waits => return Err(Errno::EAGAIN as i32),
+                Verdict::Busy => {
+                    drop(held);
+                    changed.await;
+                    continue;
+                }
+                Verdict::Ask(level) => level,
+            };
+            let number = Number::step(wanted.unique, step);
+            step += 1;
+            match self.take(wanted.inode, level, number).await {
+                Ok(()) => {
+                    self.look_for_idle(wanted.inode);
+                    return self.table().grant(wanted.inode, holder);
+                }
+                Err(Error::Locked) if wanted.waits || started.elapsed() < BACK => {}
+                Err(error) => return Err(errno(error)),
+            }
+            drop(held);
+            let pause = if wanted.waits { AGAIN } else { BACK / 2 };
+            let _ = tokio::time::timeout(pause, changed).await;
+        }
+    }
+
+    /// Takes the file of the leader for this node.
+    async fn take(&self, inode: Inode, level: Level, number: Number) -> Result<(), Error> {
+        let lock = whole(LockFamily::Flock, NODE, level == Level::Exclusive);
+        self.table().file(inode).is_asked = true;
+        let answer = self.ask.change(number, Mutation::Lock { inode, lock }).await;
+        if let Err(error) = answer {
+            self.table().file(inode).is_asked = false;
+            return Err(error);
+        }
+        self.renew_pages(inode).await;
+        self.table().set_level(inode, level);
+        Ok(())
+    }
+
+    /// What the kernel has of a file that others may have changed goes.
+    async fn renew_pages(&self, inode: Inode) {
+        self.notifier.attributes(inode);
+        self.notifier.pages(inode).await;
+        if let Ok(attributes) = self.ask.attributes(inode).await {
+            self.pages.are(&attributes);
+        }
+    }
+
+    fn release(self: &Arc<Self>, inode: Inode, owner: u64) {
+        let is_wanted = self.table().release(inode, owner);
+        self.changed.notify_waiters();
+        if is_wanted {
+            let inner = self.clone();
+            self.scope.spawn(async move { inner.give_back(inode).await });
+        }
+    }
+
+    /// Gives the file back if nobody here has it. Also one that is not known here: whoever asked for it was interrupted.
+    async fn give_back(&self, inode: Inode) {
+        let turn = self.table().file(inode).turn.clone();
+        let _turn = turn.lock().await;
+        let has_to = {
+            let mut table = self.table();
+            let file = table.file(inode);
+            file.flock.is_idle() && (file.is_asked || file.flock.node != Level::None)
+        };
+        if has_to {
+            let lock = whole(LockFamily::Flock, NODE, false);
+            if self
+                .ask
+                .change(self.ask.fresh(), Mutation::Unlock { inode, lock })
+                .await
+                .is_ok()
+            {
+                self.table().set_level(inode, Level::None);
+            }
+        }
+        self.changed.notify_waiters();
+        self.table().tidy(inode);
+    }
+
+    /// Of too many kept, some file that nobody uses goes back.
+    fn look_for_idle(self: &Arc<Self>, but: Inode) {
+        let idle = {
+            let table = self.table();
+            let is_idle = |(inode, file): (&Inode, &File)| {
+                (*inode != but && file.node_row.is_some() && file.flock.is_idle()).then_some(*inode)
+            };
+            match table.files.len() > KEPT {
+                true => table.files.iter().find_map(is_idle),
+                false => None,
+            }
+        };
+        if let Some(inode) = idle {
+            let inner = self.clone();
+            self.scope.spawn(async move { inner.give_back(inode).await });
+        }
+    }
+
+    async fn fcntl(self: &Arc<Self>, wanted: Wanted) -> Result<(), i32> {
+        let mut step = 0;
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let number = Number::step(wanted.unique, step);
+            step += 1;
+            match self.try_fcntl(wanted.inode, wanted.lock.clone(), number).await {
+                Ok(()) => {
+                    self.renew_pages(wanted.inode).await;
+                    return Ok(());
+                }
+                Err(Error::Locked) if wanted.waits => {}
+                Err(error) => return Err(errno(error)),
+            }
+            let _ = tokio::time::timeout(AGAIN, changed).await;
+        }
+    }
+
+    /// One attempt. If nobody waits for its outcome any more, it is undone.
+    async fn try_fcntl(self: &Arc<Self>, inode: Inode, lock: Lock, number: Number) -> Result<(), Error> {
+        if self.table().note_fcntl(inode, lock.owner).is_err() {
+            return Err(Error::NoSpace);
+        }
+        let (sender, outcome) = oneshot::channel();
+        let inner = self.clone();
+        self.scope.spawn(async move {
+            let mutation = Mutation::Lock {
+                inode,
+                lock: lock.clone(),
+            };
+            let answer = inner.ask.change(number, mutation).await.map(drop);
+            if sender.send(answer) == Err(Ok(())) {
+                let _ = inner
+                    .ask
+                    .change(inner.ask.fresh(), Mutation::Unlock { inode, lock })
+                    .await;
+            }
+        });
+        outcome.await.unwrap_or(Err(Error::Io))
+    }
+}
+
+impl Table {
+    fn of(rows: Rows<3>) -> Self {
+        let mut table = Table {
+            files: HashMap::new(),
+            unflushed: HashMap::new(),
+            rows,
+        };
+        for (place, [inode, bits, owner]) in table.rows.all() {
+            let file = table.files.entry(Inode(inode)).or_default();
+            let is_exclusive = bits & EXCLUSIVE != 0;
+            match bits & 0xff {
+                HOLDER => {
+                    file.flock.grant(Holder { owner, is_exclusive });
+                    file.holder_rows.insert(owner, place);
+                }
+                NODE_LEVEL => {
+                    file.flock.node = if is_exclusive { Level::Exclusive } else { Level::Shared };
+                    file.node_row = Some(place);
+                }
+                _ => drop(file.fcntl_rows.insert(owner, place)),
+            }
+        }
+        table
+    }
+
+    fn file(&mut self, inode: Inode) -> &mut File {
+        self.files.entry(inode).or_default()
+    }
+
+    fn grant(&mut self, inode: Inode, holder: Holder) -> Result<(), i32> {
+        let row = row(inode, HOLDER, holder.is_exclusive, holder.owner);
+        let file = self.files.entry(inode).or_default();
+        match file.holder_rows.get(&holder.owner) {
+            Some(place) => self.rows.put(*place, &row),
+            None => {
+                let place = self.rows.add(&row).map_err(|_| Errno::ENOLCK as i32)?;
+                file.holder_rows.insert(holder.owner, place);
+            }
+        }
+        file.flock.grant(holder);
+        Ok(())
+    }
+
+    /// Whether the file is to be given back now.
+    fn release(&mut self, inode: Inode, owner: u64) -> bool {
+        let Some(file) = self.files.get_mut(&inode) else {
+            return false;
+        };
+        file.flock.release(owner);
+        if let Some(place) = file.holder_rows.remove(&owner) {
+            self.rows.remove(place);
+        }
+        file.flock.is_wanted && file.flock.is_idle()
+    }
+
+    fn set_level(&mut self, inode: Inode, level: Level) {
+        let file = self.files.entry(inode).or_default();
+        (file.flock.node, file.flock.is_wanted, file.is_asked) = (level, false, false);
+        let row = row(inode, NODE_LEVEL, level == Level::Exclusive, NODE);
+        match (level, file.node_row) {
+            (Level::None, place) => {
+                file.node_row = None;
+                place.into_iter().for_each(|place| self.rows.remove(place));
+            }
+            (_, Some(place)) => self.rows.put(place, &row),
+            // Without a row the next process gives it back when it is asked to.
+            (_, None) => file.node_row = self.rows.add(&row).ok(),
+        }
+    }
+
+    fn note_fcntl(&mut self, inode: Inode, owner: u64) -> Result<(), super::memory::Full> {
+        let file = self.files.entry(inode).or_default();
+        if let Entry::Vacant(free) = file.fcntl_rows.entry(owner) {
+            free.insert(self.rows.add(&row(inode, FCNTL, false, owner))?);
+        }
+        Ok(())
+    }
+
+    fn forget_fcntl(&mut self, inode: Inode, owner: u64) {
+        if let Some(file) = self.files.get_mut(&inode)
+            && let Some(place) = file.fcntl_rows.remove(&owner)
+        {
+            self.rows.remove(place);
+        }
+        self.tidy(inode);
+    }
+
+    /// Forgets a file of which nothing is held.
+    fn tidy(&mut self, inode: Inode) {
+        let is_empty = |file: &File| {
+            file.flock.is_idle()
+                && file.flock.node == Level::None
+                && !file.is_asked
+                && file.fcntl_rows.is_empty()
+                && Arc::strong_count(&file.turn) == 1
+        };
+        if self.files.get(&inode).is_some_and(is_empty) {
+            self.files.remove(&inode);
+        }
+    }
+}
+
+fn row(inode: Inode, kind: u64, is_exclusive: bool, owner: u64) -> [u64; 3] {
+    [inode.0, kind | if is_exclusive { EXCLUSIVE } else { 0 }, owner]
+}
+
+fn whole(family: LockFamily, owner: u64, is_exclusive: bool) -> Lock {
+    Lock {
+        family,
+        owner,
+        is_exclusive,
+        start: 0,
+        end: u64::MAX,
+        pid: 0,
+    }
+}

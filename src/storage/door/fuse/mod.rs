@@ -1,0 +1,39 @@
+//! The FUSE door: the mount that PHP uses. Files as on a local disk, locks that hold on all nodes, and a mount that outlives the
+//! processes that serve it.
+//!
+//! ```text
+//! reader   requests from the device ─► wire (codec) ─► door: at once from what is promised, else a task ─► ask: the leader
+//! memory   a memfd: what is under way, and is done again by the process that comes next
+//! writes   write-behind           opens, locks, flock   who has what open and locked here
+//! pages, notifier, hearer         recalls of the leader, passed on to the kernel
+//! pending, dying                  interrupts: whoever waits can be killed
+//! ```
+//!
+//! Node numbers are inode numbers, so nothing is kept by what the kernel looked up. The kernel checks permissions; the door asks as
+//! root. What the leader promises (`storage::promise`) is answered from memory and may be kept by the kernel for `PROMISED`;
+//! recalls reach the kernel before they are confirmed, so a name or attribute is old for longer only where the kernel
+//! holds a lock itself. An open is answered from the promise: what was closed on one node before is seen by whoever opens later on another.
+//!
+//! The protocol layer is our own: fuse-backend-rs and fuser answer when a handler returns, and drop what the kernel says of interrupts;
+//! both read the device into memory that dies with them.
+
+mod ask;
+mod convert;
+mod device;
+mod door;
+mod dying;
+mod flock;
+mod hearer;
+mod listing;
+mod locks;
+mod memory;
+mod names;
+mod notifier;
+mod opens;
+mod pages;
+mod pending;
+mod reader;
+mod wire;
+mod writes;
+
+pub use hearer::serve;
