@@ -27,8 +27,8 @@ use crate::host::unit::Unit;
 /// A child that crashes at once is started again soon: most crashes are of one request.
 const FIRST_RESTART: Duration = Duration::from_millis(50);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
-/// After this long a crash counts as the first one again.
-const STABLE: Duration = Duration::from_secs(30);
+/// After this long a crash counts as the first one again: what crashes at its start has crashed by then.
+const STABLE: Duration = Duration::from_secs(3);
 /// A module beats each second. Two windows in a row without a beat: it hangs. Two, because a machine
 /// that was paused shows one empty window.
 const BEAT_WINDOW: Duration = Duration::from_secs(5);

@@ -5,7 +5,8 @@
 //! it is begun anew and open calls are numbered again. One of them that may have happened and would not bear a repetition fails
 //! with `Error::Io` then: nobody knows any more.
 //!
-//! What another node promised as leader is kept and answered from here (`promise`).
+//! What a leader promised is kept and answered from here (`promise`, `listener`). When no leader has answered anything for 2 s, a
+//! door that heeds gets what this node knows by itself, at once until one answers again: queries go on without a quorum.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -28,7 +29,7 @@ use crate::base::{BoxFuture, Scope, clock};
 /// How long a caller waits before it may look after something else; the call goes on, and the repetition joins it.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// One try. A leader needs up to 2 s to go on without a silent follower; a try is given up sooner when another node leads.
-pub(super) const TRY: Duration = Duration::from_secs(5);
+const TRY: Duration = Duration::from_secs(5);
 /// Pauses before the next try; a new leader ends them.
 const RETRY_FIRST: Duration = Duration::from_millis(10);
 pub(super) const RETRY_CAP: Duration = Duration::from_millis(250);
@@ -87,7 +88,7 @@ impl Client {
 
     /// As `start`, for a door whose clients keep what it answers and outlive it: `heed` has them forget what is recalled.
     /// `recall` answers only what the leader promised to say when it is true no longer. Queries that no leader answers
-    /// are answered as this node knows it.
+    /// are answered as this node knows it; `lease` says no then, and before all that is forgotten.
     pub fn start_door(way: Arc<dyn Way>, place: Place, scope: &Scope, heed: Arc<dyn Heed>) -> Self {
         Client::begin(way, place, (true, Some(heed)), scope)
     }
@@ -104,6 +105,7 @@ impl Client {
             scope: scope.clone(),
             verifier: random(),
         }));
+        client.0.kept().answered(clock::boot());
         let inner = client.0.clone();
         scope.spawn(async move { inner.keep().await });
         let (inner, begun) = (&client.0, client.0.begun.subscribe());
@@ -230,7 +232,11 @@ impl Inner {
                     () = other_than(&mut leader, node) => Err(Unreached::Lost("another node leads".into())),
                     () = self.scope.draining() => return None,
                 };
-                match self.heed(asked) {
+                let tried = self.heed(asked);
+                if matches!(tried, Tried::Answered(..)) {
+                    self.kept().answered(clock::boot());
+                }
+                match tried {
                     Tried::Answered(answer, promised) => {
                         return Some(Reached {
                             answer,
@@ -275,6 +281,36 @@ impl Inner {
             () = self.scope.draining() => None,
         };
         begun
+    }
+
+    /// Asks whoever leads, and keeps the answer if it may be kept.
+    async fn ask(&self, caller: &Caller, query: &Query) -> Answer {
+        let session = self.session().await.ok_or(Error::Unavailable)?;
+        let ticket = self.kept().ticket();
+        let request = Request::Query {
+            session,
+            caller: caller.clone(),
+            query: query.clone(),
+        };
+        let reached = self.reach(&request).await.ok_or(Error::Unavailable)?;
+        if let Some(epoch) = reached.promised {
+            let mut kept = self.kept();
+            kept.keep((caller, query), &reached.answer, epoch, ticket);
+        }
+        reached.answer
+    }
+
+    /// For how long no leader has answered anything.
+    fn silence(&self) -> Duration {
+        self.kept().silence(clock::boot())
+    }
+
+    /// What this node knows without a leader. It is not kept: nobody says when it is true no longer.
+    async fn alone(&self, caller: &Caller, query: &Query) -> Option<Answer> {
+        match self.way.stale(caller, query).await {
+            Some(answer) => Some(answer),
+            None => self.kept().find_stale(caller, query),
+        }
     }
 
     /// A number for a call; waits while the session begins or the window is full.
@@ -379,21 +415,24 @@ impl Calls for Client {
         let inner = &self.0;
         Box::pin(async move {
             let deadline = Instant::now() + PATIENCE;
-            let asked = async {
-                let session = inner.session().await?;
-                let ticket = inner.kept().ticket();
-                let (caller, query) = (caller.clone(), query.clone());
-                let reached = inner.reach(&Request::Query { session, caller, query }).await;
-                reached.map(|reached| (reached, ticket))
-            };
-            let Ok(Some((reached, ticket))) = tokio::time::timeout_at(deadline, asked).await else {
-                return Err(Error::Unavailable);
-            };
-            if let Some(epoch) = reached.promised {
-                let mut kept = inner.kept();
-                kept.keep((caller, &query), &reached.answer, epoch, ticket);
+            let asked = inner.ask(caller, &query);
+            tokio::pin!(asked);
+            if inner.heed.is_some() {
+                // As long as a leader is heard of, its answer is worth waiting for.
+                let left = PATIENCE.saturating_sub(inner.silence());
+                if !left.is_zero()
+                    && let Ok(answer) = tokio::time::timeout(left, &mut asked).await
+                {
+                    return answer;
+                }
+                if inner.silence() >= PATIENCE
+                    && let Some(answer) = inner.alone(caller, &query).await
+                {
+                    return answer;
+                }
             }
-            reached.answer
+            let answer = tokio::time::timeout_at(deadline, asked).await;
+            answer.unwrap_or(Err(Error::Unavailable))
         })
     }
 

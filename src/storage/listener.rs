@@ -10,12 +10,15 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::client::{RETRY_CAP, TRY, Way, other_than};
+use super::client::{RETRY_CAP, Way, other_than};
 use super::operation::Session;
 use super::promise::{Heed, Kept, Recalls};
 use super::request::{Request, Response};
 use super::types::NodeId;
 use crate::base::{Scope, clock};
+
+/// One `Listen`: the leader answers it within 150 ms.
+const TRY: Duration = Duration::from_secs(1);
 
 /// What is known of the lease, for those who were answered under it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +109,10 @@ impl Listener {
             () = self.scope.draining() => return Woken::Draining,
         };
         Woken::By(match listened {
-            Ok(Response::Listened { recalls, lease }) if !lease.is_zero() => Some((recalls, sent + lease)),
+            Ok(Response::Listened { recalls, lease }) if !lease.is_zero() => {
+                self.kept().answered(clock::boot());
+                Some((recalls, sent + lease))
+            }
             _ => None,
         })
     }

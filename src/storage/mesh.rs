@@ -277,6 +277,10 @@ impl Way for ToLeader {
         node != self.group.me()
     }
 
+    fn stale<'a>(&'a self, caller: &'a call::Caller, query: &'a Query) -> BoxFuture<'a, Option<Answer>> {
+        Box::pin(async move { self.own.as_ref()?.stale(caller, query).await })
+    }
+
     fn ask<'a>(
         &'a self,
         node: NodeId,

@@ -26,6 +26,8 @@ mod checkpoint_tests;
 mod checkpoints;
 mod client;
 #[cfg(test)]
+mod client_tests;
+#[cfg(test)]
 mod cluster_tests;
 pub mod command;
 mod control;

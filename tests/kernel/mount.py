@@ -22,7 +22,7 @@ import server
 from guest import Guest
 from session import Table, enter_namespaces
 
-SUITES = ["commands", "locks", "external", "replicated", "sandbox", "stale", "watched"]
+SUITES = ["commands", "locks", "external", "replicated", "fuse", "sandbox", "fuse_sandbox", "stale", "watched"]
 # Ganesha's own, where its portmapper says so.
 GANESHA_PORT = 2051
 # Seconds after its start in which it gives no locks; the least that it takes.

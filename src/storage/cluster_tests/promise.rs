@@ -30,7 +30,7 @@ async fn size(client: &mut Client, file: &nfs_fh3) -> u64 {
         .size
 }
 
-async fn lookup(client: &mut Client, root: &nfs_fh3, name: &str) -> Option<nfs_fh3> {
+pub async fn lookup(client: &mut Client, root: &nfs_fh3, name: &str) -> Option<nfs_fh3> {
     let what = diropargs3 {
         dir: root.clone(),
         name: filename3::from(name.as_bytes()),
@@ -42,7 +42,7 @@ async fn lookup(client: &mut Client, root: &nfs_fh3, name: &str) -> Option<nfs_f
     }
 }
 
-async fn append(client: &mut Client, file: &nfs_fh3, offset: u64) {
+pub async fn append(client: &mut Client, file: &nfs_fh3, offset: u64) {
     let write = WRITE3args {
         file: file.clone(),
         offset,
@@ -123,7 +123,7 @@ async fn what_is_asked_again_does_not_reach_the_leader() {
 
 /// What a kernel would hold, and what it was told to forget.
 #[derive(Default)]
-struct Told(Mutex<Vec<Recalls>>);
+pub struct Told(pub Mutex<Vec<Recalls>>);
 
 impl Heed for Told {
     fn recalled<'a>(&'a self, recalls: &'a Recalls) -> BoxFuture<'a, ()> {
@@ -140,7 +140,7 @@ impl Heed for Told {
     }
 }
 
-static ROOT: call::Caller = call::Caller {
+pub static ROOT: call::Caller = call::Caller {
     uid: 0,
     gid: 0,
     groups: Vec::new(),
@@ -323,7 +323,7 @@ async fn a_lock_that_is_wanted_and_a_lock_that_is_free_are_told() {
     }
 }
 
-async fn eventually(what: &str, holds: impl Fn() -> bool) {
+pub async fn eventually(what: &str, holds: impl Fn() -> bool) {
     let start = Instant::now();
     while !holds() {
         assert!(start.elapsed() < PATIENCE, "never: {what}");

@@ -19,6 +19,8 @@ pub struct Kept {
     touches: Touches,
     epoch: u64,
     until: Duration,
+    /// When a leader last answered anything.
+    answered: Duration,
     /// Recalls up to this one have arrived.
     last: u64,
     answers: Cache<Key, Entry>,
@@ -49,6 +51,7 @@ impl Default for Kept {
             touches: Touches::default(),
             epoch: 0,
             until: Duration::ZERO,
+            answered: Duration::ZERO,
             last: 0,
             answers: Cache::new(KEPT),
         }
@@ -64,6 +67,16 @@ impl Kept {
     /// Whether the lease is in force.
     pub fn is_lent(&self, now: Duration) -> bool {
         now < self.until
+    }
+
+    /// A leader has answered.
+    pub fn answered(&mut self, now: Duration) {
+        self.answered = now;
+    }
+
+    /// For how long no leader has answered.
+    pub fn silence(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.answered)
     }
 
     /// How long the lease still is.
@@ -95,6 +108,11 @@ impl Kept {
         if !self.is_lent(now) {
             return None;
         }
+        self.find_stale(caller, query)
+    }
+
+    /// As `find`, but whether it is true still is not known when the lease is over.
+    pub fn find_stale(&self, caller: &Caller, query: &Query) -> Option<Answer> {
         let entry = self.answers.get(&KeyRef(caller, query))?;
         self.is_true(entry).then(|| entry.answer.clone())
     }

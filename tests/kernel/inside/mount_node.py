@@ -1,8 +1,9 @@
 """Whole nodes whose supervisor mounts the files: PHP waits for them, a silent server is seen and outlived, a lost mount comes back, a new
 supervisor takes over, and nothing is left at the end. `mount_node.py MOUNT SHARE EXECUTABLE SUITE GANESHA-EXPORT GANESHA-PORT`
 
-external: ganesha keeps the files and the registry; PHP is here. replicated: this node keeps them. sandbox: the supervisor has mounts of
-its own, as under systemd, and mounts where process 1 sees it. stale: the server loses everything. watched: somebody else mounts."""
+external: ganesha keeps the files and the registry; PHP is here. replicated: this node keeps them. fuse: and serves them by its own door.
+sandbox, fuse_sandbox: the supervisor has mounts of its own, as under systemd, and mounts where process 1 sees it. stale: the server loses
+everything. watched: somebody else mounts."""
 
 import os
 import shutil
@@ -20,6 +21,7 @@ EXTERNAL = f'engine = "external"\nexternal = "nfs://10.77.0.1{GANESHA}"\nmount =
 OURS = 'engine = "external"\nexternal = "nfs://10.77.0.1:2049/portal?mount=2049"\nmount = "kernel"'
 WATCHED = 'engine = "external"\nexternal = "/run/node/shared"\n[portal]\nroot = "/run/node/shared/portal"'
 REPLICATED = 'engine = "replicated"\nmount = "kernel"'
+FUSE = 'engine = "replicated"\nmount = "fuse"'
 PAGE = '<?php echo "from PHP: ", file_get_contents(__DIR__ . "/text"), PHP_EOL;'
 STATUS = 2.0
 
@@ -159,8 +161,34 @@ def replicated():
     ends(one)
 
 
-def sandbox():
-    one = Machine(SHARE, EXECUTABLE, REPLICATED, daemons="unit", php="/none")
+def fuse():
+    one = Machine(SHARE, EXECUTABLE, FUSE)
+    yield one
+    start(one)
+    one.check(" - fuse.bitrix bitrix-node " in one.mounts()[0], "by FUSE, under a name of its own", one.mounts())
+    publish(one)
+    serves_php(one)
+    text, _ = one.command("storage", "status", code=0)
+    one.check("locks hold on all nodes" in text, "storage status says how far locks hold", text)
+    one.say("    ", next(line for line in text.splitlines() if line.startswith("files here")))
+    for _ in range(3):
+        storage_dies(one)
+    serves_php(one)
+    text, took = one.command("storage", "umount", code=0)
+    one.check("mounts it again" in text, f"umount takes {took:.2f} s and says that it will not last", text)
+    one.until(one.mounts, "mounted again")
+    serves_php(one)
+    one.end(signal.SIGKILL)
+    one.check(one.get("/index.php") != "from PHP: hello\n" and len(one.mounts()) == 1, "a killed supervisor leaves its mount, which is dead")
+    one.run()
+    one.until(one.is_healthy, "healthy")
+    one.check(len(one.mounts()) == 1, "the next one replaces it", one.mounts())
+    serves_php(one)
+    ends(one)
+
+
+def sandbox(storage=REPLICATED):
+    one = Machine(SHARE, EXECUTABLE, storage, daemons="unit", php="/none")
     yield one
     subprocess.run(["mount", "--make-rshared", "/"], check=True)
     start(one, ["unshare", "--mount", "--propagation", "slave"])
@@ -170,6 +198,10 @@ def sandbox():
     publish(one)
     one.say("ok  ", "the front, inside, serves it")
     ends(one)
+
+
+def fuse_sandbox():
+    yield from sandbox(FUSE)
 
 
 def is_ready(one, losses):

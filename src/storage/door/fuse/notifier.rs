@@ -7,6 +7,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
@@ -82,16 +83,24 @@ fn teller(name: &str, device: &Device) -> io::Result<SyncSender<Notice>> {
     Ok(sender)
 }
 
-/// From here on this thread has a table of descriptors of its own, with only the device in it.
+/// Where it is said why this process ends.
+const STDERR: RawFd = 2;
+
+/// From here on this thread has a table of descriptors of its own: the device, and what the runtime wakes others by.
 fn alone_with(device: &Device) -> io::Result<OwnedFd> {
     unshare(CloneFlags::CLONE_FILES)?;
     let own = device.as_fd().try_clone_to_owned()?;
     let open: Vec<RawFd> = fs::read_dir("/proc/thread-self/fd")?
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .collect();
-    for other in open.into_iter().filter(|descriptor| *descriptor != own.as_raw_fd()) {
-        // The one of the listing is closed already.
-        let _ = nix::unistd::close(other);
+    for number in open {
+        // Events hold nothing that others wait for. The descriptor of the listing is closed already.
+        let of = fs::read_link(format!("/proc/thread-self/fd/{number}")).unwrap_or_default();
+        let is_kept =
+            [STDERR, own.as_raw_fd()].contains(&number) || of.as_os_str().as_bytes().starts_with(b"anon_inode:");
+        if !is_kept {
+            let _ = nix::unistd::close(number);
+        }
     }
     Ok(own)
 }
