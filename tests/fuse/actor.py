@@ -104,12 +104,20 @@ class Actor:
         except OSError:
             return "gone"
 
+    def tell(self, number):
+        os.kill(self.pid, number)
+
     def kill(self, number=signal.SIGKILL):
         """Ends it, and says in how many seconds."""
+        if self in Actor.everyone:
+            self.tell(number)
+        return self.death(number)
+
+    def death(self, number):
+        """Seconds until it is gone, which it was told by that signal."""
         started = time.monotonic()
         if self in Actor.everyone:
             Actor.everyone.remove(self)
-            os.kill(self.pid, number)
             while os.waitpid(self.pid, os.WNOHANG) == (0, 0):
                 if time.monotonic() - started > DEATH:
                     raise Late(f"not dead {DEATH} s after signal {number}, in state {self.state()}")

@@ -5,6 +5,8 @@ import os
 
 from actor import row
 
+# Two names of one number.
+NOT_HERE = ["EOPNOTSUPP", "ENOTSUP"]
 # Open descriptors and mappings of an actor, by name.
 OPEN = {}
 
@@ -245,9 +247,9 @@ def names_of(key):
 @row("extended attributes, room and limits are answered")
 def other_answers(a, _b):
     a.do(put, "file", b"x")
-    assert a.do(error_of, os.getxattr, "file", "user.none") in ("ENODATA", "EOPNOTSUPP")
-    assert a.do(error_of, os.listxattr, "file") in ([], "EOPNOTSUPP")
-    assert a.do(error_of, os.setxattr, "file", "security.x", b"1") in (None, "EOPNOTSUPP", "EPERM")
+    assert a.do(error_of, os.getxattr, "file", "user.none") in ("ENODATA", *NOT_HERE)
+    assert a.do(error_of, os.listxattr, "file") in ([], *NOT_HERE)
+    assert a.do(error_of, os.setxattr, "file", "security.x", b"1") in (None, "EPERM", *NOT_HERE)
     room = a.do(room_of)
     assert 0 < room[0] <= room[1] and room[2] == 255, room
     return ""

@@ -108,7 +108,7 @@ class Node(group.Node):
     """A supervisor; `process` is it."""
 
     def __init__(self, number, folder, executable, address, network, port=server.PORT):
-        self.files = Path(folder) / "files"
+        self.files, self.is_stopping = Path(folder) / "files", False
         super().__init__(number, folder, executable, address, network, port)
         self.files.mkdir(exist_ok=True)
 
@@ -124,6 +124,7 @@ class Node(group.Node):
         subprocess.run(line, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
     def start(self):
+        self.is_stopping = False
         with open(self.folder / "supervisor.log", "ab") as log:
             line = [self.executable, "run", "--config", str(self.config)]
             self.process = subprocess.Popen(line, preexec_fn=self.enter, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -161,10 +162,16 @@ class Node(group.Node):
 
         until(f"{self.name} mounts its files", look, START)
 
-    def stop(self, seconds=30):
-        if self.process and self.process.poll() is None:
-            self.process.send_signal(signal.SIGCONT)
+    def begin_stop(self):
+        """Once: told again, it would not take its time."""
+        if self.process and self.process.poll() is None and not self.is_stopping:
+            self.is_stopping = True
+            self.signal(signal.SIGCONT)
             self.process.terminate()
+
+    def stop(self, seconds=30):
+        self.begin_stop()
+        if self.process:
             try:
                 self.process.wait(seconds)
             except subprocess.TimeoutExpired:
@@ -208,9 +215,7 @@ class Group(group.Group):
     def stop(self):
         # All at once: none has to be without the others.
         for node in self.nodes:
-            if node.process and node.process.poll() is None:
-                node.signal(signal.SIGCONT)
-                node.process.terminate()
+            node.begin_stop()
         super().stop()
         if self.network:
             self.network.remove()

@@ -1,6 +1,7 @@
 """Two of three nodes stand still: on the third, what was read before can still be read, what changes anything waits and can be killed, and
 all goes on when the others are back."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -12,6 +13,8 @@ from node import state
 
 PLACE = "quorum"
 FILES = 50
+# What is changed meanwhile is not what is read: a file's own reader would wait for its writer.
+OTHERS = ["log", "locked", "written", "appended", "renamed", "unlinked", "cut", "changed", "linked"]
 # A killed process is gone by then.
 DEATH = 2.0
 # The lease runs out, and nobody who leads is found; then all that was read before is answered at once.
@@ -22,27 +25,32 @@ LOOKS, BETWEEN = 10, 0.5
 BREATH = 0.1
 
 
+# What the reader is at.
+STEP = multiprocessing.Array("c", 80)
+
+
 def make_files():
     os.makedirs(PLACE, exist_ok=True)
     os.chdir(PLACE)
     for number in range(FILES):
         put(f"{number}", b"%d" % number * 5000)
     os.mkdir("folder")
-    put("locked", b"x")
-    put("log", b"")
+    for name in OTHERS:
+        put(name, b"x")
 
 
 def read_all():
-    """Each step timed: the longest, by name, with when it began."""
+    """Each step timed: its name, when it began and how long it took."""
     steps = []
 
     def timed(name, function, *arguments):
+        STEP.value = f"{name} {arguments[-1]}".encode()
         started = time.monotonic()
         result = function(*arguments)
         steps.append((name, started, time.monotonic() - started))
         return result
 
-    assert len(timed("list", os.listdir, ".")) == FILES + 3
+    assert len(timed("list", os.listdir, ".")) == FILES + 1 + len(OTHERS)
     assert timed("miss", error_of, os.stat, "none") == "ENOENT"
     for number in range(FILES):
         assert timed("look-up", os.stat, f"{number}").st_size == len(b"%d" % number * 5000)
@@ -83,16 +91,16 @@ def wait_for_lock(kind):
 # What waits while there is no quorum; each must die when it is told to.
 WAITERS = {
     "create": (put, "new", b"x"),
-    "write, fsync": (write_and_sync, "1"),
-    "append, close": (append_and_close, "2"),
-    "rename": (os.rename, "3", "moved"),
+    "write, fsync": (write_and_sync, "written"),
+    "append, close": (append_and_close, "appended"),
+    "rename": (os.rename, "renamed", "moved"),
     "mkdir": (os.mkdir, "made"),
     "rmdir": (os.rmdir, "folder"),
-    "unlink": (os.unlink, "4"),
-    "truncate": (os.truncate, "5", 1),
-    "chmod": (os.chmod, "6", 0o600),
+    "unlink": (os.unlink, "unlinked"),
+    "truncate": (os.truncate, "cut", 0),
+    "chmod": (os.chmod, "changed", 0o600),
     "symlink": (os.symlink, "x", "symlink"),
-    "link": (os.link, "7", "link"),
+    "link": (os.link, "linked", "link"),
     "flock": (wait_for_lock, "flock"),
     "fcntl": (wait_for_lock, "fcntl"),
 }
@@ -136,7 +144,7 @@ class Outage:
                 steps += reader.do(read_all, seconds=FIRST * 3)
                 rounds += 1
             except (AssertionError, Failed, OSError) as error:
-                errors = str(error).splitlines()[-5:]
+                errors = [f"at {STEP.value.decode()}", *str(error).splitlines()[-5:]]
                 break
             if not waited and time.monotonic() > began + SETTLED:
                 waited = True
@@ -172,9 +180,15 @@ class Outage:
                     bad.append(f"{name}: did not wait, but returned {one.result()}")
                 except (Failed, OSError) as error:
                     bad.append(f"{name}: did not wait, but failed: {error}")
-        for number, (name, one) in enumerate(crew.items()):
+        # All at once: who waits for a folder that another changes waits for that one, in the kernel, and cannot die before it.
+        signals = {name: [signal.SIGKILL, signal.SIGTERM][number % 2] for number, name in enumerate(crew)}
+        for name, one in crew.items():
+            one.tell(signals[name])
+        told = time.monotonic()
+        for name, one in crew.items():
             try:
-                took.append(one.kill([signal.SIGKILL, signal.SIGTERM][number % 2]))
+                one.death(signals[name])
+                took.append(time.monotonic() - told)
                 if took[-1] > DEATH:
                     bad.append(f"{name}: died after {took[-1]:.1f} s")
             except Late as error:
@@ -189,7 +203,7 @@ class Outage:
         try:
             writer.result(60)
             content = Actor(self.others[0].files / PLACE).do(get, "log")
-            wanted = b"000000\n" + b"".join(b"%06d\n" % number for number in range(5))
+            wanted = b"x000000\n" + b"".join(b"%06d\n" % number for number in range(5))
             lines = [] if content == wanted else [f"the log holds {content}"]
         except (Failed, OSError) as error:
             lines = str(error).splitlines()[-5:]

@@ -3,10 +3,11 @@
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
-from node import guest
+from node import detach, guest
 from session import Table
 
 PROGRAMS = Path(__file__).resolve().parent.parent.parent / "target/kernel-suites/bin"
@@ -46,8 +47,17 @@ def posix(table, mount, share):
     table.finish("POSIX checks", Job("posix", mount, share), 600)
 
 
-def pjdfstest(table, mount, share, folder="pjdfstest"):
-    table.judge("pjdfstest", Job("pjdfstest", mount, share, PROGRAMS / "pjdfstest", folder))
+def pjdfstest(table, mount, share):
+    """Where paths are short: it makes sockets, of which the kernel takes no longer ones. The second file system is a tmpfs."""
+    places = {place: tempfile.mkdtemp(dir="/run") for place in ["mount", "second"]}
+    try:
+        for line in [["--bind", mount, places["mount"]], ["-t", "tmpfs", "none", places["second"]]]:
+            subprocess.run(["mount", *map(str, line)], check=True)
+        table.judge("pjdfstest", Job("pjdfstest", places["mount"], share, PROGRAMS / "pjdfstest", "pjdfstest", places["second"]))
+    finally:
+        for place in places.values():
+            detach(place)
+            os.rmdir(place)
 
 
 def fsx(table, mount, share, *seeds):

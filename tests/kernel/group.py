@@ -24,6 +24,7 @@ MESH = 7400
 # No step takes longer on the busiest machine.
 PATIENCE = 120
 LOOK = 0.05
+LOOKING = 10
 
 # Accounts that every Debian has; the module is started as root here.
 CLUSTER = """
@@ -146,10 +147,10 @@ class Node(Bitrix):
         # MariaDB's empty folder comes with it.
         shutil.rmtree(self.folder / "data/db", ignore_errors=True)
 
-    def report(self):
+    def report(self, seconds=1):
         """How it does, if it answers soon; else nothing."""
         try:
-            return json.loads(self.command("storage", "status", "--output", "json", seconds=1))
+            return json.loads(self.command("storage", "status", "--output", "json", seconds=seconds))
         except (RuntimeError, subprocess.TimeoutExpired):
             return {}
 
@@ -188,7 +189,8 @@ class Group:
             node.start()
         until("the first leads", lambda: first.report().get("role") == "leader")
         for node in others:
-            until("the others wait", lambda: node.report().get("role") == "waiting")
+            # It looks at its files, too, which are not there yet.
+            until("the others wait", lambda: node.report(LOOKING).get("role") == "waiting")
             first.command("storage", "add", node.name, f"{node.mount}:{MESH + 1}")
         self.whole()
 
