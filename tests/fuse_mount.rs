@@ -2,7 +2,7 @@
 //! storage behind it is a stub, so that it can die as it pleases.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,8 +12,9 @@ use bitrix_node::base::Scope;
 use bitrix_node::config::{Config, parse};
 use bitrix_node::host::account::Account;
 use bitrix_node::host::mount::{Answer, Error, Handed, Heir, Order, Placed, Space, Table, Worker};
-use bitrix_node::node::mount::Keeper;
+use bitrix_node::node::mount::{Closing, Keeper};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -75,6 +76,7 @@ struct Supervisor {
     end: OwnedFd,
     keeper: Scope,
     trustee: Scope,
+    closing: Closing,
 }
 
 impl Supervisor {
@@ -99,6 +101,7 @@ impl Supervisor {
             end: parts.end,
             keeper: scopes.0,
             trustee: scopes.1,
+            closing: parts.closing,
         }
     }
 
@@ -120,10 +123,28 @@ impl Supervisor {
         self.keeper.stop(Duration::ZERO).await;
         self.trustee.stop(Duration::ZERO).await;
     }
+
+    /// As it ends when the storage has, whatever that left.
+    async fn end(self) {
+        self.trustee.stop(Duration::ZERO).await;
+        self.closing.close().await;
+    }
 }
 
 async fn handed(heir: &Heir) -> Handed {
     tokio::time::timeout(PATIENCE, heir.handed()).await.unwrap().unwrap()
+}
+
+/// Waits until somebody waits for an answer of this mount.
+async fn asks(handed: &Handed) {
+    eventually("somebody asks", async || {
+        let mut looked_at = [PollFd::new(handed.device.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut looked_at, PollTimeout::ZERO) {
+            Ok(1) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
 }
 
 fn inode(descriptor: &OwnedFd) -> u64 {
@@ -146,7 +167,8 @@ async fn a_storage_that_dies_is_replaced_under_the_mount() {
         .unwrap();
     let door = Door::open(&first);
     supervisor.is(Phase::Ready).await;
-    assert!(*supervisor.gate.borrow());
+    let opened = tokio::time::timeout(PATIENCE, supervisor.gate.wait_for(|is_open| *is_open)).await;
+    assert!(opened.is_ok_and(|gate| gate.is_ok()));
     let table = Table::read(Space::Own).unwrap();
     let entry = table.at(&place.files()).expect("mounted");
     assert_eq!(
@@ -222,8 +244,31 @@ async fn the_mount_of_a_killed_supervisor_is_replaced() {
     let error = place.probe().await.expect_err("nobody has the device");
     assert!(is_gone(&error), "{error}");
     assert_eq!(place.placed(), Placed::Ours);
+    comes_after(&place).await;
+}
 
-    let mut next = Supervisor::start(&place);
+#[tokio::test(flavor = "multi_thread")]
+async fn who_hangs_on_the_mount_of_a_killed_supervisor_is_freed() {
+    let place = Place::new();
+    let mut killed = Supervisor::start(&place);
+    let first = handed(&killed.heir()).await;
+    let door = Door::open(&first);
+    killed.is(Phase::Ready).await;
+    // A thread of the storage hangs in the kernel and has the device open.
+    drop(door);
+    killed.die().await;
+    let (probed, ()) = tokio::join!(place.probe(), async {
+        asks(&first).await;
+        comes_after(&place).await;
+    });
+    let error = probed.expect_err("nobody answered");
+    assert!(!error.is_silence(), "told by the kernel, not by its deadline: {error}");
+    drop(first);
+}
+
+/// The next supervisor, whose storage is well.
+async fn comes_after(place: &Place) {
+    let mut next = Supervisor::start(place);
     let second = handed(&next.heir()).await;
     let door = Door::open(&second);
     next.is(Phase::Ready).await;
@@ -242,19 +287,21 @@ async fn stopped_without_a_storage_nobody_is_left_hanging() {
     let first = handed(&heir).await;
     let door = Door::open(&first);
     supervisor.is(Phase::Ready).await;
-    // 1. The storage dies for good. 2. Somebody asks. 3. The node stops: the mount goes, and with the device the question ends.
-    drop((door, heir, first));
+    // 1. The storage dies for good, but for a thread that has the device open. 2. Somebody asks. 3. The node stops: the mount goes, and
+    // the question ends.
+    drop((door, heir));
     let probe = place.probe();
     let stopped = async {
         supervisor.is(Phase::Starting).await;
         supervisor.stop.cancel();
         supervisor.is(Phase::Stopped).await;
         assert_eq!(place.placed(), Placed::Nothing);
-        supervisor.die().await;
+        supervisor.end().await;
     };
     let (probed, ()) = tokio::join!(probe, stopped);
     let error = probed.expect_err("it was never answered");
     assert!(!error.is_silence(), "told by the kernel, not by its deadline: {error}");
+    drop(first);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -150,7 +150,7 @@ async fn frozen_module_is_replaced() {
 #[tokio::test(flavor = "multi_thread")]
 async fn storage_runs_where_it_is_asked_for_and_comes_back() {
     let storage = format!(
-        "[storage]\nengine = \"replicated\"\nlisten = \"127.0.0.1:{}\"\n",
+        "[storage]\nengine = \"replicated\"\nmount = \"none\"\nlisten = \"127.0.0.1:{}\"\n",
         free_port()
     );
     let node = Node::start(&storage).await;

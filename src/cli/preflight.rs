@@ -96,10 +96,10 @@ fn look(config: &Config) -> Vec<Check> {
         user(&config.node.user),
         user(&config.portal.user),
     ];
-    if config.storage.mount == Mount::Fuse {
+    if config.storage.mount() == Mount::Fuse {
         checks.push(device());
     }
-    if config.storage.mount != Mount::None {
+    if config.storage.mount() != Mount::None {
         checks.push(may_mount(facts::may_mount()));
     }
     // A node that runs already holds its own ports.

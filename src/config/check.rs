@@ -197,10 +197,10 @@ fn cluster(config: &Config, problems: &mut Problems) {
 fn files(config: &Config, problems: &mut Problems) {
     let (storage, at) = (&config.storage, config.mount_point());
     let external = storage.external().filter(|_| storage.engine == Engine::External);
-    if let Some(message) = mount(storage.mount, storage.engine, external.as_ref()) {
+    if let Some(message) = mount(storage.mount(), storage.engine, external.as_ref()) {
         problems.push(("storage.mount", message.into()));
     }
-    let is_mounted = storage.mount == Mount::Kernel;
+    let is_mounted = storage.mount() == Mount::Kernel;
     let is_named = is_mounted && matches!(external, Some(External::Server { .. }));
     let message = "is for a server in storage.external that storage.mount = \"kernel\" mounts; locks of the replicated files over \
                    NFS are local to a node";

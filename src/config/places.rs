@@ -7,7 +7,7 @@ use super::{Config, Mount};
 
 impl Config {
     pub fn portal_root(&self) -> PathBuf {
-        match self.storage.mount {
+        match self.storage.mount() {
             _ if !self.portal.root.as_os_str().is_empty() => self.portal.root.clone(),
             // A folder of its own: the root of the files is not PHP's, and an installation needs room beside the document root.
             Mount::Kernel | Mount::Fuse => self.mount_point().join("portal"),

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Config, External};
 
@@ -14,7 +14,9 @@ pub struct Storage {
     pub engine: Engine,
     pub external: String,
     pub external_locks: bool,
-    pub mount: Mount,
+    /// `None`: as the engine has it.
+    #[serde(deserialize_with = "auto")]
+    pub mount: Option<Mount>,
     pub mount_point: PathBuf,
     pub listen: SocketAddr,
     pub clients: Vec<IpNet>,
@@ -32,8 +34,7 @@ pub enum Engine {
 }
 
 /// How PHP sees them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mount {
     None,
     /// By the kernel's NFSv3 client.
@@ -76,7 +77,33 @@ impl Files {
     }
 }
 
+/// "auto" among the ways to mount.
+fn auto<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Mount>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Written {
+        Auto,
+        None,
+        Kernel,
+        Fuse,
+    }
+    Ok(match Written::deserialize(from)? {
+        Written::Auto => None,
+        Written::None => Some(Mount::None),
+        Written::Kernel => Some(Mount::Kernel),
+        Written::Fuse => Some(Mount::Fuse),
+    })
+}
+
 impl Storage {
+    /// How PHP sees the files. What only this node's storage has, nobody else mounts.
+    pub fn mount(&self) -> Mount {
+        self.mount.unwrap_or(match self.engine {
+            Engine::Replicated => Mount::Fuse,
+            Engine::None | Engine::External => Mount::None,
+        })
+    }
+
     /// What there is to mount; `None`: the engine has no export.
     pub fn export(&self) -> Option<Export> {
         match (self.engine, self.external()) {
@@ -138,7 +165,7 @@ impl Config {
 
     fn mounted(&self) -> Option<Files> {
         let at = self.mount_point();
-        match self.storage.mount {
+        match self.storage.mount() {
             Mount::None => None,
             Mount::Kernel => self.storage.export().map(|export| Files::Mounted { export, at }),
             Mount::Fuse => Some(Files::Door { at }),
@@ -179,8 +206,8 @@ mod tests {
     }
 
     #[test]
-    fn the_storages_own_door_needs_no_export() {
-        let config = config("[storage]\nengine = \"replicated\"\nmount = \"fuse\"\nmount_point = \"/srv/files\"\n");
+    fn the_storages_own_door_needs_no_export_and_is_taken_unless_told_else() {
+        let config = config("[storage]\nengine = \"replicated\"\nmount_point = \"/srv/files\"\n");
         assert_eq!(
             config.files(),
             Some(Files::Door {
@@ -189,6 +216,18 @@ mod tests {
         );
         assert_eq!(config.portal_root(), Path::new("/srv/files/portal"));
         assert!(config.is_portal_on_files());
+        for (text, mount) in [
+            ("engine = \"replicated\"\nmount = \"auto\"", Mount::Fuse),
+            ("engine = \"replicated\"\nmount = \"none\"", Mount::None),
+            ("engine = \"external\"\nexternal = \"nfs://nas/a\"", Mount::None),
+            ("", Mount::None),
+        ] {
+            assert_eq!(
+                self::config(&format!("[storage]\n{text}\n")).storage.mount(),
+                mount,
+                "{text}"
+            );
+        }
     }
 
     #[test]

@@ -85,6 +85,10 @@ pub fn run(name: &str, path: &Path) -> anyhow::Result<()> {
     if matches!(module, Module::Storage(_) | Module::Agent(_)) {
         end_at_panic();
     }
+    if matches!(module, Module::Storage(_)) {
+        // A dump waits for every thread to end; one that hangs in the kernel may wait for an answer of the next process.
+        nix::sys::prctl::set_dumpable(false)?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(module.workers(&config))
         .thread_name(module.service().name())

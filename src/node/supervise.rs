@@ -103,6 +103,8 @@ struct Supervisor {
     /// Some child's state changed.
     changed: Arc<Notify>,
     reports: watch::Sender<Report>,
+    /// Of a FUSE mount.
+    closing: Option<mount::Closing>,
     scope: Scope,
     path: PathBuf,
     filter: log::Filter,
@@ -140,12 +142,14 @@ impl Supervisor {
                 },
             );
         }
+        let mut closing = None;
         if let Some(mut files) = files {
             let storage = children.get("storage").map(|kept: &Kept| kept.state.clone());
             files.attach(changed.clone(), storage);
             if let Some(parts) = files.parts.take() {
                 // Of the supervisor's own scope, which ends after the storage.
                 scope.spawn(parts.trustee.run());
+                closing = Some(parts.closing);
             }
             send(config, files.reports.subscribe(), &scope);
             children.insert(mount::NAME, Kept::mount(files, &scope));
@@ -156,6 +160,7 @@ impl Supervisor {
             children,
             changed,
             reports,
+            closing,
             scope,
             path: path.to_path_buf(),
             filter,
@@ -196,6 +201,9 @@ impl Supervisor {
             _ = interrupt.recv() => error!("told to stop again: children are killed"),
         }
         self.scope.stop(Duration::ZERO).await;
+        if let Some(closing) = self.closing {
+            closing.close().await;
+        }
         Ok(())
     }
 

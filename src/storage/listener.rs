@@ -30,11 +30,11 @@ enum Lease {
 }
 
 pub struct Listener {
-    pub way: Arc<dyn Way>,
-    pub kept: Arc<Mutex<Kept>>,
-    pub heed: Option<Arc<dyn Heed>>,
-    pub begun: watch::Receiver<Option<Session>>,
-    pub scope: Scope,
+    way: Arc<dyn Way>,
+    kept: Arc<Mutex<Kept>>,
+    heed: Option<Arc<dyn Heed>>,
+    begun: watch::Receiver<Option<Session>>,
+    scope: Scope,
     lease: Lease,
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""The mount of the portal's files by the executable itself, in User-mode Linux guests, whose kernel has an NFS client: the commands,
-and whole nodes whose supervisor mounts. The servers run out here, where the guest has them frozen, woken and emptied.
+"""The mount of the portal's files by the executable itself, in User-mode Linux guests, whose kernel has an NFS client and FUSE: the
+commands, and whole nodes whose supervisor mounts. The servers run out here, where the guest has them frozen, woken and emptied.
 
     mount.py EXECUTABLE [--only SUITE,...] [--keep]
 
@@ -85,7 +85,8 @@ class Run:
         """One guest; serves its requests until it ends."""
         words = [os.path.abspath(self.options.executable), name, self.servers.ganesha.export, GANESHA_PORT]
         job = "mount_commands" if name in ("commands", "locks") else "mount_node"
-        one = Guest(self.folder / "guests", job, self.servers, ",".join(map(str, words)), memory="1G")
+        module = "fuse" if name.startswith("fuse") else "nfsv3"
+        one = Guest(self.folder / "guests", job, self.servers, ",".join(map(str, words)), memory="1G", module=module)
         try:
             end = time.monotonic() + 400
             while one.is_running() and time.monotonic() < end:

@@ -9,7 +9,7 @@ use crate::support::node::Node;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_enrols_and_the_commands_show_it() {
     let storage = format!(
-        "[storage]\nengine = \"replicated\"\nlisten = \"127.0.0.1:{}\"\n",
+        "[storage]\nengine = \"replicated\"\nmount = \"none\"\nlisten = \"127.0.0.1:{}\"\n",
         free_port()
     );
     let mut node = Node::prepare(&storage);

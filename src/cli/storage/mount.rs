@@ -75,7 +75,7 @@ pub async fn umount(config: &Config, at: Option<PathBuf>) -> anyhow::Result<()> 
         Answer::Detached(0) => writeln!(out, "nothing is mounted on {}", at.display())?,
         _ => writeln!(out, "{} is let go; files that are open stay open", at.display())?,
     }
-    let is_kept = config.storage.mount != Mount::None && at == config.mount_point();
+    let is_kept = config.storage.mount() != Mount::None && at == config.mount_point();
     // Whether it runs is all that is asked; a node that does not answer is not one that mounts.
     if is_kept && matches!(status::fetch(config).await, Ok(Some(_))) {
         writeln!(

@@ -16,7 +16,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::order::{Answer, Order, Refusal, Room, Space};
 use super::table::{Entry, Placed, Table};
-use super::{fuse, nfs};
+use super::{abort, fuse, nfs};
 use crate::config::Export;
 use crate::host::command;
 use crate::net::name::Names;
@@ -55,6 +55,7 @@ fn perform(order: Order) -> Result<Answer, Refusal> {
             enter(space)?;
             detach(&at).map(Answer::Detached)
         }
+        Order::Abort { connection } => abort::abort(io::stdin(), connection),
         Order::Probe { folder } => probe(&folder),
         Order::Folder { path, uid, gid } => make(&path, uid, gid),
     }
@@ -105,6 +106,13 @@ fn ensure(export: &Export, at: &Path, renew: bool) -> Result<Answer, Refusal> {
 
 /// mount(2) sends the first request and does not wait for its answer.
 fn ensure_fuse(at: &Path) -> Result<Answer, Refusal> {
+    if table()?.placed(at, fuse::is) == Placed::Ours {
+        // Ends whatever hangs on it, too: a thread that does could have the last device open.
+        let _ = umount2(
+            at,
+            MntFlags::MNT_FORCE | MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW,
+        );
+    }
     clear(at, fuse::is, true)?;
     let placed = mount(Some(fuse::SOURCE), at, Some(fuse::KIND), FLAGS, Some(fuse::OPTIONS));
     placed.map_err(|errno| Refusal::of(errno, fuse::explain(errno)))?;

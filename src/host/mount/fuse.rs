@@ -8,6 +8,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::Mode;
 
+pub use super::abort::is_over;
 use super::handover::Handed;
 use super::table::Entry;
 
@@ -77,6 +78,7 @@ mod tests {
             kind: kind.into(),
             source: source.into(),
             options: "rw,user_id=0,group_id=0,default_permissions,allow_other".into(),
+            minor: 30,
         };
         assert!(is(&entry("fuse.bitrix", "bitrix-node")));
         assert!(!is(&entry("fuse.bitrix", "other")));

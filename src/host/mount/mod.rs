@@ -10,10 +10,12 @@
 //! fuse    the mount that this node's own storage serves
 //! order   what a worker can be asked, and its answers
 //! act     the acts themselves, in the worker
+//! abort   the last of them: nobody shall wait for an answer any more
 //! worker  the other side: start, wait, kill; at most one at a time
 //! handover  a FUSE mount, from the supervisor that keeps it to the storage that serves it
 //! ```
 
+mod abort;
 mod act;
 pub mod fuse;
 mod handover;

@@ -80,6 +80,7 @@ mod tests {
             kind: kind.into(),
             source: source.into(),
             options: options.into(),
+            minor: 30,
         };
         let own = export("127.0.0.1", Some(2049));
         let shown = "rw,vers=3,hard,mountport=2049,port=2049";

@@ -44,6 +44,8 @@ pub enum Order {
     Fuse { at: PathBuf, space: Space },
     /// Lets go of every mount of ours or of NFS at a folder, at once, whatever hangs on it.
     Detach { at: PathBuf, space: Space },
+    /// Ends the FUSE connection of the device that is the worker's standard input.
+    Abort { connection: u32 },
     /// Asks the file system of a folder for its size and the folder's attributes.
     Probe { folder: PathBuf },
     /// Makes a folder for a user, unless something has its name; the parent must be there.
@@ -57,6 +59,8 @@ pub enum Answer {
     Mounted(bool),
     /// How many mounts were let go.
     Detached(usize),
+    /// Whether there was still a connection.
+    Aborted(bool),
     Probed(Room),
     Made,
 }

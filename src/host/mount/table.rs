@@ -18,6 +18,8 @@ pub struct Entry {
     pub source: String,
     /// Of the file system, not of this mount of it.
     pub options: String,
+    /// Of the file system's device number: what FUSE counts its connections by.
+    pub minor: u32,
 }
 
 /// All mounts of a namespace, in the order in which they were made.
@@ -96,7 +98,8 @@ impl Files {
 /// `id parent major:minor root target options [field…] - kind source options`
 fn entry(line: &[u8]) -> Option<Entry> {
     let mut fields = line.split(|byte| *byte == b' ');
-    let target = fields.nth(4)?;
+    let device = fields.nth(2)?;
+    let target = fields.nth(1)?;
     let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
     let (kind, source) = (rest.next()?, rest.next()?);
     let options = rest.next().unwrap_or_default();
@@ -106,6 +109,7 @@ fn entry(line: &[u8]) -> Option<Entry> {
         kind: text(kind),
         source: text(source),
         options: text(options),
+        minor: text(device).split_once(':')?.1.parse().ok()?,
     })
 }
 
@@ -160,6 +164,7 @@ short line
             ("nfs", "127.0.0.1:/portal")
         );
         assert!(entry.options.ends_with("addr=127.0.0.1"));
+        assert_eq!(entry.minor, 30);
         assert_eq!(table.0.len(), 5, "the broken line is left out");
         assert_eq!(table.at(Path::new("/")).expect("mounted").source, "/dev/sda1");
     }

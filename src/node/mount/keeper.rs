@@ -70,7 +70,7 @@ impl Keeper {
         let Some(files) = config.files() else { return Ok(None) };
         let is_made = !matches!(files, Files::Watched(_)) && config.is_portal_on_files();
         let (door, parts) = match files {
-            Files::Door { .. } => Some(Door::new()?).unzip(),
+            Files::Door { .. } => Some(Door::new(executable.to_path_buf())?).unzip(),
             _ => (None, None),
         };
         Ok(Some(Keeper {
@@ -184,6 +184,7 @@ impl Keeper {
                 if is_new {
                     self.numbers.mounted();
                 }
+                self.note_connection();
                 // What was mounted before may have been lost with all that was in it.
                 (self.pulse, self.has_portal) = (Pulse::Unknown, self.portal.is_none());
                 backoff.reset();
@@ -203,6 +204,17 @@ impl Keeper {
                 self.trouble(&why);
                 backoff.delay()
             }
+        }
+    }
+
+    fn note_connection(&self) {
+        let Some(door) = &self.door else { return };
+        if let Some(entry) = Table::read(self.space)
+            .ok()
+            .as_ref()
+            .and_then(|table| table.at(self.files.folder()))
+        {
+            door.is_mounted(entry.minor);
         }
     }
 

@@ -4,5 +4,7 @@
 mod alone;
 mod archive;
 mod fault;
+mod fuse;
+mod kernel;
 mod node;
 mod promise;

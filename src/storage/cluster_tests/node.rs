@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::Duration;
@@ -38,6 +39,8 @@ pub struct Node {
     pub folder: TempDir,
     /// An address of loopback that nobody else uses: its port is free again as soon as it is closed.
     address: Ipv4Addr,
+    /// The storage's end of the pair by which a mount is handed over.
+    pub fuse: Option<OwnedFd>,
     running: Option<(Runtime, Scope)>,
 }
 
@@ -62,6 +65,7 @@ impl Node {
             name,
             folder,
             address,
+            fuse: None,
             running: None,
         }
     }
@@ -102,16 +106,20 @@ impl Node {
             std::thread::sleep(Duration::from_millis(5));
         };
         let scope = Scope::new();
+        let named = |name: &str, socket| NamedSocket {
+            name: name.into(),
+            socket,
+        };
+        let mut sockets = vec![
+            unix("nfs-unix"),
+            unix("storage"),
+            named("storage-mesh", Socket::Tcp(mesh)),
+        ];
+        let fuse = self.fuse.as_ref().map(|end| end.try_clone().unwrap());
+        sockets.extend(fuse.map(|end| named("fuse", Socket::Pair(end))));
         let cx = Cx {
             scope: scope.clone(),
-            sockets: vec![
-                unix("nfs-unix"),
-                unix("storage"),
-                NamedSocket {
-                    name: "storage-mesh".into(),
-                    socket: Socket::Tcp(mesh),
-                },
-            ],
+            sockets,
         };
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let runtime = builder.worker_threads(2).enable_all().build().unwrap();

@@ -72,7 +72,8 @@ impl Recalls {
 
 /// What the holder of a lease does about recalls before they are confirmed.
 pub trait Heed: Send + Sync {
-    /// `Kept` answers nothing of it any more, and the lease is not longer before this returns. Called for one `Listen` after the
-    /// other; with `all` when the epoch is new, when the lease has run out, and again before it begins anew.
+    /// `Kept` answers nothing of it any more, and the lease is not longer before this returns; what it answered before may be on its
+    /// way to who keeps it. Called for one `Listen` after the other; with `all`, of locks and opens too, when the epoch is new,
+    /// when the lease has run out, and again before it begins anew.
     fn recalled<'a>(&'a self, recalls: &'a Recalls) -> BoxFuture<'a, ()>;
 }

@@ -34,6 +34,8 @@ enum Event {
     /// The leader answers a `Listen`: when it was sent and when it arrived, and the epoch.
     Lend(usize, Duration, Duration, u64),
     Listened(usize, Recalls, Duration),
+    /// The door's own clients have heeded what it listened to.
+    Heeded(usize, Recalls, Duration),
     Read(usize, Query, u64),
     Promise(usize, Query, Answer, u64, u64),
     Keep(usize, Query, Answer, u64, u64),
@@ -345,7 +347,14 @@ impl World {
                 self.after(hold, Event::Lend(door, sent, self.now, epoch));
             }
             Event::Lend(door, sent, arrived, epoch) => self.lend((door, sent), arrived, epoch),
-            Event::Listened(door, recalls, until) => {
+            Event::Listened(door, mut recalls, until) => {
+                let kept = &mut self.doors[door].kept;
+                recalls.all |= kept.heard().0 != recalls.epoch;
+                kept.recall(&recalls);
+                let delay = if self.below(4) == 0 { self.below(60) } else { 0 };
+                self.after(delay, Event::Heeded(door, recalls, until));
+            }
+            Event::Heeded(door, recalls, until) => {
                 self.doors[door].kept.listened(&recalls, until);
                 let number = self.doors[door].listen;
                 self.after(0, Event::Listen(door, number));
@@ -406,7 +415,8 @@ impl Event {
     fn at_door(&self) -> Option<usize> {
         match self {
             Event::Ask(door) | Event::Change(door) | Event::Listen(door, _) => Some(*door),
-            Event::Listened(door, ..) | Event::Keep(door, ..) | Event::Changed(door, ..) => Some(*door),
+            Event::Listened(door, ..) | Event::Heeded(door, ..) => Some(*door),
+            Event::Keep(door, ..) | Event::Changed(door, ..) => Some(*door),
             _ => None,
         }
     }

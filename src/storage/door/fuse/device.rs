@@ -41,13 +41,15 @@ impl Device {
     }
 
     /// Waits for the next request, with the whole thread, and puts it into `room`.
-    pub fn read(&self, room: &mut [u8]) -> Result<usize, Nothing> {
-        nix::unistd::read(&self.0, room).map_err(|errno| match errno {
+    pub fn read(&self, room: &mut [u8]) -> Result<(), Nothing> {
+        match nix::unistd::read(&self.0, room) {
+            Ok(0) => Err(Nothing::Gone),
+            Ok(_) => Ok(()),
             // ENOENT: its caller was interrupted before it was read.
-            Errno::EINTR | Errno::EAGAIN | Errno::ENOENT => Nothing::Now,
-            Errno::EPERM => Nothing::NotMounted,
-            _ => Nothing::Gone,
-        })
+            Err(Errno::EINTR | Errno::EAGAIN | Errno::ENOENT) => Err(Nothing::Now),
+            Err(Errno::EPERM) => Err(Nothing::NotMounted),
+            Err(_) => Err(Nothing::Gone),
+        }
     }
 
     /// `false`: nobody waits for it.

@@ -24,7 +24,7 @@ use super::pending::{Patience, Pending};
 use super::reader;
 use super::wire::abi::{self, InHeader};
 use super::wire::{Answer, Ask, Body, Request, init};
-use super::writes::{Taken, Writes};
+use super::writes::{Later, Writes};
 use crate::base::Scope;
 use crate::host::mount::Handed;
 use crate::storage::call::{Attributes, Error, Inode, Lock, LockFamily, Mutation, Query, Reply};
@@ -92,7 +92,8 @@ impl Door {
         if memory.is_foreign {
             door.resend();
         }
-        let taken = door.writes.resume();
+        let (taken, waiting) = door.writes.resume();
+        waiting.into_iter().for_each(|later| door.await_data(later));
         for (bytes, flight) in door.flights.left() {
             reader::again(&door, &bytes, Some(flight), &taken);
         }
@@ -128,7 +129,8 @@ impl Door {
         let door = self.clone();
         let mut work: Work = Box::pin(async move { door.answer(&header, ask).await });
         if let Poll::Ready(answer) = work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            return self.give(unique, &answer, opened);
+            self.give(unique, &answer, opened);
+            return flight.map_or((), Flight::strike);
         }
         let Some(flight) = flight.or_else(|| self.flights.note(bytes)) else {
             return self.give(unique, &Err(Errno::E2BIG as i32), Opened::Nothing);
@@ -144,7 +146,7 @@ impl Door {
                 }
             };
             door.give(unique, &answer, opened);
-            drop(flight);
+            flight.strike();
         });
     }
 
@@ -187,18 +189,25 @@ impl Door {
 
     /// Data of a WRITE.
     pub fn write(self: &Arc<Self>, header: &InHeader, of: &abi::WriteIn, data: &[u8]) {
-        let (inode, unique) = (Inode(header.node), header.unique);
-        let taken = match of.handle & APPENDS {
-            0 => self.writes.write(inode, of.offset, unique, data),
-            _ => self.writes.append(inode, unique, data),
+        let (inode, from) = (Inode(header.node), (header.unique, header.pid));
+        let later = match of.handle & APPENDS {
+            0 => self.writes.write(inode, of.offset, from, data),
+            _ => Some(self.writes.append(inode, from, data)),
         };
-        let Taken::Later(done) = taken else { return };
-        let (door, thread) = (self.clone(), header.pid);
+        later.into_iter().for_each(|later| self.await_data(later));
+    }
+
+    /// Until the leader has the data, its writer can be killed.
+    fn await_data(self: &Arc<Self>, later: Later) {
+        let door = self.clone();
         self.scope.spawn(async move {
-            let wait = door.pending.wait(unique & !abi::RESENT, thread, Patience::UntilDeath);
+            let unique = later.unique;
+            let wait = door
+                .pending
+                .wait(unique & !abi::RESENT, later.thread, Patience::UntilDeath);
             tokio::select! {
                 biased;
-                () = done.notified() => {}
+                () = later.done.notified() => {}
                 () = wait.given_up() => if door.writes.give_up(unique) {
                     door.device.answer(unique, &Err(Errno::EINTR as i32));
                 },

@@ -1,6 +1,6 @@
 //! Serves whatever mount the supervisor hands over, and passes the leader's recalls on to it.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use anyhow::Context;
 
@@ -11,13 +11,13 @@ use crate::storage::client::{Client, Way};
 use crate::storage::operation::Place;
 use crate::storage::promise::{Heed, Recalls};
 
-/// The mount that is served now.
+/// The mount that is served now. Its readers own it, and end with it.
 #[derive(Default)]
-struct Hearer(Mutex<Option<Arc<Door>>>);
+struct Hearer(Mutex<Weak<Door>>);
 
 impl Hearer {
     fn door(&self) -> Option<Arc<Door>> {
-        self.0.lock().expect("no holder of this lock panics").clone()
+        self.0.lock().expect("no holder of this lock panics").upgrade()
     }
 }
 
@@ -36,9 +36,14 @@ impl Heed for Hearer {
 pub async fn serve(heir: Heir, way: Arc<dyn Way>, place: Place, scope: Scope) -> anyhow::Result<()> {
     let hearer = Arc::new(Hearer::default());
     let client = Arc::new(Client::start_door(way, place, &scope, hearer.clone()));
+    let mut served = None;
     loop {
         let handed = heir.handed().await.context("the supervisor's end")?;
+        // It may come twice: one was on its way when this process asked.
+        if served.replace(handed.mount) == Some(handed.mount) {
+            continue;
+        }
         let door = Door::start(handed, client.clone(), &scope)?;
-        *hearer.0.lock().expect("no holder of this lock panics") = Some(door);
+        *hearer.0.lock().expect("no holder of this lock panics") = Arc::downgrade(&door);
     }
 }

@@ -25,6 +25,8 @@ use crate::storage::call::{Error, Inode, Lock, LockFamily, Mutation, Query, Repl
 
 /// In whose name the node has a flock of the leader.
 const NODE: u64 = u64::MAX;
+/// In place of a process: somebody on the node that has it uses it.
+const IN_USE: u32 = 1;
 /// How long until the leader is asked again when it does not say that a lock may be free.
 const AGAIN: Duration = Duration::from_millis(500);
 /// How long another node has to give back what nobody there uses, before a lock that may not wait is refused.
@@ -58,12 +60,38 @@ struct File {
     flock: Flock,
     /// The leader was asked, and what it said is not known: whoever asked was interrupted.
     is_asked: bool,
+    /// The leader knows that somebody here uses it.
+    is_said: bool,
     /// Who asks the leader for this file.
     turn: Arc<tokio::sync::Mutex<()>>,
     /// Places of rows.
     node_row: Option<usize>,
     holder_rows: HashMap<u64, usize>,
     fcntl_rows: HashMap<u64, usize>,
+}
+
+/// What goes back to the leader.
+enum GiveBack {
+    Nothing,
+    /// All but this, which is in use.
+    To(Level),
+    All,
+}
+
+impl File {
+    fn give_back(&self) -> GiveBack {
+        let is_exclusive = self.flock.holders.iter().any(|holder| holder.is_exclusive);
+        let used = match is_exclusive {
+            true => Level::Exclusive,
+            false => Level::Shared,
+        };
+        let has_any = self.is_asked || self.flock.node != Level::None;
+        match self.flock.is_idle() {
+            true if has_any => GiveBack::All,
+            false if self.flock.is_wanted && (self.flock.node != used || !self.is_said) => GiveBack::To(used),
+            _ => GiveBack::Nothing,
+        }
+    }
 }
 
 struct Table {
@@ -236,18 +264,26 @@ impl Inner {
                     self.look_for_idle(wanted.inode);
                     return self.table().grant(wanted.inode, holder);
                 }
-                Err(Error::Locked) if wanted.waits || started.elapsed() < BACK => {}
+                Err(Error::Locked) if wanted.waits => {}
+                Err(Error::Locked) if started.elapsed() < BACK && !self.is_used(wanted.inode, level).await => {}
                 Err(error) => return Err(errno(error)),
             }
             drop(held);
-            let pause = if wanted.waits { AGAIN } else { BACK / 2 };
+            let pause = if wanted.waits { AGAIN } else { BACK / 10 };
             let _ = tokio::time::timeout(pause, changed).await;
         }
     }
 
+    /// Whether another node that has the file says that it is in use there.
+    async fn is_used(&self, inode: Inode, level: Level) -> bool {
+        let lock = node_lock(level);
+        let holder = self.ask.query(Query::TestLock { inode, lock }).await;
+        matches!(holder, Ok(Reply::Holder(Some(holder))) if holder.pid == IN_USE)
+    }
+
     /// Takes the file of the leader for this node.
     async fn take(&self, inode: Inode, level: Level, number: Number) -> Result<(), Error> {
-        let lock = whole(LockFamily::Flock, NODE, level == Level::Exclusive);
+        let lock = node_lock(level);
         self.table().file(inode).is_asked = true;
         let answer = self.ask.change(number, Mutation::Lock { inode, lock }).await;
         if let Err(error) = answer {
@@ -277,25 +313,36 @@ impl Inner {
         }
     }
 
-    /// Gives the file back if nobody here has it. Also one that is not known here: whoever asked for it was interrupted.
+    /// Gives the file back if nobody here has it, or as much of it as nobody here has; else says that it is in use. Gives back also one
+    /// that is not known here: whoever asked for it was interrupted.
     async fn give_back(&self, inode: Inode) {
         let turn = self.table().file(inode).turn.clone();
         let _turn = turn.lock().await;
-        let has_to = {
-            let mut table = self.table();
-            let file = table.file(inode);
-            file.flock.is_idle() && (file.is_asked || file.flock.node != Level::None)
-        };
-        if has_to {
-            let lock = whole(LockFamily::Flock, NODE, false);
-            if self
-                .ask
-                .change(self.ask.fresh(), Mutation::Unlock { inode, lock })
-                .await
-                .is_ok()
-            {
-                self.table().set_level(inode, Level::None);
+        let step = self.table().file(inode).give_back();
+        let (mutation, level) = match step {
+            GiveBack::Nothing => return self.table().tidy(inode),
+            GiveBack::All => (
+                Mutation::Unlock {
+                    inode,
+                    lock: node_lock(Level::None),
+                },
+                Level::None,
+            ),
+            GiveBack::To(level) => {
+                let pid = IN_USE;
+                let lock = Lock {
+                    pid,
+                    ..node_lock(level)
+                };
+                (Mutation::Lock { inode, lock }, level)
             }
+        };
+        if self.ask.change(self.ask.fresh(), mutation).await.is_ok() {
+            let mut table = self.table();
+            table.set_level(inode, level);
+            let file = table.file(inode);
+            // Until it is idle.
+            (file.flock.is_wanted, file.is_said) = (level != Level::None, level != Level::None);
         }
         self.changed.notify_waiters();
         self.table().tidy(inode);
@@ -380,6 +427,8 @@ impl Table {
                 }
                 NODE_LEVEL => {
                     file.flock.node = if is_exclusive { Level::Exclusive } else { Level::Shared };
+                    // Who asked for it meanwhile is not known.
+                    file.flock.is_wanted = true;
                     file.node_row = Some(place);
                 }
                 _ => drop(file.fcntl_rows.insert(owner, place)),
@@ -420,7 +469,8 @@ impl Table {
 
     fn set_level(&mut self, inode: Inode, level: Level) {
         let file = self.files.entry(inode).or_default();
-        (file.flock.node, file.flock.is_wanted, file.is_asked) = (level, false, false);
+        (file.flock.node, file.flock.is_wanted) = (level, false);
+        (file.is_asked, file.is_said) = (false, false);
         let row = row(inode, NODE_LEVEL, level == Level::Exclusive, NODE);
         match (level, file.node_row) {
             (Level::None, place) => {
@@ -467,6 +517,10 @@ impl Table {
 
 fn row(inode: Inode, kind: u64, is_exclusive: bool, owner: u64) -> [u64; 3] {
     [inode.0, kind | if is_exclusive { EXCLUSIVE } else { 0 }, owner]
+}
+
+fn node_lock(level: Level) -> Lock {
+    whole(LockFamily::Flock, NODE, level == Level::Exclusive)
 }
 
 fn whole(family: LockFamily, owner: u64, is_exclusive: bool) -> Lock {

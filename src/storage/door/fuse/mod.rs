@@ -33,7 +33,7 @@ mod opens;
 mod pages;
 mod pending;
 mod reader;
-mod wire;
+pub mod wire;
 mod writes;
 
 pub use hearer::serve;

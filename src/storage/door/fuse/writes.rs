@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use super::ask::{Asker, Number};
 use super::convert::errno;
 use super::device::Device;
-use super::memory::{Chunk, Chunks, Content};
+use super::memory::{Chunk, Chunks, Content, Owed};
 use super::pages::Pages;
 use super::wire::{Answer, Body, abi};
 use crate::base::Scope;
@@ -59,13 +59,13 @@ struct File {
     error: Option<Error>,
 }
 
-/// What becomes of a write.
-#[derive(Debug)]
-pub enum Taken {
-    /// It is answered.
-    Now,
-    /// It is answered when this says so, unless `give_up` comes first.
-    Later(Arc<Notify>),
+/// A request that is answered when the leader has its data.
+#[derive(Clone, Debug)]
+pub struct Later {
+    pub unique: u64,
+    pub thread: u32,
+    /// Says when, unless `give_up` comes first.
+    pub done: Arc<Notify>,
 }
 
 impl Writes {
@@ -83,16 +83,18 @@ impl Writes {
         }))
     }
 
-    /// Sends what the process before has left; which of its requests that were are answered from here on.
-    pub fn resume(&self) -> Vec<u64> {
+    /// Sends what the process before has left. Requests whose data was taken, and those of them that wait for the leader.
+    pub fn resume(&self) -> (Vec<u64>, Vec<Later>) {
         let left = self.0.chunks.left();
         let taken = left.iter().map(Chunk::last).collect();
         let last = left.last().map_or(0, Chunk::number);
         self.0.order.store(last, Ordering::Relaxed);
+        let waiting = left
+            .iter()
+            .filter_map(Chunk::owed)
+            .map(|owed| self.0.wait(owed))
+            .collect();
         for chunk in left {
-            if let Some((unique, _)) = chunk.owed() {
-                self.0.owed().insert(unique, Arc::default());
-            }
             let inode = chunk.content.inode();
             let mut files = self.0.files();
             let file = files.entry(inode).or_default();
@@ -100,20 +102,20 @@ impl Writes {
             file.queue.push_back(chunk);
             self.0.start(inode, file);
         }
-        taken
+        (taken, waiting)
     }
 
-    /// Takes data at an offset from the kernel. May wait for a free chunk, with the whole thread.
-    pub fn write(&self, inode: Inode, offset: u64, unique: u64, data: &[u8]) -> Taken {
+    /// Takes data at an offset from the kernel, and answers it at once or later. May wait for a free chunk, with the whole thread.
+    pub fn write(&self, inode: Inode, offset: u64, (unique, thread): (u64, u32), data: &[u8]) -> Option<Later> {
         let inner = &self.0;
-        let size = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        let owed = owed((unique, thread), data);
         {
             let mut files = inner.files();
             if let Some(file) = files.get_mut(&inode)
                 && let Some(open) = file.open.as_mut().filter(|open| open.takes(offset, data.len()))
             {
                 open.add(unique, data);
-                return inner.added(inode, file, unique, size);
+                return inner.added(inode, file, owed);
             }
         }
         let chunk = inner.begin(Content::Write { inode, offset }, unique, data);
@@ -124,25 +126,26 @@ impl Writes {
             file.queue.push_back(full);
             inner.start(inode, file);
         }
-        let taken = inner.added(inode, file, unique, size);
+        let later = inner.added(inode, file, owed);
         if file.open.is_some() {
             self.linger(inode, number);
         }
-        taken
+        later
     }
 
     /// Takes data for the end of a file.
-    pub fn append(&self, inode: Inode, unique: u64, data: &[u8]) -> Taken {
+    pub fn append(&self, inode: Inode, (unique, thread): (u64, u32), data: &[u8]) -> Later {
         let inner = &self.0;
         let mut chunk = inner.begin(Content::Append { inode }, unique, data);
-        let size = u32::try_from(data.len()).unwrap_or(u32::MAX);
-        let done = inner.owe(&mut chunk, unique, size);
+        let owed = owed((unique, thread), data);
+        let later = inner.wait(owed);
+        chunk.owe(owed);
         let mut files = inner.files();
         let file = files.entry(inode).or_default();
         file.seal();
         file.queue.push_back(chunk);
         inner.start(inode, file);
-        Taken::Later(done)
+        later
     }
 
     /// Whether the request is answered when the leader has its data.
@@ -164,6 +167,9 @@ impl Writes {
 
     /// Returns when all that was taken is with the leader; and what failed since this was asked last. Cancel safe, but for the failure.
     pub async fn settle(&self, inode: Inode) -> Result<(), Error> {
+        if !self.0.files().contains_key(&inode) {
+            return Ok(());
+        }
         loop {
             let settled = self.0.settled.notified();
             tokio::pin!(settled);
@@ -229,31 +235,34 @@ impl Inner {
         self.chunks.begin(content, number, unique, data)
     }
 
-    fn owe(&self, chunk: &mut Chunk, unique: u64, size: u32) -> Arc<Notify> {
+    fn wait(&self, owed: Owed) -> Later {
         let done = Arc::new(Notify::new());
-        self.owed().insert(unique, done.clone());
-        chunk.owe(unique, size);
-        done
+        self.owed().insert(owed.unique, done.clone());
+        Later {
+            unique: owed.unique,
+            thread: owed.thread,
+            done,
+        }
     }
 
     /// The file's open chunk has got the data of a request.
-    fn added(self: &Arc<Self>, inode: Inode, file: &mut File, unique: u64, size: u32) -> Taken {
+    fn added(self: &Arc<Self>, inode: Inode, file: &mut File, owed: Owed) -> Option<Later> {
         let is_much = file.queue.len() + file.sent >= UNDER_WAY || self.chunks.room() < SCARCE;
-        let Some(open) = &mut file.open else { return Taken::Now };
+        let open = file.open.as_mut()?;
         file.end = file.end.max(open.end());
-        let is_full = open.len() + usize::try_from(size).unwrap_or(DATA_MAX) > DATA_MAX;
-        let taken = match is_much && open.owed().is_none() {
-            true => Taken::Later(self.owe(open, unique, size)),
-            false => Taken::Now,
-        };
-        if is_full || matches!(taken, Taken::Later(_)) {
+        let is_full = open.len() + usize::try_from(owed.size).unwrap_or(DATA_MAX) > DATA_MAX;
+        let later = (is_much && open.owed().is_none()).then(|| {
+            open.owe(owed);
+            self.wait(owed)
+        });
+        if is_full || later.is_some() {
             file.seal();
             self.start(inode, file);
         }
-        if matches!(taken, Taken::Now) {
-            self.device.answer(unique, &written(size));
+        if later.is_none() {
+            self.device.answer(owed.unique, &written(owed.size));
         }
-        taken
+        later
     }
 
     fn start(self: &Arc<Self>, inode: Inode, file: &mut File) {
@@ -303,7 +312,8 @@ impl Inner {
             self.pages.follow(changed);
         }
         let error = answer.err();
-        let Some((unique, size)) = chunk.owed() else {
+        let Some(Owed { unique, size, .. }) = chunk.owed() else {
+            chunk.free();
             return error;
         };
         let waiting = self.owed().remove(&unique);
@@ -312,6 +322,7 @@ impl Inner {
                 .answer(unique, &error.map_or_else(|| written(size), |error| Err(errno(error))));
             done.notify_one();
         }
+        chunk.free();
         error.filter(|_| waiting.is_none())
     }
 }
@@ -338,6 +349,11 @@ impl File {
         }
         batch
     }
+}
+
+fn owed((unique, thread): (u64, u32), data: &[u8]) -> Owed {
+    let size = u32::try_from(data.len()).expect("at most DATA_MAX");
+    Owed { unique, size, thread }
 }
 
 fn written(size: u32) -> Answer {

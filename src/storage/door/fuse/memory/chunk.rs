@@ -35,6 +35,16 @@ pub enum Content {
     Append { inode: Inode },
 }
 
+/// A request whose answer waits for the leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owed {
+    pub unique: u64,
+    /// Bytes that it brought.
+    pub size: u32,
+    /// Who asks.
+    pub thread: u32,
+}
+
 impl Content {
     pub fn inode(self) -> Inode {
         match self {
@@ -52,10 +62,9 @@ struct Inner {
     freed: Condvar,
 }
 
-/// Data that was taken from the kernel; free again when dropped.
+/// Data that was taken from the kernel. One that is dropped and not freed is left for the process that comes next.
 pub struct Chunk {
-    /// `None` only while it is dropped.
-    area: Option<Area>,
+    area: Area,
     pool: Chunks,
     pub content: Content,
     length: usize,
@@ -107,7 +116,7 @@ impl Chunks {
         area.set_u64(AT_OWED, 0);
         area.set_u64(AT_STATE, state);
         Chunk {
-            area: Some(area),
+            area,
             pool: self.clone(),
             content,
             length: data.len(),
@@ -130,46 +139,39 @@ impl Chunk {
             .ok()
             .filter(|length| *length <= DATA_MAX)?;
         Some(Chunk {
-            area: Some(area),
+            area,
             pool: pool.clone(),
             content,
             length,
         })
     }
 
-    fn area(&self) -> &Area {
-        self.area.as_ref().expect("it is not dropped")
-    }
-
-    fn area_mut(&mut self) -> &mut Area {
-        self.area.as_mut().expect("it is not dropped")
-    }
-
     /// Its place in the order of all.
     pub fn number(&self) -> u64 {
-        self.area().u64(AT_NUMBER)
+        self.area.u64(AT_NUMBER)
     }
 
     /// The first request whose data is in it; by this the leader knows it.
     pub fn first(&self) -> u64 {
-        self.area().u64(AT_FIRST)
+        self.area.u64(AT_FIRST)
     }
 
     /// The last request whose data is in it.
     pub fn last(&self) -> u64 {
-        self.area().u64(AT_LAST)
+        self.area.u64(AT_LAST)
     }
 
-    /// The request that is answered when the leader has it, and how much data it brought.
-    pub fn owed(&self) -> Option<(u64, u32)> {
-        let unique = Some(self.area().u64(AT_OWED)).filter(|unique| *unique != 0)?;
-        Some((unique, u32::try_from(self.area().u64(AT_OWED_SIZE)).unwrap_or(u32::MAX)))
+    /// The request that is answered when the leader has it.
+    pub fn owed(&self) -> Option<Owed> {
+        let unique = Some(self.area.u64(AT_OWED)).filter(|unique| *unique != 0)?;
+        let [size, thread] = halves(self.area.u64(AT_OWED_SIZE));
+        Some(Owed { unique, size, thread })
     }
 
-    pub fn owe(&mut self, unique: u64, size: u32) {
-        let area = self.area_mut();
-        area.set_u64(AT_OWED_SIZE, u64::from(size));
-        area.set_u64(AT_OWED, unique);
+    pub fn owe(&mut self, owed: Owed) {
+        let both = u64::from(owed.thread) << 32 | u64::from(owed.size);
+        self.area.set_u64(AT_OWED_SIZE, both);
+        self.area.set_u64(AT_OWED, owed.unique);
     }
 
     pub fn len(&self) -> usize {
@@ -194,35 +196,30 @@ impl Chunk {
         let at = PAGE + self.length;
         self.length += data.len();
         let length = self.length as u64;
-        let area = self.area_mut();
+        let area = &mut self.area;
         area.put(at, data);
         area.set_u64(AT_LAST, unique);
         area.set_u64(AT_LENGTH, length);
     }
 
     pub fn data(&self) -> Bytes {
-        let data = self.area().bytes().get(PAGE..PAGE + self.length);
+        let data = self.area.bytes().get(PAGE..PAGE + self.length);
         Bytes::copy_from_slice(data.unwrap_or_default())
     }
 
-    /// Leaves it in the memory, for the process that comes next.
-    #[cfg(test)]
-    pub fn leave(mut self) {
-        self.area = None;
+    /// The leader has it.
+    pub fn free(mut self) {
+        self.area.set_u64(AT_STATE, 0);
+        if self.length > KEPT {
+            self.area.release(PAGE + KEPT);
+        }
+        self.pool.free().push(self.area);
+        self.pool.0.freed.notify_one();
     }
 }
 
-impl Drop for Chunk {
-    fn drop(&mut self) {
-        if let Some(mut area) = self.area.take() {
-            area.set_u64(AT_STATE, 0);
-            if self.length > KEPT {
-                area.release(PAGE + KEPT);
-            }
-            self.pool.free().push(area);
-            self.pool.0.freed.notify_one();
-        }
-    }
+fn halves(both: u64) -> [u32; 2] {
+    [both, both >> 32].map(|half| u32::try_from(half & u64::from(u32::MAX)).expect("32 bits"))
 }
 
 #[cfg(test)]
@@ -242,12 +239,16 @@ mod tests {
         let chunks = open();
         let mut second = chunks.begin(CONTENT, 2, 20, b"abc");
         let mut first = chunks.begin(Content::Append { inode: Inode(6) }, 1, 10, b"x");
-        drop(chunks.begin(CONTENT, 3, 30, b"gone"));
+        chunks.begin(CONTENT, 3, 30, b"gone").free();
         assert!(second.takes(103, DATA_MAX - 3) && !second.takes(103, DATA_MAX - 2) && !second.takes(104, 1));
         second.add(21, b"def");
-        first.owe(10, 1);
-        first.leave();
-        second.leave();
+        let owed = Owed {
+            unique: 10,
+            size: 1,
+            thread: 9,
+        };
+        first.owe(owed);
+        drop((first, second));
         let left = open().left();
         let seen: Vec<_> = left
             .iter()
@@ -255,11 +256,11 @@ mod tests {
             .collect();
         let append = Content::Append { inode: Inode(6) };
         let wanted = [
-            (append, Bytes::from_static(b"x"), 10, Some((10, 1))),
+            (append, Bytes::from_static(b"x"), 10, Some(owed)),
             (CONTENT, Bytes::from_static(b"abcdef"), 21, None),
         ];
         assert_eq!(seen, wanted);
-        drop(left);
+        left.into_iter().for_each(Chunk::free);
         assert!(open().left().is_empty());
     }
 
@@ -271,7 +272,7 @@ mod tests {
         let used = || std::os::unix::fs::MetadataExt::blocks(&file.metadata().unwrap()) * 512;
         let chunk = chunks.begin(CONTENT, 1, 1, &vec![7; DATA_MAX]);
         assert!(used() > DATA_MAX as u64);
-        drop(chunk);
+        chunk.free();
         assert!(used() < DATA_MAX as u64 / 4, "{}", used());
     }
 }

@@ -22,10 +22,9 @@ struct Inner {
     freed: Condvar,
 }
 
-/// A request's note; it is struck out when this is dropped.
+/// A request's note. One that is dropped and not struck out is left for the process that comes next.
 pub struct Flight {
-    /// `None` only while it is dropped.
-    area: Option<Area>,
+    area: Area,
     pool: Flights,
 }
 
@@ -49,7 +48,7 @@ impl Flights {
         let note = |area: Area| {
             let bytes = noted(area.bytes()).unwrap_or_default().to_vec();
             let flight = Flight {
-                area: Some(area),
+                area,
                 pool: self.clone(),
             };
             (bytes, flight)
@@ -69,19 +68,18 @@ impl Flights {
         // Its length, last: from now on it counts.
         area.put(0, first);
         Some(Flight {
-            area: Some(area),
+            area,
             pool: self.clone(),
         })
     }
 }
 
-impl Drop for Flight {
-    fn drop(&mut self) {
-        if let Some(mut area) = self.area.take() {
-            strike(&mut area);
-            self.pool.free().push(area);
-            self.pool.0.freed.notify_one();
-        }
+impl Flight {
+    /// It was answered.
+    pub fn strike(mut self) {
+        strike(&mut self.area);
+        self.pool.free().push(self.area);
+        self.pool.0.freed.notify_one();
     }
 }
 
@@ -116,12 +114,12 @@ mod tests {
         let flights = open();
         assert!(flights.left().is_empty());
         let (first, second) = (flights.note(&request(1)).unwrap(), flights.note(&request(2)).unwrap());
-        drop(first);
-        std::mem::forget(second);
-        let next = open();
-        let left: Vec<_> = next.left().into_iter().map(|(bytes, _)| bytes).collect();
-        assert_eq!(left, [request(2)]);
-        assert!(open().left().is_empty(), "done with");
+        first.strike();
+        drop(second);
+        let (bytes, flight) = open().left().pop_front().unwrap();
+        assert_eq!(bytes, request(2));
+        flight.strike();
+        assert!(open().left().is_empty());
     }
 
     #[test]
@@ -132,7 +130,7 @@ mod tests {
         let mut all: Vec<_> = (0..FLIGHTS).map(|_| flights.note(&request(1)).unwrap()).collect();
         let waiting = flights.clone();
         let waiter = std::thread::spawn(move || waiting.note(&request(2)).is_some());
-        all.pop();
+        all.pop().unwrap().strike();
         assert!(waiter.join().unwrap());
     }
 }

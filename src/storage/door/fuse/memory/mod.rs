@@ -23,7 +23,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 pub use area::Area;
-pub use chunk::{Chunk, Chunks, Content};
+pub use chunk::{Chunk, Chunks, Content, Owed};
 use flight::LANDING;
 pub use flight::{Flight, Flights, noted, strike};
 pub use rows::{Full, Rows};

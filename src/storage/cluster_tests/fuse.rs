@@ -1,0 +1,124 @@
+//! The FUSE door before a whole group: what outlives a process, interrupts, and locks that hold on all nodes.
+
+use nix::errno::Errno;
+use nix::libc::{F_UNLCK, F_WRLCK};
+use zerocopy::IntoBytes;
+
+use super::kernel::Kernel;
+use super::node::*;
+use crate::storage::door::fuse::wire::abi::{self, opcode};
+
+/// A group of three; kernels mount at so many of its nodes.
+async fn mounted(count: usize) -> (Vec<Node>, Vec<Kernel>) {
+    let mut nodes = three().await;
+    let mut kernels = Vec::new();
+    for node in nodes.iter_mut().take(count) {
+        node.kill();
+        kernels.push(Kernel::mount(node));
+        node.start();
+        node.until("is back", |report| report.leader.is_some() && report.copies == 3)
+            .await;
+    }
+    (nodes, kernels)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_under_way_is_done_once_by_the_process_that_comes_next() {
+    let (mut nodes, mut kernels) = mounted(1).await;
+    let kernel = &mut kernels[0];
+    assert_eq!(kernel.look(b"folder").await, 0);
+    let file = kernel.create(b"file").await;
+    // Alone, this node can promise nothing new: what is asked now waits.
+    nodes[1..].iter_mut().for_each(Node::kill);
+    let made = kernel
+        .send(
+            opcode::MKDIR,
+            1,
+            &[abi::MakeFolderIn::default().as_bytes(), b"folder\0"],
+        )
+        .await;
+    assert_eq!(kernel.write(file, 0, b"written ").await, 8);
+    assert_eq!(
+        kernel.write(file, 8, b"behind").await,
+        6,
+        "it is taken without the leader"
+    );
+    let flush = abi::FlushIn::default();
+    let flushed = kernel.send(opcode::FLUSH, file.0, &[flush.as_bytes()]).await;
+    // A signal that does not end the process changes nothing for it.
+    kernel.interrupt(made).await;
+    nodes[0].kill();
+    kernel.renew().await;
+    nodes.iter_mut().for_each(Node::start);
+    kernel.answer(made).await.expect("made, and not found made");
+    kernel.answer(flushed).await.expect("it is with the leader");
+    assert_ne!(kernel.look(b"folder").await, 0);
+    assert_eq!(kernel.read(file).await.unwrap(), b"written behind");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_for_a_lock_is_interrupted_and_leaves_nothing_behind() {
+    let (_nodes, mut kernels) = mounted(1).await;
+    let kernel = &mut kernels[0];
+    let (file, _) = kernel.create(b"file").await;
+    let (first, second) = ((file, 1), (file, 2));
+    let locked = kernel.flock(first, F_WRLCK, false).await;
+    kernel.answer(locked).await.unwrap();
+    let refused = kernel.flock(second, F_WRLCK, false).await;
+    assert_eq!(kernel.answer(refused).await, Err(Errno::EAGAIN as i32));
+    let waiting = kernel.flock(second, F_WRLCK, true).await;
+    kernel.interrupt(waiting).await;
+    assert_eq!(kernel.answer(waiting).await, Err(Errno::EINTR as i32));
+    let unlocked = kernel.flock(first, F_UNLCK, false).await;
+    kernel.answer(unlocked).await.unwrap();
+    let again = kernel.flock(first, F_WRLCK, false).await;
+    kernel.answer(again).await.expect("nobody else has it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_goes_from_node_to_node_and_stays_while_it_is_used() {
+    let (mut nodes, mut kernels) = mounted(2).await;
+    let (mut here, mut there) = (kernels.remove(0), kernels.remove(0));
+    let (file, _) = here.create(b"file").await;
+    assert_eq!(there.look(b"file").await, file);
+    for owner in 1..4 {
+        let locked = here.flock((file, owner), F_WRLCK, false).await;
+        here.answer(locked).await.unwrap();
+        let refused = there.flock((file, owner), F_WRLCK, false).await;
+        assert_eq!(there.answer(refused).await, Err(Errno::EAGAIN as i32));
+        let waiting = there.flock((file, owner), F_WRLCK, true).await;
+        let unlocked = here.flock((file, owner), F_UNLCK, false).await;
+        here.answer(unlocked).await.unwrap();
+        there.answer(waiting).await.expect("its turn");
+        let unlocked = there.flock((file, owner), F_UNLCK, false).await;
+        there.answer(unlocked).await.unwrap();
+    }
+    let locked = here.flock((file, 9), F_WRLCK, true).await;
+    here.answer(locked).await.unwrap();
+    // The next process of the door has what this one had.
+    nodes[0].kill();
+    here.renew().await;
+    nodes[0].start();
+    let refused = there.flock((file, 1), F_WRLCK, false).await;
+    assert_eq!(there.answer(refused).await, Err(Errno::EAGAIN as i32));
+    let unlocked = here.flock((file, 9), F_UNLCK, false).await;
+    here.answer(unlocked).await.unwrap();
+    let waiting = there.flock((file, 1), F_WRLCK, true).await;
+    there.answer(waiting).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_loses_its_name_is_there_for_who_has_it_open() {
+    let (_nodes, mut kernels) = mounted(2).await;
+    let (mut here, mut there) = (kernels.remove(0), kernels.remove(0));
+    let file = here.create(b"file").await;
+    assert_eq!(here.write(file, 0, b"content").await, 7);
+    let flush = abi::FlushIn::default();
+    here.ask(opcode::FLUSH, file.0, &[flush.as_bytes()]).await.unwrap();
+    let seen = there.look(b"file").await;
+    let handle = there.open(seen).await;
+    here.ask(opcode::UNLINK, 1, &[b"file\0"]).await.unwrap();
+    assert_eq!(there.look(b"file").await, 0);
+    assert_eq!(there.read((seen, handle)).await.unwrap(), b"content");
+    assert_eq!(here.read(file).await.unwrap(), b"content");
+}
