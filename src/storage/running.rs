@@ -35,6 +35,8 @@ const FEW: usize = 3;
 
 /// Log that no checkpoint covers: at this size one is made, for until then the disk keeps it all, and a start applies it all again.
 const LOG_WANTED: u64 = 1 << 30;
+/// Log that takes a second to apply: small operations, a few hundred bytes each.
+const LOG_MUCH: u64 = 4 << 20;
 
 /// What the operator wants of the replica.
 #[derive(Clone, Debug)]
@@ -117,6 +119,12 @@ impl Running {
             let machine = files.machine.get();
             machine.durable() != machine.applied()
         })
+    }
+
+    /// Whether a start has to apply much of the log again.
+    pub fn has_much_new(&self) -> bool {
+        let is_much = |files: &Files| self.group.log_after(files.machine.get().durable()) > LOG_MUCH;
+        self.files.as_ref().is_some_and(is_much)
     }
 
     /// Whether a checkpoint is due, however old the last one is.

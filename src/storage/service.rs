@@ -295,6 +295,8 @@ impl Storage {
         let mut second = tokio::time::interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut checkpoint, mut requests) = (Instant::now(), 0);
+        // What this start had to apply again, the next one shall not: a process that dies often would never come to a checkpoint.
+        let mut is_due = running.has_much_new();
         loop {
             second.tick().await;
             if let Some(files) = &running.files {
@@ -305,11 +307,11 @@ impl Storage {
                 requests = total;
             }
             self.say_how(running).await?;
-            if checkpoint.elapsed() > CHECKPOINT || running.wants_checkpoint() {
+            if is_due || checkpoint.elapsed() > CHECKPOINT || running.wants_checkpoint() {
                 if running.has_new() {
                     running.group.checkpoint().await?;
                 }
-                checkpoint = Instant::now();
+                (checkpoint, is_due) = (Instant::now(), false);
             }
             // What the last checkpoint covers, if it is finished by now.
             running.purge(LOG_KEPT).await?;

@@ -70,17 +70,21 @@ async fn detach(config: &Config, at: PathBuf) -> anyhow::Result<Answer> {
 pub async fn umount(config: &Config, at: Option<PathBuf>) -> anyhow::Result<()> {
     let at = folder(config, at)?;
     let answer = detach(config, at.clone()).await?;
+    let is_kept = config.storage.mount() != Mount::None && at == config.mount_point();
     let mut out = std::io::stdout();
     match answer {
         Answer::Detached(0) => writeln!(out, "nothing is mounted on {}", at.display())?,
-        _ => writeln!(out, "{} is let go; files that are open stay open", at.display())?,
+        _ => writeln!(out, "{} is let go", at.display())?,
     }
-    let is_kept = config.storage.mount() != Mount::None && at == config.mount_point();
     // Whether it runs is all that is asked; a node that does not answer is not one that mounts.
     if is_kept && matches!(status::fetch(config).await, Ok(Some(_))) {
+        let open = match config.storage.mount() {
+            Mount::Fuse => "files that are open are lost to whoever has them",
+            _ => "files that are open stay open",
+        };
         writeln!(
             out,
-            "bitrix-node runs here and mounts it again; to end that, set storage.mount = \"none\" and restart it"
+            "bitrix-node runs here and mounts it again, and {open}; to end that, set storage.mount = \"none\" and restart it"
         )?;
     }
     Ok(())

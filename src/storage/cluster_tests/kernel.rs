@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use tokio::sync::watch;
@@ -105,11 +104,7 @@ impl Kernel {
             let message = &bytes[..length.expect("an answer in time").unwrap()];
             let (header, body) = OutHeader::read_from_prefix(message).unwrap();
             let body = body.to_vec();
-            let is_again = header.unique & 1 == 1 && header.error == -(Errno::EAGAIN as i32);
-            if is_again {
-                // As the kernel does while the request waits.
-                self.interrupt(header.unique & !1).await;
-            } else if self.sent.remove(&header.unique).is_some() {
+            if self.sent.remove(&header.unique).is_some() {
                 self.answers.insert(header.unique, (header.error, body));
             }
         }

@@ -4,8 +4,6 @@
 //! gives it back when another node wants it and nobody here has it. Before a lock is granted that others may have had, the kernel
 //! forgets the file's pages; before one is given up, what was written is with the leader.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -15,7 +13,8 @@ use tokio::time::Instant;
 
 use super::ask::{Asker, Number};
 use super::convert::errno;
-use super::flock::{Flock, Holder, Level, Verdict};
+use super::flock::{Holder, Level, Verdict};
+use super::lock_table::{File, GiveBack, NODE, Table};
 use super::memory::Rows;
 use super::notifier::Notifier;
 use super::pages::Pages;
@@ -23,8 +22,6 @@ use super::writes::Writes;
 use crate::base::Scope;
 use crate::storage::call::{Error, Inode, Lock, LockFamily, Mutation, Query, Reply};
 
-/// In whose name the node has a flock of the leader.
-const NODE: u64 = u64::MAX;
 /// In place of a process: somebody on the node that has it uses it.
 const IN_USE: u32 = 1;
 /// How long until the leader is asked again when it does not say that a lock may be free.
@@ -33,12 +30,6 @@ const AGAIN: Duration = Duration::from_millis(500);
 const BACK: Duration = Duration::from_millis(250);
 /// Files whose flock the node keeps though nobody uses it.
 const KEPT: usize = 4096;
-
-/// Kinds of rows.
-const HOLDER: u64 = 0;
-const NODE_LEVEL: u64 = 1;
-const FCNTL: u64 = 2;
-const EXCLUSIVE: u64 = 1 << 8;
 
 /// Clones are the same.
 #[derive(Clone)]
@@ -53,52 +44,6 @@ struct Inner {
     table: Mutex<Table>,
     /// Something may be free.
     changed: Notify,
-}
-
-#[derive(Default)]
-struct File {
-    flock: Flock,
-    /// The leader was asked, and what it said is not known: whoever asked was interrupted.
-    is_asked: bool,
-    /// The leader knows that somebody here uses it.
-    is_said: bool,
-    /// Who asks the leader for this file.
-    turn: Arc<tokio::sync::Mutex<()>>,
-    /// Places of rows.
-    node_row: Option<usize>,
-    holder_rows: HashMap<u64, usize>,
-    fcntl_rows: HashMap<u64, usize>,
-}
-
-/// What goes back to the leader.
-enum GiveBack {
-    Nothing,
-    /// All but this, which is in use.
-    To(Level),
-    All,
-}
-
-impl File {
-    fn give_back(&self) -> GiveBack {
-        let is_exclusive = self.flock.holders.iter().any(|holder| holder.is_exclusive);
-        let used = match is_exclusive {
-            true => Level::Exclusive,
-            false => Level::Shared,
-        };
-        let has_any = self.is_asked || self.flock.node != Level::None;
-        match self.flock.is_idle() {
-            true if has_any => GiveBack::All,
-            false if self.flock.is_wanted && (self.flock.node != used || !self.is_said) => GiveBack::To(used),
-            _ => GiveBack::Nothing,
-        }
-    }
-}
-
-struct Table {
-    rows: Rows<3>,
-    files: HashMap<Inode, File>,
-    /// Owners of ranges by handles whose close is not told (`abi::open::NO_FLUSH`).
-    unflushed: HashMap<u64, u64>,
 }
 
 /// What a process asks for.
@@ -408,115 +353,6 @@ impl Inner {
         });
         outcome.await.unwrap_or(Err(Error::Io))
     }
-}
-
-impl Table {
-    fn of(rows: Rows<3>) -> Self {
-        let mut table = Table {
-            files: HashMap::new(),
-            unflushed: HashMap::new(),
-            rows,
-        };
-        for (place, [inode, bits, owner]) in table.rows.all() {
-            let file = table.files.entry(Inode(inode)).or_default();
-            let is_exclusive = bits & EXCLUSIVE != 0;
-            match bits & 0xff {
-                HOLDER => {
-                    file.flock.grant(Holder { owner, is_exclusive });
-                    file.holder_rows.insert(owner, place);
-                }
-                NODE_LEVEL => {
-                    file.flock.node = if is_exclusive { Level::Exclusive } else { Level::Shared };
-                    // Who asked for it meanwhile is not known.
-                    file.flock.is_wanted = true;
-                    file.node_row = Some(place);
-                }
-                _ => drop(file.fcntl_rows.insert(owner, place)),
-            }
-        }
-        table
-    }
-
-    fn file(&mut self, inode: Inode) -> &mut File {
-        self.files.entry(inode).or_default()
-    }
-
-    fn grant(&mut self, inode: Inode, holder: Holder) -> Result<(), i32> {
-        let row = row(inode, HOLDER, holder.is_exclusive, holder.owner);
-        let file = self.files.entry(inode).or_default();
-        match file.holder_rows.get(&holder.owner) {
-            Some(place) => self.rows.put(*place, &row),
-            None => {
-                let place = self.rows.add(&row).map_err(|_| Errno::ENOLCK as i32)?;
-                file.holder_rows.insert(holder.owner, place);
-            }
-        }
-        file.flock.grant(holder);
-        Ok(())
-    }
-
-    /// Whether the file is to be given back now.
-    fn release(&mut self, inode: Inode, owner: u64) -> bool {
-        let Some(file) = self.files.get_mut(&inode) else {
-            return false;
-        };
-        file.flock.release(owner);
-        if let Some(place) = file.holder_rows.remove(&owner) {
-            self.rows.remove(place);
-        }
-        file.flock.is_wanted && file.flock.is_idle()
-    }
-
-    fn set_level(&mut self, inode: Inode, level: Level) {
-        let file = self.files.entry(inode).or_default();
-        (file.flock.node, file.flock.is_wanted) = (level, false);
-        (file.is_asked, file.is_said) = (false, false);
-        let row = row(inode, NODE_LEVEL, level == Level::Exclusive, NODE);
-        match (level, file.node_row) {
-            (Level::None, place) => {
-                file.node_row = None;
-                place.into_iter().for_each(|place| self.rows.remove(place));
-            }
-            (_, Some(place)) => self.rows.put(place, &row),
-            // Without a row the next process gives it back when it is asked to.
-            (_, None) => file.node_row = self.rows.add(&row).ok(),
-        }
-    }
-
-    fn note_fcntl(&mut self, inode: Inode, owner: u64) -> Result<(), super::memory::Full> {
-        let file = self.files.entry(inode).or_default();
-        if let Entry::Vacant(free) = file.fcntl_rows.entry(owner) {
-            free.insert(self.rows.add(&row(inode, FCNTL, false, owner))?);
-        }
-        Ok(())
-    }
-
-    fn forget_fcntl(&mut self, inode: Inode, owner: u64) {
-        if let Some(file) = self.files.get_mut(&inode)
-            && let Some(place) = file.fcntl_rows.remove(&owner)
-        {
-            self.rows.remove(place);
-        }
-        self.tidy(inode);
-    }
-
-    /// Forgets a file of which nothing is held.
-    fn tidy(&mut self, inode: Inode) {
-        let is_empty = |file: &File| {
-            file.flock.is_idle()
-                && file.flock.node == Level::None
-                && !file.is_asked
-                && file.fcntl_rows.is_empty()
-                && Arc::strong_count(&file.turn) == 1
-        };
-        if self.files.get(&inode).is_some_and(is_empty) {
-            self.files.remove(&inode);
-        }
-    }
-}
-
-fn row(inode: Inode, kind: u64, is_exclusive: bool, owner: u64) -> [u64; 3] {
-    [inode.0, kind | if is_exclusive { EXCLUSIVE } else { 0 }, owner]
 }
 
 fn node_lock(level: Level) -> Lock {

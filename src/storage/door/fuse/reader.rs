@@ -62,7 +62,7 @@ fn take(door: &Arc<Door>, bytes: &[u8], flight: Option<Flight>) {
     match request::parse(bytes) {
         Ok(Request { header, ask }) => match ask {
             Ask::Write(of) => door.write(&header, &of, bytes.get(WRITE_HEAD..).unwrap_or_default()),
-            Ask::Interrupt(unique) => door.interrupt(&header, unique),
+            Ask::Interrupt(unique) => door.interrupt(unique),
             Ask::Init(asked) => door.agree(&header, &asked),
             Ask::Forget => {}
             ask => door.begin(Request { header, ask }, bytes, flight),

@@ -1,0 +1,175 @@
+//! Locks of this node's processes, and what the node has of the leader for them: in rows that the process that comes next finds.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+
+use super::flock::{Flock, Holder, Level};
+use super::memory::{Full, Rows};
+use crate::storage::call::Inode;
+
+/// In whose name the node has a flock of the leader.
+pub const NODE: u64 = u64::MAX;
+
+/// Kinds of rows.
+const HOLDER: u64 = 0;
+const NODE_LEVEL: u64 = 1;
+const FCNTL: u64 = 2;
+const EXCLUSIVE: u64 = 1 << 8;
+
+#[derive(Default)]
+pub struct File {
+    pub flock: Flock,
+    /// The leader was asked, and what it said is not known: whoever asked was interrupted.
+    pub is_asked: bool,
+    /// The leader knows that somebody here uses it.
+    pub is_said: bool,
+    /// Who asks the leader for this file.
+    pub turn: Arc<tokio::sync::Mutex<()>>,
+    /// Places of rows.
+    pub node_row: Option<usize>,
+    pub holder_rows: HashMap<u64, usize>,
+    pub fcntl_rows: HashMap<u64, usize>,
+}
+
+/// What goes back to the leader.
+pub enum GiveBack {
+    Nothing,
+    /// All but this, which is in use.
+    To(Level),
+    All,
+}
+
+impl File {
+    pub fn give_back(&self) -> GiveBack {
+        let is_exclusive = self.flock.holders.iter().any(|holder| holder.is_exclusive);
+        let used = match is_exclusive {
+            true => Level::Exclusive,
+            false => Level::Shared,
+        };
+        let has_any = self.is_asked || self.flock.node != Level::None;
+        match self.flock.is_idle() {
+            true if has_any => GiveBack::All,
+            false if self.flock.is_wanted && (self.flock.node != used || !self.is_said) => GiveBack::To(used),
+            _ => GiveBack::Nothing,
+        }
+    }
+}
+
+pub struct Table {
+    rows: Rows<3>,
+    pub files: HashMap<Inode, File>,
+    /// Owners of ranges by handles whose close is not told (`abi::open::NO_FLUSH`).
+    pub unflushed: HashMap<u64, u64>,
+}
+
+impl Table {
+    pub fn of(rows: Rows<3>) -> Self {
+        let mut table = Table {
+            files: HashMap::new(),
+            unflushed: HashMap::new(),
+            rows,
+        };
+        for (place, [inode, bits, owner]) in table.rows.all() {
+            let file = table.files.entry(Inode(inode)).or_default();
+            let is_exclusive = bits & EXCLUSIVE != 0;
+            match bits & 0xff {
+                HOLDER => {
+                    file.flock.grant(Holder { owner, is_exclusive });
+                    file.holder_rows.insert(owner, place);
+                }
+                NODE_LEVEL => {
+                    file.flock.node = if is_exclusive { Level::Exclusive } else { Level::Shared };
+                    // Who asked for it meanwhile is not known.
+                    file.flock.is_wanted = true;
+                    file.node_row = Some(place);
+                }
+                _ => drop(file.fcntl_rows.insert(owner, place)),
+            }
+        }
+        table
+    }
+
+    pub fn file(&mut self, inode: Inode) -> &mut File {
+        self.files.entry(inode).or_default()
+    }
+
+    pub fn grant(&mut self, inode: Inode, holder: Holder) -> Result<(), i32> {
+        let row = row(inode, HOLDER, holder.is_exclusive, holder.owner);
+        let file = self.files.entry(inode).or_default();
+        match file.holder_rows.get(&holder.owner) {
+            Some(place) => self.rows.put(*place, &row),
+            None => {
+                let place = self.rows.add(&row).map_err(|_| Errno::ENOLCK as i32)?;
+                file.holder_rows.insert(holder.owner, place);
+            }
+        }
+        file.flock.grant(holder);
+        Ok(())
+    }
+
+    /// Whether the file is to be given back now.
+    pub fn release(&mut self, inode: Inode, owner: u64) -> bool {
+        let Some(file) = self.files.get_mut(&inode) else {
+            return false;
+        };
+        file.flock.release(owner);
+        if let Some(place) = file.holder_rows.remove(&owner) {
+            self.rows.remove(place);
+        }
+        file.flock.is_wanted && file.flock.is_idle()
+    }
+
+    pub fn set_level(&mut self, inode: Inode, level: Level) {
+        let file = self.files.entry(inode).or_default();
+        (file.flock.node, file.flock.is_wanted) = (level, false);
+        (file.is_asked, file.is_said) = (false, false);
+        let row = row(inode, NODE_LEVEL, level == Level::Exclusive, NODE);
+        match (level, file.node_row) {
+            (Level::None, place) => {
+                file.node_row = None;
+                place.into_iter().for_each(|place| self.rows.remove(place));
+            }
+            (_, Some(place)) => self.rows.put(place, &row),
+            // Without a row the next process gives it back when it is asked to.
+            (_, None) => file.node_row = self.rows.add(&row).ok(),
+        }
+    }
+
+    pub fn note_fcntl(&mut self, inode: Inode, owner: u64) -> Result<(), Full> {
+        let file = self.files.entry(inode).or_default();
+        if let Entry::Vacant(free) = file.fcntl_rows.entry(owner) {
+            free.insert(self.rows.add(&row(inode, FCNTL, false, owner))?);
+        }
+        Ok(())
+    }
+
+    pub fn forget_fcntl(&mut self, inode: Inode, owner: u64) {
+        if let Some(file) = self.files.get_mut(&inode)
+            && let Some(place) = file.fcntl_rows.remove(&owner)
+        {
+            self.rows.remove(place);
+        }
+        self.tidy(inode);
+    }
+
+    /// Forgets a file of which nothing is held.
+    pub fn tidy(&mut self, inode: Inode) {
+        let is_empty = |file: &File| {
+            file.flock.is_idle()
+                && file.flock.node == Level::None
+                && !file.is_asked
+                && file.fcntl_rows.is_empty()
+                && Arc::strong_count(&file.turn) == 1
+        };
+        if self.files.get(&inode).is_some_and(is_empty) {
+            self.files.remove(&inode);
+        }
+    }
+}
+
+fn row(inode: Inode, kind: u64, is_exclusive: bool, owner: u64) -> [u64; 3] {
+    [inode.0, kind | if is_exclusive { EXCLUSIVE } else { 0 }, owner]
+}
