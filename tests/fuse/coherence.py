@@ -225,6 +225,29 @@ def listing(a, b):
     return none_of(60, bad)
 
 
+@row("listing of many pages after names came and went in it: wrong")
+def long_listing(a, b):
+    wanted = a.do(fill, 1500)
+    bad = []
+    for turn in range(30):
+        actor = (a, b)[turn % 2]
+        actor.do(put, f"new {turn}", b"")
+        a.do(os.unlink, f"{turn * 49}")
+        wanted = wanted - {f"{turn * 49}"} | {f"new {turn}"}
+        for looker in (a, b):
+            found = looker.do(os.listdir, ".")
+            if len(found) != len(wanted) or set(found) != wanted:
+                bad.append((turn, sorted(set(found) ^ wanted)[:3]))
+    return none_of(60, bad)
+
+
+def fill(count):
+    names = {f"{number}" for number in range(count)}
+    for name in names:
+        os.close(os.open(name, os.O_CREAT | os.O_WRONLY))
+    return names
+
+
 @row("folder renamed on A: B finds its files under the new name only, at once")
 def folder_renamed(a, b):
     a.do(os.makedirs, "0/deep")

@@ -269,9 +269,9 @@ def crowd(kind, a, b):
     a.do(put, "file", b"")
     crew = [a, b, a.another(), b.another()]
     for number, one in enumerate(crew):
-        one.begin(enter_often, kind, 60, number)
-    assert [one.result() for one in crew] == [60] * 4
-    return "240 entries"
+        one.begin(enter_often, kind, 30, number)
+    assert [one.result() for one in crew] == [30] * 4
+    return "120 entries"
 
 
 def enter_often(kind, turns, number):

@@ -104,8 +104,9 @@ class Run:
             chaos.kills(self.table, one.node, one.node.files / "order", self.share("order"), SHORT_SECONDS * 2, **end)
 
     def pages(self, one):
-        ext4 = self.folder / "ext4"
-        ext4.mkdir()
+        # As deep as the mount: each part of a path costs.
+        ext4 = self.folder / "beside/files"
+        ext4.mkdir(parents=True)
         address, port = "127.0.0.1", server.PORT
 
         def connect():
