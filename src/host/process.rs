@@ -27,10 +27,11 @@ pub fn group(group: u32) -> Vec<Identity> {
         .collect()
 }
 
-/// What is left of a child that was noted before: itself, and members of its group that started after it.
+/// What is left of a child that was noted before: itself, and members of its group that started after it. One whose first thread
+/// has ended is left while another one runs: what is open stays open until the last.
 pub fn remains(noted: Identity) -> Vec<Identity> {
     all()
-        .filter(|(pid, stat)| !stat.is_dead && (*pid == noted.pid || stat.group == noted.pid))
+        .filter(|(pid, stat)| (*pid == noted.pid || stat.group == noted.pid) && (!stat.is_dead || has_threads(*pid)))
         .filter(|(pid, stat)| {
             if *pid == noted.pid {
                 stat.started == noted.started
@@ -47,6 +48,11 @@ pub fn signal(process: Identity, signal: Signal) {
     if identity(process.pid) == Some(process) {
         let _ = i32::try_from(process.pid).map(|pid| kill(Pid::from_raw(pid), signal));
     }
+}
+
+/// Whether it has threads beside the first.
+fn has_threads(pid: u32) -> bool {
+    std::fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task")).is_ok_and(|tasks| tasks.count() > 1)
 }
 
 struct Stat {

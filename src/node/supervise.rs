@@ -61,11 +61,12 @@ async fn supervise(config: Arc<Config>, path: &Path) -> anyhow::Result<()> {
             )
         })?;
     child::adopt_orphans()?;
+    let executable = std::env::current_exe().context("path of this executable")?;
+    mount::leave(&config, &executable, prepare::space(&config)).await;
     let note = Arc::new(Note::new(&config.node.run_dir));
     note.clear().await?;
     let node = prepare::node(&config).await?;
     let mut sockets = Sockets::bind(&config, &node.user)?;
-    let executable = std::env::current_exe().context("path of this executable")?;
     let portal = account::require(&config.portal.user)?;
     let files = mount::Keeper::new(&config, &executable, &portal, prepare::space(&config))?;
     if let Some(parts) = files.as_ref().and_then(|files| files.parts.as_ref()) {

@@ -55,6 +55,10 @@ fn perform(order: Order) -> Result<Answer, Refusal> {
             enter(space)?;
             detach(&at).map(Answer::Detached)
         }
+        Order::Leave { at, space } => {
+            enter(space)?;
+            leave(&at).map(|was_there| Answer::Detached(was_there.into()))
+        }
         Order::Abort { connection } => abort::abort(io::stdin(), connection),
         Order::Probe { folder } => probe(&folder),
         Order::Folder { path, uid, gid } => make(&path, uid, gid),
@@ -106,17 +110,21 @@ fn ensure(export: &Export, at: &Path, renew: bool) -> Result<Answer, Refusal> {
 
 /// mount(2) sends the first request and does not wait for its answer.
 fn ensure_fuse(at: &Path) -> Result<Answer, Refusal> {
-    if table()?.placed(at, fuse::is) == Placed::Ours {
-        // Ends whatever hangs on it, too: a thread that does could have the last device open.
-        let _ = umount2(
-            at,
-            MntFlags::MNT_FORCE | MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW,
-        );
-    }
+    leave(at)?;
     clear(at, fuse::is, true)?;
     let placed = mount(Some(fuse::SOURCE), at, Some(fuse::KIND), FLAGS, Some(fuse::OPTIONS));
     placed.map_err(|errno| Refusal::of(errno, fuse::explain(errno)))?;
     confirm(at, fuse::is)
+}
+
+/// Ends whatever hangs on it, too: a thread that does could have the last device open.
+fn leave(at: &Path) -> Result<bool, Refusal> {
+    let is_there = table()?.placed(at, fuse::is) == Placed::Ours;
+    if is_there {
+        let flags = MntFlags::MNT_FORCE | MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
+        umount2(at, flags).map_err(|errno| Refusal::of(errno, format!("{}: {}", at.display(), errno.desc())))?;
+    }
+    Ok(is_there)
 }
 
 /// Makes room for a mount. False: it is there, and shall stay.

@@ -44,6 +44,8 @@ pub enum Order {
     Fuse { at: PathBuf, space: Space },
     /// Lets go of every mount of ours or of NFS at a folder, at once, whatever hangs on it.
     Detach { at: PathBuf, space: Space },
+    /// Lets go of a FUSE mount of ours that nobody serves any more, and of whoever hangs on it.
+    Leave { at: PathBuf, space: Space },
     /// Ends the FUSE connection of the device that is the worker's standard input.
     Abort { connection: u32 },
     /// Asks the file system of a folder for its size and the folder's attributes.

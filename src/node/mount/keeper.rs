@@ -324,6 +324,20 @@ impl Keeper {
     }
 }
 
+/// Lets go of the FUSE mount of a supervisor that was killed. Before anything else: what it ran cannot end while it hangs there, and
+/// has its sockets open.
+pub async fn leave(config: &Config, executable: &Path, space: Space) {
+    let Some(Files::Door { at }) = config.files() else {
+        return;
+    };
+    let order = Order::Leave { at, space };
+    match Worker::new(executable.to_path_buf()).ask(&order, DETACH).await {
+        Ok(Answer::Detached(1..)) => info!("the mount of a former supervisor is let go"),
+        Ok(_) => {}
+        Err(error) => warn!(%error, "the mount of a former supervisor is still there"),
+    }
+}
+
 /// Says the latest again each second, as everybody does: the agent takes silence for a fault. Never ends.
 async fn beat(reports: watch::Sender<Report>) {
     let mut second = tokio::time::interval(BEAT);

@@ -22,4 +22,4 @@ mod numbers;
 pub use super::keeper::State;
 pub use decide::{Pulse, Title, say};
 pub use door::{Closing, Parts};
-pub use keeper::{DETACH, Keeper, MOUNT, NAME, PROBE};
+pub use keeper::{DETACH, Keeper, MOUNT, NAME, PROBE, leave};

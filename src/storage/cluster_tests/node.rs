@@ -126,7 +126,10 @@ impl Node {
         {
             let _entered = runtime.enter();
             // It ends by itself where a supervisor would start it anew.
-            scope.spawn(async move { storage.run(cx).await });
+            scope.spawn(async move {
+                let ended = storage.run(cx).await;
+                ended.inspect_err(|error| tracing::error!("the storage has ended: {error:#}"))
+            });
         }
         self.running = Some((runtime, scope));
     }

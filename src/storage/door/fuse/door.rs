@@ -195,9 +195,11 @@ impl Door {
     /// Data of a WRITE.
     pub fn write(self: &Arc<Self>, header: &InHeader, of: &abi::WriteIn, data: &[u8]) {
         let (inode, from) = (Inode(header.node), (header.unique, header.pid));
-        let later = match of.handle & APPENDS {
-            0 => self.writes.write(inode, of.offset, from, data),
-            _ => Some(self.writes.append(inode, from, data)),
+        // Pages that were mapped have their place, whatever handle the kernel found for them.
+        let is_appending = of.handle & APPENDS != 0 && of.write_flags & abi::WRITE_OF_PAGES == 0;
+        let later = match is_appending {
+            false => self.writes.write(inode, of.offset, from, data),
+            true => Some(self.writes.append(inode, from, data)),
         };
         later.into_iter().for_each(|later| self.await_data(later));
     }
@@ -255,6 +257,7 @@ fn patience(ask: &Ask) -> Patience {
         | Ask::List { .. }
         | Ask::TestLock(_) => Patience::None,
         Ask::Lock { of, .. } if of.kind != libc::F_UNLCK.cast_unsigned() => Patience::None,
+        Ask::Flush(_) => Patience::UntilExit,
         _ => Patience::UntilDeath,
     }
 }

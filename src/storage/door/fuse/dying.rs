@@ -13,9 +13,26 @@ const DEADLY: u64 = !(1 << (17 - 1)
     | 1 << (23 - 1)
     | 1 << (28 - 1));
 
+/// In the flags of a thread: it has begun to exit, and hears no signal any more (PF_EXITING).
+const EXITING: u64 = 1 << 2;
+
 /// A process that cannot be seen is gone, or hidden from us; then it is let go.
 pub fn is_dying(thread: u32) -> bool {
-    fs::read_to_string(format!("/proc/{thread}/status")).map_or(true, |status| has_deadly_signal(&status))
+    let read = |name: &str| fs::read_to_string(format!("/proc/{thread}/{name}"));
+    match (read("status"), read("stat")) {
+        (Ok(status), Ok(stat)) => has_deadly_signal(&status) || is_exiting(&stat),
+        _ => true,
+    }
+}
+
+/// proc_pid_stat(5): the flags are the seventh field behind the name in parentheses.
+fn is_exiting(stat: &str) -> bool {
+    let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let flags = rest
+        .split_whitespace()
+        .nth(6)
+        .and_then(|flags| flags.parse::<u64>().ok());
+    flags.is_none_or(|flags| flags & EXITING != 0)
 }
 
 fn has_deadly_signal(status: &str) -> bool {
@@ -54,6 +71,13 @@ mod tests {
         assert!(!has_deadly_signal(&status(0, TERM, TERM, 0, 0)));
         assert!(!has_deadly_signal(&status(CHILD, 0, 0, 0, 0)));
         assert!(!has_deadly_signal(&status(0, 0, 0, 0, 0)));
+    }
+
+    #[test]
+    fn one_that_has_begun_to_exit_is_dying() {
+        assert!(is_exiting("7 (a) b) D 1 7 7 0 -1 4212996 0"));
+        assert!(!is_exiting("7 (a) b) D 1 7 7 0 -1 4212992 0"));
+        assert!(is_exiting("cut"));
     }
 
     #[test]

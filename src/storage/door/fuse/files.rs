@@ -35,6 +35,15 @@ impl Door {
             Ask::Release(of) => self.release(inode, &of),
             Ask::Sync => self.writes.settle(inode).await.map(|()| Body::default()).map_err(errno),
             Ask::Flush(of) => self.flush(header, &of).await,
+            // The kernel keeps no list of a folder: nothing would tell it what another node adds.
+            Ask::OpenFolder => Ok(Body::of(&abi::OpenOut {
+                handle: header.unique & !abi::RESENT,
+                ..abi::OpenOut::default()
+            })),
+            Ask::ReleaseFolder(of) => {
+                self.lister.forget(of.handle);
+                Ok(Body::default())
+            }
             Ask::List { of, is_plus } => {
                 let listed = self.lister.list(&self.ask, &self.writes, inode, &of, is_plus).await;
                 listed.map_err(errno)

@@ -1,6 +1,6 @@
 //! Folders listed. Cookies: 1 stands behind `.`, 2 behind `..`, and an entry's own cookie plus 2 behind it.
 //!
-//! The kernel asks for a page at a time; what the leader said is kept for its next questions, for a moment.
+//! The kernel asks for a page at a time; what the leader said is kept for the next questions by the same handle, for a moment.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
@@ -23,7 +23,7 @@ const KEPT: Duration = Duration::from_secs(1);
 
 /// What is left of a page.
 struct Rest {
-    folder: Inode,
+    handle: u64,
     cookie: u64,
     since: Duration,
     entries: Vec<Entry>,
@@ -59,7 +59,9 @@ impl Lister {
                 return Ok(listing.done());
             }
         }
-        let mut rest = self.page(ask, folder, of.offset.saturating_sub(DOT_DOT)).await?;
+        let mut rest = self
+            .page(ask, (folder, of.handle), of.offset.saturating_sub(DOT_DOT))
+            .await?;
         let mut given = 0;
         for entry in &rest.entries {
             let mut attributes = entry.attributes.clone();
@@ -80,11 +82,16 @@ impl Lister {
         Ok(listing.done())
     }
 
+    /// The handle is closed.
+    pub fn forget(&self, handle: u64) {
+        self.rests().retain(|rest| rest.handle != handle);
+    }
+
     /// Entries after the cookie.
-    async fn page(&self, ask: &Asker, folder: Inode, cookie: u64) -> Result<Rest, Error> {
+    async fn page(&self, ask: &Asker, (folder, handle): (Inode, u64), cookie: u64) -> Result<Rest, Error> {
         let now = clock::boot();
         if cookie > 0
-            && let Some(rest) = self.take(folder, cookie, now)
+            && let Some(rest) = self.take(handle, cookie, now)
         {
             return Ok(rest);
         }
@@ -95,7 +102,7 @@ impl Lister {
         };
         match ask.query(query).await? {
             Reply::List { entries, is_end, .. } => Ok(Rest {
-                folder,
+                handle,
                 cookie,
                 since: now,
                 entries,
@@ -105,12 +112,12 @@ impl Lister {
         }
     }
 
-    fn take(&self, folder: Inode, cookie: u64, now: Duration) -> Option<Rest> {
+    fn take(&self, handle: u64, cookie: u64, now: Duration) -> Option<Rest> {
         let mut rests = self.rests();
         rests.retain(|rest| now.saturating_sub(rest.since) < KEPT);
         let place = rests
             .iter()
-            .position(|rest| (rest.folder, rest.cookie) == (folder, cookie))?;
+            .position(|rest| (rest.handle, rest.cookie) == (handle, cookie))?;
         rests.remove(place)
     }
 
@@ -119,6 +126,8 @@ impl Lister {
             return;
         }
         let mut rests = self.rests();
+        // Of one handle the last place is where it goes on.
+        rests.retain(|other| other.handle != rest.handle);
         if rests.len() >= RESTS {
             rests.pop_front();
         }

@@ -43,6 +43,11 @@ pub enum GiveBack {
 }
 
 impl File {
+    /// Another node waits for what nobody here uses.
+    pub fn has_more_than_used(&self) -> bool {
+        matches!(self.give_back(), GiveBack::To(level) if level != self.flock.node)
+    }
+
     pub fn give_back(&self) -> GiveBack {
         let is_exclusive = self.flock.holders.iter().any(|holder| holder.is_exclusive);
         let used = match is_exclusive {

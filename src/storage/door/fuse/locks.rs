@@ -193,7 +193,15 @@ impl Inner {
             let held = turn.lock().await;
             let verdict = self.table().file(wanted.inode).flock.judge(holder);
             let level = match verdict {
-                Verdict::Granted => return self.table().grant(wanted.inode, holder),
+                Verdict::Granted => {
+                    self.table().grant(wanted.inode, holder)?;
+                    drop(held);
+                    // Whoever was refused may have what this one gave up, as soon as this is answered.
+                    if self.table().file(wanted.inode).has_more_than_used() {
+                        self.give_back(wanted.inode).await;
+                    }
+                    return Ok(());
+                }
                 Verdict::Busy if !wanted.waits => return Err(Errno::EAGAIN as i32),
                 Verdict::Busy => {
                     drop(held);

@@ -18,6 +18,8 @@ pub enum Patience {
     None,
     /// It may happen all the same: only if its caller is about to end.
     UntilDeath,
+    /// As before, and Linux before 6.3 does not interrupt a caller that has begun to exit: it is looked at all the time.
+    UntilExit,
 }
 
 #[derive(Default)]
@@ -63,9 +65,20 @@ impl Pending {
 impl Wait<'_> {
     /// Resolves when the request shall be given up.
     pub async fn given_up(&self) {
-        self.interrupted.notified().await;
-        while self.patience == Patience::UntilDeath && !is_dying(self.thread) {
-            tokio::time::sleep(LOOK).await;
+        match self.patience {
+            Patience::None => self.interrupted.notified().await,
+            Patience::UntilDeath => {
+                self.interrupted.notified().await;
+                while !is_dying(self.thread) {
+                    tokio::time::sleep(LOOK).await;
+                }
+            }
+            Patience::UntilExit => loop {
+                tokio::time::sleep(LOOK).await;
+                if is_dying(self.thread) {
+                    break;
+                }
+            },
         }
     }
 }

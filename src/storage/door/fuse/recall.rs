@@ -52,6 +52,10 @@ impl Door {
                 }
                 if attributes.links == 0 && door.opens.tell(inode) {
                     let _ = door.ask.change(door.ask.fresh(), Mutation::Open { inode }).await;
+                    if !door.opens.is_open(inode) {
+                        // It was closed meanwhile, and the leader may have heard of that first.
+                        let _ = door.ask.change(door.ask.fresh(), Mutation::Close { inode }).await;
+                    }
                 }
                 let is_promised = door.ask.recall(&Query::Attributes { inode }).is_some();
                 if is_promised || attributes.links == 0 || !door.opens.is_open(inode) {

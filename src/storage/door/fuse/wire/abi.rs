@@ -91,7 +91,9 @@ pub mod opcode {
     pub const FSYNC: u32 = 20;
     pub const FLUSH: u32 = 25;
     pub const INIT: u32 = 26;
+    pub const OPENDIR: u32 = 27;
     pub const READDIR: u32 = 28;
+    pub const RELEASEDIR: u32 = 29;
     pub const FSYNCDIR: u32 = 30;
     pub const GETLK: u32 = 31;
     pub const SETLK: u32 = 32;
@@ -123,6 +125,8 @@ pub mod open {
     pub const NO_FLUSH: u32 = 1 << 5;
 }
 
+/// A WRITE of what lies in the kernel's cache, on nobody's behalf.
+pub const WRITE_OF_PAGES: u32 = 1 << 0;
 /// This release also ends the flock of its owner.
 pub const RELEASE_FLOCK: u32 = 1 << 1;
 /// A lock of the flock family, not of fcntl.
@@ -148,7 +152,6 @@ pub mod feature {
     pub const ABORT_ERROR: u64 = 1 << 21;
     pub const MAX_PAGES: u64 = 1 << 22;
     pub const CACHE_LINKS: u64 = 1 << 23;
-    pub const NO_OPENDIR: u64 = 1 << 24;
     pub const INIT_EXTENDED: u64 = 1 << 30;
     pub const DIRECT_MMAP: u64 = 1 << 36;
     pub const RESEND: u64 = 1 << 39;

@@ -18,7 +18,6 @@ const WANTED: u64 = feature::ASYNC_READ
     | feature::ABORT_ERROR
     | feature::MAX_PAGES
     | feature::CACHE_LINKS
-    | feature::NO_OPENDIR
     | feature::INIT_EXTENDED
     | feature::DIRECT_MMAP
     | feature::RESEND;

@@ -57,6 +57,8 @@ pub enum Ask {
     Release(abi::ReleaseIn),
     Sync,
     Flush(abi::FlushIn),
+    OpenFolder,
+    ReleaseFolder(abi::ReleaseIn),
     /// With attributes or without.
     List {
         of: abi::ReadIn,
@@ -152,6 +154,8 @@ fn ask(opcode: u32, input: &mut Input<'_>) -> Option<Ask> {
         opcode::RELEASE => Ask::Release(input.take()?),
         opcode::FSYNC | opcode::FSYNCDIR => Ask::Sync,
         opcode::FLUSH => Ask::Flush(input.take()?),
+        opcode::OPENDIR => Ask::OpenFolder,
+        opcode::RELEASEDIR => Ask::ReleaseFolder(input.take()?),
         opcode::READDIR | opcode::READDIRPLUS => Ask::List {
             of: input.take()?,
             is_plus: opcode == opcode::READDIRPLUS,
