@@ -7,7 +7,7 @@
 //!   ├─ module agent          status, metrics, the operator's doors        ┐ this executable again, as the user
 //!   ├─ module cache          memcached protocols with a store of its own  │ "bitrix-node", sockets handed down
 //!   ├─ module proxy          HTTP/TLS front: files, FastCGI, upstreams    ┘
-//!   ├─ module storage        a replica of the files behind an NFSv3 door, where the configuration asks for it
+//!   ├─ module storage        a replica of the files behind FUSE and NFSv3, where the configuration asks for it
 //!   ├─ php-fpm               children, or units where systemd runs
 //!   ├─ mariadbd
 //!   └─ mount-worker          one act on a mount, with a deadline: the supervisor itself touches none

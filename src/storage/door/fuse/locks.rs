@@ -26,8 +26,10 @@ use crate::storage::call::{Error, Inode, Lock, LockFamily, Mutation, Query, Repl
 const IN_USE: u32 = 1;
 /// How long until the leader is asked again when it does not say that a lock may be free.
 const AGAIN: Duration = Duration::from_millis(500);
-/// How long another node has to give back what nobody there uses, before a lock that may not wait is refused.
-const BACK: Duration = Duration::from_millis(250);
+/// How long another node has to give back what nobody there uses, or to say that it is in use, before a lock that may not wait is
+/// refused; and between two looks.
+const BACK: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(20);
 /// Files whose flock the node keeps though nobody uses it.
 const KEPT: usize = 4096;
 
@@ -222,7 +224,7 @@ impl Inner {
                 Err(error) => return Err(errno(error)),
             }
             drop(held);
-            let pause = if wanted.waits { AGAIN } else { BACK / 10 };
+            let pause = if wanted.waits { AGAIN } else { LOOK };
             let _ = tokio::time::timeout(pause, changed).await;
         }
     }
