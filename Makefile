@@ -10,7 +10,7 @@ STORAGE_LOAD = $$(ls -t target/$(TARGET)/release/deps/storage_load-* | grep -v '
 
 SEEDS   ?= 1..301
 
-.PHONY: help build release run test test-registry test-sim test-storage check fmt lint unit check-static dependencies test-nfs-kernel dependencies-kernel bench \
+.PHONY: help build release run test test-registry test-sim test-storage check fmt lint unit check-static dependencies test-nfs-kernel test-fuse dependencies-kernel bench \
 	bench-storage docs clean
 
 help: ## Show this
@@ -61,6 +61,9 @@ test-nfs-kernel: release dependencies-kernel ## One node and three under a real 
 	tests/kernel/run.py $(BINARY)
 	tests/kernel/run.py $(BINARY) --server group
 	tests/kernel/mount.py $(BINARY)
+
+test-fuse: release dependencies-kernel ## The FUSE door under PHP, killed processes and failing nodes, also on Linux 6.1 (needs root, 25 minutes)
+	tests/fuse/run.py $(BINARY)
 
 dependencies-kernel: ## Install what the kernel tests and the storage bench need (Debian, needs root)
 	packaging/test-dependencies-kernel.sh

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what `make test-nfs-kernel` and `make bench-storage` need: User-mode Linux, nfs-ganesha, and two suites of tests
-# into target/kernel-suites. Debian 12; as root. Does nothing when all is there.
+# Installs what `make test-nfs-kernel`, `make test-fuse` and `make bench-storage` need: User-mode Linux, nfs-ganesha, and two suites
+# of tests into target/kernel-suites. Debian 12; as root. Does nothing when all is there.
 set -eu
 here=$(dirname "$0")
 "$here/test-dependencies.sh" user-mode-linux nfs-ganesha nfs-ganesha-vfs rpcbind nfs-common iproute2 util-linux mount python3

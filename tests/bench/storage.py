@@ -25,7 +25,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "kernel"))
 import server  # noqa: E402
 from group import Group  # noqa: E402
-from run import enter_namespaces  # noqa: E402
+from session import enter_namespaces  # noqa: E402
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")

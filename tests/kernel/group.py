@@ -24,6 +24,7 @@ MESH = 7400
 # No step takes longer on the busiest machine.
 PATIENCE = 120
 LOOK = 0.05
+LOOKING = 10
 
 # Accounts that every Debian has; the module is started as root here.
 CLUSTER = """
@@ -86,6 +87,13 @@ class Network:
             set_namespace(own)
             os.close(own)
 
+    def remove(self):
+        """Before others take the names."""
+        for number, handle in enumerate(self.handles, 1):
+            os.close(handle)
+            ip("netns", "delete", f"n{number}")
+        self.handles = []
+
     def cut(self, number, is_cut):
         """The cable is pulled, or put back."""
         ip("link", "set", self.link(number), "down" if is_cut else "up")
@@ -139,10 +147,10 @@ class Node(Bitrix):
         # MariaDB's empty folder comes with it.
         shutil.rmtree(self.folder / "data/db", ignore_errors=True)
 
-    def report(self):
+    def report(self, seconds=1):
         """How it does, if it answers soon; else nothing."""
         try:
-            return json.loads(self.command("storage", "status", "--output", "json", seconds=1))
+            return json.loads(self.command("storage", "status", "--output", "json", seconds=seconds))
         except (RuntimeError, subprocess.TimeoutExpired):
             return {}
 
@@ -156,6 +164,7 @@ class Node(Bitrix):
 class Group:
     """Shaped like the servers with one process; `mount` is the door that clients use."""
 
+    member = Node
     export = "/portal"
     # Of hosts on the bridge: the nodes bring their own.
     addresses = ()
@@ -171,7 +180,7 @@ class Group:
             self.network = Network(self.bridge, self.nodes_addresses)
         for number, address in enumerate(self.nodes_addresses, 1):
             place = self.folder / f"n{number}"
-            self.nodes.append(Node(number, place, self.executable, address, self.network, self.port))
+            self.nodes.append(self.member(number, place, self.executable, address, self.network, self.port))
         first, *others = self.nodes
         first.found()
         for node in others:
@@ -180,7 +189,8 @@ class Group:
             node.start()
         until("the first leads", lambda: first.report().get("role") == "leader")
         for node in others:
-            until("the others wait", lambda: node.report().get("role") == "waiting")
+            # It looks at its files, too, which are not there yet.
+            until("the others wait", lambda: node.report(LOOKING).get("role") == "waiting")
             first.command("storage", "add", node.name, f"{node.mount}:{MESH + 1}")
         self.whole()
 

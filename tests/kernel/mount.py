@@ -20,7 +20,7 @@ from pathlib import Path
 import guest
 import server
 from guest import Guest
-from run import Table, enter_namespaces
+from session import Table, enter_namespaces
 
 SUITES = ["commands", "locks", "external", "replicated", "fuse", "sandbox", "fuse_sandbox", "stale", "watched"]
 # Ganesha's own, where its portmapper says so.

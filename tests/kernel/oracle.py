@@ -13,7 +13,7 @@ import tempfile
 
 import server
 from nfs import Client, attributes, mount, opaque, place, u32, u64
-from run import enter_namespaces
+from session import enter_namespaces
 
 ADDRESS = "127.0.0.1"
 NOBODY = 65534

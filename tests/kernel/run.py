@@ -11,7 +11,6 @@ All runs in namespaces of its own for network, processes and mounts: whatever ha
 
 import argparse
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -24,24 +23,15 @@ import server
 from failover import Failover
 from group import Group
 from guest import Guest
+from session import Table, enter_namespaces
 
 HERE = Path(__file__).resolve().parent
 PROGRAMS = HERE.parent.parent / "target/kernel-suites/bin"
 SUITES = ["posix", "pjdfstest", "fsx", "tree", "kill"]
 # What an NFSv3 client cannot do at all, whatever the server: these fail with nfs-ganesha too.
 ALLOWED = {"unlink::open_file_not_freed", "link::exdev_target", "rename::exdev_target"}
-INSIDE_MARK = "BITRIX_KERNEL_TEST_INSIDE"
 # How often the server is killed under each of the two loads.
 KILLS = 4
-
-
-def enter_namespaces():
-    """Runs this program again, alone in fresh namespaces, of which the processes end with the first one."""
-    if os.environ.get(INSIDE_MARK):
-        return
-    os.environ[INSIDE_MARK] = "1"
-    words = "unshare --net --pid --fork --kill-child --mount-proc".split()
-    os.execvp(words[0], [*words, sys.executable, *sys.argv])
 
 
 def arguments():
@@ -54,25 +44,12 @@ def arguments():
     return parser.parse_args()
 
 
-class Table:
-    """What was tried and how it ended."""
-
-    def __init__(self):
-        self.rows, self.failed = [], False
-
-    def row(self, suite, is_good, detail, lines=()):
-        self.failed |= not is_good
-        self.rows.append((suite, is_good, detail))
-        print(f"{'ok  ' if is_good else 'FAIL'}  {suite:24}  {detail}", flush=True)
-        for line in lines:
-            print(f"          {line}", flush=True)
-
-
 class Run:
     programs = PROGRAMS
 
     def __init__(self, options, folder):
-        self.options, self.folder, self.table = options, Path(folder), Table()
+        self.options, self.folder, self.table = options, Path(folder), Table(ALLOWED)
+        self.finish, self.judge = self.table.finish, self.table.judge
         self.server = self.make_server()
 
     def make_server(self):
@@ -86,18 +63,6 @@ class Run:
     def guest(self, job, *argument):
         return Guest(self.folder / "guests", job, self.server, ",".join(map(str, argument)))
 
-    def finish(self, name, one, seconds):
-        """Waits for a guest whose results say `ok` or `FAIL` at each line's start."""
-        code = one.wait(seconds)
-        lines = one.lines()
-        bad = [line for line in lines if line.startswith("FAIL")]
-        good = sum(line.startswith("ok") for line in lines)
-        is_good = code == 0 and not bad and good > 0
-        detail = lines[-1] if len(lines) == 1 else f"{good} ok, {len(bad)} failed, {one.read('seconds')} s"
-        if code != 0 and not bad:
-            bad = [f"code {code}", *one.read("console").splitlines()[-12:]]
-        self.table.row(name, is_good, detail, bad)
-
     def posix(self):
         self.finish("POSIX checks", self.guest("posix"), 900)
 
@@ -106,18 +71,6 @@ class Run:
 
     def pjdfstest(self):
         self.judge("pjdfstest", self.guest("pjdfstest", PROGRAMS / "pjdfstest", "pjdfstest"))
-
-    def judge(self, name, one):
-        """Waits for a guest with pjdfstest."""
-        code = one.wait(1500)
-        results = one.read("results")
-        failed = set(re.findall(r"^(\S+)\s+FAILED$", results, re.MULTILINE))
-        passed = len(re.findall(r"\sok$", results, re.MULTILINE))
-        skipped = len(re.findall(r"\sskipped$", results, re.MULTILINE))
-        bad = sorted(failed - ALLOWED)
-        detail = f"{passed} passed, {len(failed & ALLOWED)} fail as allowed, {len(bad)} failed, {skipped} skipped, code {code}"
-        is_good = not bad and passed > 200 and code in (0, 1)
-        self.table.row(name, is_good, detail, bad or ([] if is_good else results.splitlines()[-20:]))
 
     def tree(self):
         self.finish("tree", self.guest("tree", self.options.files, "tree"), 1500)
