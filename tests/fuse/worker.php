@@ -225,7 +225,7 @@ for ($turn = 0; microtime(true) < $end && !file_exists("$share/stop"); $turn++) 
             $clock->time('check', fn() => $turns->check());
         }
     } catch (Throwable $error) {
-        $errors[] = "turn $turn, line {$error->getLine()} < {$error->getTrace()[0]['line']}: {$error->getMessage()}";
+        $errors[] = "turn $turn, line {$error->getLine()} < " . ($error->getTrace()[0]['line'] ?? '?') . ": {$error->getMessage()}";
         // What it left half done would be found as errors, too.
         break;
     }

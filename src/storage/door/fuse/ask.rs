@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::wire::abi::RESENT;
 use crate::storage::call::{Attributes, Caller, Error, Inode, Mutation, Query, Reply};
@@ -14,6 +15,9 @@ const ROOT: Caller = Caller {
     gid: 0,
     groups: Vec::new(),
 };
+
+/// Without a leader a call takes its time itself; when this process ends it does not.
+const AGAIN: Duration = Duration::from_millis(10);
 
 /// Clones ask for the same mount.
 #[derive(Clone)]
@@ -80,7 +84,7 @@ impl Asker {
         }
         loop {
             match self.calls.query(&ROOT, query.clone()).await {
-                Err(Error::Unavailable) => {}
+                Err(Error::Unavailable) => tokio::time::sleep(AGAIN).await,
                 answer => return answer,
             }
         }
@@ -96,7 +100,7 @@ impl Asker {
         };
         loop {
             match self.calls.mutate(&caller, key, mutation.clone()).await {
-                Err(Error::Unavailable) => {}
+                Err(Error::Unavailable) => tokio::time::sleep(AGAIN).await,
                 answer => return answer,
             }
         }

@@ -11,7 +11,7 @@ use nix::libc;
 use zerocopy::FromBytes;
 
 use super::ask::Asker;
-use super::device::Device;
+use super::device::{Device, Given};
 use super::files::APPENDS;
 use super::listing::Lister;
 use super::locks::Locks;
@@ -86,6 +86,9 @@ impl Door {
         }
         let (taken, waiting) = door.writes.resume();
         waiting.into_iter().for_each(|later| door.await_data(later));
+        for (inode, told) in door.opens.left() {
+            door.tell_closed(inode, told);
+        }
         for (bytes, flight) in door.flights.left() {
             reader::again(&door, &bytes, Some(flight), &taken);
         }
@@ -121,11 +124,14 @@ impl Door {
         let door = self.clone();
         let mut work: Work = Box::pin(async move { door.answer(&header, ask).await });
         if let Poll::Ready(answer) = work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            self.give(unique, &answer, opened);
-            return flight.map_or((), Flight::strike);
+            if self.give(unique, &answer, opened) {
+                flight.into_iter().for_each(Flight::strike);
+            }
+            return;
         }
         let Some(flight) = flight.or_else(|| self.flights.note(bytes)) else {
-            return self.give(unique, &Err(Errno::E2BIG as i32), Opened::Nothing);
+            self.device.answer(unique, &Err(Errno::E2BIG as i32));
+            return;
         };
         let door = self.clone();
         self.scope.spawn(async move {
@@ -137,17 +143,22 @@ impl Door {
                     () = wait.given_up() => Err(Errno::EINTR as i32),
                 }
             };
-            door.give(unique, &answer, opened);
-            flight.strike();
+            if door.give(unique, &answer, opened) {
+                flight.strike();
+            }
         });
     }
 
-    fn give(&self, unique: u64, answer: &Answer, opened: Opened) {
-        let is_taken = self.device.answer(unique, answer);
-        if !is_taken && let Some(inode) = opened.inode(answer) {
+    /// `false`: it is left to the next process.
+    fn give(self: &Arc<Self>, unique: u64, answer: &Answer, opened: Opened) -> bool {
+        let given = self.device.answer(unique, answer);
+        if given != Given::Taken
+            && let Some(inode) = opened.inode(answer)
+        {
             // Nobody will close what nobody got.
             self.close(inode);
         }
+        given != Given::Left
     }
 
     /// A caller was interrupted. Its request may be on its way between two threads; one that never comes is lost, and its caller

@@ -192,12 +192,23 @@ impl Door {
         Ok(Body::default())
     }
 
-    pub(super) fn close(&self, inode: Inode) {
-        if self.opens.close(inode) {
-            let ask = self.ask.clone();
-            self.scope
-                .spawn(async move { ask.change(ask.fresh(), Mutation::Close { inode }).await });
+    pub(super) fn close(self: &Arc<Self>, inode: Inode) {
+        let told = self.opens.close(inode);
+        self.tell_closed(inode, told);
+    }
+
+    /// Tells the leader, which may have been told so often that the inode is open.
+    pub(super) fn tell_closed(self: &Arc<Self>, inode: Inode, told: u64) {
+        if told == 0 {
+            return;
         }
+        let door = self.clone();
+        self.scope.spawn(async move {
+            for _ in 0..told {
+                let _ = door.ask.change(door.ask.fresh(), Mutation::Close { inode }).await;
+            }
+            door.opens.closed(inode);
+        });
     }
 
     async fn flush(&self, header: &InHeader, of: &abi::FlushIn) -> Answer {

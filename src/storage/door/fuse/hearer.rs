@@ -31,11 +31,28 @@ impl Heed for Hearer {
     }
 }
 
+impl Hearer {
+    /// This process answers no more.
+    fn leave(&self) {
+        self.door().iter().for_each(|door| door.device.close());
+    }
+}
+
+/// Leaves the mount to the next process when it is dropped: before the replica stops, for its errors are no answers.
+struct Leave(Arc<Hearer>);
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
 /// Serves until it fails: because the supervisor is gone, or a mount cannot be served. What was written and is not with the leader
 /// when this process ends is brought by the next one.
 pub async fn serve(heir: Heir, way: Arc<dyn Way>, place: Place, scope: Scope) -> anyhow::Result<()> {
     let hearer = Arc::new(Hearer::default());
     let client = Arc::new(Client::start_door(way, place, &scope, hearer.clone()));
+    let _leave = Leave(hearer.clone());
     let mut served = None;
     loop {
         let handed = heir.handed().await.context("the supervisor's end")?;

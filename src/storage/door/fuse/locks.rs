@@ -361,7 +361,11 @@ impl Inner {
                     .await;
             }
         });
-        outcome.await.unwrap_or(Err(Error::Io))
+        match outcome.await {
+            Ok(answer) => answer,
+            // This process ends; the next one asks again.
+            Err(_) => std::future::pending().await,
+        }
     }
 }
 

@@ -27,6 +27,10 @@ pub fn start(door: Arc<Door>, mut landing: Area) -> io::Result<()> {
                     if let Some(bytes) = noted(landing.bytes()) {
                         take(&door, bytes, None);
                     }
+                    if door.device.is_closed() {
+                        // It may not be answered.
+                        break;
+                    }
                     strike(&mut landing);
                 }
                 Err(Nothing::Now) => {}

@@ -311,6 +311,10 @@ impl Inner {
         if let (Ok(Reply::Written { changed, .. }), Content::Write { .. }) = (&answer, chunk.content) {
             self.pages.follow(changed);
         }
+        if self.device.is_closed() {
+            // Whatever that was worth, the next process asks again.
+            return None;
+        }
         let error = answer.err();
         let Some(Owed { unique, size, .. }) = chunk.owed() else {
             chunk.free();

@@ -77,6 +77,14 @@ impl Area {
         let _ = nix::fcntl::fallocate(&*self.file, mode, offset, length);
     }
 
+    /// Has every page mapped for writing. Where the kernel is to put something while this process is being killed, it cannot wait
+    /// for a page, and would fail whoever sent it.
+    pub fn touch(&mut self) {
+        for byte in self.bytes_mut().iter_mut().step_by(PAGE) {
+            *byte = std::hint::black_box(*byte);
+        }
+    }
+
     pub fn u64(&self, at: usize) -> u64 {
         let bytes = self.bytes().get(at..at + 8).and_then(<[u8]>::first_chunk);
         bytes.map_or(0, |bytes| u64::from_ne_bytes(*bytes))

@@ -73,7 +73,8 @@ impl Memory {
         }
         let mut head = Head(all.cut(HEAD));
         head.claim(mount)?;
-        let landings = all.cut_many(READERS, LANDING);
+        let mut landings = all.cut_many(READERS, LANDING);
+        landings.iter_mut().for_each(Area::touch);
         Ok(Memory {
             is_foreign,
             head,

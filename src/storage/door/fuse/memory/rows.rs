@@ -18,7 +18,7 @@ pub struct Rows<const N: usize> {
 pub struct Full;
 
 impl<const N: usize> Rows<N> {
-    pub(super) fn new(area: Area) -> Self {
+    pub fn new(area: Area) -> Self {
         let mut rows = Rows { area, free: Vec::new() };
         let count = rows.area.bytes().len() / (N * 8);
         rows.free = (0..count).rev().filter(|place| rows.first(*place) == 0).collect();
