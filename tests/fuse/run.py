@@ -6,7 +6,7 @@ anything failed.
 
 Of one node: pjdfstest, fsx, posix, chaos (its storage is killed under PHP workers), pages (beside ext4). Of three: semantics (of two
 mounts), holder (a node dies with locks), failover (the leader fails under PHP workers), quorum (two stand still). Of one in a guest with
-Linux 6.1: guest. With --short only the quick ones, in less than two minutes.
+Linux 6.1: guest. With --short only the quick ones, in some two minutes.
 
 All runs in namespaces of its own for network, processes and mounts: whatever happens, nothing of it is left.
 """

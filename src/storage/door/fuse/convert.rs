@@ -8,8 +8,8 @@ use nix::libc;
 use super::wire::abi::{self, set};
 use crate::storage::call::{Attributes, Change, Error, Kind, SetTime, Time};
 
-/// How long the kernel may answer from what it was told. What was promised is recalled when it is true no longer; the rest bounds how
-/// old an answer can be.
+/// How long the kernel may answer from what it was told. What was promised is recalled when it is true no longer. Nothing is promised
+/// with a listing, nor with the answer to a change: of those the time alone bounds how old they can be.
 pub const PROMISED: Duration = Duration::from_secs(3);
 pub const UNPROMISED: Duration = Duration::from_secs(1);
 

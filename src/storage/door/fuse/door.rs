@@ -54,6 +54,7 @@ impl Door {
     /// Takes a mount over, or begins it, and starts to answer.
     pub fn start(handed: Handed, calls: Arc<dyn Calls>, scope: &Scope) -> io::Result<Arc<Self>> {
         let memory = Memory::open(handed.memory, handed.mount)?;
+        let agreed = memory.head.agreed();
         let device = Device::new(handed.device)?;
         let ask = Asker::new(calls, handed.mount);
         let pages = Arc::new(Pages::default());
@@ -83,6 +84,9 @@ impl Door {
         });
         if memory.is_foreign {
             door.resend();
+        }
+        if let Some(agreed) = agreed {
+            tracing::info!(minor = agreed.minor, "the mount of the files is taken over");
         }
         let (taken, waiting) = door.writes.resume();
         waiting.into_iter().for_each(|later| door.await_data(later));

@@ -146,7 +146,7 @@ impl Door {
             return Err(Errno::ENFILE as i32);
         }
         let open = self.opened(header, &attributes, of.flags.cast_signed());
-        Ok(Body::two(&convert::entry(&attributes, PROMISED), &open))
+        Ok(Body::two(&convert::entry(&attributes, UNPROMISED), &open))
     }
 
     async fn read(&self, inode: Inode, of: &abi::ReadIn) -> Answer {

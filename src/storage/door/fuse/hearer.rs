@@ -31,19 +31,12 @@ impl Heed for Hearer {
     }
 }
 
-impl Hearer {
-    /// This process answers no more.
-    fn leave(&self) {
-        self.door().iter().for_each(|door| door.device.close());
-    }
-}
-
 /// Leaves the mount to the next process when it is dropped: before the replica stops, for its errors are no answers.
 struct Leave(Arc<Hearer>);
 
 impl Drop for Leave {
     fn drop(&mut self) {
-        self.0.leave();
+        self.0.door().iter().for_each(|door| door.device.close());
     }
 }
 

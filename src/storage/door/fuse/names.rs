@@ -4,7 +4,7 @@ use nix::errno::Errno;
 use nix::libc;
 
 use super::ask::Number;
-use super::convert::{self, PROMISED, device_numbers, errno, kind};
+use super::convert::{self, UNPROMISED, device_numbers, errno, kind};
 use super::door::Door;
 use super::wire::abi::InHeader;
 use super::wire::{Answer, Ask, Body, abi};
@@ -72,7 +72,7 @@ pub async fn answer(door: &Door, header: &InHeader, ask: Ask) -> Answer {
     let number = Number::of(header.unique);
     match door.ask.change_in(header.gid, number, mutation).await {
         Ok(Reply::Object { attributes, .. } | Reply::Linked { attributes, .. }) => {
-            Ok(Body::of(&convert::entry(&attributes, PROMISED)))
+            Ok(Body::of(&convert::entry(&attributes, UNPROMISED)))
         }
         Ok(_) => Ok(Body::default()),
         Err(error) => Err(errno(error)),
@@ -114,7 +114,7 @@ pub async fn set(door: &Door, header: &InHeader, of: &abi::SetAttributesIn) -> A
     let change = convert::change(of);
     if change == Change::default() {
         let attributes = door.ask.attributes(inode).await.map_err(errno)?;
-        return Ok(Body::of(&convert::attributes_for(&attributes, PROMISED)));
+        return Ok(Body::of(&convert::attributes_for(&attributes, UNPROMISED)));
     }
     let is_timeless = !matches!(change.modified, Some(SetTime::At(_)));
     let mutation = Mutation::Set {
@@ -128,7 +128,7 @@ pub async fn set(door: &Door, header: &InHeader, of: &abi::SetAttributesIn) -> A
             if is_timeless {
                 door.pages.follow(&changed);
             }
-            Ok(Body::of(&convert::attributes_for(&changed.after, PROMISED)))
+            Ok(Body::of(&convert::attributes_for(&changed.after, UNPROMISED)))
         }
         Ok(_) => Err(Errno::EIO as i32),
         Err(error) => Err(errno(error)),

@@ -21,7 +21,7 @@ pub fn start(door: Arc<Door>, mut landing: Area) -> io::Result<()> {
     let runtime = tokio::runtime::Handle::current();
     thread::Builder::new().name("fuse-reader".into()).spawn(move || {
         let _entered = runtime.enter();
-        loop {
+        while !door.device.is_closed() {
             match door.device.read(landing.bytes_mut()) {
                 Ok(_) => {
                     if let Some(bytes) = noted(landing.bytes()) {
@@ -36,9 +36,6 @@ pub fn start(door: Arc<Door>, mut landing: Area) -> io::Result<()> {
                 Err(Nothing::Now) => {}
                 Err(Nothing::NotMounted) => thread::sleep(MOUNTING),
                 Err(Nothing::Gone) => break,
-            }
-            if door.scope.is_draining() {
-                break;
             }
         }
     })?;

@@ -1,6 +1,5 @@
 //! Requests under way: where the kernel puts them, and where they wait.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use super::area::{Area, PAGE};
@@ -41,7 +40,7 @@ impl Flights {
     }
 
     /// Notes of the process before: their bytes, and the notes themselves.
-    pub fn left(&self) -> VecDeque<(Vec<u8>, Flight)> {
+    pub fn left(&self) -> Vec<(Vec<u8>, Flight)> {
         let mut free = self.free();
         let (left, unused): (Vec<_>, Vec<_>) = free.drain(..).partition(|area| noted(area.bytes()).is_some());
         *free = unused;
@@ -116,7 +115,7 @@ mod tests {
         let (first, second) = (flights.note(&request(1)).unwrap(), flights.note(&request(2)).unwrap());
         first.strike();
         drop(second);
-        let (bytes, flight) = open().left().pop_front().unwrap();
+        let (bytes, flight) = open().left().pop().unwrap();
         assert_eq!(bytes, request(2));
         flight.strike();
         assert!(open().left().is_empty());

@@ -1,7 +1,7 @@
 //! What must outlive a storage process, in a memfd that the supervisor keeps.
 //!
 //! ```text
-//! head      layout version, mount, what INIT agreed, next number of a chunk
+//! head      layout version, mount, what INIT agreed
 //! landings  one for each reader: the kernel puts a request right there, so none is ever lost between reading and noting it
 //! flights   requests that wait for the leader
 //! chunks    data that the kernel gave away and the leader has not acknowledged
@@ -34,12 +34,12 @@ use super::wire::init::Agreed;
 const VERSION: u64 = 0x6269_7472_6978_0001;
 const HEAD: usize = area::PAGE;
 /// Threads that read the device.
-pub const READERS: usize = 2;
+const READERS: usize = 2;
 const OPENS: usize = 64 << 10;
 const LOCKS: usize = 8 << 10;
 /// `inode, count`, and `inode, kind, owner`.
-pub type OpenRow = [u64; 2];
-pub type LockRow = [u64; 3];
+type OpenRow = [u64; 2];
+type LockRow = [u64; 3];
 
 const LENGTH: usize = HEAD
     + READERS * LANDING
@@ -108,7 +108,6 @@ impl Head {
     }
 
     /// `None`: the kernel has not asked yet.
-    #[cfg(test)]
     pub fn agreed(&self) -> Option<Agreed> {
         let minor = u32::try_from(self.0.u64(AT_MINOR)).ok().filter(|minor| *minor > 0)?;
         Some(Agreed {
