@@ -81,7 +81,8 @@ impl Heed for Deaf {
     }
 }
 
-fn attributes(inode: Inode) -> Attributes {
+/// Of some folder.
+pub fn attributes(inode: Inode) -> Attributes {
     Attributes {
         inode,
         generation: 0,

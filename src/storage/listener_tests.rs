@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::call::{Attributes, Caller, Inode, Kind, PORTAL, Query, Reply, Time};
+use super::call::{Caller, Inode, PORTAL, Query, Reply};
 use super::client::Way;
+use super::client_tests;
 use super::listener::Listener;
 use super::network::Unreached;
 use super::operation::Session;
@@ -139,21 +140,7 @@ fn recalls(epoch: u64, last: u64, inodes: &[Inode]) -> Recalls {
 }
 
 fn attributes() -> Answer {
-    Ok(Reply::Attributes(Attributes {
-        inode: PORTAL,
-        generation: 0,
-        kind: Kind::Folder,
-        mode: 0o755,
-        links: 2,
-        uid: 0,
-        gid: 0,
-        size: 0,
-        used: 0,
-        device: (0, 0),
-        accessed: Time::default(),
-        modified: Time::default(),
-        changed: Time::default(),
-    }))
+    Ok(Reply::Attributes(client_tests::attributes(PORTAL)))
 }
 
 #[tokio::test]
