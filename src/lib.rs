@@ -18,7 +18,7 @@
 //! Folders are layers; an import points downward, and siblings do not know each other (`tests/house.rs`).
 //!
 //! ```text
-//! base → config, metrics → net → host → registry → proxy, cache, php, db, portal, storage → agent → node → cli
+//! base → config, metrics → net → host → registry, cluster → proxy, cache, php, db, portal, storage → agent → node → cli
 //! ```
 //!
 //! What siblings must know of each other goes through `node` as plain values, or over a socket.
@@ -46,6 +46,7 @@ pub mod host;
 pub mod metrics;
 pub mod net;
 
+pub mod cluster;
 pub mod registry;
 
 pub mod cache;

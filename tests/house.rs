@@ -11,7 +11,7 @@ const RANKS: [&[&str]; 9] = [
     &["config", "metrics"],
     &["net"],
     &["host"],
-    &["registry"],
+    &["registry", "cluster"],
     &["proxy", "cache", "php", "db", "portal", "storage"],
     &["agent"],
     &["node"],

@@ -2,11 +2,13 @@
 //!
 //! The supervisor and the modules send reports (`feed`), the board keeps the latest, `overview` judges them (pure),
 //! and two doors show them: the control socket for root on this machine, the admin port for those who have the token.
-//! Where the storage is on, `registry` follows the shared facts of the cluster and adds this node's own.
+//! Where the storage is on, `registry` follows the shared facts of the cluster and adds this node's own; `outlook` makes of them the
+//! snapshot that the modules get (pure).
 
 mod board;
 mod door;
 mod feed;
+mod outlook;
 mod overview;
 mod registry;
 mod report;
@@ -17,6 +19,7 @@ use anyhow::Context;
 use tracing::info;
 
 use crate::base::{BoxFuture, Cx, Service, Status};
+use crate::cluster;
 use crate::config::Config;
 
 use board::Board;
@@ -34,7 +37,7 @@ pub struct Agent {
 impl Agent {
     pub fn new(config: Arc<Config>) -> Self {
         let board = Arc::new(Board::new(config.clone()));
-        let registry = Follower::new();
+        let registry = Follower::new(board.clone());
         Agent {
             config,
             board,
@@ -58,6 +61,9 @@ impl Agent {
         }
         for listener in admins {
             door::admin(listener, &self.config, self.board.clone(), &cx.scope).context("admin port")?;
+        }
+        for listener in cx.take_unix("view") {
+            cluster::publish(listener, self.registry.snapshots(), &cx.scope).context("view socket")?;
         }
         let registry = self.registry.clone();
         cx.scope.spawn(registry.run(self.config.clone(), cx.scope.clone()));

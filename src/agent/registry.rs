@@ -1,6 +1,7 @@
 //! The agent's hold on the registry: follows the newest version, keeps the last one seen on the local disk, enrols this node,
 //! and sends its heartbeat. Whatever becomes of the registry, the agent goes on with the last view.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,7 +9,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{debug, info, warn};
 
+use super::board::Board;
+use super::outlook;
 use crate::base::{Health, Scope, Status};
+use crate::cluster::{Fit, Snapshot, Snapshots};
 use crate::config::Config;
 use crate::registry::{
     self, Change, Error, Guard, Hearts, INTERVAL, Key, LastSeen, Node, NodeState, Publish, Record, Registry, View,
@@ -21,7 +25,9 @@ const BEAT: Duration = Duration::from_secs(2);
 
 /// What the agent knows of the registry.
 pub struct Follower {
+    board: Arc<Board>,
     view: watch::Sender<Option<Arc<View>>>,
+    snapshot: watch::Sender<Arc<Snapshot>>,
     status: Mutex<Status>,
 }
 
@@ -31,12 +37,16 @@ struct Open {
     hearts: Arc<Hearts>,
     last_seen: LastSeen,
     name: String,
+    /// Where other nodes reach this one's agent; empty: there are none.
+    address: String,
 }
 
 impl Follower {
-    pub fn new() -> Arc<Self> {
+    pub fn new(board: Arc<Board>) -> Arc<Self> {
         Arc::new(Follower {
+            board,
             view: watch::Sender::new(None),
+            snapshot: watch::Sender::default(),
             status: Mutex::new(Status::good("")),
         })
     }
@@ -45,11 +55,21 @@ impl Follower {
         self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What the modules get.
+    pub fn snapshots(&self) -> Snapshots {
+        self.snapshot.subscribe()
+    }
+
+    fn fit(&self) -> Fit {
+        outlook::fit(&self.board.overview().services)
+    }
+
     /// Runs until the scope drains; returns at once where there is no registry.
     pub async fn run(self: Arc<Self>, config: Arc<Config>, scope: Scope) {
         let started = Instant::now();
         let last_seen = LastSeen::new(&config.view());
-        self.begin(&last_seen).await;
+        self.begin(&last_seen, &registry::author(&config).unwrap_or_default())
+            .await;
         let mut second = interval(INTERVAL);
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut open: Option<Open> = None;
@@ -64,7 +84,7 @@ impl Follower {
                 None => match self.open(&config).await {
                     Ok(None) => return,
                     Ok(Some(opened)) => {
-                        scope.spawn(beat(opened.hearts.clone(), scope.clone()));
+                        scope.spawn(beat(self.clone(), opened.hearts.clone(), scope.clone()));
                         open = Some(opened);
                         continue;
                     }
@@ -80,6 +100,10 @@ impl Follower {
                     is_well = true;
                 }
                 Err(error) => {
+                    self.tell(Snapshot {
+                        is_stale: true,
+                        ..Snapshot::clone(&self.snapshot.borrow())
+                    });
                     let detail = self.without(&error);
                     if is_well || started.elapsed() > START {
                         if self.status().health == Health::Good {
@@ -94,9 +118,13 @@ impl Follower {
     }
 
     /// The last view seen holds until there is a newer one.
-    async fn begin(&self, last_seen: &LastSeen) {
+    async fn begin(&self, last_seen: &LastSeen, own: &str) {
         match last_seen.load().await {
             Ok(view) => {
+                if let Some(view) = &view {
+                    let snapshot = outlook::snapshot(view, own, self.fit(), &BTreeMap::new());
+                    self.snapshot.send_replace(Arc::new(snapshot));
+                }
                 self.view.send_replace(view);
             }
             Err(error) => warn!(%error, "the view on the local disk is not used"),
@@ -115,13 +143,14 @@ impl Follower {
             hearts: Arc::new(Hearts::new(files, name.clone(), boot)),
             last_seen: LastSeen::new(&config.view()),
             name,
+            address: config.mesh(0).map(|address| address.to_string()).unwrap_or_default(),
         }))
     }
 
     /// One look at the registry; returns what there is to say.
     async fn look(&self, open: &Open) -> Result<String, Error> {
         let (mut view, mut image) = open.publish.newest().await?;
-        if let Some(change) = enrolment(&view, &open.name) {
+        if let Some(change) = enrolment(&view, &open.name, &open.address) {
             match open.publish.commit(change).await {
                 // Another change came first; the next look decides anew.
                 Ok(_) | Err(Error::Stale(_)) => {}
@@ -138,11 +167,21 @@ impl Follower {
         }
         let nodes: Vec<String> = view.nodes().map(|node| node.name.clone()).collect();
         open.hearts.look(&nodes).await?;
+        let snapshot = outlook::snapshot(&view, &open.name, self.fit(), &open.hearts.others());
+        self.tell(snapshot);
         let silent = open.hearts.silent();
         Ok(match silent.as_slice() {
             [] => format!("registry version {}", view.revision),
             silent => format!("registry version {}, no sign of {}", view.revision, silent.join(", ")),
         })
+    }
+
+    fn tell(&self, snapshot: Snapshot) {
+        self.snapshot.send_if_modified(|known| {
+            let is_new = **known != snapshot;
+            *known = Arc::new(snapshot);
+            is_new
+        });
     }
 
     /// What to say while the registry does not answer.
@@ -159,7 +198,7 @@ impl Follower {
 }
 
 /// Heartbeats until the scope drains.
-async fn beat(hearts: Arc<Hearts>, scope: Scope) {
+async fn beat(follower: Arc<Follower>, hearts: Arc<Hearts>, scope: Scope) {
     let mut second = interval(INTERVAL);
     second.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -168,7 +207,7 @@ async fn beat(hearts: Arc<Hearts>, scope: Scope) {
             _ = second.tick() => {}
         }
         // The look at the registry says that it does not answer; here it is only noted.
-        match timeout(BEAT, hearts.beat()).await {
+        match timeout(BEAT, hearts.beat(follower.fit().0)).await {
             Ok(Ok(())) => {}
             Ok(Err(failure)) => debug!(%failure, "no heartbeat"),
             Err(_) => debug!("no heartbeat in time"),
@@ -177,19 +216,20 @@ async fn beat(hearts: Arc<Hearts>, scope: Scope) {
 }
 
 /// What this node must write of itself, if anything. What the operator wrote stays.
-fn enrolment(view: &View, name: &str) -> Option<Change> {
+fn enrolment(view: &View, name: &str, address: &str) -> Option<Change> {
     let version = env!("CARGO_PKG_VERSION");
     let (node, guard) = match view.node(name) {
-        Some(node) if node.version == version => return None,
+        Some(node) if node.version == version && node.address == address => return None,
         Some(node) => {
             let mut updated = node.clone();
             updated.version = version.to_string();
+            updated.address = address.to_string();
             (updated, Guard::Is(Record::Node(node.clone())))
         }
         None => {
             let node = Node {
                 name: name.to_string(),
-                address: String::new(),
+                address: address.to_string(),
                 state: NodeState::Member,
                 labels: Default::default(),
                 version: version.to_string(),
@@ -209,15 +249,18 @@ mod tests {
     async fn a_node_enrols_once_and_renews_only_its_version() {
         let registry = MemoryRegistry::new("n1");
         let view = registry
-            .commit(enrolment(&View::default(), "n1").unwrap())
+            .commit(enrolment(&View::default(), "n1", "10.0.0.1:7400").unwrap())
             .await
             .unwrap();
-        assert_eq!(enrolment(&view, "n1"), None);
+        assert_eq!(enrolment(&view, "n1", "10.0.0.1:7400"), None);
         let mut old = view.node("n1").unwrap().clone();
         old.version = "0.0.1".into();
         old.state = NodeState::Draining;
         let view = registry.commit(Change::put(Record::Node(old))).await.unwrap();
-        let view = registry.commit(enrolment(&view, "n1").unwrap()).await.unwrap();
+        let view = registry
+            .commit(enrolment(&view, "n1", "10.0.0.1:7400").unwrap())
+            .await
+            .unwrap();
         let node = view.node("n1").unwrap();
         assert_eq!(
             (node.version.as_str(), node.state),

@@ -40,6 +40,11 @@ impl Config {
         self.node.run_dir.join("feed.sock")
     }
 
+    /// What the agent knows of the cluster, for root and the module user.
+    pub fn view_socket(&self) -> PathBuf {
+        self.node.run_dir.join("view.sock")
+    }
+
     /// The storage's NFS door for root and the module user, the registry's tree included.
     pub fn nfs_socket(&self) -> PathBuf {
         self.node.run_dir.join("nfs.sock")
@@ -55,8 +60,9 @@ impl Config {
         self.mesh(1)
     }
 
-    /// The port of a module on the mesh, counted from the first one.
-    fn mesh(&self, offset: u16) -> Option<SocketAddr> {
+    /// Where other nodes reach a module of this one, counted from the first port: 0 agent, 1 storage, 2 cache, 3 push, 4 proxy,
+    /// 5 database. `None`: there are no others.
+    pub fn mesh(&self, offset: u16) -> Option<SocketAddr> {
         let address: IpAddr = self.cluster.address.parse().ok()?;
         Some(SocketAddr::new(address, self.cluster.port.checked_add(offset)?))
     }

@@ -8,3 +8,4 @@ pub mod mount;
 pub mod package;
 pub mod process;
 pub mod unit;
+pub mod verb;

@@ -57,9 +57,9 @@ impl ChildSpec {
 
 /// The modules of this executable and the sockets that each one gets.
 const MODULES: [(&str, &[&str]); 3] = [
-    ("agent", &["control", "feed", "admin"]),
-    ("cache", &["cache"]),
-    ("proxy", &["http", "https"]),
+    ("agent", &["control", "feed", "view", "admin", "agent-mesh", "verbs"]),
+    ("cache", &["cache", "cache-mesh"]),
+    ("proxy", &["http", "https", "proxy-mesh"]),
 ];
 /// Runs where the configuration asks for it.
 const STORAGE: (&str, &[&str]) = ("storage", &["nfs", "nfs-unix", "storage", "storage-mesh", "fuse"]);

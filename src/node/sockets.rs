@@ -34,6 +34,12 @@ impl Sockets {
                 sockets.tcp("storage-mesh", "cluster.address", address)?;
             }
         }
+        for (name, offset) in [("agent-mesh", 0), ("cache-mesh", 2), ("proxy-mesh", 4), ("db-mesh", 5)] {
+            if let Some(address) = config.mesh(offset) {
+                sockets.tcp(name, "cluster.address", address)?;
+            }
+        }
+        sockets.unix("view", &config.view_socket(), user)?;
         sockets.unix("control", &config.control_socket(), user)?;
         sockets.unix("feed", &config.feed_socket(), user)?;
         Ok(sockets)

@@ -17,29 +17,32 @@ const SILENCE: Duration = Duration::from_secs(4);
 const LOOK_MAX: Duration = Duration::from_millis(1500);
 
 /// Which heartbeat: it counts up within a boot of the module that sends it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Beat {
     pub boot: u64,
     pub count: u64,
+    /// What the node is fit for; bits that `cluster::Fit` names.
+    pub fit: u32,
 }
 
 /// Version of the format.
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
 /// All are of one length, so that each one covers the one before.
-pub const LENGTH: usize = 1 + 1 + 16 + 1 + 20 + 1;
+pub const LENGTH: usize = 1 + 1 + 16 + 1 + 20 + 1 + 8 + 1;
 
 impl Beat {
     pub fn encode(self) -> String {
-        format!("{FORMAT} {:016x} {:020}\n", self.boot, self.count)
+        format!("{FORMAT} {:016x} {:020} {:08x}\n", self.boot, self.count, self.fit)
     }
 
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(bytes.get(..LENGTH)?).ok()?;
         let mut fields = text.strip_suffix('\n')?.split(' ');
-        let (format, boot, count) = (fields.next()?, fields.next()?, fields.next()?);
+        let (format, boot, count, fit) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
         let beat = Beat {
             boot: u64::from_str_radix(boot, 16).ok()?,
             count: count.parse().ok()?,
+            fit: u32::from_str_radix(fit, 16).ok()?,
         };
         (format == FORMAT && fields.next().is_none() && beat.encode() == text).then_some(beat)
     }
@@ -73,6 +76,11 @@ impl Pulse {
         self.looked = None;
     }
 
+    /// What the other one said last that it is fit for.
+    pub fn fit(&self) -> u32 {
+        self.last.map_or(0, |beat| beat.fit)
+    }
+
     pub fn silent(&self) -> Duration {
         self.silent
     }
@@ -96,7 +104,11 @@ mod tests {
     use super::*;
 
     fn beat(count: u64) -> Option<Beat> {
-        Some(Beat { boot: 7, count })
+        Some(Beat {
+            boot: 7,
+            count,
+            ..Beat::default()
+        })
     }
 
     fn seconds(seconds: f64) -> Duration {
@@ -106,10 +118,11 @@ mod tests {
     #[test]
     fn a_beat_is_read_as_it_was_written() {
         for beat in [
-            Beat { boot: 0, count: 0 },
+            Beat::default(),
             Beat {
                 boot: u64::MAX,
                 count: u64::MAX,
+                fit: u32::MAX,
             },
         ] {
             let text = beat.encode();
@@ -120,8 +133,9 @@ mod tests {
             }
         }
         for bad in [
-            "2 0000000000000007 00000000000000000001\n",
-            "1 000000000000000g 00000000000000000001\n",
+            "1 0000000000000007 00000000000000000001 00000000\n",
+            "2 000000000000000g 00000000000000000001 00000000\n",
+            "2 0000000000000007 00000000000000000001 0000000g\n",
         ] {
             assert_eq!(Beat::parse(bad.as_bytes()), None);
         }
@@ -166,7 +180,12 @@ mod tests {
         let mut pulse = Pulse::default();
         pulse.saw(beat(9), seconds(0.0));
         pulse.saw(beat(9), seconds(1.0));
-        pulse.saw(Some(Beat { boot: 8, count: 1 }), seconds(2.0));
+        let reborn = Beat {
+            boot: 8,
+            count: 1,
+            ..Beat::default()
+        };
+        pulse.saw(Some(reborn), seconds(2.0));
         assert_eq!(pulse.silent(), Duration::ZERO);
     }
 

@@ -35,13 +35,14 @@ impl Hearts {
         }
     }
 
-    /// Sends one; returns when the files have it. One at a time.
-    pub async fn beat(&self) -> Result<(), Failure> {
+    /// Sends one that says what the node is fit for; returns when the files have it. One at a time.
+    pub async fn beat(&self, fit: u32) -> Result<(), Failure> {
         let (beat, sent) = {
             let mut state = self.lock();
             state.count += 1;
             let count = state.count;
-            (Beat { boot: self.boot, count }, clock::boot())
+            let boot = self.boot;
+            (Beat { boot, count, fit }, clock::boot())
         };
         let content = beat.encode().into_bytes().into();
         self.files.overwrite(&names::heart(&self.node), content).await?;
@@ -72,6 +73,20 @@ impl Hearts {
         let state = self.lock();
         let silent = state.others.iter().filter(|(_, pulse)| pulse.is_silent());
         silent.map(|(node, _)| node.clone()).collect()
+    }
+
+    /// Each other node: whether its heart beats, and what it says that it is fit for.
+    pub fn others(&self) -> BTreeMap<String, (bool, u32)> {
+        let state = self.lock();
+        let others = state.others.iter();
+        others
+            .map(|(node, pulse)| (node.clone(), (!pulse.is_silent(), pulse.fit())))
+            .collect()
+    }
+
+    /// When the last acknowledged heartbeat was sent, since boot.
+    pub fn sent(&self) -> Option<Duration> {
+        self.lock().sent
     }
 
     /// Whether this node may act in its exclusive roles now.

@@ -171,7 +171,7 @@ async fn hearts_beat_through_the_door_and_are_seen() {
     let judge = Hearts::new(two, "n2".into(), 2);
     let nodes = ["n1".to_string(), "n2".into(), "n3".into()];
     for _ in 0..3 {
-        mine.beat().await.unwrap();
+        mine.beat(0).await.unwrap();
         judge.look(&nodes).await.unwrap();
     }
     assert!(mine.may_hold());
@@ -182,7 +182,7 @@ async fn hearts_beat_through_the_door_and_are_seen() {
     assert_eq!(&content[..], b"1 0000000000000001 00000000000000000003\n");
     // Removed by hand, it is there again with the next one.
     one.remove("hb/n1").await.unwrap();
-    mine.beat().await.unwrap();
+    mine.beat(0).await.unwrap();
     assert!(one.look("hb/n1").await.unwrap().is_some());
     door.close().await;
 }

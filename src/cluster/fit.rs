@@ -1,0 +1,45 @@
+//! What a node is fit for, as its heartbeat says it: a set of bits that only grows in meaning.
+
+use serde::{Deserialize, Serialize};
+
+/// A bit that a reader does not know means nothing to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Fit(pub u32);
+
+impl Fit {
+    pub const NONE: Fit = Fit(0);
+    /// Its front takes connections.
+    pub const FRONT: Fit = Fit(1);
+    /// PHP answers and sees the portal's files.
+    pub const WEB: Fit = Fit(1 << 1);
+    /// Its database takes connections.
+    pub const DB: Fit = Fit(1 << 2);
+    /// Its cache answers.
+    pub const CACHE: Fit = Fit(1 << 3);
+    /// Its copy of the files is whole and in sync.
+    pub const FILES: Fit = Fit(1 << 4);
+    /// Its storage leads the group.
+    pub const LEADER: Fit = Fit(1 << 5);
+
+    #[must_use]
+    pub fn with(self, other: Fit) -> Fit {
+        Fit(self.0 | other.0)
+    }
+
+    /// All of `other`.
+    pub fn has(self, other: Fit) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_has_what_was_put_in() {
+        let fit = Fit::FRONT.with(Fit::WEB);
+        assert!(fit.has(Fit::WEB) && fit.has(Fit::NONE) && !fit.has(Fit::DB));
+        assert!(!Fit::WEB.has(fit));
+    }
+}

@@ -1,0 +1,17 @@
+//! The cluster as a module sees it: an immutable `Snapshot` that the agent makes of the registry and of the heartbeats, and
+//! sends to each module of its node. Nobody but the agent reads the registry; a module keeps the last snapshot when the
+//! agent is away.
+//!
+//! ```text
+//! registry, heartbeats ─► agent ─► Snapshot ─ view socket ─► follow ─► watch::Receiver<Arc<Snapshot>> of a module
+//! ```
+
+mod fit;
+mod follow;
+mod role;
+mod snapshot;
+
+pub use fit::Fit;
+pub use follow::{Snapshots, follow, publish};
+pub use role::Role;
+pub use snapshot::{Member, Seat, Snapshot, Standing};

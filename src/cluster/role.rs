@@ -1,0 +1,53 @@
+//! The exclusive roles: a seat of one of these has at most one holder at a time (I7).
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Holds a floating address; a seat per address, written `10.0.0.10/24`.
+    Edge,
+    /// Runs the portal's `cron_events.php`.
+    Cron,
+    /// The database that PHP writes to.
+    Db,
+    /// The cache that sessions lie in.
+    Cache,
+}
+
+impl Role {
+    pub const ALL: [Role; 4] = [Role::Edge, Role::Cron, Role::Db, Role::Cache];
+
+    /// As the registry and the command line spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Edge => "edge",
+            Role::Cron => "cron",
+            Role::Db => "db",
+            Role::Cache => "cache",
+        }
+    }
+
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.name() == name)
+    }
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.pad(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_are_read_as_they_are_written() {
+        for role in Role::ALL {
+            assert_eq!(Role::parse(role.name()), Some(role));
+        }
+        assert_eq!(Role::parse("web"), None);
+    }
+}
