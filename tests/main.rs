@@ -10,6 +10,7 @@ mod mesh;
 mod node;
 mod node_front;
 mod node_fuse;
+mod node_upgrade;
 mod proxy_front;
 mod proxy_time;
 mod registry;

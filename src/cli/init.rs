@@ -114,7 +114,7 @@ pub async fn ready(config: &Config, plan: &Plan) -> anyhow::Result<()> {
         account::ensure(user).await?;
     }
     prepare::folders(config)?;
-    prepare::node(config).await?;
+    prepare::node(config, false).await?;
     Ok(())
 }
 

@@ -174,6 +174,13 @@ pub fn become_program(path: &Path, arguments: &[String]) -> io::Error {
     std::process::Command::new(path).args(arguments).exec()
 }
 
+/// Like `become_program`, with one more variable in the environment.
+pub fn become_with(path: &Path, arguments: &[std::ffi::OsString], name: &str, value: &str) -> io::Error {
+    use std::os::unix::process::CommandExt;
+    #[allow(clippy::disallowed_methods)]
+    std::process::Command::new(path).args(arguments).env(name, value).exec()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

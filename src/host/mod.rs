@@ -4,6 +4,7 @@ pub mod account;
 pub mod child;
 pub mod command;
 pub mod facts;
+pub mod inheritance;
 pub mod mount;
 pub mod package;
 pub mod process;

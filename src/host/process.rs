@@ -43,6 +43,13 @@ pub fn remains(noted: Identity) -> Vec<Identity> {
         .collect()
 }
 
+/// Our own children, also those that have ended and were not waited for.
+pub fn children() -> Vec<u32> {
+    let own = std::process::id();
+    let ours = all().filter(|(_, stat)| stat.parent == own);
+    ours.map(|(pid, _)| pid).collect()
+}
+
 /// Signals a process if it is still the same.
 pub fn signal(process: Identity, signal: Signal) {
     if identity(process.pid) == Some(process) {
@@ -56,6 +63,7 @@ fn has_threads(pid: u32) -> bool {
 }
 
 struct Stat {
+    parent: u32,
     group: u32,
     started: u64,
     is_dead: bool,
@@ -86,6 +94,7 @@ fn parse(line: &str) -> Option<Stat> {
     let fields: Vec<&str> = rest.split_whitespace().collect();
     Some(Stat {
         is_dead: matches!(*fields.first()?, "Z" | "X"),
+        parent: fields.get(1)?.parse().ok()?,
         group: fields.get(2)?.parse().ok()?,
         started: fields.get(19)?.parse().ok()?,
     })
@@ -100,6 +109,7 @@ mod tests {
         let line = "71 (a) Z 1 (b) S 1 70 70 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 12345 0 0";
         let stat = parse(line).expect("readable");
         assert_eq!((stat.group, stat.started, stat.is_dead), (70, 12345, false));
+        assert_eq!(stat.parent, 1);
     }
 
     #[test]

@@ -11,6 +11,8 @@
 //! leftover  what a killed supervisor left running
 //! module    the other end: what a module process does
 //! output    everybody's log lines
+//! succession what follows one another under one name
+//! reexec    another executable in the place of this one
 //! ```
 
 mod children;
@@ -20,8 +22,10 @@ pub mod module;
 pub mod mount;
 mod output;
 pub mod prepare;
+mod reexec;
 mod sockets;
 mod stop;
+mod succession;
 mod supervise;
 
 pub use supervise::run;

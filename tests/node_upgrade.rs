@@ -1,0 +1,176 @@
+//! The real executable gives way to another one under load, with real PHP-FPM: nobody outside notices.
+
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::support::daemon::free_port;
+use crate::support::eventually::eventually;
+use crate::support::http;
+use crate::support::node::Node;
+
+/// Each of them asks again as soon as it has its answer.
+const PATHS: [(&str, bool); 4] = [
+    ("/check.json", true),
+    ("/check.json", false),
+    ("/style.css", true),
+    ("/style.css", false),
+];
+
+/// What a client saw: answers, faults, its longest wait.
+#[derive(Debug, Default)]
+struct Seen {
+    answered: u32,
+    faults: Vec<String>,
+    worst: Duration,
+}
+
+/// Clients that never try a request twice.
+struct Load {
+    stop: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<Seen>>,
+}
+
+impl Load {
+    fn start(address: SocketAddr) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let clients = PATHS.map(|(path, is_kept)| {
+            let stop = stop.clone();
+            std::thread::spawn(move || ask(address, path, is_kept, &stop))
+        });
+        Load {
+            stop,
+            clients: clients.into(),
+        }
+    }
+
+    fn end(self) -> Seen {
+        self.stop.store(true, Ordering::Relaxed);
+        let seen = self.clients.into_iter().map(|client| client.join().unwrap());
+        seen.fold(Seen::default(), |mut sum, seen| {
+            sum.answered += seen.answered;
+            sum.faults.extend(seen.faults);
+            sum.worst = sum.worst.max(seen.worst);
+            sum
+        })
+    }
+}
+
+fn ask(address: SocketAddr, path: &str, is_kept: bool, stop: &AtomicBool) -> Seen {
+    let mut seen = Seen::default();
+    let mut kept: Option<TcpStream> = None;
+    while !stop.load(Ordering::Relaxed) {
+        let asked = Instant::now();
+        match once(address, path, is_kept, &mut kept) {
+            Ok(()) => seen.answered += 1,
+            Err(fault) => seen.faults.push(format!("{path}, kept {is_kept}: {fault}")),
+        }
+        seen.worst = seen.worst.max(asked.elapsed());
+    }
+    seen
+}
+
+/// One request, over the connection that is open if it is to be kept.
+fn once(address: SocketAddr, path: &str, is_kept: bool, kept: &mut Option<TcpStream>) -> Result<(), String> {
+    use std::io::Write;
+    let text = |error: std::io::Error| error.to_string();
+    let mut stream = match kept.take() {
+        Some(stream) => stream,
+        None => http::connect(address).map_err(text)?,
+    };
+    let close = if is_kept { "" } else { "Connection: close\r\n" };
+    let head = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{close}\r\n");
+    stream.write_all(head.as_bytes()).map_err(text)?;
+    let answer = http::read_answer(&mut stream).map_err(text)?;
+    if answer.status != 200 {
+        return Err(answer.text());
+    }
+    let is_closed = answer.header("connection") == Some("close");
+    *kept = (is_kept && !is_closed && answer.header("content-length").is_some()).then_some(stream);
+    Ok(())
+}
+
+fn pids(node: &Node, names: &[&str]) -> Vec<Option<i32>> {
+    names.iter().map(|name| node.pid(name)).collect()
+}
+
+const MODULES: [&str; 3] = ["agent", "cache", "proxy"];
+const DAEMONS: [&str; 2] = ["mariadb", "php-fpm"];
+
+/// Every module is another process than before, and ready.
+async fn be_replaced(node: &Node, modules: &[&str], before: &[Option<i32>]) {
+    eventually("all modules are replaced", async || {
+        let now = pids(node, modules);
+        let is_new = now.iter().zip(before).all(|(now, before)| now.is_some() && now != before);
+        let is_ready = modules.iter().all(|name| node.service(name)["phase"] == "ready");
+        if is_new && is_ready {
+            Ok(())
+        } else {
+            Err(format!("{before:?} {now:?}"))
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_supervisor_gives_way_under_load_and_nobody_notices() {
+    let mut node = Node::start("").await;
+    let daemons = pids(&node, &DAEMONS);
+    for round in 1..=2 {
+        let modules = pids(&node, &MODULES);
+        let load = Load::start(node.http());
+        let asked = Instant::now();
+        node.signal_supervisor(Signal::SIGUSR2);
+        be_replaced(&node, &MODULES, &modules).await;
+        let took = asked.elapsed();
+        // As long as the old front may take to finish.
+        eventually("the old front has ended", async || match node.log() {
+            log if log.matches("followed by another one").count() == round => Ok(()),
+            log => Err(log),
+        })
+        .await;
+        let seen = load.end();
+        println!("round {round}: {took:.2?}; {} answered, worst {:.2?}", seen.answered, seen.worst);
+        assert!(seen.faults.is_empty(), "{:#?}", seen.faults);
+        assert!(seen.answered > 10);
+        assert_eq!(pids(&node, &DAEMONS), daemons, "the daemons run on");
+    }
+    node.be_healthy().await;
+    node.be_green().await;
+    node.signal_supervisor(Signal::SIGTERM);
+    assert_eq!(node.wait_for_end(), Some(0), "the same process all the time");
+    let log = node.log();
+    assert_eq!(log.matches("all modules are of the new executable").count(), 2, "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fuse_mount_lives_on_under_another_supervisor() {
+    let storage = format!("[storage]\nengine = \"replicated\"\nlisten = \"127.0.0.1:{}\"\n", free_port());
+    let mut node = Node::start(&storage).await;
+    let names = ["agent", "cache", "proxy", "storage"];
+    let modules = pids(&node, &names);
+    let mounted = mount_line(&node);
+    let load = Load::start(node.http());
+    node.signal_supervisor(Signal::SIGUSR2);
+    be_replaced(&node, &names, &modules).await;
+    node.be_green().await;
+    let seen = load.end();
+    println!("{} answered, worst {:.2?}", seen.answered, seen.worst);
+    assert!(seen.faults.is_empty(), "{:#?}", seen.faults);
+    assert_eq!(mount_line(&node), mounted, "it is the same mount");
+    // The mount is still let go as ever.
+    node.signal_supervisor(Signal::SIGTERM);
+    assert_eq!(node.wait_for_end(), Some(0));
+    assert_eq!(mount_line(&node), None);
+}
+
+/// Of /proc/self/mountinfo, with the number of the connection.
+fn mount_line(node: &Node) -> Option<String> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let point = format!(" {} ", node.config.mount_point().display());
+    table.lines().find(|line| line.contains(&point)).map(str::to_owned)
+}
