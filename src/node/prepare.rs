@@ -95,8 +95,9 @@ pub async fn node(config: &Config, go_on: bool) -> anyhow::Result<Node> {
     certificate(config, &user)?;
     trust(config, &user)?;
     let (mut daemons, mut changed) = (Vec::new(), Vec::new());
-    match db::find(config) {
+    match db::find(config).filter(|_| config.db.run) {
         Some(binary) => daemons.push(mariadb(config, &binary, go_on).await?),
+        None if !config.db.run => {}
         None => warn!("MariaDB is not installed; `bitrix-node init` installs it"),
     }
     match php::find(config) {
