@@ -48,6 +48,7 @@ const OWNERS: [(&str, &[&str]); 19] = [
         "unsafe {",
         &[
             "src/host/child.rs",
+            "src/host/inheritance.rs",
             "src/net/listen.rs",
             "src/storage/door/fuse/memory/area.rs",
         ],

@@ -282,18 +282,20 @@ mod tests {
     use super::*;
     use tokio::io::AsyncReadExt;
 
-    fn shell(script: &str) -> std::process::Child {
+    /// Waited for by whoever adopts it.
+    #[allow(clippy::zombie_processes)]
+    fn shell(script: &str) -> (u32, Option<OwnedFd>) {
         #[allow(clippy::disallowed_methods)]
         let mut command = std::process::Command::new("/bin/sh");
         command.args(["-c", script]).stdout(Stdio::piped());
-        command.spawn().expect("started")
+        let mut started = command.spawn().expect("started");
+        (started.id(), started.stdout.take().map(OwnedFd::from))
     }
 
     #[tokio::test]
     async fn an_adopted_child_is_heard_and_waited_for() {
-        let mut started = shell("echo here; exit 7");
-        let output = started.stdout.take().map(OwnedFd::from);
-        let mut child = Child::adopt(started.id(), output, None).expect("adopted");
+        let (pid, output) = shell("echo here; exit 7");
+        let mut child = Child::adopt(pid, output, None).expect("adopted");
         let mut said = String::new();
         let mut pipe = child.output.take().expect("given");
         pipe.read_to_string(&mut said).await.expect("read");
@@ -304,8 +306,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_adopted_child_takes_signals() {
-        let started = shell("exec sleep 100");
-        let mut child = Child::adopt(started.id(), None, None).expect("adopted");
+        let (pid, _output) = shell("exec sleep 100");
+        let mut child = Child::adopt(pid, None, None).expect("adopted");
         child.signal(Signal::SIGTERM);
         let ended = child.wait().await.expect("ended");
         assert_eq!(ended.signal(), Some(Signal::SIGTERM as i32));

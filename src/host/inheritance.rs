@@ -48,7 +48,10 @@ pub fn hand_over(
     };
     sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&held_back), None)?;
     close_on_exec(&open, true)?;
-    Err(io::Error::new(failure.kind(), format!("{}: {failure}", program.display())))
+    Err(io::Error::new(
+        failure.kind(),
+        format!("{}: {failure}", program.display()),
+    ))
 }
 
 /// The signals that were held back are taken from here on. To be called by the successor when it listens to them.
@@ -121,7 +124,10 @@ mod tests {
         let error = hand_over(Path::new("/no/such/program"), &[], "", &[end.as_fd()]).expect_err("it is not there");
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         let flags = fcntl(&end, FcntlArg::F_GETFD).expect("open");
-        assert_eq!(FdFlag::from_bits_truncate(flags), FdFlag::empty().union(FdFlag::FD_CLOEXEC));
+        assert_eq!(
+            FdFlag::from_bits_truncate(flags),
+            FdFlag::empty().union(FdFlag::FD_CLOEXEC)
+        );
         let mut blocked = SigSet::empty();
         sigprocmask(SigmaskHow::SIG_BLOCK, None, Some(&mut blocked)).expect("read");
         assert!(!blocked.contains(Signal::SIGTERM));

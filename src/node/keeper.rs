@@ -242,11 +242,7 @@ impl Keeper {
     }
 
     /// A module writes a line each second: `ready`, or `starting`.
-    async fn watch_beats(
-        &self,
-        child: &mut Child,
-        beats: Option<Lines<BufReader<Receiver>>>,
-    ) -> io::Result<End> {
+    async fn watch_beats(&self, child: &mut Child, beats: Option<Lines<BufReader<Receiver>>>) -> io::Result<End> {
         let mut beats = beats.ok_or_else(|| io::Error::other("its standard output was not piped"))?;
         let mut windows = interval(BEAT_WINDOW);
         windows.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -88,7 +88,11 @@ impl Succession {
     /// Their successor is ready: those that were set aside finish what they hold, and end.
     pub fn retire(self: &Arc<Self>, scope: &Scope) {
         for child in lock(&self.older).drain(..) {
-            info!(name = self.name, pid = child.pid, "followed by another one; it finishes what it holds");
+            info!(
+                name = self.name,
+                pid = child.pid,
+                "followed by another one; it finishes what it holds"
+            );
             let owner = self.clone();
             let task = scope.spawn(async move { owner.end(child).await });
             let mut retiring = lock(&self.retiring);

@@ -85,7 +85,6 @@ async fn supervise(config: Arc<Config>, path: &Path) -> anyhow::Result<()> {
         mount: None,
         acting: None,
         children: Vec::new(),
-        heirlooms: Vec::new(),
     };
     let is_heir = past.is_there();
     let ground = Ground {

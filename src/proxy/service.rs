@@ -109,7 +109,9 @@ impl Front {
         sign(&mut answer, &id);
         let is_upgraded = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
         if version < Version::HTTP_2 && !is_upgraded && self.scope.is_draining() {
-            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            answer
+                .headers_mut()
+                .insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         connection.settle(number, is_upgraded);
         record.follow(answer, &method)

@@ -121,7 +121,9 @@ impl Trustee {
                 },
                 changed = self.estate.changed(), if is_told => is_told = changed.is_ok(),
             }
-            if self.has_heir && let Err(error) = self.give() {
+            if self.has_heir
+                && let Err(error) = self.give()
+            {
                 warn!(%error, "the mount cannot be handed to the storage");
             }
         }

@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use serde_json::Value;
 use tracing::{info, warn};
 
 use super::estate::{Estate, Found, Pair, Running};
@@ -24,14 +23,11 @@ pub struct Inheritance {
     /// Version of the predecessor; `None`: there was none.
     pub version: Option<String>,
     pub lock: Option<File>,
-    pub guard: Option<OwnedFd>,
     pub sockets: Vec<(String, OwnedFd)>,
     pub pairs: BTreeMap<String, (OwnedFd, OwnedFd)>,
     /// Of one name the newest is the last.
     pub children: BTreeMap<String, Vec<Inherited>>,
     mount: Option<(Handed, u32)>,
-    /// What other parts remembered.
-    pub parts: BTreeMap<String, Value>,
 }
 
 /// Must be called before this process starts anything, inside a runtime.
@@ -50,7 +46,10 @@ pub fn inherit(scope: &Scope) -> Inheritance {
     match taken {
         Ok(inheritance) => {
             inheritance.reap_strangers(scope);
-            info!(from = inheritance.version, "goes on with what the executable before this one left");
+            info!(
+                from = inheritance.version,
+                "goes on with what the executable before this one left"
+            );
             inheritance
         }
         Err(error) => {
@@ -77,8 +76,6 @@ impl Inheritance {
         let mut inheritance = Inheritance {
             version: Some(estate.version),
             lock: estate.lock.map(take).transpose()?.map(File::from),
-            guard: estate.guard.map(take).transpose()?,
-            parts: estate.parts,
             ..Inheritance::default()
         };
         for socket in estate.sockets {

@@ -171,7 +171,10 @@ mod tests {
 
     #[test]
     fn an_estate_is_read_as_it_was_written() {
-        assert_eq!(Estate::parse(&estate().encode()).unwrap(), Found::Known(Box::new(estate())));
+        assert_eq!(
+            Estate::parse(&estate().encode()).unwrap(),
+            Found::Known(Box::new(estate()))
+        );
         assert_eq!(estate().open(), [40, 41, 42, 43, 44, 45, 46]);
     }
 

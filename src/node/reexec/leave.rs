@@ -3,12 +3,11 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::sync::{Mutex, watch};
 
 use super::estate::{Estate, Mount, Pair, Running, Socket};
@@ -22,20 +21,6 @@ use crate::node::succession::Held;
 /// Longest act on the mount.
 const ACTS: Duration = Duration::from_secs(20);
 
-/// A pair with a module, or what some part of the supervisor remembers.
-pub enum Heirloom {
-    Pair {
-        name: &'static str,
-        ours: OwnedFd,
-        theirs: OwnedFd,
-    },
-    Part {
-        name: &'static str,
-        /// Asked at the last moment.
-        value: Box<dyn Fn() -> Value + Send + Sync>,
-    },
-}
-
 /// Everything that the next executable is left.
 pub struct Leaver {
     pub executable: PathBuf,
@@ -46,7 +31,6 @@ pub struct Leaver {
     /// Held while nothing is done about the mount.
     pub acting: Option<Arc<Mutex<()>>>,
     pub children: Vec<(&'static str, Held, watch::Receiver<State>)>,
-    pub heirlooms: Vec<Heirloom>,
 }
 
 impl Leaver {
@@ -67,7 +51,11 @@ impl Leaver {
     }
 
     fn become_it(&self, guard: Option<BorrowedFd<'_>>) -> io::Result<std::convert::Infallible> {
-        let held: Vec<_> = self.children.iter().map(|(name, held, state)| (*name, lock(held), state)).collect();
+        let held: Vec<_> = self
+            .children
+            .iter()
+            .map(|(name, held, state)| (*name, lock(held), state))
+            .collect();
         let mount = self.mount.as_ref().and_then(Legacy::mount);
         let mut open: Vec<BorrowedFd<'_>> = vec![self.lock.as_fd()];
         open.extend(guard);
@@ -84,20 +72,12 @@ impl Leaver {
                 descriptor: socket.as_raw_fd(),
             });
         }
-        let fuse = self.mount.as_ref().map(|mount| ("fuse", &mount.ours, &mount.theirs));
-        let pairs = self.heirlooms.iter().filter_map(|heirloom| match heirloom {
-            Heirloom::Pair { name, ours, theirs } => Some((*name, ours, theirs)),
-            Heirloom::Part { name, value } => {
-                estate.parts.insert((*name).to_owned(), value());
-                None
-            }
-        });
-        for (name, ours, theirs) in fuse.into_iter().chain(pairs) {
-            open.extend([ours.as_fd(), theirs.as_fd()]);
+        if let Some(pair) = &self.mount {
+            open.extend([pair.ours.as_fd(), pair.theirs.as_fd()]);
             estate.pairs.push(Pair {
-                name: name.to_owned(),
-                ours: ours.as_raw_fd(),
-                theirs: theirs.as_raw_fd(),
+                name: "fuse".to_owned(),
+                ours: pair.ours.as_raw_fd(),
+                theirs: pair.theirs.as_raw_fd(),
             });
         }
         if let Some((handed, connection)) = &mount {
