@@ -14,5 +14,6 @@ mod proxy_balance;
 mod proxy_front;
 mod proxy_time;
 mod registry;
+mod relay;
 mod storage;
 mod support;
