@@ -12,8 +12,9 @@ import sqlite3
 import struct
 import sys
 
+from shared import Record  # It knows where the other beds are.
+
 from nfs import MOUNT, Client, Reply, opaque, place, u32, u64
-from shared import Record
 
 EVERY = 0.3
 PATIENCE = 2.0

@@ -163,6 +163,8 @@ def epochs(lines):
                 bad.append(f"{where}: epoch {epoch} of {holder} was {holders[seat, epoch]}'s")
             seats[seat] = holder, epoch
         bad += [f"{seat} is gone in version {line['revision']}" for seat in seats if seat not in line["seats"]]
+    if not versions:
+        bad.append("no version was seen")
     last = ", ".join(f"{seat} {epoch}" for seat, (_, epoch) in sorted(seats.items()))
     missing = versions[-1]["revision"] - versions[0]["revision"] + 1 - len(versions) if versions else 0
     return bad, f"{len(versions)} versions, {missing} not seen; epochs: {last or 'none'}"

@@ -102,7 +102,12 @@ class Epochs(unittest.TestCase):
         self.assertEqual(len(self.judged(["n1", 3], None)), 1)
 
     def test_a_version_is_the_same_everywhere(self):
-        self.assertEqual(len(judge.epochs([{"revision": 3, "image": "a", "copy": "n2", "other": "b"}])[0]), 1)
+        seen = {"revision": 3, "image": "b", "copy": "n1", "seats": {}}
+        self.assertEqual(judge.epochs([seen])[0], [])
+        self.assertEqual(len(judge.epochs([seen, {"revision": 3, "image": "a", "copy": "n2", "other": "b"}])[0]), 1)
+
+    def test_an_observer_that_saw_nothing_is_told(self):
+        self.assertEqual(len(judge.epochs([])[0]), 1)
 
 
 def told(*events):

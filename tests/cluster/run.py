@@ -24,7 +24,7 @@ import strangers
 from cluster import FLOATING, PAGE, PLAIN, Cluster
 from faults import FAULTS
 from nemesis import Nemesis
-from shared import HERE, LIBC, Table, lines, now
+from shared import HERE, LIBC, Table, lines, now, until
 
 INSIDE = "BITRIX_CLUSTER_TEST_INSIDE"
 SHORT = 180
@@ -60,6 +60,10 @@ class Observers:
         line = [sys.executable, HERE / f"{program}.py", self.record(name), *words]
         with open(self.folder / f"{name}.log", "wb") as log:
             self.running[name] = subprocess.Popen(list(map(str, line)), stdin=subprocess.PIPE, stdout=log, stderr=log)
+
+    def until_begun(self):
+        """Before anything is disturbed each has seen something."""
+        until("the observers see something", lambda: all(self.record(name).stat().st_size for name in self.running))
 
     def ended(self):
         return [name for name, one in self.running.items() if one.poll() is not None]
@@ -120,6 +124,7 @@ class Run:
         nemesis = Nemesis(self.cluster, self.folder / "nemesis.jsonl", self.observers.record("epochs"), options.seed, self.has_roles)
         self.observe()
         try:
+            self.observers.until_begun()
             nemesis.run(options.seed, options.seconds, options.only.split(",") if options.only else ())
         finally:
             failed = self.observers.end()
