@@ -63,7 +63,10 @@ class Observers:
 
     def until_begun(self):
         """Before anything is disturbed each has seen something."""
-        until("the observers see something", lambda: all(self.record(name).stat().st_size for name in self.running))
+        until("the observers see something", lambda: all(map(self.has_begun, self.running)))
+
+    def has_begun(self, name):
+        return self.record(name).exists() and self.record(name).stat().st_size > 0
 
     def ended(self):
         return [name for name, one in self.running.items() if one.poll() is not None]
