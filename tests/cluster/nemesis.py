@@ -8,7 +8,7 @@ import traceback
 
 import addresses
 from cluster import FLOATING, PAGE
-from faults import FAULTS
+from faults import FAULTS, OPERATORS
 from judge import percentiles
 from plan import Planner, victims
 from shared import Record, lines, now
@@ -123,6 +123,7 @@ class Nemesis:
     # Rounds
 
     def run(self, seed, seconds, only):
+        only = only or [name for name in FAULTS if self.has_roles or name not in OPERATORS]
         planner, end = Planner(seed, self.cluster.count, only), now() + seconds
         while now() < end:
             self.play(planner.next())
@@ -179,18 +180,23 @@ class Nemesis:
 
     def converge(self, made):
         """From the end of the last fault; what operators still undo counts as one."""
-        while any(one.is_must for one in self.operations):
+        began = now()
+        while any(one.is_must for one in self.operations) and now() < began + WELL_WITHIN:
             self.tick()
-        began, found = now(), {}
-        looks = {"roles": self.are_roles_well, "pages": self.is_web_well, "healthy": lambda: not self.unwell()}
+        self.bad += [f"{made}: never done: {' '.join(one.words)}" for one in self.operations if one.is_must]
+        self.operations, began, found, unwell, said = [], now(), {}, {}, {}
+        looks = {"roles": self.are_roles_well, "pages": self.is_web_well, "healthy": lambda: not unwell}
         while len(found) < len(looks) and now() - began < WELL_WITHIN:
+            unwell = self.unwell()
+            said = unwell or said
             for name, look in looks.items():
                 if name not in found and look():
                     found[name] = now() - began
             self.tick()
         late = [f"{name} {'never' if name not in found else f'{found[name]:.1f} s'}" for name in looks]
-        self.say(round=made.number, converged=found)
-        print(f"          all well again: {', '.join(late)}", flush=True)
+        last = "".join(f"; last {name}: {reason}" for name, reason in said.items())
+        self.say(round=made.number, converged=found, unwell=said)
+        print(f"          all well again: {', '.join(late)}{last}", flush=True)
         kind = "with quorum" if made.has_quorum else "without quorum"
         for name, seconds in found.items():
             self.took.setdefault(f"{name}, {kind}", []).append(seconds)
@@ -198,7 +204,7 @@ class Nemesis:
             took = f"after {found['roles']:.1f} s" if "roles" in found else "never"
             self.bad.append(f"{made}: roles converged {took}: {self.seats()}, {self.holders()}, load {load()}")
         if missing := set(looks) - set(found):
-            self.bad.append(f"{made}: after {WELL_WITHIN} s not well: {sorted(missing)}: {self.unwell()}")
+            self.bad.append(f"{made}: after {WELL_WITHIN} s not well: {sorted(missing)}: {unwell}")
         self.rest(made.calm)
 
     def rest(self, seconds):
