@@ -184,15 +184,20 @@ class Nemesis:
         while any(one.is_must for one in self.operations) and now() < began + WELL_WITHIN:
             self.tick()
         self.bad += [f"{made}: never done: {' '.join(one.words)}" for one in self.operations if one.is_must]
-        self.operations, began, found, unwell, said = [], now(), {}, {}, {}
-        looks = {"roles": self.are_roles_well, "pages": self.is_web_well, "healthy": lambda: not unwell}
-        while len(found) < len(looks) and now() - began < WELL_WITHIN:
+        self.operations, began, found, said = [], now(), {}, {}
+
+        def is_healthy():
             unwell = self.unwell()
-            said = unwell or said
-            for name, look in looks.items():
-                if name not in found and look():
+            said.update(unwell)
+            return not unwell
+
+        # One after the other: a look at pages takes long where a node does not answer.
+        looks = {"roles": self.are_roles_well, "pages": self.is_web_well, "healthy": is_healthy}
+        for name, look in looks.items():
+            while name not in found and now() - began < WELL_WITHIN:
+                if look():
                     found[name] = now() - began
-            self.tick()
+                self.tick()
         late = [f"{name} {'never' if name not in found else f'{found[name]:.1f} s'}" for name in looks]
         last = "".join(f"; last {name}: {reason}" for name, reason in said.items())
         self.say(round=made.number, converged=found, unwell=said)
@@ -204,7 +209,7 @@ class Nemesis:
             took = f"after {found['roles']:.1f} s" if "roles" in found else "never"
             self.bad.append(f"{made}: roles converged {took}: {self.seats()}, {self.holders()}, load {load()}")
         if missing := set(looks) - set(found):
-            self.bad.append(f"{made}: after {WELL_WITHIN} s not well: {sorted(missing)}: {unwell}")
+            self.bad.append(f"{made}: after {WELL_WITHIN} s not well: {sorted(missing)}: {self.unwell()}")
         self.rest(made.calm)
 
     def rest(self, seconds):
