@@ -55,7 +55,6 @@ class Bed:
         self.log, self.machines, self.server = Log(), {}, None
 
     def __enter__(self):
-        self.images.ensure()
         self.folder = Path(tempfile.mkdtemp(prefix="bitrix-machines-", dir="/var/tmp"))
         ip("link", "set", "lo", "up")
         ip("link", "add", BRIDGE, "type", "bridge")

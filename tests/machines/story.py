@@ -10,7 +10,7 @@ from bed import HOST, PORT
 from machine import until
 
 DEMO = Path(__file__).resolve().parent.parent.parent / "assets/demo"
-CHAPTERS = ["install", "portal"]
+CHAPTERS = ["install", "forms", "portal"]
 BASE = f"http://{HOST}:{PORT}"
 INSTALL = f"curl -fsSL {BASE}/install.sh | BITRIX_NODE_BASE_URL={BASE} sh"
 # Where a purge may leave nothing.
@@ -69,6 +69,27 @@ class Story:
         machine.run("sh /tmp/i --local /tmp/r && bitrix-node version")
         self.log.check(f"{machine.name}: installed from a folder, without a network", True)
 
+    def forms(self):
+        """The other ways to install and to remove, on a machine that is bare again after each."""
+        one, uninstall = self.n2, "/usr/lib/bitrix-node/uninstall --purge-data"
+        works = "bitrix-node version && systemctl cat bitrix-node >/dev/null && id bitrix-node >/dev/null"
+        hide, show = "mv /usr/bin/dpkg-query /root/", "mv /root/dpkg-query /usr/bin/"
+        one.run(f"{hide} && {INSTALL} && {works} && {uninstall}; code=$?; {show}; exit $code")
+        self.bare_again(one, "files without a package")
+        rpm = next((self.bed.release / self.version()).glob("*.rpm")).name
+        one.run("apt-get update -qq && apt-get install -y -qq --no-install-recommends rpm", 600)
+        one.run(f"cd /tmp && curl -fsSLO {BASE}/{self.version()}/{rpm} && rpm --install --nodeps {rpm} && {works} && {uninstall}")
+        self.bare_again(one, "the RPM package, put on Debian by force,")
+        one.run("mv /usr/bin/systemd-sysusers /root/ && printf '#!/bin/sh\\nexit 1\\n' >/usr/bin/systemd-sysusers && chmod +x /usr/bin/systemd-sysusers")
+        failed = one.try_run(INSTALL)
+        one.run("mv /root/systemd-sysusers /usr/bin/")
+        self.log.check(f"{one.name}: an installation that breaks off says so", failed.returncode != 0 and "refused" in failed.stderr)
+        self.bare_again(one, "what it had begun")
+
+    def bare_again(self, machine, what):
+        left = self.left(machine)
+        self.log.check(f"{machine.name}: {what} goes without a trace", not left, left)
+
     def version(self):
         return "v" + (self.bed.release / "stable").read_text().strip()
 
@@ -102,14 +123,19 @@ class Story:
         except (OSError, ValueError, KeyError):
             return False
 
+    def left(self, machine):
+        """What is still there of us."""
+        looks = [f"ls -d {OURS}", "getent passwd bitrix-node bitrix", "dpkg-query -W bitrix-node", "pgrep -a bitrix-node"]
+        # The backup files of useradd(8) end so.
+        looks.append("grep -l bitrix-node -r /etc | grep -v -- -$")
+        return machine.try_run("; ".join(f"{look} 2>/dev/null" for look in looks)).stdout.strip()
+
     def purge(self):
         for one in self.bed.machines.values():
-            if not one.is_on():
-                continue
             if one.try_run("test -e /usr/lib/bitrix-node/uninstall").returncode != 0:
                 continue
             done = one.try_run("/usr/lib/bitrix-node/uninstall --purge-data", 600)
-            left = one.try_run(f"ls -d {OURS} 2>/dev/null; getent passwd bitrix-node bitrix; dpkg-query -W bitrix-node 2>/dev/null; pgrep -a bitrix-node; grep -l bitrix-node -r /etc 2>/dev/null | grep -v -- -$").stdout
-            self.log.check(f"{one.name}: purged, nothing is left", done.returncode == 0 and not left.strip(), left or done.stderr[-500:] * (done.returncode != 0))
+            self.log.check(f"{one.name}: uninstall --purge-data", done.returncode == 0, done.stderr[-500:] * (done.returncode != 0))
+            self.bare_again(one, "all of it")
             failed = one.try_run("systemctl --failed --no-legend --plain | cut -d' ' -f1").stdout.split()
             self.log.check(f"{one.name}: its other services go on", not failed, " ".join(failed))
