@@ -75,6 +75,10 @@ class Bed:
         one.power_on()
         return one
 
+    def forget(self, machine):
+        """Of a machine that is off and will not be needed again."""
+        self.let_go(self.machines.pop(machine.name))
+
     def __exit__(self, kind, error, _):
         if error is not None and not isinstance(error, KeyboardInterrupt):
             self.log.check("the story came to its end", False, f"{error!r}" if not isinstance(error, Failed) else f"{error}")
