@@ -49,6 +49,7 @@ const OWNERS: [(&str, &[&str]); 19] = [
         &[
             "src/host/child.rs",
             "src/host/inheritance.rs",
+            "src/host/process.rs",
             "src/net/listen.rs",
             "src/storage/door/fuse/memory/area.rs",
         ],

@@ -11,6 +11,7 @@ mod node;
 mod node_front;
 mod node_fuse;
 mod node_upgrade;
+mod proxy_balance;
 mod proxy_front;
 mod proxy_time;
 mod registry;

@@ -1,13 +1,18 @@
 //! The real executable gives way to another one under load, with real PHP-FPM: nobody outside notices.
 
+use std::fs;
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
+use crate::support::command::EXECUTABLE;
 use crate::support::daemon::free_port;
 use crate::support::eventually::eventually;
 use crate::support::http;
@@ -196,4 +201,126 @@ fn mount_line(node: &Node) -> Option<String> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     let point = format!(" {} ", node.config.mount_point().display());
     table.lines().find(|line| line.contains(&point)).map(str::to_owned)
+}
+
+/// A node whose executable is a file of its own.
+async fn with_own_executable(sections: &str) -> Node {
+    let mut node = Node::prepare(sections);
+    node.executable = node.file.with_file_name("bitrix-node");
+    fs::copy(EXECUTABLE, &node.executable).unwrap();
+    node.run();
+    node.be_healthy().await;
+    node
+}
+
+/// A program that does this when it is asked to be a node, and is ours otherwise.
+fn candidate(node: &Node, name: &str, instead_of_run: &str) -> PathBuf {
+    let path = node.file.with_file_name(name);
+    let ours = "*) exec $0.previous \"$@\" ;;";
+    let probe = format!("upgrade-probe) exec {EXECUTABLE} \"$@\" ;;");
+    fs::write(
+        &path,
+        format!("#!/bin/sh\ncase $1 in\n{probe}\nrun) {instead_of_run} ;;\n{ours}\nesac\n"),
+    )
+    .unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+fn apply(node: &Node, from: &std::path::Path) -> crate::support::command::Ran {
+    node.command(&["upgrade", "apply", "--from", from.to_str().unwrap()])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_bitrix_node_never_takes_its_place() {
+    let node = with_own_executable("").await;
+    let before = fs::read(&node.executable).unwrap();
+    let modules = pids(&node, &MODULES);
+    let write = |name: &str, text: &str| {
+        let path = node.file.with_file_name(name);
+        fs::write(&path, text).unwrap();
+        path
+    };
+    for (name, text, why) in [
+        ("ends", "#!/bin/sh\nexit 1\n", "failed"),
+        ("hangs", "#!/bin/sh\nexec sleep 1000\n", "took longer than"),
+        ("other", "#!/bin/sh\necho busybox\n", "it is not a bitrix-node"),
+        ("none", "no program\n", "xec format"),
+    ] {
+        let ran = apply(&node, &write(name, text));
+        assert!(ran.code == 1 && ran.err.contains(why), "{name}: {}{}", ran.out, ran.err);
+        assert!(ran.err.contains("nobody vouches for"), "{}", ran.err);
+    }
+    assert_eq!(fs::read(&node.executable).unwrap(), before);
+    // Also when it came there by other hands: a package, say.
+    fs::rename(write("package", "#!/bin/sh\nexit 1\n"), &node.executable).unwrap();
+    let ran = node.command(&["upgrade", "restart"]);
+    assert!(ran.code == 1 && ran.err.contains("goes on"), "{}{}", ran.out, ran.err);
+    assert_eq!(fs::read(&node.executable).unwrap(), before, "it is put back");
+    assert_eq!(pids(&node, &MODULES), modules);
+    node.be_healthy().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_executable_that_does_not_come_up_is_followed_by_the_one_before() {
+    let node = with_own_executable("[upgrade]\npatience = \"2s\"\n").await;
+    let before = fs::read(&node.executable).unwrap();
+    for (name, instead) in [("ends", "exit 1"), ("hangs", "exec sleep 1000")] {
+        let old = lock_holder(&node);
+        let ran = apply(&node, &candidate(&node, name, instead));
+        assert!(
+            ran.code == 1 && ran.err.contains("goes on: it "),
+            "{name}: {}{}",
+            ran.out,
+            ran.err
+        );
+        assert_eq!(fs::read(&node.executable).unwrap(), before, "{name}: it is put back");
+        // The guard has become the supervisor.
+        node.be_healthy().await;
+        let new = lock_holder(&node);
+        assert_ne!(new, old, "{name}");
+    }
+    let last = lock_holder(&node);
+    kill(Pid::from_raw(last), Signal::SIGTERM).unwrap();
+    eventually("the last supervisor has ended", async || {
+        match std::path::Path::new("/proc").join(last.to_string()).exists() {
+            true => Err(last),
+            false => Ok(()),
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_front_that_does_not_come_up_leaves_the_old_one_serving() {
+    let node = with_own_executable("[upgrade]\npatience = \"5s\"\n").await;
+    let old = node.pid("proxy");
+    let (chain, _) = node.config.certificate();
+    let good = fs::read(&chain).unwrap();
+    fs::write(&chain, "no certificate").unwrap();
+    let load = Load::start(node.http());
+    let ran = node.command(&["upgrade", "restart"]);
+    assert!(
+        ran.code == 1 && ran.err.contains("proxy is not ready in time"),
+        "{}{}",
+        ran.out,
+        ran.err
+    );
+    let seen = load.end();
+    assert!(seen.faults.is_empty() && seen.answered > 10, "{seen:#?}");
+    fs::write(&chain, good).unwrap();
+    eventually("a new front follows after all", async || match node.pid("proxy") {
+        new if new.is_some() && new != old && node.service("proxy")["phase"] == "ready" => Ok(()),
+        new => Err(format!("{new:?}")),
+    })
+    .await;
+}
+
+/// The supervisor's process, as the lock of the data folder says.
+fn lock_holder(node: &Node) -> i32 {
+    fs::read_to_string(node.config.node.data_dir.join("lock"))
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap()
 }

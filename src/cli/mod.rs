@@ -17,6 +17,7 @@ mod status;
 mod storage;
 mod table;
 mod tree;
+mod upgrade;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -65,10 +66,20 @@ fn perform(cli: Cli) -> anyhow::Result<u8> {
         Verb::Registry(verb) => block_on(registry::perform(verb, load(&path)?.config)),
         Verb::Preflight(preflight) => preflight.perform(&load(&path)?.config),
         Verb::Demo(demo) => block_on(demo.perform()),
+        Verb::Upgrade(verb) => block_on(upgrade::perform(verb, load(&path)?.config, &path)),
         Verb::Version { output } => generate::version(output),
         Verb::Completion { shell } => generate::completion(shell),
         Verb::Man { folder } => generate::man(&folder),
         Verb::Module { name } => supervisor::module::run(&name, &path).map(|()| EXIT_OK),
+        Verb::UpgradeProbe => {
+            load(&path)?;
+            println!("{}", supervisor::upgrade::introduce());
+            Ok(EXIT_OK)
+        }
+        Verb::UpgradeGuard { order } => {
+            let config = load(&path)?.config;
+            block_on(supervisor::upgrade::watch(&order, &config, &path)).map(|()| EXIT_OK)
+        }
         Verb::MountWorker { order } => {
             println!("{}", mount::serve(&order)?);
             Ok(EXIT_OK)

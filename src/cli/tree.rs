@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use super::{config, demo, init, logs, node, portal, preflight, registry, status, storage};
+use super::{config, demo, init, logs, node, portal, preflight, registry, status, storage, upgrade};
 use crate::config::DEFAULT_PATH;
 
 /// Turns bare Linux machines into a Bitrix24 portal.
@@ -52,6 +52,9 @@ pub enum Verb {
     Preflight(preflight::Preflight),
     /// Run a whole demo portal in the foreground, and leave nothing behind
     Demo(demo::Demo),
+    /// Another version in the place of this one
+    #[command(subcommand)]
+    Upgrade(upgrade::Verb),
     /// Version of this executable
     Version {
         #[arg(long, value_enum, default_value_t = Format::Table)]
@@ -65,6 +68,10 @@ pub enum Verb {
     Module { name: String },
     #[command(hide = true)]
     MountWorker { order: String },
+    #[command(hide = true)]
+    UpgradeProbe,
+    #[command(hide = true)]
+    UpgradeGuard { order: String },
 }
 
 /// How a command prints.

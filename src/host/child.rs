@@ -17,11 +17,10 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, killpg, sigprocmask};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid, getppid};
-use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe::Receiver;
 
 use super::account::Account;
-use super::process;
+use super::process::{self, Watched};
 use crate::net::listen::FIRST_DESCRIPTOR;
 
 /// Descriptors from 3 upward that `reserve` keeps for handed-down sockets. More sockets than this are refused.
@@ -65,7 +64,7 @@ enum Inner {
 #[derive(Debug)]
 struct Adopted {
     pid: Pid,
-    process: AsyncFd<OwnedFd>,
+    process: Watched,
     ended: Option<ExitStatus>,
     /// It may outlive us.
     is_free: bool,
@@ -153,13 +152,9 @@ impl Child {
     /// Goes on with a child that this process started before it became this executable, and has not waited for. Until then its
     /// process id is nobody else's. Must be called inside a runtime.
     pub fn adopt(pid: u32, output: Option<OwnedFd>, errors: Option<OwnedFd>) -> io::Result<Self> {
-        let process = rustix::process::Pid::from_raw(pid_of(pid).as_raw()).ok_or(io::ErrorKind::InvalidInput)?;
-        let process = rustix::process::pidfd_open(process, rustix::process::PidfdFlags::NONBLOCK)?;
-        // SAFETY: it owns its descriptor, which is the same and open until both are dropped together.
-        let process = unsafe { AsyncFd::register(process) }?;
         let inner = Inner::Adopted(Adopted {
             pid: pid_of(pid),
-            process,
+            process: Watched::open(pid)?,
             ended: None,
             is_free: false,
         });
@@ -227,13 +222,16 @@ impl Adopted {
             if let Some(ended) = self.ended {
                 return Ok(ended);
             }
-            let mut readable = self.process.readable().await?;
+            self.process.ended().await;
             self.ended = match waitpid(self.pid, Some(WaitPidFlag::WNOHANG))? {
                 WaitStatus::Exited(_, code) => Some(ExitStatus::from_raw(code << 8)),
                 WaitStatus::Signaled(_, signal, _) => Some(ExitStatus::from_raw(signal as i32)),
-                _ => None,
+                // Its descriptor says so before it can be waited for, while it is traced.
+                _ => {
+                    tokio::time::sleep(GROUP_PAUSE).await;
+                    None
+                }
             };
-            readable.clear_ready();
         }
     }
 }

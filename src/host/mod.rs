@@ -7,6 +7,7 @@ pub mod facts;
 pub mod inheritance;
 pub mod mount;
 pub mod package;
+pub mod pair;
 pub mod process;
 pub mod unit;
 pub mod verb;

@@ -1,9 +1,12 @@
 //! Processes as /proc shows them: is the one we noted still the same, and who is in its group.
 
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tokio::io::unix::AsyncFd;
 
 /// A process that cannot be mistaken for a later one with the same id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -41,6 +44,27 @@ pub fn remains(noted: Identity) -> Vec<Identity> {
         })
         .map(|(pid, stat)| identity_of(pid, &stat))
         .collect()
+}
+
+/// Waits for the end of a process, whoever's child it is.
+#[derive(Debug)]
+pub struct Watched(AsyncFd<OwnedFd>);
+
+impl Watched {
+    /// Fails when there is none of that number. Must be called inside a runtime.
+    pub fn open(pid: u32) -> io::Result<Self> {
+        let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+        let pid = pid.ok_or(io::ErrorKind::InvalidInput)?;
+        let process = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::NONBLOCK)?;
+        // SAFETY: it owns its descriptor, which is the same and open until both are dropped together.
+        Ok(Watched(unsafe { AsyncFd::register(process) }?))
+    }
+
+    /// Cancel safe.
+    pub async fn ended(&self) {
+        // It is readable from then on for ever.
+        let _ = self.0.readable().await;
+    }
 }
 
 /// Our own children, also those that have ended and were not waited for.

@@ -114,7 +114,7 @@ pub fn modules(executable: &Path, path: &Path, config: &Config, user: &Account, 
             // The front opens the document root.
             needs_files: name == "proxy",
             // The others have something that only one process may have: the replica, the store, the node's voice.
-            overlaps: name == "proxy",
+            overlaps: matches!(name, "proxy" | "db"),
         })
         .collect()
 }

@@ -13,6 +13,8 @@
 //! output    everybody's log lines
 //! succession what follows one another under one name
 //! reexec    another executable in the place of this one
+//! upgrade   whose word counts for it, and the way back
+//! verbs     the privileged acts, for the agent
 //! ```
 
 mod children;
@@ -27,5 +29,7 @@ mod sockets;
 mod stop;
 mod succession;
 mod supervise;
+pub mod upgrade;
+pub mod verbs;
 
 pub use supervise::run;

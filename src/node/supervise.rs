@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::Write;
 use std::mem::take;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,6 +25,8 @@ use super::output::Output;
 use super::reexec::{self, Leaver, Place, Requests, Turn};
 use super::sockets::Sockets;
 use super::succession::{Held, Inherited};
+use super::upgrade::Guard;
+use super::verbs::Verbs;
 use super::{mount, prepare, stop, succession};
 use crate::agent::{self, ChildReport, Kind, Phase, Report};
 use crate::base::file::try_lock;
@@ -70,6 +73,8 @@ async fn supervise(config: Arc<Config>, path: &Path) -> anyhow::Result<()> {
     }
     let node = prepare::node(&config, past.is_there()).await?;
     let mut sockets = Sockets::bind(&config, &node.user, take(&mut past.sockets))?;
+    let (verbs, end) = Verbs::start(config.clone(), &node.user, past.pairs.remove("verbs"))?;
+    sockets.add("verbs", &end)?;
     let portal = account::require(&config.portal.user)?;
     let files = mount::Keeper::new(&config, &executable, &portal, prepare::space(&config), past.mount())?;
     if let Some(parts) = files.as_ref().and_then(|files| files.parts.as_ref()) {
@@ -82,6 +87,7 @@ async fn supervise(config: Arc<Config>, path: &Path) -> anyhow::Result<()> {
         arguments: ["run".into(), "--config".into(), path.into()].into(),
         lock,
         sockets,
+        pairs: vec![verbs.legacy()?],
         mount: None,
         acting: None,
         children: Vec::new(),
@@ -96,9 +102,9 @@ async fn supervise(config: Arc<Config>, path: &Path) -> anyhow::Result<()> {
     };
     let mut supervisor = Supervisor::start(&config, specs, files, past.children, ground)?;
     // Open until all children have ended.
-    let _leaver = supervisor.take_turns(leaver, is_heir);
+    let _leaver = supervisor.take_turns(&config, leaver, is_heir, past.guard);
     supervisor.renew(&node.changed);
-    supervisor.run().await
+    supervisor.run(&verbs).await
 }
 
 /// What everything in the supervisor stands on.
@@ -113,12 +119,16 @@ struct Ground {
 fn lock(config: &Config) -> anyhow::Result<File> {
     let path = config.node.data_dir.join("lock");
     let lock = try_lock(&path).with_context(|| path.display().to_string())?;
-    lock.with_context(|| {
+    let mut lock = lock.with_context(|| {
         format!(
             "{} is in use by a running bitrix-node; stop that one first, or set node.data_dir",
             path.display()
         )
-    })
+    })?;
+    // For whoever must tell this process something.
+    lock.set_len(0)?;
+    writeln!(lock, "{}", std::process::id())?;
+    Ok(lock)
 }
 
 struct Kept {
@@ -242,7 +252,13 @@ impl Supervisor {
     }
 
     /// From here on it gives way to another executable when it is asked to.
-    fn take_turns(&mut self, mut leaver: Leaver, is_heir: bool) -> Arc<Leaver> {
+    fn take_turns(
+        &mut self,
+        config: &Arc<Config>,
+        mut leaver: Leaver,
+        is_heir: bool,
+        guard: Option<Guard>,
+    ) -> Arc<Leaver> {
         let (requests, receiver) = mpsc::channel(1);
         self.requests = Some(requests);
         leaver.mount = self.legacy.take();
@@ -260,15 +276,19 @@ impl Supervisor {
         let leaver = Arc::new(leaver);
         let turn = Turn {
             leaver: leaver.clone(),
-            places: reexec::order(places.collect()),
+            modules: reexec::order(places.collect()),
             requests: receiver,
             stopping: self.stopping.clone(),
+            config: config.clone(),
+            path: self.ground.path.clone(),
+            guard,
+            scope: self.ground.scope.clone(),
         };
         self.ground.scope.spawn(turn.run(is_heir));
         leaver
     }
 
-    async fn run(mut self) -> anyhow::Result<()> {
+    async fn run(mut self, verbs: &Verbs) -> anyhow::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hang_up = signal(SignalKind::hangup())?;
@@ -300,7 +320,7 @@ impl Supervisor {
         self.stopping.cancel();
         notify(&[NotifyState::Stopping]);
         tokio::select! {
-            () = self.stop() => info!("stopped"),
+            () = async { verbs.stop().await; self.stop().await } => info!("stopped"),
             // A second signal is an operator who does not want to wait.
             _ = terminate.recv() => error!("told to stop again: children are killed"),
             _ = interrupt.recv() => error!("told to stop again: children are killed"),

@@ -16,6 +16,7 @@ use crate::host::mount::Handed;
 use crate::host::process;
 use crate::node::mount;
 use crate::node::succession::Inherited;
+use crate::node::upgrade::Guard;
 
 /// What there is to go on with; empty after an ordinary start.
 #[derive(Default)]
@@ -23,6 +24,8 @@ pub struct Inheritance {
     /// Version of the predecessor; `None`: there was none.
     pub version: Option<String>,
     pub lock: Option<File>,
+    /// Of the change.
+    pub guard: Option<Guard>,
     pub sockets: Vec<(String, OwnedFd)>,
     pub pairs: BTreeMap<String, (OwnedFd, OwnedFd)>,
     /// Of one name the newest is the last.
@@ -76,6 +79,7 @@ impl Inheritance {
         let mut inheritance = Inheritance {
             version: Some(estate.version),
             lock: estate.lock.map(take).transpose()?.map(File::from),
+            guard: estate.guard.map(take).transpose()?.map(Guard::inherited),
             ..Inheritance::default()
         };
         for socket in estate.sockets {

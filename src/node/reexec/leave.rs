@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +27,8 @@ pub struct Leaver {
     pub arguments: Vec<OsString>,
     pub lock: File,
     pub sockets: Sockets,
+    /// With modules: name, our end, theirs.
+    pub pairs: Vec<(&'static str, OwnedFd, OwnedFd)>,
     pub mount: Option<Legacy>,
     /// Held while nothing is done about the mount.
     pub acting: Option<Arc<Mutex<()>>>,
@@ -72,12 +74,14 @@ impl Leaver {
                 descriptor: socket.as_raw_fd(),
             });
         }
-        if let Some(pair) = &self.mount {
-            open.extend([pair.ours.as_fd(), pair.theirs.as_fd()]);
+        let fuse = self.mount.iter().map(|mount| ("fuse", &mount.ours, &mount.theirs));
+        let pairs = self.pairs.iter().map(|(name, ours, theirs)| (*name, ours, theirs));
+        for (name, ours, theirs) in fuse.chain(pairs) {
+            open.extend([ours.as_fd(), theirs.as_fd()]);
             estate.pairs.push(Pair {
-                name: "fuse".to_owned(),
-                ours: pair.ours.as_raw_fd(),
-                theirs: pair.theirs.as_raw_fd(),
+                name: name.to_owned(),
+                ours: ours.as_raw_fd(),
+                theirs: theirs.as_raw_fd(),
             });
         }
         if let Some((handed, connection)) = &mount {

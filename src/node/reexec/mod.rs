@@ -36,6 +36,7 @@ mod roll;
 mod turn;
 
 pub use enter::inherit;
+pub use estate::{FORMAT, OLDEST};
 pub use leave::Leaver;
 pub use roll::{Place, order};
 pub use turn::{Request, Requests, Turn};

@@ -1,9 +1,9 @@
 //! Modules one by one: each is followed by one of the executable that is there now.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout_at};
 use tracing::info;
 
 use crate::agent::Phase;
@@ -25,18 +25,18 @@ pub fn order(mut places: Vec<Place>) -> Vec<Place> {
     places
 }
 
-/// Fails with the first one that is not ready in time; the others are left as they are.
-pub async fn roll(places: &mut [Place], patience: Duration, tell: impl Fn(&str)) -> Result<(), String> {
+/// Fails with the first one that is not ready at `end`; the others are left as they are.
+pub async fn roll(places: &mut [Place], end: Instant, tell: impl Fn(&str)) -> Result<(), String> {
     for place in places {
         tell(place.name);
         let old = place.state.borrow().pid;
         place.replace.notify_one();
         let is_new = |state: &State| state.phase == Phase::Ready && state.pid.is_some() && state.pid != old;
-        let ready = tokio::time::timeout(patience, place.state.wait_for(is_new)).await;
+        let ready = timeout_at(end, place.state.wait_for(is_new)).await;
         if ready.map(|ready| ready.is_ok()) != Ok(true) {
             let state = place.state.borrow();
             let detail = &state.detail;
-            return Err(format!("{}: not ready within {patience:?}, {detail}", place.name));
+            return Err(format!("{} is not ready in time: {detail}", place.name));
         }
         info!(name = place.name, pid = place.state.borrow().pid, "replaced");
     }
@@ -47,6 +47,7 @@ pub async fn roll(places: &mut [Place], patience: Duration, tell: impl Fn(&str))
 mod tests {
     use super::*;
     use crate::base::Scope;
+    use std::time::Duration;
 
     fn place(name: &'static str, pid: u32) -> (Place, watch::Sender<State>) {
         let sender = watch::Sender::new(State {
@@ -86,8 +87,8 @@ mod tests {
             drop((good_state, bad_state));
         });
         let mut places = [good, bad, untouched];
-        let rolled = roll(&mut places, Duration::from_secs(60), |_| {}).await;
-        assert_eq!(rolled, Err("cache: not ready within 60s, crashed".into()));
+        let rolled = roll(&mut places, Instant::now() + Duration::from_secs(60), |_| {}).await;
+        assert_eq!(rolled, Err("cache is not ready in time: crashed".into()));
         let untouched = places[2].replace.notified();
         assert!(tokio::time::timeout(Duration::from_secs(1), untouched).await.is_err());
         scope.stop(Duration::ZERO).await;
