@@ -16,7 +16,7 @@ import time
 
 from shared import Record
 
-PAUSE = 0.05
+PAUSE = 0.15
 LOG = "log"
 
 
