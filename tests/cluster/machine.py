@@ -17,7 +17,7 @@ from shared import LIBC, ip, now, set_namespace, until
 NEW_HOST_NAME, NEW_TIME = 0x04000000, 0x80
 PERIOD = 100_000
 # The log alone is 64 MiB, the storage takes nothing new with less than 512 MiB free.
-DISK = 1536 << 20
+DISK = 1 << 30
 
 
 def mounted(kind, controller=""):
