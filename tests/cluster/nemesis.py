@@ -186,6 +186,7 @@ class Nemesis:
         while any(one.is_must for one in self.operations) and now() < began + WELL_WITHIN:
             self.tick()
         self.bad += [f"{made}: never done: {' '.join(one.words)}" for one in self.operations if one.is_must]
+        busy = f"load {load()}, the bed itself up to {self.late:.1f} s late"
         self.operations, began, found, said = [], now(), {}, {}
 
         def is_healthy():
@@ -202,8 +203,7 @@ class Nemesis:
                 self.tick()
         late = [f"{name} {'never' if name not in found else f'{found[name]:.1f} s'}" for name in looks]
         last = "".join(f"; last {name}: {reason}" for name, reason in said.items())
-        busy = f"load {load()}, the bed itself up to {self.late:.1f} s late"
-        self.say(round=made.number, converged=found, unwell=said, load=load(), late=self.late)
+        self.say(round=made.number, converged=found, unwell=said, busy=busy)
         print(f"          all well again: {', '.join(late)} ({busy}){last}", flush=True)
         kind = "with quorum" if made.has_quorum else "without quorum"
         for name, seconds in found.items():
