@@ -8,10 +8,12 @@
 
 mod fit;
 mod follow;
+mod gate;
 mod role;
 mod snapshot;
 
 pub use fit::Fit;
 pub use follow::{Snapshots, follow, publish};
+pub use gate::tls;
 pub use role::Role;
 pub use snapshot::{Member, Seat, Snapshot, Standing};
