@@ -239,11 +239,7 @@ pub async fn install(plan: &Plan) -> anyhow::Result<()> {
 }
 
 /// What is new in the registry.
-fn records<const N: usize>(
-    view: &View,
-    cluster: Cluster,
-    settings: [(&str, Option<String>); N],
-) -> Option<Change> {
+fn records<const N: usize>(view: &View, cluster: Cluster, settings: [(&str, Option<String>); N]) -> Option<Change> {
     let mut change = Change::default();
     if view.cluster().is_none() {
         let event = format!("cluster {} was founded", cluster.name);
@@ -266,7 +262,9 @@ fn welcome(config: &Config, join: &str) -> String {
         domain => domain.to_string(),
     };
     let portal = match config.is_portal_on_files() {
-        true => "install the portal's files:  bitrix-node portal install --from DIR|ARCHIVE, then: bitrix-node portal settings\n",
+        true => {
+            "install the portal's files:  bitrix-node portal install --from DIR|ARCHIVE, then: bitrix-node portal settings\n"
+        }
         false => "",
     };
     format!(
@@ -291,7 +289,9 @@ fn with_prefix(text: &str, own: Option<IpAddr>) -> anyhow::Result<IpNet> {
             })?;
             IpNet::new(address, net.prefix_len())?
         }
-        Err(_) => text.parse().with_context(|| format!("--vip {text}: write it like 10.0.0.10/24"))?,
+        Err(_) => text
+            .parse()
+            .with_context(|| format!("--vip {text}: write it like 10.0.0.10/24"))?,
     };
     ensure!(
         own != Some(net.addr()),
@@ -333,7 +333,11 @@ mod tests {
         });
         let view = View::from_records([Record::Cluster(cluster()), setting]);
         assert_eq!(records(&view, cluster(), settings(Some("a"))), None);
-        assert_eq!(records(&view, cluster(), settings(None)), None, "what is not said stays");
+        assert_eq!(
+            records(&view, cluster(), settings(None)),
+            None,
+            "what is not said stays"
+        );
         let change = records(&view, cluster(), settings(Some("b"))).unwrap();
         assert_eq!((change.writes.len(), change.guards.len()), (1, 0));
     }

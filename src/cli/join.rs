@@ -178,7 +178,10 @@ impl Join {
         step(&mut out, "the node runs; waiting until it has the registry")?;
         let own = config.node.name.clone();
         settle::wait_for(config, "becoming a node of the cluster", PATIENCE, |snapshot| {
-            snapshot.node(&own).is_some_and(|node| node.standing != Standing::Joining) && !snapshot.is_stale
+            snapshot
+                .node(&own)
+                .is_some_and(|node| node.standing != Standing::Joining)
+                && !snapshot.is_stale
         })
         .await?;
         writeln!(
@@ -215,8 +218,12 @@ fn fit(config: &Config) -> anyhow::Result<()> {
 
 /// The portal's files belong to numbers, the same ones on every node.
 async fn own_portal(config: &Config, welcome: &Welcome) -> anyhow::Result<()> {
-    let Some(owner) = welcome.settings.get(OWNER) else { return Ok(()) };
-    let parsed = owner.split_once(':').and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
+    let Some(owner) = welcome.settings.get(OWNER) else {
+        return Ok(());
+    };
+    let parsed = owner
+        .split_once(':')
+        .and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
     let (uid, gid) = parsed.with_context(|| format!("{OWNER} of the cluster reads {owner:?}"))?;
     let user = &config.portal.user;
     account::ensure_ids(user, uid, gid).await.with_context(|| {
@@ -233,12 +240,16 @@ async fn address(text: &str) -> anyhow::Result<SocketAddr> {
         return Ok(address);
     }
     let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) if !host.contains(':') => {
-            (host, port.parse().with_context(|| format!("{text}: {port} is no port"))?)
-        }
+        Some((host, port)) if !host.contains(':') => (
+            host,
+            port.parse().with_context(|| format!("{text}: {port} is no port"))?,
+        ),
         _ => (text, PORT),
     };
-    let found = Names::system()?.resolve(host, port).await.with_context(|| format!("find {host}"))?;
+    let found = Names::system()?
+        .resolve(host, port)
+        .await
+        .with_context(|| format!("find {host}"))?;
     found.first().copied().with_context(|| format!("{host} has no address"))
 }
 

@@ -64,7 +64,9 @@ impl Remove {
         report: &Report,
     ) -> anyhow::Result<&'a Node> {
         let name = self.name.as_str();
-        let node = view.node(name).with_context(|| format!("there is no node {name}; `bitrix-node registry show` lists them"))?;
+        let node = view
+            .node(name)
+            .with_context(|| format!("there is no node {name}; `bitrix-node registry show` lists them"))?;
         if node.state == NodeState::Left {
             return Ok(node);
         }
@@ -72,7 +74,12 @@ impl Remove {
             settle::node_name(None, config).ok().as_deref() != Some(name),
             "{name} is this node; `bitrix-node uninstall` makes it leave"
         );
-        allow(name, snapshot.and_then(|snapshot| snapshot.node(name)), report, self.force)?;
+        allow(
+            name,
+            snapshot.and_then(|snapshot| snapshot.node(name)),
+            report,
+            self.force,
+        )?;
         Ok(node)
     }
 }
@@ -80,7 +87,9 @@ impl Remove {
 /// Whether a node may be removed, as far as this one can see. Pure.
 fn allow(name: &str, member: Option<&Member>, report: &Report, force: bool) -> anyhow::Result<()> {
     if report.role == Role::Waiting || report.leader.is_none() {
-        bail!("the storage has no majority now; removing {name} cannot be recorded. See: bitrix-node storage recover --help");
+        bail!(
+            "the storage has no majority now; removing {name} cannot be recorded. See: bitrix-node storage recover --help"
+        );
     }
     let voters = report.members.iter().filter(|member| member.votes).count();
     let copies = report.members.iter().filter(|member| !member.witness && member.in_sync);
@@ -93,9 +102,9 @@ fn allow(name: &str, member: Option<&Member>, report: &Report, force: bool) -> a
         return Ok(());
     }
     match member {
-        Some(member) if member.is_live && member.standing == Standing::Member => bail!(
-            "{name} is at work; first: bitrix-node node drain {name}, or say --force"
-        ),
+        Some(member) if member.is_live && member.standing == Standing::Member => {
+            bail!("{name} is at work; first: bitrix-node node drain {name}, or say --force")
+        }
         Some(member) if member.is_live && report.leader.as_deref() == Some(name) => bail!(
             "{name} leads the storage; stop bitrix-node there first, so that another node takes over, or say --force"
         ),
@@ -104,7 +113,7 @@ fn allow(name: &str, member: Option<&Member>, report: &Report, force: bool) -> a
 }
 
 /// Its seats fall to others when it is silent; its name stays its own.
-fn leave(node: &Node) -> Change {
+pub fn leave(node: &Node) -> Change {
     let mut left = node.clone();
     left.state = NodeState::Left;
     let token = left.labels.remove(TOKEN);
@@ -171,7 +180,11 @@ mod tests {
             asked.map_err(|error| error.to_string())
         };
         let well = report(Some("n1"), &all);
-        assert!(asked(Some(member(Standing::Member, true)), &well, false).unwrap_err().contains("drain"));
+        assert!(
+            asked(Some(member(Standing::Member, true)), &well, false)
+                .unwrap_err()
+                .contains("drain")
+        );
         for may in [member(Standing::Draining, true), member(Standing::Member, false)] {
             assert_eq!(asked(Some(may), &well, false), Ok(()));
         }
@@ -179,11 +192,19 @@ mod tests {
         assert_eq!(asked(Some(member(Standing::Member, true)), &well, true), Ok(()));
         let leads = report(Some("n2"), &all);
         let drained = || Some(member(Standing::Draining, true));
-        assert!(asked(drained(), &leads, false).unwrap_err().contains("leads the storage"));
+        assert!(
+            asked(drained(), &leads, false)
+                .unwrap_err()
+                .contains("leads the storage")
+        );
         assert_eq!(asked(drained(), &leads, true), Ok(()));
         let last = report(Some("n1"), &["n2"]);
         assert!(asked(drained(), &last, true).unwrap_err().contains("only whole copy"));
-        assert!(asked(drained(), &report(None, &all), true).unwrap_err().contains("no majority"));
+        assert!(
+            asked(drained(), &report(None, &all), true)
+                .unwrap_err()
+                .contains("no majority")
+        );
     }
 
     #[test]
@@ -198,6 +219,9 @@ mod tests {
         let change = leave(&node);
         assert!(change.writes.contains(&Put::Remove(Key::Token("t1".into()))));
         let view = View::from_records([Record::Node(node.clone())]);
-        assert_eq!(change.guards, [Guard::Is(view.get(&Key::Node("n2".into())).unwrap().clone())]);
+        assert_eq!(
+            change.guards,
+            [Guard::Is(view.get(&Key::Node("n2".into())).unwrap().clone())]
+        );
     }
 }

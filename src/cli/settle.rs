@@ -91,7 +91,8 @@ pub fn node_name(given: Option<&str>, config: &Config) -> anyhow::Result<String>
         None if !config.node.name.is_empty() => config.node.name.clone(),
         None => short(&facts::host_name()),
     };
-    name.parse::<crate::net::mesh::Name>().context("the node's name; give one with --name")?;
+    name.parse::<crate::net::mesh::Name>()
+        .context("the node's name; give one with --name")?;
     Ok(name)
 }
 
@@ -186,7 +187,9 @@ mod tests {
         assert_eq!(short("VM1.example.org"), "vm1");
         assert_eq!(node_name(Some("n-2"), &config).unwrap(), "n-2");
         assert!(node_name(Some("n_2"), &config).is_err());
-        let named = config::parse("[node]\nname = \"n3\"\n", std::iter::empty()).unwrap().config;
+        let named = config::parse("[node]\nname = \"n3\"\n", std::iter::empty())
+            .unwrap()
+            .config;
         assert_eq!(node_name(None, &named).unwrap(), "n3");
     }
 
@@ -203,7 +206,14 @@ mod tests {
         let loaded = config::parse(&text, std::iter::empty()).unwrap();
         assert!(Draft::make(&path, &loaded, wanted()).unwrap().edits.is_empty());
         let other = Draft::make(&path, &loaded, vec![("node.name", "n2".into())]).unwrap();
-        assert!(other.describe().contains("node.name = \"n2\"  (replaces \"n1\" in line 2)"));
-        assert!(Draft::make(&path, &loaded, vec![("db.run", false.into())]).is_err(), "it is alone");
+        assert!(
+            other
+                .describe()
+                .contains("node.name = \"n2\"  (replaces \"n1\" in line 2)")
+        );
+        assert!(
+            Draft::make(&path, &loaded, vec![("db.run", false.into())]).is_err(),
+            "it is alone"
+        );
     }
 }

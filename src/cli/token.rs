@@ -81,7 +81,9 @@ pub async fn perform(verb: Verb, config: Config) -> anyhow::Result<u8> {
                 return Ok(EXIT_DEGRADED);
             }
             let event = Put::Event(format!("token {id} was revoked"));
-            registry.commit(Change::default().and(Put::Remove(key)).and(event)).await?;
+            registry
+                .commit(Change::default().and(Put::Remove(key)).and(event))
+                .await?;
             writeln!(out, "token {id} is worthless now")?;
         }
     }
@@ -106,7 +108,9 @@ pub async fn create(config: &Config, registry: &Publish, ttl: Duration) -> anyho
     for expired in registry.read().await?.tokens().filter(|token| token.expires <= now()) {
         change = change.and(Put::Remove(Key::Token(expired.id.clone())));
     }
-    registry.commit(change.and(Put::Event(format!("token {} was made", token.id)))).await?;
+    registry
+        .commit(change.and(Put::Event(format!("token {} was made", token.id))))
+        .await?;
     Ok(token)
 }
 

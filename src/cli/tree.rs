@@ -4,9 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use super::{
-    config, demo, init, join, logs, node, portal, preflight, registry, status, storage, token, uninstall,
-};
+use super::{config, demo, init, join, logs, node, portal, preflight, registry, status, storage, token, uninstall};
 use crate::config::DEFAULT_PATH;
 
 /// Turns bare Linux machines into a Bitrix24 portal.

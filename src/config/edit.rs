@@ -28,11 +28,15 @@ pub fn edit(text: &str, loaded: &Loaded, wanted: Vec<(&'static str, Value)>) -> 
             continue;
         }
         if *origin == Origin::Environment {
-            return Err(format!("{key} is set to {now} by the environment, and must be {to}; unset it there"));
+            return Err(format!(
+                "{key} is set to {now} by the environment, and must be {to}; unset it there"
+            ));
         }
         let (section, name) = key.split_once('.').ok_or_else(|| format!("{key} has no section"))?;
         let section = document.entry(section).or_insert_with(|| Item::Table(Table::new()));
-        let table = section.as_table_like_mut().ok_or_else(|| format!("the section of {key} is no table"))?;
+        let table = section
+            .as_table_like_mut()
+            .ok_or_else(|| format!("the section of {key} is no table"))?;
         table.insert(name, Item::Value(value));
         edits.push(Edit {
             key,
@@ -62,7 +66,10 @@ mod tests {
         let text = "# mine\n[node]\nname = \"n1\" # kept\n\n[cluster]\naddress = \"10.0.0.9\"\n";
         let loaded = parse(text, std::iter::empty()).unwrap();
         let (edited, edits) = edit(text, &loaded, wanted()).unwrap();
-        let keys: Vec<_> = edits.iter().map(|edit| (edit.key, edit.from.as_str(), edit.to.trim())).collect();
+        let keys: Vec<_> = edits
+            .iter()
+            .map(|edit| (edit.key, edit.from.as_str(), edit.to.trim()))
+            .collect();
         assert_eq!(
             keys,
             [
