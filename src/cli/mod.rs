@@ -6,6 +6,7 @@
 mod client;
 mod config;
 mod demo;
+mod doctor;
 mod generate;
 mod init;
 mod logs;
@@ -57,6 +58,7 @@ fn perform(cli: Cli) -> anyhow::Result<u8> {
         Verb::Init(init) => block_on(init.perform(load(&path)?)),
         Verb::Run => supervisor::run(load(&path)?, &std::path::absolute(&path)?).map(|()| EXIT_OK),
         Verb::Status(show) => block_on(show.perform(load(&path)?.config)),
+        Verb::Doctor(doctor) => block_on(doctor.perform(load(&path)?.config)),
         Verb::Logs(logs) => block_on(logs.perform(load(&path)?.config)),
         Verb::Config(verb) => config::perform(&verb, &path),
         Verb::Portal(verb) => block_on(portal::perform(verb, load(&path)?.config)),
