@@ -10,27 +10,35 @@ use tokio::time::{Instant, timeout};
 use super::board::Board;
 use super::outlook;
 use super::overview::{Answer, Cluster, HeardOf, Overview, Seen, assemble};
+use super::ports::Reach;
 use crate::base::{BoxFuture, Scope, clock};
 use crate::cluster::{Snapshot, Snapshots};
 
 /// People wait for it.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Handshakes with everybody take longer.
+const PORTS: Duration = Duration::from_secs(4);
 /// A heart is taken for silent when it has been for so long.
 const SILENCE: Duration = Duration::from_secs(4);
 
-/// Gets the overview of the node of that name from its agent.
-pub type Ask = Arc<dyn Fn(String) -> BoxFuture<'static, anyhow::Result<Overview>> + Send + Sync>;
+/// The agents of the other nodes.
+pub trait Others: Send + Sync {
+    /// What a node says of itself.
+    fn overview<'a>(&'a self, node: &'a str) -> BoxFuture<'a, anyhow::Result<Overview>>;
+    /// Which ports of the other nodes that node reaches; `None`: this one. Takes seconds.
+    fn ports<'a>(&'a self, node: Option<&'a str>) -> BoxFuture<'a, anyhow::Result<Vec<Reach>>>;
+}
 
 pub struct Inquiry {
     board: Arc<Board>,
     snapshots: Snapshots,
     silences: Arc<Mutex<Silences>>,
-    ask: Option<Ask>,
+    agents: Option<Arc<dyn Others>>,
 }
 
 impl Inquiry {
-    /// Notes until the scope drains since when a heart is silent. Without `ask` a node is judged by its heart alone.
-    pub fn new(board: Arc<Board>, snapshots: Snapshots, ask: Option<Ask>, scope: &Scope) -> Self {
+    /// Notes until the scope drains since when a heart is silent. Without `agents` a node is judged by its heart alone.
+    pub fn new(board: Arc<Board>, snapshots: Snapshots, agents: Option<Arc<dyn Others>>, scope: &Scope) -> Self {
         let silences = Arc::new(Mutex::new(Silences::default()));
         let (noted, mut followed, owner) = (silences.clone(), snapshots.clone(), scope.clone());
         scope.spawn(async move {
@@ -47,7 +55,7 @@ impl Inquiry {
             board,
             snapshots,
             silences,
-            ask,
+            agents,
         }
     }
 
@@ -56,8 +64,8 @@ impl Inquiry {
         let snapshot = self.snapshots.borrow().clone();
         let own = self.board.overview();
         let others = snapshot.nodes.iter().filter(|node| node.name != own.node);
-        let answers = match &self.ask {
-            Some(ask) => join_all(others.map(|node| inquire(ask, &node.name))).await,
+        let answers = match &self.agents {
+            Some(agents) => join_all(others.map(|node| inquire(agents.as_ref(), &node.name))).await,
             None => Vec::new(),
         };
         let silences = self.silences.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -76,6 +84,20 @@ impl Inquiry {
             now: clock::unix().as_secs(),
         })
     }
+
+    /// Which ports of the others each node reaches. Who does not answer is left out; takes `PORTS` at most.
+    pub async fn ports(&self) -> Vec<Reach> {
+        let Some(agents) = &self.agents else { return Vec::new() };
+        let snapshot = self.snapshots.borrow().clone();
+        let others = snapshot
+            .nodes
+            .iter()
+            .filter(|node| node.name != snapshot.own && node.is_live);
+        let asked = std::iter::once(None).chain(others.map(|node| Some(node.name.as_str())));
+        let tried = asked.map(|node| timeout(PORTS, agents.ports(node)));
+        let tried = join_all(tried).await.into_iter();
+        tried.filter_map(|tried| tried.ok()?.ok()).flatten().collect()
+    }
 }
 
 fn see(silences: &Mutex<Silences>, snapshot: &Snapshot) {
@@ -83,9 +105,9 @@ fn see(silences: &Mutex<Silences>, snapshot: &Snapshot) {
     silences.see(snapshot, Instant::now());
 }
 
-async fn inquire(ask: &Ask, name: &str) -> (String, Answer) {
+async fn inquire(agents: &dyn Others, name: &str) -> (String, Answer) {
     let before = clock::unix();
-    let asked = timeout(PATIENCE, ask(name.to_string())).await;
+    let asked = timeout(PATIENCE, agents.overview(name)).await;
     let answer = match asked {
         Ok(Ok(overview)) => Answer::Came {
             skew: skew(before, clock::unix(), overview.facts.clock),
@@ -157,6 +179,77 @@ mod tests {
         assert_eq!(silences.of("n2", at(9)), Some(13));
         silences.see(&snapshot(true, false), at(10));
         assert_eq!(silences.of("n2", at(10)), None);
+    }
+
+    /// n2 answers, n3 hangs, n4 refuses.
+    struct Mixed(Overview);
+
+    impl Others for Mixed {
+        fn overview<'a>(&'a self, node: &'a str) -> BoxFuture<'a, anyhow::Result<Overview>> {
+            Box::pin(async move {
+                match node {
+                    "n2" => Ok(self.0.clone()),
+                    "n3" => std::future::pending().await,
+                    node => anyhow::bail!("{node} refuses"),
+                }
+            })
+        }
+
+        fn ports<'a>(&'a self, node: Option<&'a str>) -> BoxFuture<'a, anyhow::Result<Vec<Reach>>> {
+            Box::pin(async move {
+                match node {
+                    None | Some("n2") => Ok(vec![Reach {
+                        from: node.unwrap_or("n1").into(),
+                        to: "n3".into(),
+                        module: "agent".into(),
+                        address: String::new(),
+                        error: None,
+                    }]),
+                    Some("n3") => std::future::pending().await,
+                    Some(node) => anyhow::bail!("{node} refuses"),
+                }
+            })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_are_asked_at_once_and_who_hangs_holds_up_nobody() {
+        let config = crate::config::parse("[node]\nname = \"n1\"", std::iter::empty());
+        let board = Arc::new(Board::new(Arc::new(config.unwrap().config)));
+        let (overview, scope) = (board.overview(), Scope::new());
+        let member = |name: &str| Member {
+            name: name.into(),
+            address: None,
+            standing: Standing::Member,
+            is_live: true,
+            fit: Fit::NONE,
+        };
+        let snapshot = Snapshot {
+            own: "n1".into(),
+            nodes: ["n1", "n2", "n3", "n4"].map(member).into(),
+            ..Snapshot::default()
+        };
+        let newest = tokio::sync::watch::Sender::new(Arc::new(snapshot));
+        let agents = Arc::new(Mixed(overview));
+        let inquiry = Inquiry::new(board, newest.subscribe(), Some(agents), &scope);
+        let start = Instant::now();
+        let cluster = inquiry.cluster().await;
+        assert_eq!(start.elapsed(), PATIENCE);
+        let said: Vec<(bool, &str)> = cluster
+            .nodes
+            .iter()
+            .map(|node| (node.overview.is_some(), node.unanswered.as_str()))
+            .collect();
+        let expected = [
+            (true, ""),
+            (true, ""),
+            (false, "no answer within 1s"),
+            (false, "n4 refuses"),
+        ];
+        assert_eq!(said, expected);
+        let tried: Vec<String> = inquiry.ports().await.into_iter().map(|reach| reach.from).collect();
+        assert_eq!(tried, ["n1", "n2"]);
+        scope.stop(Duration::ZERO).await;
     }
 
     #[test]

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
-use crate::cluster::{Member, Snapshot};
+use crate::cluster::{Member, Snapshot, Snapshots};
 use crate::net::mesh::{Dial, Name, Protocol, TcpDial, Tls};
 
 /// A handshake on a LAN takes milliseconds; one lost packet costs a second.
@@ -36,10 +36,29 @@ pub struct Reach {
     pub error: Option<String>,
 }
 
+/// Tries them from this node, in its name.
+#[derive(Clone)]
+pub struct Prober {
+    pub tls: Arc<Tls>,
+    pub snapshots: Snapshots,
+    pub has_storage: bool,
+}
+
+impl Prober {
+    pub async fn try_all(&self) -> Vec<Reach> {
+        let snapshot = self.snapshots.borrow().clone();
+        try_all(&self.tls, &snapshot, self.has_storage).await
+    }
+}
+
 /// Tries all ports of all other nodes side by side.
-pub async fn try_all(tls: &Arc<Tls>, snapshot: &Snapshot, has_storage: bool) -> Vec<Reach> {
+async fn try_all(tls: &Arc<Tls>, snapshot: &Snapshot, has_storage: bool) -> Vec<Reach> {
     let others = snapshot.nodes.iter().filter(|node| node.name != snapshot.own);
-    let modules = || MODULES.into_iter().filter(|(offset, _)| has_storage || *offset != STORAGE);
+    let modules = || {
+        MODULES
+            .into_iter()
+            .filter(|(offset, _)| has_storage || *offset != STORAGE)
+    };
     let each = others.flat_map(|node| modules().map(move |module| (node, module)));
     let tried = each.map(|(node, module)| try_one(tls, &snapshot.own, node, module));
     join_all(tried).await.into_iter().flatten().collect()
@@ -56,7 +75,9 @@ async fn try_one(tls: &Arc<Tls>, own: &str, node: &Member, (offset, module): (u1
     let error = match dialled {
         Ok(Ok(_)) => None,
         Ok(Err(error)) => Some(error.to_string()),
-        Err(_) => Some(format!("no answer within {PATIENCE:?}: a firewall, or a process that hangs")),
+        Err(_) => Some(format!(
+            "no answer within {PATIENCE:?}: a firewall, or a process that hangs"
+        )),
     };
     Some(Reach {
         from: own.to_string(),
@@ -133,7 +154,10 @@ mod tests {
             .collect();
         let expected = [("agent", true), ("cache", false), ("front", false), ("database", false)];
         assert_eq!(seen, expected, "{tried:?}");
-        assert!(tried[1].error.as_ref().unwrap().contains("does not speak TLS"), "{tried:?}");
+        assert!(
+            tried[1].error.as_ref().unwrap().contains("does not speak TLS"),
+            "{tried:?}"
+        );
         scope.stop(Duration::ZERO).await;
     }
 }

@@ -28,7 +28,11 @@ pub fn quorum(facts: &Facts<'_>, findings: &mut Findings<'_>) {
         "{} of {} voters are here, and nobody leads; silent: {}",
         quorum.present,
         quorum.voters,
-        if gone.is_empty() { "none".to_string() } else { gone.join(", ") }
+        if gone.is_empty() {
+            "none".to_string()
+        } else {
+            gone.join(", ")
+        }
     );
     let remedy = match gone.is_empty() {
         true => "bitrix-node logs --module storage -n 50".to_string(),
@@ -53,7 +57,11 @@ pub fn copy(facts: &Facts<'_>, findings: &mut Findings<'_>) {
         );
         let remedy = match node.state {
             State::Silent => format!("bring {name} back: it catches up by itself"),
-            _ => on(facts, name, "bitrix-node storage status; it catches up by itself while its disk and network do"),
+            _ => on(
+                facts,
+                name,
+                "bitrix-node storage status; it catches up by itself while its disk and network do",
+            ),
         };
         findings.warn(format!("the copy of the files on {name} is behind"), lag, remedy);
     }

@@ -66,7 +66,11 @@ pub fn mount(facts: &Facts<'_>, findings: &mut Findings<'_>) {
             findings.fail(
                 format!("PHP on {} cannot use the portal's files", node.name),
                 row.detail.clone(),
-                on(facts, &node.name, "bitrix-node storage status; bitrix-node logs --module storage -n 50"),
+                on(
+                    facts,
+                    &node.name,
+                    "bitrix-node storage status; bitrix-node logs --module storage -n 50",
+                ),
             );
         }
     }
@@ -103,7 +107,11 @@ pub fn disk(facts: &Facts<'_>, findings: &mut Findings<'_>) {
         };
         let cause = format!("the disk of {} is nearly full", node.name);
         let evidence = format!("{share} % of the file system of node.data_dir are used");
-        let remedy = on(facts, &node.name, "du -xh --max-depth 2 /var/lib/bitrix-node | sort -h | tail; enlarge it or free some");
+        let remedy = on(
+            facts,
+            &node.name,
+            "du -xh --max-depth 2 /var/lib/bitrix-node | sort -h | tail; enlarge it or free some",
+        );
         match share >= DISK.1 {
             true => findings.fail(cause, evidence, remedy),
             false => findings.warn(cause, evidence, remedy),
@@ -163,7 +171,11 @@ pub fn portal_certificate(facts: &Facts<'_>, findings: &mut Findings<'_>) {
             findings.warn(
                 format!("browsers do not trust the portal's certificate on {}", node.name),
                 "it is self-signed",
-                on(facts, &node.name, "set proxy.certificate and proxy.key to one that an authority signed"),
+                on(
+                    facts,
+                    &node.name,
+                    "set proxy.certificate and proxy.key to one that an authority signed",
+                ),
             );
         }
     }

@@ -9,7 +9,11 @@ const ADDRESSES: &str = "edge.addresses";
 
 fn addresses(cluster: &Cluster) -> Vec<&str> {
     let setting = cluster.settings.get(ADDRESSES).map_or("", String::as_str);
-    setting.split(',').map(str::trim).filter(|address| !address.is_empty()).collect()
+    setting
+        .split(',')
+        .map(str::trim)
+        .filter(|address| !address.is_empty())
+        .collect()
 }
 
 fn holder<'a>(cluster: &'a Cluster, role: Role, seat: &str) -> Option<&'a str> {
@@ -28,8 +32,12 @@ pub fn edge(facts: &Facts<'_>, findings: &mut Findings<'_>) {
         );
     }
     for address in addresses {
-        let is_held = holder(cluster, Role::Edge, address)
-            .is_some_and(|holder| cluster.nodes.iter().any(|node| node.name == holder && node.overview.is_some()));
+        let is_held = holder(cluster, Role::Edge, address).is_some_and(|holder| {
+            cluster
+                .nodes
+                .iter()
+                .any(|node| node.name == holder && node.overview.is_some())
+        });
         if !is_held {
             findings.fail(
                 format!("nobody holds the floating address {address}"),
@@ -45,7 +53,10 @@ pub fn edge(facts: &Facts<'_>, findings: &mut Findings<'_>) {
 
 /// The database has a rule of its own.
 pub fn role(facts: &Facts<'_>, findings: &mut Findings<'_>) {
-    for (role, what) in [(Role::Cron, "the portal's jobs do not run"), (Role::Cache, "no node has the cache")] {
+    for (role, what) in [
+        (Role::Cron, "the portal's jobs do not run"),
+        (Role::Cache, "no node has the cache"),
+    ] {
         let mut seats = facts.cluster.seats.iter();
         if seats.any(|seat| seat.role == role && seat.holder.is_none()) {
             findings.fail(

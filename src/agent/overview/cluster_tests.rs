@@ -101,7 +101,7 @@ impl World {
                     seat(Role::Cache, ""),
                 ],
                 settings: [("portal.domain".to_string(), "portal.example.com".to_string())].into(),
-                is_stale: false,
+                ..Snapshot::default()
             },
             own: overview("n1"),
             others: [answer("n2"), answer("n3")].into(),
