@@ -1,6 +1,7 @@
 """The cluster under test: a bridge with a machine per node, one for its clients and one for a stranger; founded by hand, or by the lines that an
 operator types."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -16,6 +17,8 @@ FLOATING = [f"{NETWORK}.100/24", f"{NETWORK6}:100/64"]
 DEMO = HERE.parents[1] / "assets/demo"
 CRON = "bitrix/modules/main/tools/cron_events.php"
 PAGE = "nemesis.php"
+# A joining node copies the files first.
+PATIENCE = 240
 PLAIN = "nemesis.txt"
 
 
@@ -86,6 +89,23 @@ class Cluster:
         node.config.write_text(text.replace('binary = "/none"', 'binary = ""'))
         node.command("init", "--yes")
         node.config.write_text(text)
+
+    def found_by_lines(self):
+        """What an operator types: `init` before the node runs and after, then a token and a line for each further machine."""
+        first, *others = self.nodes
+        floating = [word for address in FLOATING for word in ("--vip", address)]
+        founding = ["init", "--yes", "--name", first.name, "--address", first.address, *floating]
+        first.command(*founding)
+        first.start()
+        until("the first leads", lambda: first.report().get("role") == "leader")
+        first.command(*founding)
+        for node in others:
+            token = json.loads(first.command("token", "create", "--output", "json"))["token"]
+            joining = ["join", first.address, "--token", token, "--yes", "--name", node.name, "--address", node.address]
+            node.command(*joining)
+            node.start()
+            node.command(*joining, seconds=PATIENCE)
+        self.whole()
 
     def whole(self):
         """Waits until all copies are in sync, by what all nodes say."""

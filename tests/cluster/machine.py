@@ -5,6 +5,7 @@ A machine that is frozen here has a kernel that goes on: it answers ARP, and let
 """
 
 import ctypes
+import errno
 import os
 import subprocess
 import time
@@ -160,12 +161,18 @@ class Machine:
     # Disk
 
     def fill(self, left):
-        """A file that leaves so many bytes."""
+        """A file that leaves so many bytes; with none, not even what rounding leaves."""
         room = os.statvfs(self.disk)
+        step = room.f_bavail * room.f_frsize - left
         with open(self.disk / "filler", "ab") as file:
-            free = room.f_bavail * room.f_frsize
-            if free > left:
-                os.posix_fallocate(file.fileno(), os.fstat(file.fileno()).st_size, free - left)
+            while step >= room.f_frsize:
+                try:
+                    os.posix_fallocate(file.fileno(), os.fstat(file.fileno()).st_size, step)
+                    step = 0 if left else step
+                except OSError as error:
+                    if error.errno != errno.ENOSPC:
+                        raise
+                    step //= 2
 
     def empty(self):
         (self.disk / "filler").unlink(missing_ok=True)

@@ -8,7 +8,7 @@ import traceback
 
 import addresses
 from cluster import FLOATING, PAGE
-from faults import FAULTS
+from faults import FAULTS, OPERATORS
 from judge import percentiles
 from plan import Planner, victims
 from shared import Record, lines, now
@@ -123,6 +123,7 @@ class Nemesis:
     # Rounds
 
     def run(self, seed, seconds, only):
+        only = only or [name for name in FAULTS if self.has_roles or name not in OPERATORS]
         planner, end = Planner(seed, self.cluster.count, only), now() + seconds
         while now() < end:
             self.play(planner.next())
@@ -179,18 +180,28 @@ class Nemesis:
 
     def converge(self, made):
         """From the end of the last fault; what operators still undo counts as one."""
-        while any(one.is_must for one in self.operations):
+        began = now()
+        while any(one.is_must for one in self.operations) and now() < began + WELL_WITHIN:
             self.tick()
-        began, found = now(), {}
-        looks = {"roles": self.are_roles_well, "pages": self.is_web_well, "healthy": lambda: not self.unwell()}
-        while len(found) < len(looks) and now() - began < WELL_WITHIN:
-            for name, look in looks.items():
-                if name not in found and look():
+        self.bad += [f"{made}: never done: {' '.join(one.words)}" for one in self.operations if one.is_must]
+        self.operations, began, found, said = [], now(), {}, {}
+
+        def is_healthy():
+            unwell = self.unwell()
+            said.update(unwell)
+            return not unwell
+
+        # One after the other: a look at pages takes long where a node does not answer.
+        looks = {"roles": self.are_roles_well, "pages": self.is_web_well, "healthy": is_healthy}
+        for name, look in looks.items():
+            while name not in found and now() - began < WELL_WITHIN:
+                if look():
                     found[name] = now() - began
-            self.tick()
+                self.tick()
         late = [f"{name} {'never' if name not in found else f'{found[name]:.1f} s'}" for name in looks]
-        self.say(round=made.number, converged=found)
-        print(f"          all well again: {', '.join(late)}", flush=True)
+        last = "".join(f"; last {name}: {reason}" for name, reason in said.items())
+        self.say(round=made.number, converged=found, unwell=said)
+        print(f"          all well again: {', '.join(late)}{last}", flush=True)
         kind = "with quorum" if made.has_quorum else "without quorum"
         for name, seconds in found.items():
             self.took.setdefault(f"{name}, {kind}", []).append(seconds)

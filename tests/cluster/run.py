@@ -136,9 +136,9 @@ class Run:
             print(f"          {text}", flush=True)
         self.table.row("observers", not failed, "all went on to the end", failed)
         self.judge(nemesis)
-        unwell = nemesis.unwell()
-        self.table.row("status", not unwell, "every node says HEALTHY", [f"{name}: {said}" for name, said in unwell.items()])
-        print(self.cluster.nodes[0].command("status"), flush=True)
+        said = {node.name: node.command("status") for node in self.cluster.nodes}
+        bad = [f"{name}: {text}" for name, text in said.items() if not text.startswith("HEALTHY")]
+        self.table.row("status", not bad, "every node says HEALTHY", bad or list(said.values())[0].splitlines())
 
     def judge(self, nemesis):
         record = self.observers.record
