@@ -149,13 +149,13 @@ class Member:
         except (RuntimeError, ValueError):
             return {}
 
-    def overview(self):
-        """The agent's, over its socket; nothing while it does not answer."""
+    def overview(self, path="/v1/status"):
+        """The agent's of its node, or of the cluster; nothing while it does not answer."""
         try:
             with socket.socket(socket.AF_UNIX) as stream:
-                stream.settimeout(1)
+                stream.settimeout(2)
                 stream.connect(str(self.folder / "run/control.sock"))
-                stream.sendall(b"GET /v1/status HTTP/1.1\r\nhost: control\r\nconnection: close\r\n\r\n")
+                stream.sendall(f"GET {path} HTTP/1.1\r\nhost: control\r\nconnection: close\r\n\r\n".encode())
                 text = b""
                 while data := stream.recv(65536):
                     text += data
