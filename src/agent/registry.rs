@@ -100,10 +100,12 @@ impl Follower {
                     is_well = true;
                 }
                 Err(error) => {
-                    self.tell(Snapshot {
+                    // Apart from `tell`: the guard of `borrow` shuts it out.
+                    let stale = Snapshot {
                         is_stale: true,
                         ..Snapshot::clone(&self.snapshot.borrow())
-                    });
+                    };
+                    self.tell(stale);
                     let detail = self.without(&error);
                     if is_well || started.elapsed() > START {
                         if self.status().health == Health::Good {

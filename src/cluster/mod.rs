@@ -8,10 +8,12 @@
 
 mod fit;
 mod follow;
+mod place;
 mod role;
 mod snapshot;
 
 pub use fit::Fit;
 pub use follow::{Snapshots, follow, publish};
+pub use place::{ADDRESSES, Directions, PINS, Place, TRANSFERS, addresses, places};
 pub use role::Role;
 pub use snapshot::{Member, Seat, Snapshot, Standing};
