@@ -13,5 +13,6 @@ mod node_fuse;
 mod proxy_front;
 mod proxy_time;
 mod registry;
+mod relay;
 mod storage;
 mod support;

@@ -8,12 +8,14 @@
 
 mod fit;
 mod follow;
+mod held;
 mod place;
 mod role;
 mod snapshot;
 
 pub use fit::Fit;
 pub use follow::{Snapshots, follow, publish};
+pub use held::Held;
 pub use place::{ADDRESSES, Directions, PINS, Place, TRANSFERS, addresses, places};
 pub use role::Role;
 pub use snapshot::{Member, Seat, Snapshot, Standing};

@@ -121,6 +121,8 @@ pub struct Php {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Db {
+    /// Here; else another node's is reached under the same address.
+    pub run: bool,
     pub listen: SocketAddr,
     pub binary: PathBuf,
     pub data_dir: PathBuf,
@@ -130,6 +132,8 @@ pub struct Db {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cache {
+    /// Here; else another node's is reached under the same address.
+    pub run: bool,
     pub listen: SocketAddr,
     pub memory: Size,
     pub max_item_size: Size,

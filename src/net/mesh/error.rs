@@ -27,6 +27,8 @@ pub enum ConnectError {
     WrongCluster { wanted: Name, found: Name },
     #[error("the certificate is of node {found}, not of {wanted}")]
     WrongNode { wanted: Name, found: Name },
+    #[error("node {0} has left the cluster")]
+    Left(Name),
     #[error("the certificate names no node: {0}")]
     NoIdentity(identity::Error),
     #[error("the other side showed no certificate")]

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, date_time_ymd,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SubjectPublicKeyInfo,
+    date_time_ymd,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -212,6 +213,15 @@ impl Authority {
         life: Duration,
     ) -> Result<Certificate, Error> {
         let public_key = CertificateSigningRequestParams::from_der(request)?.public_key;
+        self.sign_public(&public_key, node, life)
+    }
+
+    /// Signs a public key (SubjectPublicKeyInfo in DER) of which somebody else made sure that the asker holds the private one.
+    pub fn sign_key(&self, key: &[u8], node: &Name, life: Duration) -> Result<Certificate, Error> {
+        self.sign_public(&SubjectPublicKeyInfo::from_der(key)?, node, life)
+    }
+
+    fn sign_public(&self, key: &impl PublicKeyData, node: &Name, life: Duration) -> Result<Certificate, Error> {
         let identity = Identity {
             cluster: self.cluster.clone(),
             node: node.clone(),
@@ -221,7 +231,7 @@ impl Authority {
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
         parameters.use_authority_key_identifier_extension = true;
-        Ok(parameters.signed_by(&public_key, &self.issuer)?)
+        Ok(parameters.signed_by(key, &self.issuer)?)
     }
 }
 
@@ -249,6 +259,11 @@ impl NodeKey {
         Ok(parameters.serialize_request(&self.0)?.into())
     }
 
+    /// The public key, SubjectPublicKeyInfo in DER.
+    pub fn public(&self) -> Vec<u8> {
+        self.0.subject_public_key_info()
+    }
+
     pub(super) fn to_der(&self) -> PrivateKeyDer<'static> {
         PrivatePkcs8KeyDer::from(self.0.serialize_der()).into()
     }
@@ -257,6 +272,46 @@ impl NodeKey {
 /// Reads one PEM certificate.
 pub fn certificate_from_pem(text: &str) -> Result<CertificateDer<'static>, Error> {
     CertificateDer::from_pem_slice(text.as_bytes()).map_err(|error| Error::Unreadable(error.to_string()))
+}
+
+/// The public key (SubjectPublicKeyInfo in DER) of a request that proves that its maker holds the private one.
+pub fn requested_key(request: &[u8]) -> Result<Vec<u8>, Error> {
+    let request = CertificateSigningRequestDer::from(request);
+    Ok(CertificateSigningRequestParams::from_der(&request)?
+        .public_key
+        .subject_public_key_info())
+}
+
+/// The public key of a certificate, SubjectPublicKeyInfo in DER.
+pub fn certified_key(certificate: &CertificateDer<'_>) -> Result<Vec<u8>, Error> {
+    let parsed = EndEntityCert::try_from(certificate).map_err(|error| Error::Unreadable(error.to_string()))?;
+    Ok(parsed.subject_public_key_info().to_vec())
+}
+
+/// From when until when a certificate is valid, as time since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    pub from: Duration,
+    pub until: Duration,
+}
+
+impl Validity {
+    pub fn of(certificate: &CertificateDer<'_>) -> Result<Self, Error> {
+        let parsed = x509_parser::parse_x509_certificate(certificate);
+        let (_, parsed) = parsed.map_err(|error| Error::Unreadable(error.to_string()))?;
+        let seconds = |time: x509_parser::time::ASN1Time| Duration::from_secs(time.timestamp().try_into().unwrap_or(0));
+        let validity = parsed.validity();
+        Ok(Validity {
+            from: seconds(validity.not_before),
+            until: seconds(validity.not_after),
+        })
+    }
+
+    /// Whether it is time for the next one: two thirds of its life are over, or it has not begun, because a clock was set.
+    pub fn is_due(&self, now: Duration) -> bool {
+        let life = self.until.saturating_sub(self.from);
+        now < self.from || now >= self.from + life * 2 / 3
+    }
 }
 
 fn authority_parameters(cluster: &Name) -> Result<CertificateParams, Error> {
@@ -328,6 +383,34 @@ mod tests {
         let mut request = NodeKey::generate().expect("made").request().expect("made").to_vec();
         *request.last_mut().expect("not empty") ^= 1;
         assert!(authority.sign(&request.into(), &name("n1"), LIFE).is_err());
+    }
+
+    #[test]
+    fn a_key_is_signed_as_a_request_for_it_is() {
+        let authority = Authority::generate(name("c1")).expect("made");
+        let key = NodeKey::generate().expect("made");
+        let public = requested_key(&key.request().expect("made")).expect("sound");
+        assert_eq!(public, key.public());
+        let signed = authority.sign_key(&public, &name("n1"), LIFE).expect("signed");
+        assert_eq!(certified_key(signed.der()).expect("has one"), public);
+        assert_eq!(Identity::of(signed.der()).expect("has one").node, name("n1"));
+        let mut forged = key.request().expect("made").to_vec();
+        *forged.last_mut().expect("not empty") ^= 1;
+        assert!(requested_key(&forged).is_err() && requested_key(b"").is_err());
+        assert!(authority.sign_key(b"", &name("n1"), LIFE).is_err());
+    }
+
+    #[test]
+    fn renewal_is_due_at_two_thirds_of_the_life_and_when_clocks_were_wrong() {
+        let authority = Authority::generate(name("c1")).expect("made");
+        let key = NodeKey::generate().expect("made").public();
+        let life = Duration::from_secs(8 * 3600);
+        let signed = authority.sign_key(&key, &name("n1"), life).expect("signed");
+        let validity = Validity::of(signed.der()).expect("read");
+        assert_eq!(validity.until - validity.from, life + CLOCK_SKEW);
+        let after = |hours: u64| validity.is_due(validity.from + Duration::from_secs(hours * 3600));
+        assert!(!after(0) && !after(5) && after(6) && after(100));
+        assert!(validity.is_due(validity.from - Duration::from_secs(1)));
     }
 
     #[test]

@@ -13,6 +13,8 @@
 //! - Certificates are looked at when a connection is made. So connections are replaced when ours changes and once
 //!   an hour; the next one stands before the old one goes, and the old one finishes what it holds.
 //! - Every queue and table is bounded; full ones answer Busy at once or let the sender wait, never the reader.
+//! - Who left the cluster is refused although its certificate holds (`Tls::keep_out`).
+//! - Machines that are no nodes yet get in only where `Guests` hear them, and show no certificate (`guest`).
 //! - A call crosses at most once. Repeating it is the caller's choice, safe where the error says so.
 
 #[cfg(test)]
@@ -21,6 +23,7 @@ mod caller;
 mod dial;
 mod error;
 mod frame;
+pub mod guest;
 pub mod identity;
 mod keeper;
 mod link;
@@ -37,10 +40,10 @@ pub mod trust;
 pub use caller::Caller;
 pub use dial::{Addresses, Dial, Stream, TcpDial};
 pub use error::{CallError, ConnectError, Fault, OpenError, Why};
-pub use identity::{Identity, Name};
+pub use identity::{Fingerprint, Identity, Name};
 pub use link::{Limits, Phase, Pulse};
 pub use peer::{Class, Mesh, Peer};
-pub use server::{Server, Streams, Tunnel, serve_streams};
+pub use server::{Guests, Server, Streams, Tunnel, serve_streams};
 pub use service::{Handler, Services};
 pub use streams::{Body, BoxError, ByteStream, empty};
-pub use tls::{Protocol, Renewal, Tls};
+pub use tls::{Came, Protocol, Renewal, Tls};

@@ -20,13 +20,13 @@ use tracing::{debug, warn};
 use crate::base::{BoxFuture, Scope};
 use crate::net::serve;
 
-use super::dial;
+use super::dial::{self, Stream};
 use super::identity::Identity;
 use super::keeper::AGE;
 use super::link::{self, Limits};
 use super::service::Services;
 use super::streams::{self, Body, ByteStream, Tasks};
-use super::tls::{Protocol, Tls};
+use super::tls::{Came, Protocol, Tls};
 
 /// Nine nodes need three connections each, twice during a renewal; the rest is for strangers whose handshake fails
 /// within its time. Full: the kernel's queue holds further ones.
@@ -45,6 +45,12 @@ pub trait Streams: Send + Sync + 'static {
     fn open<'a>(&'a self, peer: &'a Identity, authority: &'a str) -> BoxFuture<'a, Result<Tunnel, StatusCode>>;
 }
 
+/// Hears machines that are no nodes of the cluster yet, and have shown nothing.
+pub trait Guests: Send + Sync + 'static {
+    /// Returns when there is nothing left to say; the connection is closed then.
+    fn converse<'a>(&'a self, stream: Box<dyn Stream>, address: SocketAddr) -> BoxFuture<'a, ()>;
+}
+
 /// What a module offers to the same module of other nodes.
 pub struct Server {
     pub tls: Arc<Tls>,
@@ -55,25 +61,54 @@ pub struct Server {
 }
 
 impl Server {
-    /// Accepts until the scope drains.
+    /// Accepts nodes of the cluster until the scope drains.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, scope: Scope) {
+        self.accept(listener, None, scope).await;
+    }
+
+    /// Like `serve`, with guests on the same port.
+    pub async fn serve_with(self: Arc<Self>, listener: TcpListener, guests: Arc<dyn Guests>, scope: Scope) {
+        self.accept(listener, Some(guests), scope).await;
+    }
+
+    async fn accept(self: Arc<Self>, listener: TcpListener, guests: Option<Arc<dyn Guests>>, scope: Scope) {
         let permits = Arc::new(Semaphore::new(CONNECTIONS));
         let tasks = scope.clone();
         serve::serve(listener, permits, scope, move |tcp, address| {
-            self.clone().connection(tcp, address, tasks.clone())
+            self.clone().connection(tcp, address, guests.clone(), tasks.clone())
         })
         .await;
     }
 
-    async fn connection(self: Arc<Self>, tcp: TcpStream, address: SocketAddr, scope: Scope) {
+    async fn connection(
+        self: Arc<Self>,
+        tcp: TcpStream,
+        address: SocketAddr,
+        guests: Option<Arc<dyn Guests>>,
+        scope: Scope,
+    ) {
         if let Err(error) = dial::tune(&tcp) {
             debug!(client.addr = %address, %error, "a connection between nodes broke at once");
             return;
         }
         // Watched from before the handshake: a certificate replaced meanwhile is not missed.
         let mut renewal = self.tls.renewed();
-        let (stream, peer, protocol) = match self.tls.accept(tcp).await {
-            Ok(accepted) => accepted,
+        let came = match &guests {
+            None => self
+                .tls
+                .accept(tcp)
+                .await
+                .map(|(tls, peer, protocol)| Came::Node(tls, peer, protocol)),
+            Some(_) => self.tls.welcome(tcp).await,
+        };
+        let (stream, peer, protocol) = match came {
+            Ok(Came::Node(stream, peer, protocol)) => (stream, peer, protocol),
+            Ok(Came::Guest(stream)) => {
+                if let Some(guests) = guests {
+                    guests.converse(Box::new(stream), address).await;
+                }
+                return;
+            }
             Err(error) => {
                 warn!(client.addr = %address, %error, "a connection between nodes was refused");
                 return;

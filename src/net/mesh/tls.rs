@@ -2,8 +2,9 @@
 //! dialler accepts exactly the node it dialled. Sessions are never resumed, so that every connection looks at
 //! certificates anew. The own certificate can be replaced at run time; connections follow (`peer`, `server`).
 
+use std::collections::BTreeSet;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -11,16 +12,17 @@ use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
 use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::server::{Acceptor, ParsedCertificate, WebPkiClientVerifier};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, InvalidMessage, OtherError,
-    RootCertStore, ServerConfig, SignatureScheme, version,
+    RootCertStore, ServerConfig, ServerConnection, SignatureScheme, version,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
-use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor, TlsConnector, client, server};
 
 use super::error::ConnectError;
+use super::guest;
 use super::identity::{Error, Identity, Name, NodeKey};
 
 /// A handshake takes two round trips and under a millisecond of work; after this the peer counts as dead.
@@ -52,11 +54,20 @@ struct Credentials {
     roots: Arc<RootCertStore>,
     provider: Arc<CryptoProvider>,
     server: Arc<ServerConfig>,
+    guests: Arc<ServerConfig>,
 }
 
 /// Makes and accepts connections in the name of this node.
 pub struct Tls {
     current: watch::Sender<Arc<Credentials>>,
+    /// Their certificates hold still, and are refused.
+    left: Mutex<BTreeSet<Name>>,
+}
+
+/// Who came to a port where machines that are no nodes yet are heard, too.
+pub enum Came<S> {
+    Node(server::TlsStream<S>, Identity, Protocol),
+    Guest(server::TlsStream<S>),
 }
 
 impl Tls {
@@ -69,7 +80,27 @@ impl Tls {
         let credentials = Credentials::new(authority, certificate, key)?;
         Ok(Tls {
             current: watch::Sender::new(Arc::new(credentials)),
+            left: Mutex::default(),
         })
+    }
+
+    /// Nodes that left the cluster. When there is a new one among them, connections are made anew, as after a renewal, and its
+    /// own are not.
+    pub fn keep_out(&self, left: BTreeSet<Name>) {
+        let known = std::mem::replace(
+            &mut *self.left.lock().expect("no holder of this lock panics"),
+            left.clone(),
+        );
+        if !left.is_subset(&known) {
+            self.current.send_modify(|_| {});
+        }
+    }
+
+    fn admit(&self, node: &Name) -> Result<(), ConnectError> {
+        match self.left.lock().expect("no holder of this lock panics").contains(node) {
+            true => Err(ConnectError::Left(node.clone())),
+            false => Ok(()),
+        }
     }
 
     /// Uses another certificate from now on; connections made with the old one are replaced by their owners.
@@ -105,6 +136,7 @@ impl Tls {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
+        self.admit(node)?;
         let config = self.current.borrow().client(node, protocol);
         // No server name is sent; the verifier knows whom to expect.
         let name = ServerName::IpAddress(std::net::IpAddr::from([0, 0, 0, 0]).into());
@@ -130,16 +162,48 @@ impl Tls {
             .await
             .map_err(|_| ConnectError::TimedOut)?
             .map_err(explain)?;
-        let session = stream.get_ref().1;
+        let (identity, protocol) = self.met(stream.get_ref().1)?;
+        Ok((stream, identity, protocol))
+    }
+
+    /// Like `accept`, but a machine that asks for `guest::PROTOCOL` and nothing else gets in without a certificate.
+    pub async fn welcome<S>(&self, stream: S) -> Result<Came<S>, ConnectError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let current = self.current.borrow().clone();
+        let handshake = async {
+            let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+            let is_guest = hello
+                .client_hello()
+                .alpn()
+                .is_some_and(|mut asked| asked.next() == Some(guest::PROTOCOL) && asked.next().is_none());
+            let config = if is_guest { &current.guests } else { &current.server };
+            Ok((hello.into_stream(config.clone()).await?, is_guest))
+        };
+        let (stream, is_guest) = tokio::time::timeout(HANDSHAKE, handshake)
+            .await
+            .map_err(|_| ConnectError::TimedOut)?
+            .map_err(explain)?;
+        if is_guest {
+            return Ok(Came::Guest(stream));
+        }
+        let (identity, protocol) = self.met(stream.get_ref().1)?;
+        Ok(Came::Node(stream, identity, protocol))
+    }
+
+    /// Whom a finished handshake has shown.
+    fn met(&self, session: &ServerConnection) -> Result<(Identity, Protocol), ConnectError> {
         let certificate = session.peer_certificates().and_then(<[_]>::first);
         let identity = Identity::of(certificate.ok_or(ConnectError::NoCertificate)?);
         let identity = identity.map_err(ConnectError::NoIdentity)?;
+        self.admit(&identity.node)?;
         let chosen = session.alpn_protocol();
         let protocol = [Protocol::Call, Protocol::Streams]
             .into_iter()
             .find(|protocol| chosen == Some(protocol.token()))
             .ok_or(ConnectError::NoProtocol)?;
-        Ok((stream, identity, protocol))
+        Ok((identity, protocol))
     }
 }
 
@@ -167,6 +231,7 @@ impl Credentials {
         let roots = Arc::new(roots);
         let provider = Arc::new(ring::default_provider());
         let server = server_config(&roots, &provider, &identity.cluster, &certificate, key)?;
+        let guests = guest::server_config(&provider, vec![certificate.clone(), authority.clone()], key)?;
         let client = ClientConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&version::TLS13])
             .map_err(ConnectError::Tls)?
@@ -179,6 +244,7 @@ impl Credentials {
             roots,
             provider,
             server,
+            guests,
         })
     }
 
@@ -345,8 +411,19 @@ fn member(certificate: &CertificateDer<'_>, cluster: &Name) -> Result<Identity, 
     Ok(found)
 }
 
+/// Whether the authority signed it, for a node, and it holds now.
+pub(super) fn is_signed(certificate: &CertificateDer<'_>, authority: &CertificateDer<'static>) -> bool {
+    let mut roots = RootCertStore::empty();
+    let Ok(parsed) = ParsedCertificate::try_from(certificate) else {
+        return false;
+    };
+    let algorithms = ring::default_provider().signature_verification_algorithms.all;
+    roots.add(authority.clone()).is_ok()
+        && verify_server_cert_signed_by_trust_anchor(&parsed, &roots, &[], UnixTime::now(), algorithms).is_ok()
+}
+
 /// Says in the mesh's words why a handshake failed.
-fn explain(error: io::Error) -> ConnectError {
+pub(super) fn explain(error: io::Error) -> ConnectError {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match tls {
         None => ConnectError::Io(error),
