@@ -10,6 +10,7 @@ mod mesh;
 mod node;
 mod node_front;
 mod node_fuse;
+mod proxy_balance;
 mod proxy_front;
 mod proxy_time;
 mod registry;

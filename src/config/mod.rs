@@ -86,6 +86,15 @@ pub struct Proxy {
     pub follow_symlinks: bool,
     pub access_log: PathBuf,
     pub routes: Vec<Route>,
+    pub affinity: Affinity,
+}
+
+/// Whether requests of one session go to one node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Affinity {
+    None,
+    Session,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]

@@ -6,6 +6,7 @@ pub mod command;
 pub mod facts;
 pub mod mount;
 pub mod package;
+pub mod pair;
 pub mod process;
 pub mod unit;
 pub mod verb;

@@ -11,6 +11,7 @@
 //! leftover  what a killed supervisor left running
 //! module    the other end: what a module process does
 //! output    everybody's log lines
+//! verbs     the privileged acts, for the agent
 //! ```
 
 mod children;
@@ -23,5 +24,6 @@ pub mod prepare;
 mod sockets;
 mod stop;
 mod supervise;
+pub mod verbs;
 
 pub use supervise::run;

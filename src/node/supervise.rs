@@ -20,6 +20,7 @@ use super::keeper::{self, Keeper, State};
 use super::leftover::Note;
 use super::output::Output;
 use super::sockets::Sockets;
+use super::verbs::Verbs;
 use super::{mount, prepare, stop};
 use crate::agent::{self, ChildReport, Kind, Phase, Report};
 use crate::base::file::try_lock;
@@ -67,6 +68,8 @@ async fn supervise(config: Arc<Config>, path: &Path) -> anyhow::Result<()> {
     note.clear().await?;
     let node = prepare::node(&config).await?;
     let mut sockets = Sockets::bind(&config, &node.user)?;
+    let (verbs, end) = Verbs::start(config.clone(), &node.user)?;
+    sockets.add("verbs", &end)?;
     let portal = account::require(&config.portal.user)?;
     let files = mount::Keeper::new(&config, &executable, &portal, prepare::space(&config))?;
     if let Some(parts) = files.as_ref().and_then(|files| files.parts.as_ref()) {
@@ -75,7 +78,7 @@ async fn supervise(config: Arc<Config>, path: &Path) -> anyhow::Result<()> {
     let mut specs = children::modules(&executable, path, &config, &node.user, &sockets);
     specs.extend(node.daemons);
     let supervisor = Supervisor::start(&config, specs, files, output, note, path, filter);
-    supervisor.run().await
+    supervisor.run(&verbs).await
 }
 
 struct Kept {
@@ -168,7 +171,7 @@ impl Supervisor {
         }
     }
 
-    async fn run(mut self) -> anyhow::Result<()> {
+    async fn run(mut self, verbs: &Verbs) -> anyhow::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hang_up = signal(SignalKind::hangup())?;
@@ -196,7 +199,7 @@ impl Supervisor {
         info!("stopping");
         notify(&[NotifyState::Stopping]);
         tokio::select! {
-            () = self.stop() => info!("stopped"),
+            () = async { verbs.stop().await; self.stop().await } => info!("stopped"),
             // A second signal is an operator who does not want to wait.
             _ = terminate.recv() => error!("told to stop again: children are killed"),
             _ = interrupt.recv() => error!("told to stop again: children are killed"),
