@@ -3,7 +3,7 @@
 //! The supervisor and the modules send reports (`feed`), the board keeps the latest, `overview` judges them (pure),
 //! and two doors show them: the control socket for root on this machine, the admin port for those who have the token.
 //! Where the storage is on, `registry` follows the shared facts of the cluster and adds this node's own; `outlook` makes of them the
-//! snapshot that the modules get (pure).
+//! snapshot that the modules get (pure), and `role` elects this node where it should be.
 
 mod board;
 mod door;
@@ -12,6 +12,7 @@ mod outlook;
 mod overview;
 mod registry;
 mod report;
+mod role;
 
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use tracing::info;
 use crate::base::{BoxFuture, Cx, Service, Status};
 use crate::cluster;
 use crate::config::Config;
+use crate::host::verb::Supervisor;
 
 use board::Board;
 pub use feed::send;
@@ -65,8 +67,14 @@ impl Agent {
         for listener in cx.take_unix("view") {
             cluster::publish(listener, self.registry.snapshots(), &cx.scope).context("view socket")?;
         }
+        let supervisor = match cx.take_pair("verbs") {
+            Some(end) => Some(Arc::new(Supervisor::new(end).context("the pair with the supervisor")?)),
+            None => None,
+        };
+        let hands = supervisor.map(|supervisor| supervisor as Arc<dyn role::Hands>);
         let registry = self.registry.clone();
-        cx.scope.spawn(registry.run(self.config.clone(), cx.scope.clone()));
+        cx.scope
+            .spawn(registry.run(self.config.clone(), hands, cx.scope.clone()));
         info!("agent serves");
         cx.scope.draining().await;
         Ok(())
