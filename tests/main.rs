@@ -13,6 +13,7 @@ mod node_fuse;
 mod node_upgrade;
 mod proxy_balance;
 mod proxy_front;
+mod proxy_nodes;
 mod proxy_time;
 mod registry;
 mod relay;

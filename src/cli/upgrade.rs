@@ -12,7 +12,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 
-use super::{Format, require_root};
+use super::{Format, require_root, roll};
+use crate::agent::upgrade;
 use crate::base::error::{EXIT_DEGRADED, EXIT_OK};
 use crate::base::file::{Access, replace, try_lock};
 use crate::config::Config;
@@ -31,11 +32,26 @@ pub enum Verb {
         #[arg(long, value_name = "FILE")]
         from: PathBuf,
     },
-    /// Put FILE, whose signature is FILE.sig, in the place of this version
+    /// Put FILE, whose signature is FILE.sig, in the place of this version on all nodes, one after another
     Apply {
         #[arg(long, value_name = "FILE")]
         from: PathBuf,
+        /// On this node only
+        #[arg(long)]
+        here: bool,
+        /// Also where no other node can serve meanwhile
+        #[arg(long)]
+        allow_downtime: bool,
     },
+    /// How far the nodes are
+    Plan {
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        output: Format,
+    },
+    /// The node whose turn it is finishes; no other begins
+    Pause,
+    /// Go on after a pause, or after a failure that was mended
+    Resume,
     /// Put the version before this one back
     Rollback,
     /// Which version is in place, which one was before, and how the last change went
@@ -58,8 +74,20 @@ pub async fn perform(verb: Verb, config: Config, path: &Path) -> anyhow::Result<
                 candidate.hash
             ))
         }
-        Verb::Apply { from } => {
+        Verb::Plan { output } => roll::plan(&node.config, output).await,
+        Verb::Pause => roll::set(&node.config, upgrade::PAUSED).await,
+        Verb::Resume => roll::set(&node.config, upgrade::RUNNING).await,
+        Verb::Apply {
+            from,
+            here,
+            allow_downtime,
+        } => {
             let (candidate, version) = node.examine(&from).await?;
+            if !here && let Some(shared) = roll::Shared::open(&node.config).await? {
+                return shared
+                    .send(&node.config, &from, &candidate, &version, allow_downtime)
+                    .await;
+            }
             node.place.install(&candidate).context("put it in place")?;
             say(&format!("version {version} is in {}", node.place.executable.display()))?;
             node.restart().await

@@ -10,4 +10,5 @@ pub mod package;
 pub mod pair;
 pub mod process;
 pub mod unit;
+pub mod upgrade;
 pub mod verb;

@@ -22,10 +22,10 @@ use super::children::{self, ChildSpec, Run};
 use super::keeper::{self, Keeper, State};
 use super::leftover::Note;
 use super::output::Output;
-use super::reexec::{self, Leaver, Place, Requests, Turn};
+use super::reexec::{self, Leaver, Module, Requests, Turn};
 use super::sockets::Sockets;
 use super::succession::{Held, Inherited};
-use super::upgrade::Guard;
+use super::upgrade::{Guard, Place};
 use super::verbs::Verbs;
 use super::{mount, prepare, stop, succession};
 use crate::agent::{self, ChildReport, Kind, Phase, Report};
@@ -73,7 +73,10 @@ async fn supervise(config: Arc<Config>, path: &Path) -> anyhow::Result<()> {
     }
     let node = prepare::node(&config, past.is_there()).await?;
     let mut sockets = Sockets::bind(&config, &node.user, take(&mut past.sockets))?;
-    let (verbs, end) = Verbs::start(config.clone(), &node.user, past.pairs.remove("verbs"))?;
+    let (requests, wishes) = mpsc::channel(1);
+    let place = Place::new(executable.clone());
+    let pair = past.pairs.remove("verbs");
+    let (verbs, end) = Verbs::start(config.clone(), &node.user, place, requests.clone(), pair)?;
     sockets.add("verbs", &end)?;
     let portal = account::require(&config.portal.user)?;
     let files = mount::Keeper::new(&config, &executable, &portal, prepare::space(&config), past.mount())?;
@@ -100,9 +103,9 @@ async fn supervise(config: Arc<Config>, path: &Path) -> anyhow::Result<()> {
         path: path.to_path_buf(),
         filter,
     };
-    let mut supervisor = Supervisor::start(&config, specs, files, past.children, ground)?;
+    let mut supervisor = Supervisor::start(&config, specs, files, past.children, ground, requests)?;
     // Open until all children have ended.
-    let _leaver = supervisor.take_turns(&config, leaver, is_heir, past.guard);
+    let _leaver = supervisor.take_turns(&config, leaver, is_heir, past.guard, wishes);
     supervisor.renew(&node.changed);
     supervisor.run(&verbs).await
 }
@@ -166,7 +169,7 @@ struct Supervisor {
     legacy: Option<mount::Legacy>,
     acting: Option<Arc<Mutex<()>>>,
     /// For another executable.
-    requests: Option<Requests>,
+    requests: Requests,
     stopping: CancellationToken,
     ground: Ground,
 }
@@ -179,6 +182,7 @@ impl Supervisor {
         files: Option<mount::Keeper>,
         mut past: BTreeMap<String, Vec<Inherited>>,
         ground: Ground,
+        requests: Requests,
     ) -> anyhow::Result<Self> {
         let scope = ground.scope.clone();
         let reports = watch::Sender::new(Report::Supervisor { children: Vec::new() });
@@ -189,7 +193,7 @@ impl Supervisor {
             closing: None,
             legacy: None,
             acting: None,
-            requests: None,
+            requests,
             stopping: CancellationToken::new(),
             ground,
         };
@@ -258,9 +262,8 @@ impl Supervisor {
         mut leaver: Leaver,
         is_heir: bool,
         guard: Option<Guard>,
+        wishes: mpsc::Receiver<reexec::Request>,
     ) -> Arc<Leaver> {
-        let (requests, receiver) = mpsc::channel(1);
-        self.requests = Some(requests);
         leaver.mount = self.legacy.take();
         leaver.acting = self.acting.take();
         let held = self.children.iter();
@@ -268,7 +271,7 @@ impl Supervisor {
             .map(|(name, kept)| (*name, kept.held.clone(), kept.state.clone()))
             .collect();
         let modules = self.children.iter().filter(|(_, kept)| kept.kind == Kind::Module);
-        let places = modules.map(|(name, kept)| Place {
+        let places = modules.map(|(name, kept)| Module {
             name,
             replace: kept.replace.clone(),
             state: kept.state.clone(),
@@ -277,7 +280,7 @@ impl Supervisor {
         let turn = Turn {
             leaver: leaver.clone(),
             modules: reexec::order(places.collect()),
-            requests: receiver,
+            requests: wishes,
             stopping: self.stopping.clone(),
             config: config.clone(),
             path: self.ground.path.clone(),
@@ -303,7 +306,7 @@ impl Supervisor {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 _ = hang_up.recv() => self.reload(),
-                _ = another.recv() => self.request(reexec::Request { refused: None }),
+                _ = another.recv() => self.request(),
                 () = self.changed.notified() => drop(self.report()),
                 _ = ticks.tick() => {
                     let children = self.report();
@@ -398,9 +401,12 @@ impl Supervisor {
         kept.for_each(|kept| kept.reload.notify_one());
     }
 
-    fn request(&self, request: reexec::Request) {
-        let sent = self.requests.as_ref().map(|requests| requests.try_send(request));
-        if !matches!(sent, Some(Ok(()))) {
+    fn request(&self) {
+        let request = reexec::Request {
+            may_go_back: true,
+            refused: None,
+        };
+        if self.requests.try_send(request).is_err() {
             warn!("another executable is asked for while one takes its place");
         }
     }

@@ -38,5 +38,5 @@ mod turn;
 pub use enter::inherit;
 pub use estate::{FORMAT, OLDEST};
 pub use leave::Leaver;
-pub use roll::{Place, order};
+pub use roll::{Module, order};
 pub use turn::{Request, Requests, Turn};

@@ -13,20 +13,20 @@ use crate::node::keeper::State;
 const ORDER: [&str; 5] = ["agent", "cache", "db", "storage", "proxy"];
 
 /// A module that can be replaced.
-pub struct Place {
+pub struct Module {
     pub name: &'static str,
     pub replace: Arc<Notify>,
     pub state: watch::Receiver<State>,
 }
 
 /// In the order in which they shall be replaced; those that are not in it come first.
-pub fn order(mut places: Vec<Place>) -> Vec<Place> {
+pub fn order(mut places: Vec<Module>) -> Vec<Module> {
     places.sort_by_key(|place| ORDER.iter().position(|name| *name == place.name).map_or(0, |at| at + 1));
     places
 }
 
 /// Fails with the first one that is not ready at `end`; the others are left as they are.
-pub async fn roll(places: &mut [Place], end: Instant, tell: impl Fn(&str)) -> Result<(), String> {
+pub async fn roll(places: &mut [Module], end: Instant, tell: impl Fn(&str)) -> Result<(), String> {
     for place in places {
         tell(place.name);
         let old = place.state.borrow().pid;
@@ -49,13 +49,13 @@ mod tests {
     use crate::base::Scope;
     use std::time::Duration;
 
-    fn place(name: &'static str, pid: u32) -> (Place, watch::Sender<State>) {
+    fn place(name: &'static str, pid: u32) -> (Module, watch::Sender<State>) {
         let sender = watch::Sender::new(State {
             phase: Phase::Ready,
             pid: Some(pid),
             ..State::starting()
         });
-        let place = Place {
+        let place = Module {
             name,
             replace: Arc::default(),
             state: sender.subscribe(),

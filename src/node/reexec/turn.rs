@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::leave::Leaver;
-use super::roll::{self, Place as Module};
+use super::roll::{self, Module};
 use crate::base::Scope;
 use crate::config::Config;
 use crate::node::supervise::notify;
@@ -18,6 +18,8 @@ use crate::node::upgrade::{self, Candidate, Guard, Place, Record, Stage};
 
 /// The wish for the executable that is in place now.
 pub struct Request {
+    /// Also to an earlier version: root alone may wish that.
+    pub may_go_back: bool,
     /// Hears why it does not happen; nothing when it does, for then nobody is there any more who could say it.
     pub refused: Option<oneshot::Sender<String>>,
 }
@@ -53,7 +55,7 @@ impl Turn {
             self.replace_modules().await;
         }
         while let Some(request) = self.requests.recv().await {
-            let why = self.give_way().await;
+            let why = self.give_way(request.may_go_back).await;
             error!(why, "the executable is not replaced; all goes on as it was");
             if let Some(refused) = request.refused {
                 let _ = refused.send(why);
@@ -103,7 +105,7 @@ impl Turn {
     }
 
     /// Returns why it did not happen.
-    async fn give_way(&mut self) -> String {
+    async fn give_way(&mut self, may_go_back: bool) -> String {
         let place = self.place();
         let is_changed = place.is_changed().unwrap_or(true);
         let hash = match is_changed.then(|| Candidate::read(&place.executable)) {
@@ -112,7 +114,7 @@ impl Turn {
             Some(Err(error)) => return error.to_string(),
         };
         let mut record = Record::begin("", hash);
-        let failure = match self.attempt(&place, is_changed, &mut record).await {
+        let failure = match self.attempt(&place, is_changed, may_go_back, &mut record).await {
             Ok(never) => match never {},
             Err(failure) => failure,
         };
@@ -135,10 +137,18 @@ impl Turn {
         &mut self,
         place: &Place,
         is_changed: bool,
+        may_go_back: bool,
         record: &mut Record,
     ) -> Result<std::convert::Infallible, String> {
         let new = upgrade::probe(&place.executable, &self.path).await?;
         record.to.clone_from(&new.version);
+        let own = env!("CARGO_PKG_VERSION");
+        if !may_go_back && upgrade::is_older(&new.version, own) {
+            return Err(format!(
+                "version {} is older than {own}; only root on this machine goes back",
+                new.version
+            ));
+        }
         let text = |error: std::io::Error| error.to_string();
         if is_changed {
             place.keep_running().map_err(text)?;

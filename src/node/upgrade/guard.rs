@@ -16,11 +16,11 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{error, info};
 
 use super::install::Place;
-use super::record::{Record, Stage};
 use crate::base::Scope;
 use crate::config::{self, Config};
 use crate::host::child::Child;
 use crate::host::process::{self, Identity, Watched};
+use crate::host::upgrade::{Record, Stage};
 use crate::host::{command, facts};
 
 /// The hidden verb of this executable.

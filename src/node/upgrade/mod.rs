@@ -4,7 +4,6 @@
 //! signature  whose word counts (pure)
 //! install    the file itself: read once, checked, written whole; the one before it is kept beside it
 //! probe      a look at an executable before it takes our place
-//! record     how the last change went, for the operator and the agent
 //! guard      a process of the old executable that puts it back when the new one does not come up
 //! ```
 //!
@@ -19,11 +18,10 @@
 mod guard;
 mod install;
 mod probe;
-mod record;
 mod signature;
 
+pub use crate::host::upgrade::{Record, Stage};
 pub use guard::{Guard, watch};
 pub use install::{Candidate, Place};
-pub use probe::{introduce, probe};
-pub use record::{Record, Stage};
+pub use probe::{introduce, is_older, probe};
 pub use signature::Key;

@@ -56,9 +56,24 @@ fn judge(said: &str, format: u32) -> Result<Introduction, String> {
     }
 }
 
+/// Whether a version comes before another one, by its numbers.
+pub fn is_older(version: &str, than: &str) -> bool {
+    let numbers = |version: &str| -> Vec<u64> {
+        let parts = version.split(['.', '-', '+']);
+        parts.map_while(|part| part.parse().ok()).collect()
+    };
+    numbers(version) < numbers(than)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_are_compared_by_their_numbers() {
+        assert!(is_older("0.9.0", "0.10.0") && is_older("1.0", "1.0.1"));
+        assert!(!is_older("0.1.0", "0.1.0") && !is_older("2.0.0", "1.9.9"));
+    }
 
     #[test]
     fn only_who_can_go_on_is_let_in() {

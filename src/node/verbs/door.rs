@@ -83,6 +83,7 @@ mod tests {
     use crate::host::account::Account;
     use crate::host::pair::pair;
     use crate::host::verb::{Supervisor, Verb};
+    use crate::node::upgrade::Place;
     use rustix::net::SendFlags;
     use std::time::Duration;
 
@@ -98,6 +99,8 @@ mod tests {
         let acts = Acts {
             config: Arc::new(config),
             user,
+            place: Place::new("/no/such/program".into()),
+            requests: tokio::sync::mpsc::channel(1).0,
         };
         let door = Door::new(acts, ours).expect("an end");
         let scope = Scope::new();

@@ -5,6 +5,7 @@
 //! sign      a node's certificate
 //! secrets   what the nodes of a cluster share; also its writing, for one that joins
 //! renew     this node's own certificate
+//! upgrade   another version of this executable
 //! ```
 //!
 //! Each act that changes something is one line in the log, with its reason. Nothing here reads from the network: what the agent
@@ -14,6 +15,7 @@ mod door;
 mod renew;
 pub mod secrets;
 mod sign;
+mod upgrade;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -25,6 +27,8 @@ use crate::config::Config;
 use crate::host::account::Account;
 use crate::host::pair::pair;
 use crate::host::verb::{Answer, Verb};
+use crate::node::reexec::Requests;
+use crate::node::upgrade::Place;
 
 use door::Door;
 
@@ -33,6 +37,9 @@ struct Acts {
     config: Arc<Config>,
     /// The user of the modules.
     user: Account,
+    place: Place,
+    /// For another executable.
+    requests: Requests,
 }
 
 impl Acts {
@@ -42,7 +49,7 @@ impl Acts {
             Verb::Secrets => secrets::gather(&self.config),
             Verb::Renew { certificate } => renew::renew(&self.config, &self.user, &certificate),
             Verb::Hold { .. } | Verb::Release { .. } => Answer::refused("this version holds nothing"),
-            Verb::Upgrade { .. } => Answer::refused("this version is not upgraded by its agent"),
+            Verb::Upgrade { hash } => upgrade::upgrade(&self.config, &self.place, &self.requests, &hash).await,
         }
     }
 }
@@ -57,7 +64,13 @@ pub struct Verbs {
 impl Verbs {
     /// Returns the agents' end of the pair, too, handed down as "verbs". `past`: the pair that the executable before this one had.
     /// Must be called inside a runtime.
-    pub fn start(config: Arc<Config>, user: &Account, past: Option<(OwnedFd, OwnedFd)>) -> io::Result<(Self, OwnedFd)> {
+    pub fn start(
+        config: Arc<Config>,
+        user: &Account,
+        place: Place,
+        requests: Requests,
+        past: Option<(OwnedFd, OwnedFd)>,
+    ) -> io::Result<(Self, OwnedFd)> {
         let user = user.clone();
         let (ours, theirs) = past.map_or_else(pair, Ok)?;
         let verbs = Verbs {
@@ -65,7 +78,13 @@ impl Verbs {
             ours: ours.try_clone()?,
             theirs: theirs.try_clone()?,
         };
-        let door = Door::new(Acts { config, user }, ours)?;
+        let acts = Acts {
+            config,
+            user,
+            place,
+            requests,
+        };
+        let door = Door::new(acts, ours)?;
         verbs.scope.spawn(door.run(verbs.scope.clone()));
         Ok((verbs, theirs))
     }
