@@ -65,6 +65,8 @@ pub enum Verb {
     Module { name: String },
     #[command(hide = true)]
     MountWorker { order: String },
+    #[command(hide = true)]
+    AddressWorker { order: String },
 }
 
 /// How a command prints.
