@@ -9,9 +9,17 @@ STORAGE := BITRIX_NODE=$(CURDIR)/$(BINARY) $(CARGO) test --locked --test tests
 STORAGE_LOAD = $$(ls -t target/$(TARGET)/release/deps/storage_load-* | grep -v '\.d$$' | head -1)
 
 SEEDS   ?= 1..301
+# Of the cluster under the nemesis; SEED repeats a plan.
+NODES   ?= 3
+CLUSTER_SECONDS ?= 1800
 
-.PHONY: help build release run test test-registry test-sim test-storage check fmt lint unit check-static dependencies test-nfs-kernel test-fuse dependencies-kernel bench \
-	bench-storage docs clean
+TOOLS    = $(CURDIR)/target/tools/bin
+PACKAGES = target/packages
+# From where nodes will fetch the release: the folder that `make dist` fills, as a URL.
+BASE_URL ?=
+
+.PHONY: help build release run test test-registry test-sim test-storage check fmt lint unit check-static dependencies test-nfs-kernel test-fuse test-cluster dependencies-kernel bench \
+	bench-storage docs stage deb rpm lint-packages dist test-machines clean
 
 help: ## Show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -65,6 +73,10 @@ test-nfs-kernel: release dependencies-kernel ## One node and three under a real 
 test-fuse: release dependencies-kernel ## The FUSE door under PHP, killed processes and failing nodes, also on Linux 6.1 (needs root, 25 minutes)
 	tests/fuse/run.py $(BINARY)
 
+test-cluster: release dependencies ## A cluster in network namespaces under a nemesis (SEED=7, NODES=5, CLUSTER_SECONDS=180; needs root, 35 minutes)
+	tests/cluster/judge_test.py
+	tests/cluster/run.py $(BINARY) --nodes $(NODES) --seconds $(CLUSTER_SECONDS) $(if $(SEED),--seed $(SEED))
+
 dependencies-kernel: ## Install what the kernel tests and the storage bench need (Debian, needs root)
 	packaging/test-dependencies-kernel.sh
 
@@ -79,6 +91,29 @@ bench-storage: release dependencies-kernel ## The storage beside nfs-ganesha, in
 docs: release ## Completions and man pages into target/docs
 	$(BINARY) man target/docs
 	for shell in bash zsh fish; do $(BINARY) completion $$shell > target/docs/bitrix-node.$$shell; done
+
+stage: docs
+	packaging/build-dependencies.sh
+	packaging/key.sh >/dev/null
+	packaging/stage.sh $(BINARY) target/docs target/signing/release.pem
+
+deb: stage ## Debian package into target/packages
+	mkdir -p $(PACKAGES)
+	$(TOOLS)/cargo-deb --no-build --no-strip --target $(TARGET) --output $(PACKAGES)/
+
+rpm: stage ## RPM package into target/packages
+	mkdir -p $(PACKAGES)
+	$(TOOLS)/cargo-generate-rpm --target $(TARGET) --output $(PACKAGES)/
+
+lint-packages: dist ## What lintian, rpmlint and shellcheck say of them; errors of lintian and shellcheck fail
+	packaging/lint.sh $(PACKAGES)
+
+dist: deb rpm ## A release to publish: packages, executable, installer, signed (BITRIX_NODE_SIGNING_KEY, BASE_URL)
+	packaging/dist.sh $(BINARY) $(PACKAGES) target/dist $(BASE_URL)
+
+test-machines: dist ## Three machines from nothing: install, join, power-off, upgrade, purge (Debian, needs root, 20 minutes)
+	packaging/test-dependencies-machines.sh
+	tests/machines/run.py target/dist
 
 clean: ## Remove what was built
 	$(CARGO) clean

@@ -75,6 +75,11 @@ impl Board {
         }
     }
 
+    /// Whether the module "cache" is one, and not the way to another node's.
+    pub fn runs_cache(&self) -> bool {
+        self.config.cache.run
+    }
+
     pub fn overview(&self) -> Overview {
         let latest = self.latest.lock().expect("nothing panics under this lock");
         let heard = match latest.children_at {

@@ -56,7 +56,7 @@ pub fn snapshot(view: &View, own: &str, fit: Fit, others: &BTreeMap<String, (boo
 }
 
 /// What this node is fit for, by its services.
-pub fn fit(services: &[Row]) -> Fit {
+pub fn fit(services: &[Row], runs_cache: bool) -> Fit {
     let is_ready = |name: &str| {
         let mut rows = services.iter();
         rows.any(|row| row.name == name && row.phase == Phase::Ready && row.health <= Health::Degraded)
@@ -69,7 +69,8 @@ pub fn fit(services: &[Row]) -> Fit {
         (front, Fit::FRONT),
         (web, Fit::WEB),
         (is_ready("mariadb"), Fit::DB),
-        (is_ready("cache"), Fit::CACHE),
+        // Where another node has it, the module of that name is only the way there.
+        (runs_cache && is_ready("cache"), Fit::CACHE),
     ] {
         if is_fit {
             fit = fit.with(bit);
@@ -110,9 +111,11 @@ mod tests {
     #[test]
     fn php_without_its_files_is_no_web_node() {
         let mut rows = vec![row("proxy", Phase::Ready), row("php-fpm", Phase::Ready)];
-        assert!(fit(&rows).has(Fit::FRONT.with(Fit::WEB)));
+        assert!(fit(&rows, true).has(Fit::FRONT.with(Fit::WEB)));
         rows.push(row("mount", Phase::Starting));
-        assert_eq!(fit(&rows), Fit::FRONT);
+        assert_eq!(fit(&rows, true), Fit::FRONT);
+        rows.push(row("cache", Phase::Ready));
+        assert!(fit(&rows, true).has(Fit::CACHE) && !fit(&rows, false).has(Fit::CACHE));
     }
 
     #[test]

@@ -11,6 +11,9 @@ use crate::base::{Health, Status};
 /// Without these no page is served; without another one something is slower or less safe.
 const ESSENTIAL: [&str; 4] = ["proxy", "php-fpm", "mariadb", "mount"];
 
+/// The way to another node's database is as essential where there is none here.
+const DATABASE: (&str, &str) = ("mariadb", "db");
+
 /// How long a node may say "starting" before that is a fault.
 const START_SECONDS: u64 = 120;
 
@@ -104,10 +107,11 @@ pub fn judge(rows: &[Row], heard: Heard) -> (Verdict, String) {
         by_health.entry(row.health).or_default().push(row);
     }
     let failed = by_health.remove(&Health::Failed).unwrap_or_default();
+    let is_relayed = !rows.iter().any(|row| row.name == DATABASE.0);
     let fatal: Vec<&Row> = failed
         .iter()
         .copied()
-        .filter(|row| ESSENTIAL.contains(&row.name.as_str()))
+        .filter(|row| ESSENTIAL.contains(&row.name.as_str()) || (row.name == DATABASE.1 && is_relayed))
         .collect();
     if !fatal.is_empty() {
         return (Verdict::Down, reason(&fatal));
@@ -185,6 +189,11 @@ mod tests {
             child("mariadb", Phase::Waiting, 1, 1),
         ];
         assert_eq!(verdict(&database).0, Verdict::Down);
+        // The way to it, where it is on another node; where it is here, that is the others' way.
+        let mut way = vec![child("db", Phase::Waiting, 1, 1)];
+        assert_eq!(verdict(&way).0, Verdict::Down);
+        way.push(child("mariadb", Phase::Ready, 0, 9));
+        assert_eq!(verdict(&way).0, Verdict::Degraded);
     }
 
     #[test]

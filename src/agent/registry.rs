@@ -61,7 +61,7 @@ impl Follower {
     }
 
     fn fit(&self) -> Fit {
-        outlook::fit(&self.board.overview().services)
+        outlook::fit(&self.board.overview().services, self.board.runs_cache())
     }
 
     /// Runs until the scope drains; returns at once where there is no registry.

@@ -16,12 +16,14 @@ mod meta;
 mod metrics;
 mod number;
 mod output;
+mod relay;
 mod request;
 mod service;
 mod session;
 mod stats;
 pub mod store;
 
+pub use relay::Relay;
 pub use service::Cache;
 
 #[cfg(test)]

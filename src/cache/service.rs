@@ -1,5 +1,6 @@
 //! `Cache`: the service. Listens where the supervisor says, sweeps once a second.
 
+use std::net::TcpListener as StdListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,11 +14,15 @@ use tracing::{debug, info};
 
 use super::engine::{Engine, Limits};
 use super::metrics::Metrics;
+use super::relay::{OFFSET, WORDS};
 use super::store::Store;
 use super::{connection, stats};
 use crate::base::{BoxFuture, Cx, Scope, Service, Status};
+use crate::cluster::{Held, Role};
 use crate::config::Config;
 use crate::host::facts;
+use crate::net::mesh::{ByteStream, Tunnel};
+use crate::net::relay::Connect;
 use crate::net::serve::serve;
 
 /// Name of the listening sockets.
@@ -28,6 +33,7 @@ const WORKERS_MAX: usize = 4;
 
 /// The memcached-protocol cache of this node.
 pub struct Cache {
+    config: Arc<Config>,
     engine: Arc<Engine>,
     metrics: Metrics,
     permits: Arc<Semaphore>,
@@ -52,8 +58,10 @@ impl Cache {
             tcp_port: cache.listen.port(),
         };
         let max_connections = cache.max_connections.min(Semaphore::MAX_PERMITS);
+        let store = Store::new(memory, cache.max_item_size.bytes());
         Cache {
-            engine: Arc::new(Engine::new(Store::new(memory, cache.max_item_size.bytes()), limits)),
+            config,
+            engine: Arc::new(Engine::new(store, limits)),
             metrics: Metrics::default(),
             permits: Arc::new(Semaphore::new(max_connections)),
         }
@@ -86,8 +94,27 @@ impl Cache {
             cx.scope
                 .spawn(serve(listener, self.permits.clone(), cx.scope.clone(), handle));
         }
+        self.offer(cx.take_tcp("cache-mesh"), &cx.scope)?;
         info!(memory = self.engine.store.budget(), "cache is open");
         self.sweep(&cx.scope).await;
+        Ok(())
+    }
+
+    /// Lets other nodes in, where there are any, while this one holds the role.
+    fn offer(&self, listeners: Vec<StdListener>, scope: &Scope) -> anyhow::Result<()> {
+        for listener in listeners {
+            let held = Held::follow(&self.config, Role::Cache, OFFSET, scope)?;
+            let handler = self.handler(scope);
+            let connect: Connect = Arc::new(move || {
+                let handler = handler.clone();
+                let tunnel = move |stream: ByteStream| -> BoxFuture<'static, ()> { Box::pin(handler.run(stream)) };
+                Box::pin(std::future::ready(Ok(Box::new(tunnel) as Tunnel)))
+            });
+            let offer = held.offer(WORDS, connect);
+            offer
+                .listen(listener, held.tls.clone(), scope)
+                .context("answer other nodes")?;
+        }
         Ok(())
     }
 

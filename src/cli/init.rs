@@ -62,7 +62,7 @@ impl Plan {
                 needs.extend(package::PHP_EXTENSIONS.map(Need::PhpExtension));
             }
         }
-        if db::find(config).is_none() {
+        if config.db.run && db::find(config).is_none() {
             needs.push(Need::MariaDb);
         }
         let family = package::family();

@@ -72,6 +72,10 @@ pub async fn perform(verb: Verb, config: Config) -> anyhow::Result<u8> {
 
 /// Makes sure of the database, its user, and the portal's settings.
 pub async fn apply_settings(config: &Config) -> anyhow::Result<Written> {
+    anyhow::ensure!(
+        config.db.run,
+        "the database runs on another node (db.run = false), and the settings lie on the shared files: run this there"
+    );
     let root = config.portal_root();
     anyhow::ensure!(
         root.join("index.php").exists() || root.join("bitrix").is_dir(),

@@ -92,10 +92,12 @@ fn look(config: &Config) -> Vec<Check> {
         ),
         package_tool(),
         needed("php", php::find(config).as_deref()),
-        needed("mariadb", db::find(config).as_deref()),
         user(&config.node.user),
         user(&config.portal.user),
     ];
+    if config.db.run {
+        checks.push(needed("mariadb", db::find(config).as_deref()));
+    }
     if config.storage.mount() == Mount::Fuse {
         checks.push(device());
     }

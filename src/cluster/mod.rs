@@ -8,10 +8,12 @@
 
 mod fit;
 mod follow;
+mod held;
 mod role;
 mod snapshot;
 
 pub use fit::Fit;
 pub use follow::{Snapshots, follow, publish};
+pub use held::Held;
 pub use role::Role;
 pub use snapshot::{Member, Seat, Snapshot, Standing};

@@ -175,6 +175,12 @@ fn cluster(config: &Config, problems: &mut Problems) {
     );
     let ports = (1..=u16::MAX - 5).contains(&cluster.port);
     require(problems, ports, "cluster.port", "six ports from this one must exist");
+    let is_known = !cluster.address.is_empty() && storage.engine != Engine::None;
+    for (key, runs) in [("db.run", config.db.run), ("cache.run", config.cache.run)] {
+        let message =
+            "who runs it is known in a cluster only: set cluster.address and storage.engine, or let it run here";
+        require(problems, runs || is_known, key, message);
+    }
     let is_open = !storage.listen.ip().is_loopback();
     require(
         problems,
@@ -351,6 +357,8 @@ mod tests {
             ("[portal]\ndatabase = \"a`b\"", "portal.database"),
             ("[php]\nchildren = 4\nkept_connections = 4", "php.kept_connections"),
             ("[cache]\nlisten = \"0.0.0.0:11211\"", "cache.listen"),
+            ("[db]\nrun = false", "db.run"),
+            ("[cluster]\naddress = \"10.0.0.2\"\n[cache]\nrun = false", "cache.run"),
             ("[storage]\nlisten = \"0.0.0.0:2049\"", "storage.clients"),
             ("[storage]\nmin_copies = 4", "storage.min_copies"),
             ("[cluster]\naddress = \"0.0.0.0\"", "cluster.address"),

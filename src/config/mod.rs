@@ -86,6 +86,15 @@ pub struct Proxy {
     pub follow_symlinks: bool,
     pub access_log: PathBuf,
     pub routes: Vec<Route>,
+    pub affinity: Affinity,
+}
+
+/// Whether requests of one session go to one node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Affinity {
+    None,
+    Session,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -121,6 +130,8 @@ pub struct Php {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Db {
+    /// Here; else another node's is reached under the same address.
+    pub run: bool,
     pub listen: SocketAddr,
     pub binary: PathBuf,
     pub data_dir: PathBuf,
@@ -130,6 +141,8 @@ pub struct Db {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cache {
+    /// Here; else another node's is reached under the same address.
+    pub run: bool,
     pub listen: SocketAddr,
     pub memory: Size,
     pub max_item_size: Size,

@@ -1,9 +1,15 @@
 //! MariaDB on this machine: its configuration, a new data folder, the portal's database, whether it answers.
 //! Starting and watching it is the supervisor's. One node; Galera is not here.
+//!
+//! `Db` is the module between the nodes: where MariaDB runs elsewhere it is the way there, where it runs here it lets the others in.
 
 pub mod create;
+mod module;
+mod packet;
 pub mod probe;
 pub mod render;
+
+pub use module::Db;
 
 use std::path::PathBuf;
 

@@ -9,6 +9,8 @@ const TEMPLATE: &str = include_str!("../../assets/templates/my.cnf");
 const SMALLEST_POOL: u64 = 128 << 20;
 /// Connections beside the portal's: backups, people, ourselves.
 const SPARE_CONNECTIONS: usize = 50;
+/// Most nodes of a cluster: the PHP of each one comes here. A connection that is not open costs nothing.
+const NODES: usize = 9;
 
 /// Which file is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,13 +38,15 @@ pub fn my_cnf(facts: &Facts) -> Result<String, Error> {
         0 => (facts.memory_bytes / 4).max(SMALLEST_POOL),
         configured => configured,
     };
+    let nodes = if config.cluster.address.is_empty() { 1 } else { NODES };
+    let connections = nodes * facts.php_children * 2 + SPARE_CONNECTIONS;
     let text = fill(
         TEMPLATE,
         &[
             ("socket", template::path(&socket)?),
             ("address", &config.db.listen.ip().to_string()),
             ("port", &config.db.listen.port().to_string()),
-            ("connections", &(facts.php_children * 2 + SPARE_CONNECTIONS).to_string()),
+            ("connections", &connections.to_string()),
             ("buffer_pool", &buffer_pool.to_string()),
         ],
     )?;
@@ -98,6 +102,12 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line} in\n{text}");
         }
+    }
+
+    #[test]
+    fn the_php_of_other_nodes_finds_room() {
+        let text = cnf("[cluster]\naddress = \"10.0.0.1\"", Form::Whole);
+        assert!(text.contains("max-connections = 230\n"), "{text}");
     }
 
     #[test]

@@ -61,6 +61,8 @@ const MODULES: [(&str, &[&str]); 3] = [
     ("cache", &["cache", "cache-mesh"]),
     ("proxy", &["http", "https", "proxy-mesh"]),
 ];
+/// Runs where there are other nodes: the way to the database of one of them, or theirs to this one's.
+const DB: (&str, &[&str]) = ("db", &["db", "db-mesh"]);
 /// Runs where the configuration asks for it.
 const STORAGE: (&str, &[&str]) = ("storage", &["nfs", "nfs-unix", "storage", "storage-mesh", "fuse"]);
 
@@ -96,8 +98,10 @@ pub fn modules(executable: &Path, path: &Path, config: &Config, user: &Account, 
         when_orphaned: Signal::SIGKILL,
     };
     let storage = (config.storage.engine == Engine::Replicated).then_some(STORAGE);
+    let db = (!config.cluster.address.is_empty()).then_some(DB);
     MODULES
         .into_iter()
+        .chain(db)
         .chain(storage)
         .map(|(name, names)| ChildSpec {
             name,

@@ -15,8 +15,9 @@ use tracing::{error, info, warn};
 use super::stop;
 use crate::agent::{self, Agent, Report};
 use crate::base::{Cx, Health, Scope, Service, Status, log};
-use crate::cache::Cache;
+use crate::cache::{self, Cache};
 use crate::config::{self, Config};
+use crate::db::Db;
 use crate::host::facts;
 use crate::net::listen;
 use crate::php::pool;
@@ -33,6 +34,9 @@ const DRAIN_SHARE: f64 = 0.9;
 enum Module {
     Agent(Agent),
     Cache(Cache),
+    /// In the place of the cache where another node has it.
+    CacheRelay(cache::Relay),
+    Db(Db),
     Proxy(Proxy),
     Storage(Storage),
 }
@@ -41,10 +45,12 @@ impl Module {
     fn new(name: &str, config: &Arc<Config>) -> anyhow::Result<Self> {
         match name {
             "agent" => Ok(Module::Agent(Agent::new(config.clone()))),
+            "cache" if !config.cache.run => Ok(Module::CacheRelay(cache::Relay::new(config.clone()))),
             "cache" => Ok(Module::Cache(Cache::new(config.clone()))),
+            "db" => Ok(Module::Db(Db::new(config.clone()))),
             "proxy" => Ok(Module::Proxy(Proxy::new(config.clone()))),
             "storage" => Ok(Module::Storage(Storage::new(config))),
-            _ => anyhow::bail!("there is no module \"{name}\"; there are agent, cache, proxy and storage"),
+            _ => anyhow::bail!("there is no module \"{name}\"; there are agent, cache, db, proxy and storage"),
         }
     }
 
@@ -52,6 +58,8 @@ impl Module {
         match self {
             Module::Agent(agent) => agent,
             Module::Cache(cache) => cache,
+            Module::CacheRelay(relay) => relay,
+            Module::Db(db) => db,
             Module::Proxy(proxy) => proxy,
             Module::Storage(storage) => storage,
         }
@@ -64,6 +72,8 @@ impl Module {
         };
         match self {
             Module::Agent(_) => 1,
+            // What passes through is copied and encrypted, nothing more; PHP needs the processors.
+            Module::CacheRelay(_) | Module::Db(_) => or_processors(0, 2),
             // Disk work has its own threads, and what is left is too short to be handed to another one.
             Module::Storage(_) => 1,
             // More threads than this only contend for the store's locks.

@@ -93,8 +93,9 @@ pub async fn node(config: &Config) -> anyhow::Result<Node> {
     certificate(config, &user)?;
     trust(config, &user)?;
     let mut daemons = Vec::new();
-    match db::find(config) {
+    match db::find(config).filter(|_| config.db.run) {
         Some(binary) => daemons.push(mariadb(config, &binary).await?),
+        None if !config.db.run => {}
         None => warn!("MariaDB is not installed; `bitrix-node init` installs it"),
     }
     match php::find(config) {

@@ -25,6 +25,9 @@ impl Sockets {
         sockets.tcp_list("http", "proxy.http", &config.proxy.http)?;
         sockets.tcp_list("https", "proxy.https", &config.proxy.https)?;
         sockets.tcp("cache", "cache.listen", config.cache.listen)?;
+        if !config.db.run {
+            sockets.tcp("db", "db.listen", config.db.listen)?;
+        }
         sockets.tcp("admin", "admin.listen", config.admin.listen)?;
         if config.storage.engine == Engine::Replicated {
             sockets.tcp("nfs", "storage.listen", config.storage.listen)?;

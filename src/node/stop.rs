@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Name, and how long it may take to finish what it holds before it is killed.
-pub const ORDER: [(&str, Duration); 7] = [
+pub const ORDER: [(&str, Duration); 8] = [
     // No new work comes in; answers under way are finished.
     ("proxy", Duration::from_secs(30)),
     // Its requests came through the proxy.
@@ -12,6 +12,8 @@ pub const ORDER: [(&str, Duration); 7] = [
     ("mount", Duration::from_secs(25)),
     // Nobody asks it any more.
     ("cache", Duration::from_secs(5)),
+    // Other nodes' sessions end by themselves or are cut: a transaction without its client is taken back.
+    ("db", Duration::from_secs(5)),
     // Killing a database costs a recovery at the next start.
     ("mariadb", Duration::from_secs(300)),
     // Late, so that `status` can be asked.

@@ -1,0 +1,3 @@
+#include service.sh
+
+bitrix_node_gone

@@ -1,0 +1,130 @@
+//! A service that one node has for all, as the holder of a role: who holds it, and how it is met over the mesh.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use super::{Role, Snapshot, Snapshots, follow};
+use crate::base::Scope;
+use crate::config::Config;
+use crate::net::mesh::trust::Trust;
+use crate::net::mesh::{Addresses, Name, Tls};
+use crate::net::relay::{Connect, Holder, Holding, Offer, Relay, Words};
+use tokio::sync::watch;
+
+/// What both sides of a relay need.
+pub struct Held {
+    pub tls: Arc<Tls>,
+    holder: Holder,
+    addresses: Addresses,
+}
+
+impl Held {
+    /// Follows the snapshots of the agent until the scope drains. `offset`: of the module's port.
+    pub fn follow(config: &Config, role: Role, offset: u16, scope: &Scope) -> anyhow::Result<Self> {
+        let tls = Trust::new(config.trust()).tls().context("this node's certificate")?;
+        let snapshots = follow(config.view_socket(), scope);
+        let known = snapshots.clone();
+        let sender = watch::Sender::new(None);
+        let holder = sender.subscribe();
+        scope.spawn(tell(snapshots, role, sender));
+        Ok(Held {
+            tls: Arc::new(tls),
+            holder,
+            addresses: Arc::new(move |name: &Name| known.borrow().node(name.as_str())?.port(offset)),
+        })
+    }
+
+    /// The side of the programs.
+    pub fn relay(&self, words: Words, scope: &Scope) -> Arc<Relay> {
+        let (tls, addresses) = (self.tls.clone(), self.addresses.clone());
+        Relay::new(tls, addresses, self.holder.clone(), words, scope)
+    }
+
+    /// The side of the service.
+    pub fn offer(&self, words: Words, connect: Connect) -> Arc<Offer> {
+        Offer::new(self.tls.identity().node, self.holder.clone(), words, connect)
+    }
+}
+
+async fn tell(mut snapshots: Snapshots, role: Role, sender: watch::Sender<Option<Holding>>) {
+    loop {
+        let snapshot = snapshots.borrow_and_update().clone();
+        // An agent that has just started knows nothing yet: what was known holds.
+        if snapshot.revision > 0 {
+            let holding = holding(&snapshot, role);
+            sender.send_if_modified(|known| {
+                let is_new = *known != holding;
+                *known = holding;
+                is_new
+            });
+        }
+        if snapshots.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Who holds the role. That its heart does not beat ends nothing: while nobody else holds the role, the sessions go on.
+fn holding(snapshot: &Snapshot, role: Role) -> Option<Holding> {
+    let seat = snapshot.seats.iter().find(|seat| seat.role == role)?;
+    let node = snapshot.node(seat.holder.as_deref()?)?;
+    Some(Holding {
+        node: node.name.parse().ok()?,
+        epoch: seat.epoch,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{Fit, Member, Seat, Standing};
+
+    fn snapshot(revision: u64, holder: Option<&str>, epoch: u64) -> Arc<Snapshot> {
+        let member = |name: &str| Member {
+            name: name.into(),
+            address: Some("10.0.0.1:7400".parse().unwrap()),
+            standing: Standing::Member,
+            is_live: false,
+            fit: Fit::NONE,
+        };
+        let seat = Seat {
+            role: Role::Db,
+            seat: String::new(),
+            holder: holder.map(str::to_string),
+            epoch,
+        };
+        Arc::new(Snapshot {
+            revision,
+            nodes: vec![member("n1"), member("n2")],
+            seats: vec![seat],
+            ..Snapshot::default()
+        })
+    }
+
+    #[tokio::test]
+    async fn the_holder_changes_with_the_seat_and_outlives_an_agent_that_knows_nothing() {
+        let newest = watch::Sender::new(snapshot(1, Some("n1"), 3));
+        let sender = watch::Sender::new(None);
+        let mut holder = sender.subscribe();
+        let (scope, snapshots) = (Scope::new(), newest.subscribe());
+        scope.spawn(tell(snapshots, Role::Db, sender));
+        let mut is = async |node: Option<&str>, epoch| {
+            let wanted = node.map(|node| Holding {
+                node: node.parse().unwrap(),
+                epoch,
+            });
+            holder.wait_for(|now| *now == wanted).await.map(drop).unwrap();
+            holder.mark_unchanged();
+        };
+        is(Some("n1"), 3).await;
+        newest.send_replace(Arc::default());
+        newest.send_replace(snapshot(2, Some("n1"), 4));
+        is(Some("n1"), 4).await;
+        newest.send_replace(snapshot(3, Some("n9"), 5));
+        is(None, 5).await;
+        newest.send_replace(snapshot(4, Some("n2"), 6));
+        is(Some("n2"), 6).await;
+        assert_eq!(holding(&snapshot(1, Some("n1"), 1), Role::Cache), None);
+    }
+}

@@ -1,0 +1,106 @@
+//! `Db`: the module. With `db.run = false` it listens in the place of MariaDB and relays to the node that holds the role; everywhere
+//! it answers the other nodes, and lets them in to MariaDB where that runs here and the role is held.
+//!
+//! A session stays on one node whole, whatever is in it: every way to log in, TLS, locks, temporary tables.
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use anyhow::Context;
+use tokio::net::UnixStream;
+use tracing::info;
+
+use super::packet::{NO_SERVER, TOO_MANY, refusal};
+use crate::base::{BoxFuture, Cx, Service, Status};
+use crate::cluster::{Held, Role};
+use crate::config::Config;
+use crate::net::mesh::Tunnel;
+use crate::net::relay::{self, Connect, Offer, Refusal, Relay, Words};
+
+/// Of the module's port on the mesh.
+const OFFSET: u16 = 5;
+
+const WORDS: Words = Words {
+    authority: "db",
+    refusal: |why| match why {
+        Refusal::Full => refusal(TOO_MANY, "Too many connections wait for the database"),
+        Refusal::Nobody => refusal(NO_SERVER, "No node of the cluster has the database now"),
+        Refusal::Unreachable => refusal(NO_SERVER, "The node that has the database cannot be reached"),
+    },
+};
+
+pub struct Db {
+    config: Arc<Config>,
+    ways: OnceLock<Ways>,
+}
+
+struct Ways {
+    offer: Arc<Offer>,
+    /// Where MariaDB runs elsewhere.
+    relay: Option<Arc<Relay>>,
+}
+
+impl Db {
+    pub fn new(config: Arc<Config>) -> Self {
+        Db {
+            config,
+            ways: OnceLock::new(),
+        }
+    }
+
+    async fn serve(&self, mut cx: Cx) -> anyhow::Result<()> {
+        let (config, scope) = (&self.config, &cx.scope.clone());
+        let held = Held::follow(config, Role::Db, OFFSET, scope)?;
+        let connect = match config.db.run {
+            true => to_mariadb(config.db_socket()),
+            false => relay::nowhere(),
+        };
+        let offer = held.offer(WORDS, connect);
+        for listener in cx.take_tcp("db-mesh") {
+            offer
+                .listen(listener, held.tls.clone(), scope)
+                .context("answer other nodes")?;
+        }
+        let relay = (!config.db.run).then(|| held.relay(WORDS, scope));
+        for listener in cx.take_tcp("db") {
+            let relay = relay.as_ref().context("MariaDB itself listens there")?;
+            relay.listen(listener, scope).context("listen for PHP")?;
+        }
+        info!(runs = config.db.run, "the way to the database is open");
+        let _ = self.ways.set(Ways { offer, relay });
+        scope.draining().await;
+        Ok(())
+    }
+}
+
+impl Service for Db {
+    fn name(&self) -> &'static str {
+        "db"
+    }
+
+    fn run<'a>(&'a self, cx: Cx) -> BoxFuture<'a, anyhow::Result<()>> {
+        Box::pin(self.serve(cx))
+    }
+
+    fn status(&self) -> Status {
+        match self.ways.get() {
+            None => Status::starting(),
+            Some(Ways { relay: Some(relay), .. }) => relay.status(),
+            Some(Ways { offer, .. }) => offer.status(),
+        }
+    }
+}
+
+/// Through its socket, not its port: no closed connection is left in TIME_WAIT, of which a busy portal would run out of ports.
+fn to_mariadb(socket: PathBuf) -> Connect {
+    Arc::new(move || {
+        let socket = socket.clone();
+        Box::pin(async move {
+            let mut server = UnixStream::connect(socket).await?;
+            let tunnel = move |stream| -> BoxFuture<'static, ()> {
+                Box::pin(async move { relay::copy(&mut server, stream).await })
+            };
+            Ok(Box::new(tunnel) as Tunnel)
+        })
+    })
+}

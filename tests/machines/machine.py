@@ -1,0 +1,111 @@
+"""A machine: Debian with systemd as process 1, in namespaces of its own, booted by systemd-nspawn without any help of the machine it
+runs on. Its disk is an overlay on layers that others share. Power-off is SIGKILL of process 1: all ends at once, as nothing ends it
+in order; what it has written and not synced is not lost, as it would be on a real machine.
+"""
+
+import os
+import signal
+import subprocess
+import time
+
+from image import overlay
+
+PATIENCE = 300
+LOOK = 0.1
+# Of a machine that nobody administers: no locale, no mail, no proxy.
+ENVIRONMENT = ["env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8", "TERM=dumb"]
+# systemd-nspawn keeps these back by itself; a virtual machine has them.
+CAPABILITIES = "CAP_NET_ADMIN,CAP_NET_RAW,CAP_SYS_RESOURCE"
+
+
+class Failed(Exception):
+    pass
+
+
+def until(what, look, patience=PATIENCE):
+    """Looks until there is something to see, and returns it."""
+    end = time.monotonic() + patience
+    while True:
+        if seen := look():
+            return seen
+        if time.monotonic() > end:
+            raise Failed(f"never, in {patience} s: {what}")
+        time.sleep(LOOK)
+
+
+def ip(*words):
+    subprocess.run(["ip", *map(str, words)], check=True)
+
+
+class Machine:
+    def __init__(self, name, address, layers, folder, bridge):
+        self.name, self.address, self.layers, self.bridge = name, address, layers, bridge
+        self.folder = folder / name
+        self.root = self.folder / "root"
+        self.process = self.leader = None
+
+    def prepare(self):
+        for part in ["root", "upper", "work"]:
+            (self.folder / part).mkdir(parents=True)
+        overlay(self.root, self.layers, self.folder / "upper", self.folder / "work")
+        ip("netns", "add", self.name)
+        ip("link", "add", f"to-{self.name}", "type", "veth", "peer", "name", "eth0", "netns", self.name)
+        ip("link", "set", f"to-{self.name}", "master", self.bridge, "up")
+        ip("-n", self.name, "address", "add", f"{self.address}/24", "dev", "eth0")
+        for device in ["lo", "eth0"]:
+            ip("-n", self.name, "link", "set", device, "up")
+
+    def power_on(self):
+        words = ["systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", "--console=pipe", f"--machine={self.name}"]
+        words += [f"--network-namespace-path=/run/netns/{self.name}", f"--directory={self.root}", f"--capability={CAPABILITIES}"]
+        words += ["--bind=/dev/fuse", "--resolv-conf=off", "--timezone=off"]
+        with open(self.folder / "console.log", "ab") as console:
+            self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=console, stderr=console)
+        self.leader = until(f"{self.name} has a process 1", self.first_process, 30)
+        until(f"{self.name} has booted", self.has_booted)
+
+    def first_process(self):
+        if self.process.poll() is not None:
+            raise Failed(f"{self.name} does not boot: {(self.folder / 'console.log').read_text(errors='replace')[-2000:]}")
+        with open(f"/proc/{self.process.pid}/task/{self.process.pid}/children") as children:
+            pids = children.read().split()
+        return int(pids[0]) if pids else None
+
+    def has_booted(self):
+        state = self.try_run("systemctl is-system-running").stdout.strip()
+        return state in ("running", "degraded")
+
+    def is_on(self):
+        return self.process is not None and self.process.poll() is None
+
+    def power_off(self):
+        if self.is_on():
+            os.kill(self.leader, signal.SIGKILL)
+            self.process.wait()
+        self.leader = None
+
+    def words(self, command):
+        return ["nsenter", f"--target={self.leader}", "--all", "--wdns=/root", *ENVIRONMENT, "sh", "-c", command]
+
+    def try_run(self, command, seconds=PATIENCE):
+        """A shell command inside, whatever comes of it."""
+        if not self.leader:
+            return subprocess.CompletedProcess(command, 255, "", f"{self.name} is off")
+        try:
+            return subprocess.run(self.words(command), stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return subprocess.CompletedProcess(command, 124, "", f"no end within {seconds} s")
+
+    def run(self, command, seconds=PATIENCE):
+        done = self.try_run(command, seconds)
+        if done.returncode != 0:
+            raise Failed(f"{self.name}: {command}: code {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+        return done.stdout
+
+    def put(self, name, text):
+        path = self.root / name.lstrip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def journal(self, lines=60):
+        return self.try_run(f"journalctl --no-pager --output=short-precise --lines={lines} --unit=bitrix-node").stdout
