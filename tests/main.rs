@@ -5,6 +5,7 @@ mod cli;
 mod db;
 mod demo;
 mod fuse_mount;
+mod hold;
 mod house;
 mod mesh;
 mod node;

@@ -73,6 +73,7 @@ fn perform(cli: Cli) -> anyhow::Result<u8> {
             println!("{}", mount::serve(&order)?);
             Ok(EXIT_OK)
         }
+        Verb::CronWorker { order } => supervisor::verbs::guard::serve(&order),
         Verb::AddressWorker { order } => {
             println!("{}", address::probe::serve(&order)?);
             Ok(EXIT_OK)

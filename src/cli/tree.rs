@@ -67,6 +67,8 @@ pub enum Verb {
     MountWorker { order: String },
     #[command(hide = true)]
     AddressWorker { order: String },
+    #[command(hide = true)]
+    CronWorker { order: String },
 }
 
 /// How a command prints.

@@ -106,6 +106,15 @@ impl Host {
         bound.unwrap_or_else(|error| panic!("listen on {address} in {}: {error}", self.namespace))
     }
 
+    /// What `ip` says inside.
+    pub fn ip(&self, arguments: &[&str]) -> String {
+        let arguments = [&["-n", &self.namespace][..], arguments].concat();
+        let output = command("ip").args(&arguments).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "ip {arguments:?}: {error}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// The cable is pulled, or put back.
     pub fn cut(&self, is_cut: bool) {
         ip(&["link", "set", &self.link, if is_cut { "down" } else { "up" }]);

@@ -7,6 +7,9 @@
 
 use std::time::Duration;
 
+/// A hold lasts three seconds from the heartbeat that it rests on.
+pub const MOST: u32 = 3;
+
 /// `None`: too little is left.
 pub fn seconds(left: Duration) -> Option<u32> {
     let rounded = left.as_millis().saturating_add(500) / 1000;
@@ -15,9 +18,6 @@ pub fn seconds(left: Duration) -> Option<u32> {
         some => Some(u32::try_from(some).unwrap_or(u32::MAX).min(MOST)),
     }
 }
-
-/// A hold lasts three seconds from the heartbeat that it rests on.
-const MOST: u32 = 3;
 
 #[cfg(test)]
 mod tests {

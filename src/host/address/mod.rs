@@ -2,7 +2,7 @@
 //!
 //! It is put up with a lifetime of the kernel's own (IFA_CACHEINFO) of at most three seconds, which its holder renews: when the
 //! supervisor is killed, hangs or is frozen, the kernel takes the address away by itself. The lifetime is also a mark: an address
-//! that stays for ever is not ours, and is neither put up over nor removed.
+//! that stays for ever, or for longer than ours do, is somebody else's, and is neither put up over nor removed.
 //!
 //! Where the interface has the network already, the address goes there as a host's own (/32, /128): so it never becomes the primary
 //! address of that network, whose removal would take the machine's own address along, and nothing is sent from it that does not
@@ -58,12 +58,12 @@ pub fn remove(place: &Place) -> io::Result<bool> {
     netlink::Route::open()?.remove(place.index, place.address)
 }
 
-/// Takes away what a former supervisor put up and noted, wherever it is; whatever stays for ever is somebody else's.
+/// Takes away what a former supervisor put up and noted, wherever it is.
 pub fn sweep(address: IpAddr) -> io::Result<bool> {
     let route = netlink::Route::open()?;
     let mut was_there = false;
     for found in route.addresses()? {
-        if found.address.addr() == address && !found.is_permanent {
+        if found.address.addr() == address && found.is_ours() {
             was_there |= route.remove(found.index, found.address)?;
         }
     }
@@ -71,14 +71,14 @@ pub fn sweep(address: IpAddr) -> io::Result<bool> {
 }
 
 /// Where to put an address of this network. `named`: the interface that the operator wants; empty: the one that has the network.
-/// `is_noted`: it may be there already, by us.
-pub fn find(address: IpNet, named: &str, is_noted: bool) -> Result<Place, String> {
+/// It may be there already, by us.
+pub fn find(address: IpNet, named: &str) -> Result<Place, String> {
     let there = netlink::Route::open().and_then(|route| route.addresses());
     let there = there.map_err(|error| format!("the kernel's addresses: {error}"))?;
     let interfaces = place::interfaces().map_err(|error| format!("the machine's interfaces: {error}"))?;
     let foreign = there
         .iter()
-        .find(|found| found.address.addr() == address.addr() && (found.is_permanent || !is_noted));
+        .find(|found| found.address.addr() == address.addr() && !found.is_ours());
     if let Some(found) = foreign {
         let at = interfaces.iter().find(|interface| interface.index == found.index);
         let at = at.map_or("an interface", |interface| &interface.name);

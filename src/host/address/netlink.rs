@@ -15,7 +15,7 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
 use tracing::debug;
 
-use super::Place;
+use super::{Place, lifetime};
 
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The kernel fills what a reader offers, up to 32 KiB.
@@ -31,6 +31,13 @@ pub struct Found {
     pub is_permanent: bool,
     /// Seconds that are left of it.
     pub seconds: u32,
+}
+
+impl Found {
+    /// By its lifetime.
+    pub fn is_ours(&self) -> bool {
+        !self.is_permanent && self.seconds <= lifetime::MOST
+    }
 }
 
 /// A conversation with the kernel, in the calling thread's network namespace.
