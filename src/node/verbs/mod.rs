@@ -99,13 +99,14 @@ impl Verbs {
         let cluster = Trust::new(config.trust()).identity();
         let cluster = cluster.map(|own| own.cluster.to_string()).unwrap_or_default();
         let note = Note::new(&config.node.run_dir, cluster)?;
-        let cron = Cron::new(
-            config.clone(),
-            parts.executable,
-            parts.output,
-            parts.leftover,
-            scope.clone(),
-        );
+        let cron = Cron {
+            config: config.clone(),
+            executable: parts.executable.to_path_buf(),
+            output: parts.output,
+            note: parts.leftover,
+            scope: scope.clone(),
+            period: parts.period,
+        };
         let means = Means {
             config: config.clone(),
             executable: parts.executable.to_path_buf(),
