@@ -1,25 +1,29 @@
 //! The agent's hold on the registry: follows the newest version, keeps the last one seen on the local disk, enrols this node,
 //! and sends its heartbeat. Whatever becomes of the registry, the agent goes on with the last view.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{debug, info, warn};
 
 use super::board::Board;
-use super::outlook;
-use crate::base::{Health, Scope, Status};
+use super::role::{Election, Hands, Look, Seen};
+use super::{join, outlook};
+use crate::base::{Health, Scope, Status, clock};
 use crate::cluster::{Fit, Snapshot, Snapshots};
 use crate::config::Config;
 use crate::registry::{
     self, Change, Error, Guard, Hearts, INTERVAL, Key, LastSeen, Node, NodeState, Publish, Record, Registry, View,
+    Write,
 };
 
 /// A node that starts needs so long until its storage serves; only then is it a fault that the registry does not answer.
 const START: Duration = Duration::from_secs(30);
+/// Between two looks: what a fail-over must wait for beyond the silence.
+const LOOK: Duration = Duration::from_millis(250);
 /// A heartbeat that took longer says nothing any more; the next one is tried.
 const BEAT: Duration = Duration::from_secs(2);
 
@@ -27,13 +31,18 @@ const BEAT: Duration = Duration::from_secs(2);
 pub struct Follower {
     board: Arc<Board>,
     view: watch::Sender<Option<Arc<View>>>,
+    /// Once it is open.
+    registry: watch::Sender<Option<Arc<dyn Registry>>>,
     snapshot: watch::Sender<Arc<Snapshot>>,
+    look: watch::Sender<Arc<Look>>,
+    /// There is something new in the registry.
+    wake: Arc<Notify>,
     status: Mutex<Status>,
 }
 
 /// What runs once the files are open.
 struct Open {
-    publish: Publish,
+    publish: Arc<Publish>,
     hearts: Arc<Hearts>,
     last_seen: LastSeen,
     name: String,
@@ -46,7 +55,10 @@ impl Follower {
         Arc::new(Follower {
             board,
             view: watch::Sender::new(None),
+            registry: watch::Sender::new(None),
             snapshot: watch::Sender::default(),
+            look: watch::Sender::default(),
+            wake: Arc::default(),
             status: Mutex::new(Status::good("")),
         })
     }
@@ -55,36 +67,55 @@ impl Follower {
         self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// To read and to commit; `None`: it is not open yet.
+    pub fn registry(&self) -> Option<Arc<dyn Registry>> {
+        self.registry.borrow().clone()
+    }
+
+    /// The newest version that was seen.
+    pub fn views(&self) -> watch::Receiver<Option<Arc<View>>> {
+        self.view.subscribe()
+    }
+
     /// What the modules get.
     pub fn snapshots(&self) -> Snapshots {
         self.snapshot.subscribe()
     }
 
     fn fit(&self) -> Fit {
-        outlook::fit(&self.board.overview().services, self.board.runs_cache())
+        let fit = outlook::fit(&self.board.overview().services, self.board.runs_cache());
+        let (is_whole, leads) = self.board.facts().copy();
+        let files = [(is_whole, Fit::FILES), (leads, Fit::LEADER)];
+        let files = files.into_iter().filter(|(is_fit, _)| *is_fit);
+        files.fold(fit, |fit, (_, bit)| fit.with(bit))
     }
 
-    /// Runs until the scope drains; returns at once where there is no registry.
-    pub async fn run(self: Arc<Self>, config: Arc<Config>, scope: Scope) {
+    /// Runs until the scope drains; returns at once where there is no registry. Without `hands` this node holds no seat.
+    pub async fn run(self: Arc<Self>, config: Arc<Config>, hands: Option<Arc<dyn Hands>>, scope: Scope) {
         let started = Instant::now();
         let last_seen = LastSeen::new(&config.view());
         self.begin(&last_seen, &registry::author(&config).unwrap_or_default())
             .await;
-        let mut second = interval(INTERVAL);
-        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pace = interval(LOOK);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut open: Option<Open> = None;
         let mut is_well = false;
         loop {
             tokio::select! {
                 () = scope.draining() => return,
-                _ = second.tick() => {}
+                () = self.wake.notified() => {}
+                _ = pace.tick() => {}
             }
             let looked = match &open {
                 Some(open) => self.look(open).await,
                 None => match self.open(&config).await {
                     Ok(None) => return,
                     Ok(Some(opened)) => {
+                        self.registry.send_replace(Some(opened.publish.clone()));
                         scope.spawn(beat(self.clone(), opened.hearts.clone(), scope.clone()));
+                        if let Some(hands) = &hands {
+                            scope.spawn(self.election(&opened, hands.clone()).run(scope.clone()));
+                        }
                         open = Some(opened);
                         continue;
                     }
@@ -100,10 +131,12 @@ impl Follower {
                     is_well = true;
                 }
                 Err(error) => {
-                    self.tell(Snapshot {
+                    // Apart from `tell`: the guard of `borrow` shuts it out.
+                    let stale = Snapshot {
                         is_stale: true,
                         ..Snapshot::clone(&self.snapshot.borrow())
-                    });
+                    };
+                    self.tell(stale);
                     let detail = self.without(&error);
                     if is_well || started.elapsed() > START {
                         if self.status().health == Health::Good {
@@ -139,7 +172,7 @@ impl Follower {
         let name = registry::author(config)?;
         let seen = self.view.borrow().clone();
         Ok(Some(Open {
-            publish: Publish::new(files.clone(), &name, boot, seen.as_deref()),
+            publish: Arc::new(Publish::new(files.clone(), &name, boot, seen.as_deref())),
             hearts: Arc::new(Hearts::new(files, name.clone(), boot)),
             last_seen: LastSeen::new(&config.view()),
             name,
@@ -147,8 +180,19 @@ impl Follower {
         }))
     }
 
-    /// One look at the registry; returns what there is to say.
+    fn election(&self, open: &Open, hands: Arc<dyn Hands>) -> Election {
+        Election {
+            hands,
+            registry: open.publish.clone(),
+            hearts: open.hearts.clone(),
+            looks: self.look.subscribe(),
+            wake: self.wake.clone(),
+        }
+    }
+
+    /// One look at the registry; returns what there is to say. First the view, then the heartbeats: the election counts on it.
     async fn look(&self, open: &Open) -> Result<String, Error> {
+        let asked = clock::boot();
         let (mut view, mut image) = open.publish.newest().await?;
         if let Some(change) = enrolment(&view, &open.name, &open.address) {
             match open.publish.commit(change).await {
@@ -165,11 +209,15 @@ impl Follower {
             }
             self.view.send_replace(Some(view.clone()));
         }
-        let nodes: Vec<String> = view.nodes().map(|node| node.name.clone()).collect();
-        open.hearts.look(&nodes).await?;
-        let snapshot = outlook::snapshot(&view, &open.name, self.fit(), &open.hearts.others());
-        self.tell(snapshot);
+        open.hearts.look(&heard(&view)).await?;
         let silent = open.hearts.silent();
+        let snapshot = outlook::snapshot(&view, &open.name, self.fit(), &open.hearts.others());
+        let seen = Seen {
+            snapshot: snapshot.clone(),
+            silent: silent.iter().cloned().collect(),
+        };
+        self.look.send_replace(Arc::new(Look { seen, asked }));
+        self.tell(snapshot);
         Ok(match silent.as_slice() {
             [] => format!("registry version {}", view.revision),
             silent => format!("registry version {}, no sign of {}", view.revision, silent.join(", ")),
@@ -197,6 +245,13 @@ impl Follower {
     }
 }
 
+/// Whose hearts must be listened to: also those of nodes that left, while they hold something.
+fn heard(view: &View) -> Vec<String> {
+    let nodes = view.nodes().map(|node| node.name.clone());
+    let holders = view.roles().filter_map(|role| role.holder.clone());
+    nodes.chain(holders).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
 /// Heartbeats until the scope drains.
 async fn beat(follower: Arc<Follower>, hearts: Arc<Hearts>, scope: Scope) {
     let mut second = interval(INTERVAL);
@@ -219,6 +274,9 @@ async fn beat(follower: Arc<Follower>, hearts: Arc<Hearts>, scope: Scope) {
 fn enrolment(view: &View, name: &str, address: &str) -> Option<Change> {
     let version = env!("CARGO_PKG_VERSION");
     let (node, guard) = match view.node(name) {
+        // It was removed, and must not come back by itself.
+        Some(node) if node.state == NodeState::Left => return None,
+        Some(node) if node.state == NodeState::Joining => return Some(arrival(node, address)),
         Some(node) if node.version == version && node.address == address => return None,
         Some(node) => {
             let mut updated = node.clone();
@@ -240,10 +298,60 @@ fn enrolment(view: &View, name: &str, address: &str) -> Option<Change> {
     Some(Change::put(Record::Node(node)).when(guard))
 }
 
+/// A node that was let in has all that it needs: it is a member, and the token is used up.
+fn arrival(node: &Node, address: &str) -> Change {
+    let mut member = node.clone();
+    member.state = NodeState::Member;
+    member.version = env!("CARGO_PKG_VERSION").to_string();
+    member.address = address.to_string();
+    let token = member.labels.remove(join::TOKEN);
+    let event = format!("{} has joined", node.name);
+    let mut change = Change::put(Record::Node(member)).and(Write::Event(event));
+    if let Some(token) = token {
+        change = change.and(Write::Remove(Key::Token(token)));
+    }
+    change.when(Guard::Is(Record::Node(node.clone())))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::MemoryRegistry;
+    use crate::registry::{MemoryRegistry, Token};
+
+    #[tokio::test]
+    async fn a_joined_node_becomes_a_member_and_uses_its_token_up_and_one_that_left_stays_away() {
+        let registry = MemoryRegistry::new("n2");
+        let mut node = Node {
+            name: "n2".into(),
+            address: "10.0.0.2:7400".into(),
+            state: NodeState::Joining,
+            labels: [(join::TOKEN, "t1"), (join::KEY, "k")]
+                .map(|(label, value)| (label.to_string(), value.to_string()))
+                .into(),
+            version: String::new(),
+        };
+        let token = |id: &str| {
+            Write::Put(Record::Token(Token {
+                id: id.into(),
+                hash: [7; 32],
+                expires: 0,
+            }))
+        };
+        let change = Change::put(Record::Node(node.clone()))
+            .and(token("t1"))
+            .and(token("t2"));
+        let view = registry.commit(change).await.unwrap();
+        let change = enrolment(&view, "n2", "10.0.0.2:7400").unwrap();
+        let view = registry.commit(change).await.unwrap();
+        let joined = view.node("n2").unwrap();
+        assert_eq!(joined.state, NodeState::Member);
+        assert_eq!(joined.labels.keys().collect::<Vec<_>>(), [join::KEY]);
+        assert_eq!(view.tokens().map(|token| token.id.as_str()).collect::<Vec<_>>(), ["t2"]);
+        assert_eq!(enrolment(&view, "n2", "10.0.0.2:7400"), None);
+        node.state = NodeState::Left;
+        let view = registry.commit(Change::put(Record::Node(node))).await.unwrap();
+        assert_eq!(enrolment(&view, "n2", "10.0.0.9:7400"), None);
+    }
 
     #[tokio::test]
     async fn a_node_enrols_once_and_renews_only_its_version() {

@@ -18,6 +18,9 @@ pub struct Snapshot {
     pub seats: Vec<Seat>,
     /// Settings of the cluster.
     pub settings: BTreeMap<String, String>,
+    /// Names of nodes that were removed. Their certificates may hold still.
+    #[serde(default)]
+    pub left: Vec<String>,
     /// The registry does not answer: liveness and seats are as they were when it last did.
     pub is_stale: bool,
 }
@@ -44,7 +47,7 @@ pub enum Standing {
     Draining,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Seat {
     pub role: Role,
     /// Tells the seats of a role apart; empty where there is one.
