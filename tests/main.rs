@@ -6,6 +6,7 @@ mod db;
 mod demo;
 mod fuse_mount;
 mod house;
+mod join;
 mod mesh;
 mod node;
 mod node_front;

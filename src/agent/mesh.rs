@@ -39,7 +39,7 @@ const LIMITS: Limits = Limits {
 /// Calls to the agents of other nodes. Clones share the connections.
 #[derive(Clone)]
 pub struct Agents {
-    mesh: Mesh,
+    pub(super) mesh: Mesh,
 }
 
 /// What a node among others is made of.

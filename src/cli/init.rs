@@ -75,6 +75,9 @@ impl Init {
             return Ok(EXIT_OK);
         }
         require_root()?;
+        if self.address.is_some() {
+            settle::require_fit(config)?;
+        }
         if !self.yes && !is_agreed()? {
             writeln!(out, "nothing was changed")?;
             return Ok(EXIT_DEGRADED);

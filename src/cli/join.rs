@@ -21,8 +21,8 @@ use clap::Args;
 use toml_edit::Value;
 
 use super::init::{DOMAIN, OWNER, Plan, install};
+use super::require_root;
 use super::settle::{self, Draft, is_agreed};
-use super::{preflight, require_root};
 use crate::agent::join::{self, Met, Request, Token, Welcome};
 use crate::base::error::{EXIT_DEGRADED, EXIT_OK};
 use crate::cluster::Standing;
@@ -200,12 +200,7 @@ fn step(out: &mut impl Write, text: &str) -> std::io::Result<()> {
 
 /// What would make it fail later is said before anything is changed.
 fn fit(config: &Config) -> anyhow::Result<()> {
-    let failed = preflight::failures(config);
-    ensure!(
-        failed.is_empty(),
-        "this machine is not fit to be a node:\n  {}\nall checks: bitrix-node preflight",
-        failed.join("\n  ")
-    );
+    settle::require_fit(config)?;
     let store = config.storage();
     let is_empty = std::fs::read_dir(&store).map_or(true, |mut entries| entries.next().is_none());
     ensure!(
