@@ -9,13 +9,16 @@ STORAGE := BITRIX_NODE=$(CURDIR)/$(BINARY) $(CARGO) test --locked --test tests
 STORAGE_LOAD = $$(ls -t target/$(TARGET)/release/deps/storage_load-* | grep -v '\.d$$' | head -1)
 
 SEEDS   ?= 1..301
+# Of the cluster under the nemesis; SEED repeats a plan.
+NODES   ?= 3
+CLUSTER_SECONDS ?= 1800
 
 TOOLS    = $(CURDIR)/target/tools/bin
 PACKAGES = target/packages
 # From where nodes will fetch the release: the folder that `make dist` fills, as a URL.
 BASE_URL ?=
 
-.PHONY: help build release run test test-registry test-sim test-storage check fmt lint unit check-static dependencies test-nfs-kernel test-fuse dependencies-kernel bench \
+.PHONY: help build release run test test-registry test-sim test-storage check fmt lint unit check-static dependencies test-nfs-kernel test-fuse test-cluster dependencies-kernel bench \
 	bench-storage docs stage deb rpm lint-packages dist test-machines clean
 
 help: ## Show this
@@ -69,6 +72,10 @@ test-nfs-kernel: release dependencies-kernel ## One node and three under a real 
 
 test-fuse: release dependencies-kernel ## The FUSE door under PHP, killed processes and failing nodes, also on Linux 6.1 (needs root, 25 minutes)
 	tests/fuse/run.py $(BINARY)
+
+test-cluster: release dependencies ## A cluster in network namespaces under a nemesis (SEED=7, NODES=5, CLUSTER_SECONDS=180; needs root, 35 minutes)
+	tests/cluster/judge_test.py
+	tests/cluster/run.py $(BINARY) --nodes $(NODES) --seconds $(CLUSTER_SECONDS) $(if $(SEED),--seed $(SEED))
 
 dependencies-kernel: ## Install what the kernel tests and the storage bench need (Debian, needs root)
 	packaging/test-dependencies-kernel.sh

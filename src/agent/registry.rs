@@ -75,7 +75,11 @@ impl Follower {
     }
 
     fn fit(&self) -> Fit {
-        outlook::fit(&self.board.overview().services, self.board.runs_cache())
+        let fit = outlook::fit(&self.board.overview().services, self.board.runs_cache());
+        let (is_whole, leads) = self.board.facts().copy();
+        let files = [(is_whole, Fit::FILES), (leads, Fit::LEADER)];
+        let files = files.into_iter().filter(|(is_fit, _)| *is_fit);
+        files.fold(fit, |fit, (_, bit)| fit.with(bit))
     }
 
     /// Runs until the scope drains; returns at once where there is no registry.

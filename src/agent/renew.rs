@@ -176,6 +176,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::agent::ports::Prober;
     use crate::cluster::{Fit, Member, Snapshot, Standing};
     use crate::net::mesh::identity::Authority;
     use crate::net::mesh::{Limits, Mesh, Name, Server, Services, TcpDial, identity};
@@ -250,13 +251,6 @@ mod tests {
             limits: LIMITS,
         });
         scope.spawn(server.serve(listener, scope.clone()));
-        let dial = TcpDial {
-            tls: Arc::new(second.tls().unwrap()),
-            addresses: Arc::new(move |_| Some(address)),
-        };
-        let agents = Agents {
-            mesh: Mesh::new(Arc::new(dial), LIMITS, &scope),
-        };
         let member = |name: &str| Member {
             name: name.into(),
             address: Some(address),
@@ -269,6 +263,19 @@ mod tests {
             ..Snapshot::default()
         };
         let (_snapshots, snapshots) = watch::channel(Arc::new(snapshot));
+        let tls = Arc::new(second.tls().unwrap());
+        let dial = TcpDial {
+            tls: tls.clone(),
+            addresses: Arc::new(move |_| Some(address)),
+        };
+        let agents = Agents {
+            mesh: Mesh::new(Arc::new(dial), LIMITS, &scope),
+            prober: Prober {
+                tls,
+                snapshots: snapshots.clone(),
+                has_storage: false,
+            },
+        };
         let root: Arc<dyn Root> = Arc::new(Hands(second.clone()));
         let renew = async || renew_if_due(&second, &root, &agents, &snapshots).await.unwrap();
         assert_eq!(renew().await.as_deref(), Some("n1"));

@@ -6,6 +6,7 @@
 mod client;
 mod config;
 mod demo;
+mod doctor;
 mod generate;
 mod init;
 mod join;
@@ -65,6 +66,7 @@ fn perform(cli: Cli) -> anyhow::Result<u8> {
         Verb::Uninstall(uninstall) => block_on(uninstall.perform(load(&path)?.config, &path)),
         Verb::Run => supervisor::run(load(&path)?, &std::path::absolute(&path)?).map(|()| EXIT_OK),
         Verb::Status(show) => block_on(show.perform(load(&path)?.config)),
+        Verb::Doctor(doctor) => block_on(doctor.perform(load(&path)?.config)),
         Verb::Logs(logs) => block_on(logs.perform(load(&path)?.config)),
         Verb::Config(verb) => config::perform(&verb, &path),
         Verb::Portal(verb) => block_on(portal::perform(verb, load(&path)?.config)),

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use super::{config, demo, init, join, logs, node, portal, preflight, registry, status, storage, token, uninstall};
+use super::{
+    config, demo, doctor, init, join, logs, node, portal, preflight, registry, status, storage, token, uninstall,
+};
 use crate::config::DEFAULT_PATH;
 
 /// Turns bare Linux machines into a Bitrix24 portal.
@@ -34,8 +36,10 @@ pub enum Verb {
     Token(token::Verb),
     /// Be the node, in the foreground; systemd runs this
     Run,
-    /// Verdict first, then one line per module and daemon
+    /// Verdict first, then one line per node; --services: per module and daemon of this one
     Status(status::Show),
+    /// What is wrong, what shows it, and what to do
+    Doctor(doctor::Doctor),
     /// What the node and its children logged
     Logs(logs::Logs),
     /// Look at the configuration

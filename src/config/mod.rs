@@ -6,6 +6,7 @@ mod edit;
 mod external;
 mod load;
 mod places;
+mod proxy;
 mod storage;
 mod units;
 
@@ -18,6 +19,7 @@ pub use check::check;
 pub use edit::{Edit, edit};
 pub use external::External;
 pub use load::{DEFAULTS, Loaded, Origin, Problem, load, parse, read, var};
+pub use proxy::{Affinity, Proxy, Route};
 pub use storage::{Engine, Export, Files, Mount, Storage};
 pub use units::{Period, Size};
 
@@ -66,37 +68,6 @@ pub enum Daemons {
     Auto,
     Unit,
     Child,
-}
-
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Proxy {
-    pub http: Vec<SocketAddr>,
-    pub https: Vec<SocketAddr>,
-    pub certificate: PathBuf,
-    pub key: PathBuf,
-    pub workers: usize,
-    pub max_connections: usize,
-    pub max_connections_per_address: usize,
-    pub max_header_size: Size,
-    pub max_headers: usize,
-    pub max_body_size: Size,
-    pub header_timeout: Period,
-    pub idle_timeout: Period,
-    pub body_timeout: Period,
-    pub upstream_timeout: Period,
-    pub follow_symlinks: bool,
-    pub access_log: PathBuf,
-    pub routes: Vec<Route>,
-}
-
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Route {
-    /// Starts and ends with `/`.
-    pub prefix: String,
-    /// `http://host:port`; the request's path is passed on unchanged.
-    pub upstream: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]

@@ -25,6 +25,23 @@ pub const PROXY_LOG_DROPPED: Name = name(
 );
 pub const PROXY_FASTCGI_CONNECTIONS: Name =
     name("bitrix_proxy_fastcgi_connections", "Connections to PHP-FPM, by state");
+pub const PROXY_TARGET_REQUESTS: Name = name(
+    "bitrix_proxy_target_requests",
+    "Attempts to have a request answered by PHP of a node, by node",
+);
+pub const PROXY_TARGET_FAILURES: Name = name("bitrix_proxy_target_failures", "Attempts that failed, by node");
+pub const PROXY_TARGET_EJECTIONS: Name = name(
+    "bitrix_proxy_target_ejections",
+    "Times that a node was left alone for its failures, by node",
+);
+pub const PROXY_TARGET_IN_FLIGHT: Name = name(
+    "bitrix_proxy_target_in_flight",
+    "Requests of this front that PHP of a node works on; of its own node, those of other fronts too",
+);
+pub const PROXY_REPEATED: Name = name(
+    "bitrix_proxy_repeated",
+    "Failed requests that were sent to another node, or were not because the budget was spent",
+);
 pub const CACHE_COMMANDS: Name = name("bitrix_cache_commands", "Commands served, by kind and result");
 pub const CACHE_CONNECTIONS: Name = name("bitrix_cache_connections", "Open client connections");
 pub const CACHE_ITEMS: Name = name("bitrix_cache_items", "Items held");

@@ -6,6 +6,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 
+use super::balance::hop;
 use super::error::{Error, Kind};
 use super::exchange::Body;
 
@@ -74,6 +75,13 @@ pub fn page(error: &Error, reader: Reader, id: &str) -> Response<Body> {
         }
         _ => {}
     }
+    answer
+}
+
+/// To another front: PHP failed here. It has no page, because the other front shows its own or asks another node.
+pub fn fault(error: &Error) -> Response<Body> {
+    let mut answer = whole(status(error.kind), String::new(), true);
+    hop::write_fault(error, answer.headers_mut());
     answer
 }
 

@@ -63,6 +63,8 @@ pub struct Error {
     /// What exactly, for the log. Never shown to the client.
     pub detail: String,
     pub source: Option<io::Error>,
+    /// The target took nothing of the request, so another one may have it.
+    pub is_unsent: bool,
 }
 
 impl Error {
@@ -71,6 +73,7 @@ impl Error {
             kind,
             detail: detail.into(),
             source: None,
+            is_unsent: false,
         }
     }
 
@@ -79,7 +82,14 @@ impl Error {
             kind,
             detail: detail.into(),
             source: Some(source),
+            is_unsent: false,
         }
+    }
+
+    /// The target took nothing of the request.
+    pub fn unsent(mut self) -> Self {
+        self.is_unsent = true;
+        self
     }
 
     pub fn side(&self) -> Side {

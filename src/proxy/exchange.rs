@@ -20,6 +20,8 @@ pub enum Target {
     None,
     Static,
     Php,
+    /// Another node's front.
+    Peer,
     Upstream,
 }
 
@@ -32,7 +34,10 @@ pub struct Exchange {
     pub peer: SocketAddr,
     /// The address that the client reached.
     pub local: SocketAddr,
-    pub is_tls: bool,
+    /// Protocol version, like `TLSv1.3`; `None`: plain.
+    pub tls: Option<&'static str>,
+    /// Another node's front sent it, so it is answered here and nowhere else. Only the mesh's door sets this.
+    pub is_hop: bool,
     /// Host name of the request in lower case, without port.
     pub host: String,
     /// 16 hex digits; goes to PHP, to upstreams, to the client and to the log.

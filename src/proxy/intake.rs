@@ -9,6 +9,7 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Method, Uri, Version};
 
+use super::balance::hop;
 use super::connection::Connection;
 use super::error::{Error, Kind};
 use super::exchange::{Exchange, Target};
@@ -40,7 +41,7 @@ impl Ids {
 }
 
 /// The finaliser of SplitMix64: one to one, so that different counts stay different.
-fn mix(count: u64) -> u64 {
+pub fn mix(count: u64) -> u64 {
     let mut word = count.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -81,7 +82,8 @@ pub fn exchange(mut parts: Parts, id: String, connection: &Arc<Connection>, doma
         path,
         peer: connection.peer,
         local: connection.local,
-        is_tls: connection.tls.is_some(),
+        tls: connection.tls,
+        is_hop: false,
         host,
         id,
         started: Instant::now(),
@@ -90,11 +92,11 @@ pub fn exchange(mut parts: Parts, id: String, connection: &Arc<Connection>, doma
 }
 
 /// PHP and CGI turn `X_Forwarded_For` and `X-Forwarded-For` into the same variable, so the first could forge the second.
-/// Like nginx, we drop what has a `_` in its name.
+/// Like nginx, we drop what has a `_` in its name; and what only fronts say to each other.
 fn drop_lookalikes(headers: &mut HeaderMap) {
     let alike: Vec<HeaderName> = headers
         .keys()
-        .filter(|name| name.as_str().contains('_'))
+        .filter(|name| name.as_str().contains('_') || hop::is_internal(name))
         .cloned()
         .collect();
     for name in alike {
@@ -215,10 +217,11 @@ mod tests {
         let build = get("/")
             .header("host", "a")
             .header("x_real_ip", "1")
+            .header("bn-hop", "1 0123456789abcdef 10.0.0.1:1 10.0.0.2:2 - HTTP/1.1")
             .header("cookie", "a=1")
             .header("cookie", "b=2");
         let headers = read(build, "").expect("valid").request.headers;
-        assert!(!headers.contains_key("x_real_ip"));
+        assert!(!headers.contains_key("x_real_ip") && !headers.contains_key("bn-hop"));
         assert_eq!(headers.get_all("cookie").iter().collect::<Vec<_>>(), ["a=1; b=2"]);
     }
 

@@ -7,10 +7,11 @@ use super::exchange::Target;
 use super::fastcgi::Counts;
 use crate::metrics::{Counter, EncodeLabelSet, Family, Gauge, Histogram, Set, names, seconds};
 
-const TARGETS: [(Target, &str); 4] = [
+const TARGETS: [(Target, &str); 5] = [
     (Target::None, "none"),
     (Target::Static, "static"),
     (Target::Php, "php"),
+    (Target::Peer, "peer"),
     (Target::Upstream, "upstream"),
 ];
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -18,9 +19,14 @@ const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 #[derive(Debug)]
 pub struct Metrics {
     set: Set,
-    by_target: Vec<OfTarget>,
+    by_target: Vec<OfKind>,
     refused: Family<Reason, Counter>,
     fastcgi: Family<InState, Gauge>,
+    target_requests: Family<Balanced, Counter>,
+    target_failures: Family<Balanced, Counter>,
+    target_ejections: Family<Balanced, Counter>,
+    target_in_flight: Family<Balanced, Gauge>,
+    repeated: Family<Outcome, Counter>,
     pub connections: Gauge,
     pub panics: Counter,
     /// Lines of the access log that were dropped.
@@ -28,9 +34,29 @@ pub struct Metrics {
 }
 
 #[derive(Debug)]
-struct OfTarget {
+struct OfKind {
     by_class: Vec<Counter>,
     seconds: Histogram,
+}
+
+/// The numbers of one target among which requests are balanced.
+#[derive(Debug)]
+pub struct OfTarget {
+    pub requests: Counter,
+    pub failures: Counter,
+    pub ejections: Counter,
+    pub in_flight: Gauge,
+}
+
+/// A node's name, or `local`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Balanced {
+    node: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -66,7 +92,7 @@ impl Metrics {
         let requests: Family<Answered, Counter> = set.add(names::PROXY_REQUESTS, Family::default());
         let durations: Family<To, Histogram, fn() -> Histogram> =
             set.add(names::PROXY_REQUEST_SECONDS, Family::new_with_constructor(seconds));
-        let of_target = |(_, target): &(Target, &'static str)| OfTarget {
+        let of_target = |(_, target): &(Target, &'static str)| OfKind {
             by_class: CLASSES
                 .iter()
                 .map(|class| requests.get_or_create(&Answered { class, target }).clone())
@@ -77,6 +103,11 @@ impl Metrics {
             by_target: TARGETS.iter().map(of_target).collect(),
             refused: set.add(names::PROXY_REFUSED, Family::default()),
             fastcgi: set.add(names::PROXY_FASTCGI_CONNECTIONS, Family::default()),
+            target_requests: set.add(names::PROXY_TARGET_REQUESTS, Family::default()),
+            target_failures: set.add(names::PROXY_TARGET_FAILURES, Family::default()),
+            target_ejections: set.add(names::PROXY_TARGET_EJECTIONS, Family::default()),
+            target_in_flight: set.add(names::PROXY_TARGET_IN_FLIGHT, Family::default()),
+            repeated: set.add(names::PROXY_REPEATED, Family::default()),
             connections: set.add(names::PROXY_CONNECTIONS, Gauge::default()),
             panics: set.add(names::PROXY_PANICS, Counter::default()),
             log_dropped: set.add(names::PROXY_LOG_DROPPED, Counter::default()),
@@ -114,6 +145,32 @@ impl Metrics {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             self.fastcgi.get_or_create(&InState { state }).set(count);
         }
+    }
+
+    /// The handles of one target.
+    pub fn of_target(&self, node: &str) -> OfTarget {
+        let node = Balanced { node: node.into() };
+        OfTarget {
+            requests: self.target_requests.get_or_create(&node).clone(),
+            failures: self.target_failures.get_or_create(&node).clone(),
+            ejections: self.target_ejections.get_or_create(&node).clone(),
+            in_flight: self.target_in_flight.get_or_create(&node).clone(),
+        }
+    }
+
+    /// A node left the cluster.
+    pub fn forget_target(&self, node: &str) {
+        let node = Balanced { node: node.into() };
+        for counters in [&self.target_requests, &self.target_failures, &self.target_ejections] {
+            counters.remove(&node);
+        }
+        self.target_in_flight.remove(&node);
+    }
+
+    /// A request that failed may be sent again, or the budget for that is spent.
+    pub fn repeated(&self, is_paid: bool) {
+        let outcome = if is_paid { "sent" } else { "refused" };
+        self.repeated.get_or_create(&Outcome { outcome }).inc();
     }
 
     pub fn refused_handshake(&self) {

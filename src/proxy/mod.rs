@@ -1,7 +1,8 @@
 //! The web front: accept → TLS → HTTP/1 or 2 → phases → target.
 //!
-//! Phases of a request, in this order: limits (`limit`, `guard`, `request_body`) → route (`route`, `deny`) → target (`static_file`, `fastcgi`,
-//! `forward`) → headers → log (`record`, `access_log`). Whatever goes wrong is an `Error` and leaves through `answer`.
+//! Phases of a request, in this order: limits (`limit`, `guard`, `request_body`) → route (`visit`, `route`, `deny`) → target (`static_file`,
+//! `fastcgi` here or on another node by `balance`, `forward`) → headers → log (`record`, `access_log`). Whatever goes wrong is an `Error`
+//! and leaves through `answer`.
 //!
 //! Nothing ambiguous gets further than `framing`. Every wait for a client has a bound (`guard`; for HTTP/2
 //! `request_body` and `http`). A panic ends its request, or its connection.
@@ -10,6 +11,7 @@
 
 mod access_log;
 mod answer;
+mod balance;
 mod conditional;
 mod connection;
 mod content_type;
@@ -42,6 +44,7 @@ mod service;
 mod setup;
 mod silence;
 mod static_file;
+mod visit;
 mod websocket;
 
 pub use error::{Error, Kind};

@@ -1,5 +1,6 @@
 //! `Proxy`: the front as a service of the node. Starts it, reports on it, reloads it.
 
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
@@ -7,16 +8,20 @@ use anyhow::Context;
 use tracing::{error, info};
 
 use super::access_log::AccessLog;
+use super::balance::{Balancer, Door};
 use super::http;
 use super::limit::Limit;
 use super::metrics::Metrics;
 use super::service::Front;
 use super::setup::{self, Setup};
-use crate::base::{BoxFuture, Cx, Service, Status};
+use crate::base::{BoxFuture, Cx, Scope, Service, Status};
+use crate::cluster;
 use crate::config::Config;
+use crate::net::mesh::trust::Trust;
+use crate::net::mesh::{self, Tls};
 use crate::net::tls::Certificate;
 
-/// The module. Listens on the sockets named `http` and `https`.
+/// The module. Listens on the sockets named `http` and `https`, and for other fronts on `proxy-mesh`.
 pub struct Proxy {
     config: Mutex<Arc<Config>>,
     metrics: Arc<Metrics>,
@@ -61,9 +66,22 @@ impl Proxy {
 
     async fn serve(&self, mut cx: Cx) -> anyhow::Result<()> {
         let config = lock(&self.config).clone();
-        let setup = Setup::open(&config, &cx.scope, &self.metrics)?;
-        let front = Front::new(setup, self.metrics.clone(), self.limit.clone(), cx.scope.clone())?;
-        let front = Arc::new(front);
+        let mesh = cx.take_tcp("proxy-mesh");
+        let tls = match mesh.is_empty() {
+            true => None,
+            false => Some(
+                Trust::new(config.trust())
+                    .follow(&cx.scope)
+                    .context("meet other nodes")?,
+            ),
+        };
+        let front = self.front(&config, &cx.scope, tls.clone())?;
+        let (looked_after, scope) = (front.clone(), cx.scope.clone());
+        let probe = front.balancer.clone().probe(move || looked_after.setup(), scope);
+        cx.scope.spawn(probe);
+        if let Some(tls) = tls {
+            meet(&front, &config, tls, mesh)?;
+        }
         let (plain, secure) = (cx.take_tcp("http"), cx.take_tcp("https"));
         let certificate = match secure.is_empty() {
             true => None,
@@ -86,6 +104,14 @@ impl Proxy {
         Ok(())
     }
 
+    fn front(&self, config: &Config, scope: &Scope, tls: Option<Arc<Tls>>) -> anyhow::Result<Arc<Front>> {
+        let setup = Setup::open(config, scope, &self.metrics)?;
+        let balancer = Arc::new(Balancer::new(tls, config.php.children, self.metrics.clone())?);
+        let (metrics, limit) = (self.metrics.clone(), self.limit.clone());
+        let front = Front::new(setup, metrics, limit, balancer, scope.clone())?;
+        Ok(Arc::new(front))
+    }
+
     /// Takes everything or nothing of a new configuration.
     fn refresh(&self, running: &mut Running) -> anyhow::Result<()> {
         let config = lock(&self.config).clone();
@@ -102,6 +128,7 @@ impl Proxy {
             None => running.front.setup().log.iter().for_each(AccessLog::reopen),
         }
         self.limit.set(setup::bounds(&config));
+        running.front.balancer.set_capacity(config.php.children);
         running.config = config;
         Ok(())
     }
@@ -128,7 +155,11 @@ impl Service for Proxy {
             since: Instant::now(),
             total,
         };
-        Status::good(format!("{per_second:.0} req/s, {} connections", self.limit.open()))
+        let mut detail = format!("{per_second:.0} req/s, {} connections", self.limit.open());
+        if let Some(running) = lock(&self.running).as_ref() {
+            detail.push_str(&targets(running.front.balancer.counts()));
+        }
+        Status::good(detail)
     }
 
     fn reload(&self) {
@@ -145,6 +176,35 @@ impl Service for Proxy {
             self.metrics.fastcgi(running.front.setup().php.counts());
         }
         self.metrics.encode()
+    }
+}
+
+/// Answers other fronts, and follows what the cluster says of their nodes.
+fn meet(front: &Arc<Front>, config: &Config, tls: Arc<Tls>, listeners: Vec<TcpListener>) -> anyhow::Result<()> {
+    let scope = &front.scope;
+    let server = Arc::new(mesh::Server {
+        tls,
+        services: mesh::Services::default(),
+        streams: Some(Arc::new(Door::new(front.clone()))),
+        limits: mesh::Limits::default(),
+    });
+    for listener in listeners {
+        listener.set_nonblocking(true)?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        scope.spawn(server.clone().serve(listener, scope.clone()));
+    }
+    let snapshots = cluster::follow(config.view_socket(), scope);
+    scope.spawn(front.balancer.clone().follow(snapshots, scope.clone()));
+    Ok(())
+}
+
+/// What `status` says of the targets; of a node that is alone, only that its PHP fails.
+fn targets((all, ejected): (usize, usize)) -> String {
+    match (all, ejected) {
+        (1, 0) => String::new(),
+        (1, _) => ", PHP fails".into(),
+        (all, 0) => format!(", {all} targets"),
+        (all, ejected) => format!(", {all} targets, {ejected} ejected"),
     }
 }
 

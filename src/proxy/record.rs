@@ -7,8 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::request::Parts;
-use http::{Method, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 
@@ -31,8 +30,8 @@ pub struct Record {
 }
 
 impl Record {
-    pub fn begin(
-        parts: &Parts,
+    pub fn begin<B>(
+        request: &Request<B>,
         id: &str,
         connection: Arc<Connection>,
         metrics: Arc<Metrics>,
@@ -41,11 +40,15 @@ impl Record {
         let line = Line {
             peer: connection.peer.ip(),
             at: clock::wall(),
-            asked: Asked::Request(parts.method.clone(), intake::origin_form(&parts.uri), parts.version),
+            asked: Asked::Request(
+                request.method().clone(),
+                intake::origin_form(request.uri()),
+                request.version(),
+            ),
             status: answer::status(Kind::ClientGone).as_u16(),
             bytes: 0,
-            referer: parts.headers.get(header::REFERER).cloned(),
-            agent: parts.headers.get(header::USER_AGENT).cloned(),
+            referer: request.headers().get(header::REFERER).cloned(),
+            agent: request.headers().get(header::USER_AGENT).cloned(),
             duration: std::time::Duration::ZERO,
             id: id.to_string(),
             target: Target::None,

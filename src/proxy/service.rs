@@ -12,19 +12,18 @@ use hyper::body::{Body as _, Incoming};
 use tracing::{debug, error, warn};
 
 use super::answer::{self, Reader};
+use super::balance::Balancer;
+use super::balance::hop::{self, Hop};
 use super::connection::Connection;
 use super::error::{Error, Kind, Side};
 use super::exchange::{Body, Exchange, Target};
-use super::fastcgi::Script;
 use super::intake::{self, Ids};
 use super::limit::Limit;
 use super::metrics::Metrics;
-use super::path::Path;
 use super::record::Record;
 use super::request_body::{self, Fault};
-use super::route::{self, Plan, Seen, Step};
 use super::setup::Setup;
-use super::static_file::Found;
+use super::visit::Visit;
 use super::{deny, headers};
 use crate::base::{BoxFuture, Scope, error::chain};
 use crate::metrics::Counter;
@@ -37,6 +36,7 @@ pub struct Front {
     pub metrics: Arc<Metrics>,
     pub limit: Arc<Limit>,
     pub scope: Scope,
+    pub balancer: Arc<Balancer>,
     ids: Ids,
 }
 
@@ -61,12 +61,19 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
 }
 
 impl Front {
-    pub fn new(setup: Setup, metrics: Arc<Metrics>, limit: Arc<Limit>, scope: Scope) -> anyhow::Result<Self> {
+    pub fn new(
+        setup: Setup,
+        metrics: Arc<Metrics>,
+        limit: Arc<Limit>,
+        balancer: Arc<Balancer>,
+        scope: Scope,
+    ) -> anyhow::Result<Self> {
         Ok(Front {
             setup: RwLock::new(Arc::new(setup)),
             metrics,
             limit,
             scope,
+            balancer,
             ids: Ids::new()?,
         })
     }
@@ -81,56 +88,81 @@ impl Front {
     }
 
     async fn answer(&self, connection: Arc<Connection>, number: u64, request: Request<Incoming>) -> Response<Body> {
-        let setup = self.setup();
-        let (parts, incoming) = request.into_parts();
-        let (id, method, version) = (self.ids.next(), parts.method.clone(), parts.version);
-        let reader = Reader::of(&method, &parts.headers);
-        let has_body = !incoming.is_end_stream();
-        let (metrics, log) = (self.metrics.clone(), setup.log.clone());
-        let mut record = Record::begin(&parts, &id, connection.clone(), metrics, log);
-        let request = Taken {
-            request: Request::from_parts(parts, incoming),
-            id: id.clone(),
+        let taken = Taken {
+            request,
+            id: self.ids.next(),
             number,
-            connection: &connection,
+            connection,
+            is_hop: false,
         };
-        let served = isolated(self.serve(&setup, request, &mut record), &self.metrics.panics).await;
+        self.take(taken).await
+    }
+
+    /// Answers a request that another front sent. Where PHP fails, the answer says so instead of showing a page: the other front
+    /// has another node to ask, or shows its own.
+    pub async fn answer_hop(&self, hop: Hop, mut request: Request<Incoming>) -> Response<Body> {
+        *request.version_mut() = hop.version;
+        let connection = Arc::new(Connection::new(hop.client, hop.reached, hop.tls));
+        let taken = Taken {
+            request,
+            id: hop.id,
+            number: connection.take(),
+            connection,
+            is_hop: true,
+        };
+        self.take(taken).await
+    }
+
+    async fn take(&self, taken: Taken) -> Response<Body> {
+        let setup = self.setup();
+        let (id, number, is_hop, connection) = (taken.id.clone(), taken.number, taken.is_hop, taken.connection.clone());
+        let request = &taken.request;
+        let (method, version) = (request.method().clone(), request.version());
+        let reader = Reader::of(&method, request.headers());
+        let has_body = !request.body().is_end_stream();
+        let (metrics, log) = (self.metrics.clone(), setup.log.clone());
+        let mut record = Record::begin(request, &id, connection.clone(), metrics, log);
+        let served = isolated(self.serve(&setup, taken, &mut record), &self.metrics.panics).await;
         let result = served.unwrap_or_else(|| Err(Error::new(Kind::Internal, "a panic while the request was served")));
         let mut answer = result.unwrap_or_else(|error| {
             report(&error, &id);
             record.failed(&error);
+            if is_hop && error.side() == Side::Upstream {
+                return answer::fault(&error);
+            }
             let mut page = answer::page(&error, reader, &id);
-            if has_body && version < Version::HTTP_2 {
+            if has_body && version < Version::HTTP_2 && !is_hop {
                 page.headers_mut()
                     .insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             page
         });
         sign(&mut answer, &id);
-        connection.settle(number, answer.status() == StatusCode::SWITCHING_PROTOCOLS);
+        let is_upgraded = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if version < Version::HTTP_2 && !is_upgraded && !is_hop && self.scope.is_draining() {
+            answer
+                .headers_mut()
+                .insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        connection.settle(number, is_upgraded);
         record.follow(answer, &method)
     }
 
-    async fn serve(&self, setup: &Setup, taken: Taken<'_>, record: &mut Record) -> Result<Response<Body>, Error> {
-        let Taken {
-            request,
-            id,
-            number,
-            connection,
-        } = taken;
-        if let Some(refused) = connection.refused(number) {
+    async fn serve(&self, setup: &Setup, taken: Taken, record: &mut Record) -> Result<Response<Body>, Error> {
+        if let Some(refused) = taken.connection.refused(taken.number) {
             self.metrics.refused(refused.refusal.kind);
             record.asked(refused.line);
             return Err(Error::new(refused.refusal.kind, refused.refusal.why));
         }
+        let request = &taken.request;
         if request.method() == Method::OPTIONS && request.uri().path() == "*" {
             return Ok(answer::options());
         }
         let fault = Fault::default();
-        let (mut exchange, body) =
-            admit(setup, request, id, connection, &fault).inspect_err(|error| self.metrics.refused(error.kind))?;
+        let (mut exchange, body) = admit(setup, taken, &fault).inspect_err(|error| self.metrics.refused(error.kind))?;
         let mut visit = Visit {
             setup,
+            balancer: &self.balancer,
             exchange: &mut exchange,
             record,
         };
@@ -145,126 +177,34 @@ pub async fn isolated<F: Future>(task: F, panics: &Counter) -> Option<F::Output>
     result.inspect_err(|_| _ = panics.inc()).ok()
 }
 
-/// The limits that a request meets before it is routed. On HTTP/1 the guard has seen to most of them.
-fn admit(
-    setup: &Setup,
-    request: Request<Incoming>,
-    id: String,
-    connection: &Arc<Connection>,
-    fault: &Fault,
-) -> Result<(Exchange, Body), Error> {
+/// The limits that a request meets before it is routed. On HTTP/1 the guard has seen to most of them, and where another front
+/// sent it, that one to all but the size of the body, which it may be told otherwise.
+fn admit(setup: &Setup, taken: Taken, fault: &Fault) -> Result<(Exchange, Body), Error> {
+    let Taken {
+        request,
+        id,
+        connection,
+        is_hop,
+        ..
+    } = taken;
     let (parts, incoming) = request.into_parts();
-    if parts.headers.len() > setup.limits.fields {
+    if parts.headers.len() > setup.limits.fields && !is_hop {
         return Err(Error::new(Kind::HeaderTooLarge, "more header fields than the limit"));
     }
-    let silence = (parts.version >= Version::HTTP_2).then_some(setup.patience.body);
-    let exchange = intake::exchange(parts, id, connection, &setup.domain)?;
+    let silence = (parts.version >= Version::HTTP_2 && !is_hop).then_some(setup.patience.body);
+    let mut exchange = intake::exchange(parts, id, &connection, &setup.domain)?;
+    exchange.is_hop = is_hop;
     let body = request_body::limited(incoming, setup.max_body, silence, fault)?;
     Ok((exchange, body))
 }
 
 /// A request and where it came from.
-struct Taken<'a> {
+struct Taken {
     request: Request<Incoming>,
     id: String,
     number: u64,
-    connection: &'a Arc<Connection>,
-}
-
-/// A request on its way to its target.
-struct Visit<'a> {
-    setup: &'a Setup,
-    exchange: &'a mut Exchange,
-    record: &'a mut Record,
-}
-
-impl Visit<'_> {
-    async fn route(&mut self, body: Body) -> Result<Response<Body>, Error> {
-        match route::plan(&self.setup.prefixes, &self.exchange.path) {
-            Plan::Deny(kind) => Err(denied(kind)),
-            Plan::Upstream(place) => {
-                let upstream = self.setup.upstreams.get(place);
-                let upstream = upstream.ok_or_else(|| Error::new(Kind::Internal, "a route without an upstream"))?;
-                self.aim(Target::Upstream);
-                upstream.call(self.exchange, body).await
-            }
-            Plan::Script { script, path_info } => match self.setup.files.look(&script).await? {
-                Found::File(_) => self.php(&script, path_info, body).await,
-                _ => self.fallback(body).await,
-            },
-            Plan::File => self.file(body).await,
-        }
-    }
-
-    async fn file(&mut self, body: Body) -> Result<Response<Body>, Error> {
-        let found = self.setup.files.look(&self.exchange.path).await?;
-        match (route::settle(&self.exchange.path, seen(&found)), found) {
-            (Step::Serve, Found::File(entry)) => {
-                self.aim(Target::Static);
-                self.setup.files.serve(self.exchange, entry).await
-            }
-            (Step::AddSlash, _) => {
-                let query = self.exchange.request.uri.query();
-                let query = query.map(|query| format!("?{query}")).unwrap_or_default();
-                answer::moved(&format!("{}/{query}", self.exchange.path.escaped()))
-            }
-            (Step::Index, _) => self.index(body).await,
-            _ => self.fallback(body).await,
-        }
-    }
-
-    /// The index page of a folder. The rules of the page's own path hold for it.
-    async fn index(&mut self, body: Body) -> Result<Response<Body>, Error> {
-        for name in [route::SCRIPT_INDEX, route::STATIC_INDEX] {
-            let page = self.exchange.path.child(name);
-            let Found::File(entry) = self.setup.files.look(&page).await? else {
-                continue;
-            };
-            return match route::plan(&self.setup.prefixes, &page) {
-                Plan::Script { script, path_info } => self.php(&script, path_info, body).await,
-                Plan::Deny(kind) => Err(denied(kind)),
-                Plan::File | Plan::Upstream(_) => {
-                    self.aim(Target::Static);
-                    self.setup.files.serve(self.exchange, entry).await
-                }
-            };
-        }
-        self.fallback(body).await
-    }
-
-    async fn fallback(&mut self, body: Body) -> Result<Response<Body>, Error> {
-        let setup = self.setup;
-        match setup.files.look(&setup.fallback).await? {
-            Found::File(_) => self.php(&setup.fallback, String::new(), body).await,
-            _ => Err(Error::new(Kind::NotFound, "no such file, and no portal.fallback")),
-        }
-    }
-
-    async fn php(&mut self, script: &Path, path_info: String, body: Body) -> Result<Response<Body>, Error> {
-        self.aim(Target::Php);
-        let script = Script {
-            name: script.as_str().to_string(),
-            path_info,
-        };
-        self.setup.php.call(self.exchange, &script, body).await
-    }
-
-    fn aim(&mut self, target: Target) {
-        self.exchange.target = target;
-        self.record.target(target);
-    }
-}
-
-fn seen(found: &Found) -> Seen {
-    match found {
-        Found::File(_) => Seen::File,
-        Found::Folder => Seen::Folder,
-        Found::Missing => Seen::Missing,
-    }
-}
-
-fn denied(kind: Kind) -> Error {
-    Error::new(kind, "a path on the deny list")
+    connection: Arc<Connection>,
+    is_hop: bool,
 }
 
 /// A target that could not read the request's body reports itself; the body knows better.
@@ -279,6 +219,10 @@ fn blame(mut error: Error, fault: &Fault) -> Error {
 fn finish(mut answer: Response<Body>, exchange: &Exchange) -> Response<Body> {
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         headers::strip_hop_by_hop(answer.headers_mut());
+    }
+    if exchange.is_hop {
+        // Only the door says something there.
+        hop::strip(answer.headers_mut());
     }
     if exchange.target == Target::Static {
         deny::disarm(&exchange.path, answer.headers_mut());

@@ -3,6 +3,7 @@
 use anyhow::Context;
 
 use super::access_log::AccessLog;
+use super::balance::Manner;
 use super::fastcgi::{Php, PhpSettings};
 use super::forward::Upstream;
 use super::framing::Limits;
@@ -28,6 +29,7 @@ pub struct Setup {
     pub limits: Limits,
     pub patience: Patience,
     pub log: Option<AccessLog>,
+    pub manner: Manner,
 }
 
 impl Setup {
@@ -67,6 +69,10 @@ impl Setup {
                 body: proxy.body_timeout.0,
             },
             log: log.transpose()?,
+            manner: Manner {
+                affinity: proxy.affinity,
+                silence,
+            },
         })
     }
 }

@@ -5,14 +5,18 @@ pub mod cutter;
 pub mod daemon;
 pub mod eventually;
 pub mod front;
+pub mod fronts;
 pub mod fuse;
 pub mod ganesha;
 pub mod gated;
 #[allow(dead_code)]
 pub mod hostile;
 pub mod http;
+pub mod load;
 pub mod mariadb;
 pub mod netns;
 pub mod node;
+pub mod php;
+pub mod responder;
 pub mod storage;
 pub mod upstream;

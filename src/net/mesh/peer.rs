@@ -115,18 +115,35 @@ impl Peer {
         keeper.peek().map(|caller| caller.pulse())
     }
 
+    /// Whether a connection for requests stands now. Looking does not make one.
+    pub fn is_up(&self) -> bool {
+        let connection = self.inner.streams.get().and_then(Keeper::peek);
+        connection.is_some_and(|connection| !connection.is_over())
+    }
+
     /// Sends a request over HTTP/2 and waits for the head of its response, at most `within`.
     pub async fn request(&self, request: Request<Body>, within: Duration) -> Result<Response<Body>, CallError> {
-        let deadline = Instant::now() + within;
+        self.request_soon(request, within, within).await
+    }
+
+    /// The same, for a request whose answer may take long: nothing is sent when there is no connection after `connect`.
+    pub async fn request_soon(
+        &self,
+        request: Request<Body>,
+        connect: Duration,
+        within: Duration,
+    ) -> Result<Response<Body>, CallError> {
+        let now = Instant::now();
+        let (deadline, connected) = (now + within, now + connect);
         let keeper = self.streams();
-        let mut connection = keeper.get(None, deadline).await?;
+        let mut connection = keeper.get(None, connected).await?;
         let mut request = request;
         loop {
             match connection.request(request, deadline).await {
                 Ok(response) => return Ok(response),
                 Err(Unanswered::Turned(back)) => {
                     request = *back;
-                    connection = keeper.get(Some(&connection), deadline).await?;
+                    connection = keeper.get(Some(&connection), connected).await?;
                 }
                 Err(Unanswered::Failed(error)) => return Err(error),
             }

@@ -172,7 +172,7 @@ impl Session {
                     protocol: Protocol::Overloaded,
                     ..
                 } => {
-                    return Err(Error::new(Kind::Unavailable, "PHP is overloaded"));
+                    return Err(Error::new(Kind::Unavailable, "PHP is overloaded").unsent());
                 }
                 Piece::End { protocol, .. } => return Err(broken(format!("PHP refuses the request: {protocol:?}"))),
                 Piece::Unknown(kind) => return Err(broken(format!("PHP does not know record type {kind}"))),

@@ -81,6 +81,11 @@ impl Php {
         self.pool.counts()
     }
 
+    /// Whether PHP-FPM takes connections. Costs it one that ends at once.
+    pub async fn probe(&self) -> Result<(), Error> {
+        self.pool.probe().await
+    }
+
     /// Runs a script. Resolves with the head of its answer; the body streams.
     ///
     /// A kept connection that turns out to be dead is replaced once, if PHP took nothing of the request,

@@ -187,6 +187,10 @@ impl Pool {
         })
     }
 
+    pub async fn probe(&self) -> Result<(), Error> {
+        self.open(Duration::ZERO).await.map(drop)
+    }
+
     /// A full backlog makes a non-blocking connect fail at once (EAGAIN, unix(7)): tried again for a while.
     async fn open(&self, patience: Duration) -> Result<UnixStream, Error> {
         let deadline = Instant::now() + patience;
@@ -197,7 +201,7 @@ impl Pool {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {
                     tokio::time::sleep(backoff.delay()).await;
                 }
-                Err(error) => return Err(Error::with(Kind::Unavailable, "cannot connect to PHP-FPM", error)),
+                Err(error) => return Err(Error::with(Kind::Unavailable, "cannot connect to PHP-FPM", error).unsent()),
             }
         }
     }

@@ -13,4 +13,5 @@ mod pool;
 mod rewrite;
 mod upstream;
 
+pub use body::{Upload, Watch};
 pub use upstream::Upstream;

@@ -1,0 +1,126 @@
+//! From a path to its target: the deny list, files, scripts, index pages, the fallback. Looks at the disk where `route` needs to know.
+
+use http::Response;
+
+use super::answer;
+use super::balance::{Balancer, Local};
+use super::error::{Error, Kind};
+use super::exchange::{Body, Exchange, Target};
+use super::fastcgi::Script;
+use super::path::Path;
+use super::record::Record;
+use super::route::{self, Plan, Seen, Step};
+use super::setup::Setup;
+use super::static_file::Found;
+
+/// A request on its way to its target.
+pub struct Visit<'a> {
+    pub setup: &'a Setup,
+    pub balancer: &'a Balancer,
+    pub exchange: &'a mut Exchange,
+    pub record: &'a mut Record,
+}
+
+impl Visit<'_> {
+    pub async fn route(&mut self, body: Body) -> Result<Response<Body>, Error> {
+        match route::plan(&self.setup.prefixes, &self.exchange.path) {
+            Plan::Deny(kind) => Err(denied(kind)),
+            Plan::Upstream(place) => {
+                let upstream = self.setup.upstreams.get(place);
+                let upstream = upstream.ok_or_else(|| Error::new(Kind::Internal, "a route without an upstream"))?;
+                self.aim(Target::Upstream);
+                upstream.call(self.exchange, body).await
+            }
+            _ if self.is_elsewhere() => self.balance(None, body).await,
+            Plan::Script { script, path_info } => match self.setup.files.look(&script).await? {
+                Found::File(_) => self.php(&script, path_info, body).await,
+                _ => self.fallback(body).await,
+            },
+            Plan::File => self.file(body).await,
+        }
+    }
+
+    async fn file(&mut self, body: Body) -> Result<Response<Body>, Error> {
+        let found = self.setup.files.look(&self.exchange.path).await?;
+        match (route::settle(&self.exchange.path, seen(&found)), found) {
+            (Step::Serve, Found::File(entry)) => {
+                self.aim(Target::Static);
+                self.setup.files.serve(self.exchange, entry).await
+            }
+            (Step::AddSlash, _) => {
+                let query = self.exchange.request.uri.query();
+                let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+                answer::moved(&format!("{}/{query}", self.exchange.path.escaped()))
+            }
+            (Step::Index, _) => self.index(body).await,
+            _ => self.fallback(body).await,
+        }
+    }
+
+    /// The index page of a folder. The rules of the page's own path hold for it.
+    async fn index(&mut self, body: Body) -> Result<Response<Body>, Error> {
+        for name in [route::SCRIPT_INDEX, route::STATIC_INDEX] {
+            let page = self.exchange.path.child(name);
+            let Found::File(entry) = self.setup.files.look(&page).await? else {
+                continue;
+            };
+            return match route::plan(&self.setup.prefixes, &page) {
+                Plan::Script { script, path_info } => self.php(&script, path_info, body).await,
+                Plan::Deny(kind) => Err(denied(kind)),
+                Plan::File | Plan::Upstream(_) => {
+                    self.aim(Target::Static);
+                    self.setup.files.serve(self.exchange, entry).await
+                }
+            };
+        }
+        self.fallback(body).await
+    }
+
+    async fn fallback(&mut self, body: Body) -> Result<Response<Body>, Error> {
+        let setup = self.setup;
+        match setup.files.look(&setup.fallback).await? {
+            Found::File(_) => self.php(&setup.fallback, String::new(), body).await,
+            _ => Err(Error::new(Kind::NotFound, "no such file, and no portal.fallback")),
+        }
+    }
+
+    async fn php(&mut self, script: &Path, path_info: String, body: Body) -> Result<Response<Body>, Error> {
+        let script = Script {
+            name: script.as_str().to_string(),
+            path_info,
+        };
+        let php = &self.setup.php;
+        self.balance(Some(&Local { php, script }), body).await
+    }
+
+    /// Whether the portal's files are missing here and another node has them.
+    fn is_elsewhere(&self) -> bool {
+        !self.exchange.is_hop && self.balancer.is_elsewhere()
+    }
+
+    async fn balance(&mut self, local: Option<&Local<'_>>, body: Body) -> Result<Response<Body>, Error> {
+        let manner = self.setup.manner;
+        // Until it is known better, for a client that leaves meanwhile.
+        self.aim(if local.is_some() { Target::Php } else { Target::Peer });
+        let answer = self.balancer.call(self.exchange, local, manner, body).await;
+        self.record.target(self.exchange.target);
+        answer
+    }
+
+    fn aim(&mut self, target: Target) {
+        self.exchange.target = target;
+        self.record.target(target);
+    }
+}
+
+fn seen(found: &Found) -> Seen {
+    match found {
+        Found::File(_) => Seen::File,
+        Found::Folder => Seen::Folder,
+        Found::Missing => Seen::Missing,
+    }
+}
+
+fn denied(kind: Kind) -> Error {
+    Error::new(kind, "a path on the deny list")
+}
