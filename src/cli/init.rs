@@ -24,7 +24,7 @@ use crate::{db, php};
 
 /// A first start makes a database and a store.
 const PATIENCE: Duration = Duration::from_secs(180);
-const ADMIN_PORT: u16 = 8443;
+pub const ADMIN_PORT: u16 = 8443;
 
 /// Settings of the cluster that `init` makes, and `join` needs.
 pub const DOMAIN: &str = "portal.domain";

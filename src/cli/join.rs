@@ -20,7 +20,7 @@ use anyhow::{Context, bail, ensure};
 use clap::Args;
 use toml_edit::Value;
 
-use super::init::{DOMAIN, OWNER, Plan, install};
+use super::init::{ADMIN_PORT, DOMAIN, OWNER, Plan, install};
 use super::require_root;
 use super::settle::{self, Draft, is_agreed};
 use crate::agent::join::{self, Met, Request, Token, Welcome};
@@ -128,13 +128,18 @@ impl Join {
             "--address must be one address of this machine"
         );
         let name = settle::node_name(self.name.as_deref(), &loaded.config)?;
-        Ok(vec![
+        let mut wanted = vec![
             ("node.name", name.into()),
             ("cluster.address", own.to_string().into()),
             ("storage.engine", "replicated".into()),
             ("db.run", false.into()),
             ("cache.run", false.into()),
-        ])
+        ];
+        if settle::is_default(loaded, "admin.listen") {
+            let admin = SocketAddr::new(own, ADMIN_PORT);
+            wanted.push(("admin.listen", admin.to_string().into()));
+        }
+        Ok(wanted)
     }
 
     /// Asks, and puts in place what it is given.
