@@ -7,6 +7,7 @@ mod demo;
 mod fuse_mount;
 mod hold;
 mod house;
+mod join;
 mod mesh;
 mod node;
 mod node_front;

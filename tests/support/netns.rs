@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, RawFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use nix::libc;
@@ -88,6 +88,11 @@ impl Host {
             handle,
             address,
         }
+    }
+
+    /// For nsenter(1).
+    pub fn path(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.namespace)
     }
 
     /// For `setns` in a child; open while the network is.
