@@ -112,13 +112,14 @@ class Nemesis:
         return all(answers(host) for host in hosts)
 
     def unwell(self):
-        """Nodes that do not say that all is well, with what they say."""
-        said = {node.name: node.overview() for node in self.cluster.nodes}
-        return {
-            name: f"{one.get('verdict', 'no answer')} {one.get('reason', '')}".strip()
-            for name, one in said.items()
-            if one.get("verdict") != "healthy"
-        }
+        """What each node says of itself and of the cluster, where that is not that all is well."""
+        found = {}
+        for node in self.cluster.nodes:
+            for what, path in [("", "/v1/status"), (" of all", "/v1/cluster")]:
+                said = node.overview(path)
+                if said.get("verdict") != "healthy":
+                    found[f"{node.name}{what}"] = f"{said.get('verdict', 'no answer')} {said.get('reason', '')}".strip()
+        return found
 
     # Rounds
 
