@@ -1,6 +1,8 @@
 //! One integration binary; each file tests one door of the real thing.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+#[path = "bench/balance.rs"]
+mod bench_balance;
 mod cli;
 mod db;
 mod demo;
