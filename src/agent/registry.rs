@@ -119,10 +119,11 @@ impl Follower {
                     is_well = true;
                 }
                 Err(error) => {
-                    self.tell(Snapshot {
+                    let stale = Snapshot {
                         is_stale: true,
                         ..Snapshot::clone(&self.snapshot.borrow())
-                    });
+                    };
+                    self.tell(stale);
                     let detail = self.without(&error);
                     if is_well || started.elapsed() > START {
                         if self.status().health == Health::Good {

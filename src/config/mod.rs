@@ -2,6 +2,7 @@
 //! The reference of all keys and their defaults is `assets/config/bitrix-node.toml`; it is parsed, not repeated, here.
 
 mod check;
+mod edit;
 mod external;
 mod load;
 mod places;
@@ -15,8 +16,9 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 pub use check::check;
+pub use edit::{Edit, edit};
 pub use external::External;
-pub use load::{DEFAULTS, Loaded, Origin, Problem, load, parse, var};
+pub use load::{DEFAULTS, Loaded, Origin, Problem, load, parse, read, var};
 pub use proxy::{Affinity, Proxy, Route};
 pub use storage::{Engine, Export, Files, Mount, Storage};
 pub use units::{Period, Size};
