@@ -37,8 +37,8 @@ const WAITING: usize = 512;
 const SESSIONS: usize = 4096;
 /// Before the holder is asked again.
 const AGAIN: Duration = Duration::from_millis(100);
-/// How often the way to the holder is tried, and how long that may take.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often the way to the holder is tried, and how long that may take: a busy node is no silent one, whose connections break sooner.
+const LOOK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(4));
 /// Kept per session and direction: questions are small, answers are not.
 const BUFFERS: (usize, usize) = (8 << 10, 16 << 10);
 /// What a client that is turned away may still send, and how long. Closing on unread bytes would be a reset, which overtakes our words.
@@ -235,14 +235,14 @@ impl Relay {
             }
             tokio::select! {
                 changed = holder.changed() => if changed.is_err() { return },
-                () = sleep(LOOK) => {}
+                () = sleep(LOOK.0) => {}
             }
         }
     }
 
     async fn look(&self, node: &Name) -> Result<(), String> {
         let request = Request::get("http://holder/").body(empty()).expect("a fixed request");
-        let answered = self.mesh.peer(node).request(request, LOOK).await;
+        let answered = self.mesh.peer(node).request(request, LOOK.1).await;
         match answered {
             Ok(response) if response.status() == StatusCode::NO_CONTENT => Ok(()),
             Ok(response) => Err(format!("it answers {}", response.status())),
