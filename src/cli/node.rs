@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, ensure};
 use clap::Subcommand;
 
-use super::require_root;
+use super::{remove, require_root};
 use crate::base::error::EXIT_OK;
 use crate::config::Config;
 use crate::net::mesh::trust::Trust;
@@ -21,11 +21,15 @@ pub enum Verb {
         #[arg(long, value_name = "DIR")]
         into: PathBuf,
     },
+    /// Let a node go that is drained or dead; its certificate is refused from then on
+    Remove(remove::Remove),
 }
 
 pub fn perform(verb: &Verb, config: &Config) -> anyhow::Result<u8> {
     require_root()?;
     match verb {
+        // `cli::perform` took it.
+        Verb::Remove(_) => {}
         Verb::Issue { node, into } => {
             let trust = Trust::new(config.trust());
             ensure!(

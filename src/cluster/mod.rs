@@ -8,12 +8,14 @@
 
 mod fit;
 mod follow;
+mod gate;
 mod held;
 mod role;
 mod snapshot;
 
 pub use fit::Fit;
 pub use follow::{Snapshots, follow, publish};
+pub use gate::tls;
 pub use held::Held;
 pub use role::Role;
 pub use snapshot::{Member, Seat, Snapshot, Standing};
