@@ -181,8 +181,7 @@ def act(line):
 
 
 def inside(options):
-    # Times are measured: what else this machine does shall not count.
-    os.nice(-10)
+    machine.Groups(os.environ[INSIDE]).prefer()
     # Names of network namespaces, sockets, pid files.
     subprocess.run(["mount", "-t", "tmpfs", "none", "/run"], check=True)
     sys.exit(1 if Run(options, Path(os.environ["BITRIX_CLUSTER_FOLDER"])).all() else 0)
