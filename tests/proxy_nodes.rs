@@ -8,7 +8,6 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bitrix_node::base::Scope;
 use bitrix_node::cluster::{self, Fit, Member, Snapshot, Standing};
@@ -58,7 +57,7 @@ impl Nodes {
         let root = tempfile::tempdir().unwrap();
         std::fs::write(root.path().join("page.php"), PAGE).unwrap();
         let mut nodes = Nodes {
-            nodes: (1..=3).map(|number| Node::new(number)).collect(),
+            nodes: (1..=3).map(Node::new).collect(),
             root,
             agents: Scope::new(),
             views: Vec::new(),
@@ -154,8 +153,8 @@ impl Node {
     }
 
     fn start_front(&mut self) {
-        let log = File::options().create(true).append(true);
-        let log = { log }.open(self.folder.path().join("log")).unwrap();
+        let at = self.folder.path().join("log");
+        let log = File::options().create(true).append(true).open(at).unwrap();
         #[allow(clippy::disallowed_methods)]
         let mut command = std::process::Command::new(executable());
         command

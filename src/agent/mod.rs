@@ -5,7 +5,7 @@
 //! have the token. For the whole cluster the other agents are asked at that moment (`inquiry`).
 //! `mesh` meets the agents of other nodes and lets machines join (`join`), `renew` keeps this node's certificate, `members` the storage's group.
 //! Where the storage is on, `registry` follows the shared facts of the cluster and adds this node's own; `outlook` makes of them the
-//! snapshot that the modules get (pure).
+//! snapshot that the modules get (pure), and `role` elects this node where it should be.
 
 mod board;
 pub mod doctor;
@@ -21,6 +21,7 @@ mod ports;
 mod registry;
 mod renew;
 mod report;
+mod role;
 mod survey;
 
 use std::sync::Arc;
@@ -72,7 +73,11 @@ impl Agent {
         for listener in feeds {
             feed::listen(listener, self.board.clone(), cx.scope.clone()).context("feed socket")?;
         }
-        let agents = self.meet_others(&mut cx)?;
+        let supervisor = match cx.take_pair("verbs") {
+            Some(end) => Some(Arc::new(Supervisor::new(end).context("the pair with the supervisor")?)),
+            None => None,
+        };
+        let agents = self.meet_others(&mut cx, supervisor.clone())?;
         let others = agents.map(|agents| Arc::new(agents) as Arc<dyn Others>);
         let inquiry = Inquiry::new(self.board.clone(), self.registry.snapshots(), others, &cx.scope);
         let source = Source {
@@ -90,8 +95,10 @@ impl Agent {
         for listener in cx.take_unix("view") {
             cluster::publish(listener, self.registry.snapshots(), &cx.scope).context("view socket")?;
         }
+        let hands = supervisor.map(|supervisor| supervisor as Arc<dyn role::Hands>);
         let registry = self.registry.clone();
-        cx.scope.spawn(registry.run(self.config.clone(), cx.scope.clone()));
+        cx.scope
+            .spawn(registry.run(self.config.clone(), hands, cx.scope.clone()));
         info!("agent serves");
         cx.scope.draining().await;
         Ok(())
@@ -101,12 +108,8 @@ impl Agent {
 impl Agent {
     /// Where there may be other nodes: serves their agents and machines that join, keeps this node's certificate and the
     /// storage's members. Returns the way to the others.
-    fn meet_others(&self, cx: &mut Cx) -> anyhow::Result<Option<Agents>> {
+    fn meet_others(&self, cx: &mut Cx, supervisor: Option<Arc<Supervisor>>) -> anyhow::Result<Option<Agents>> {
         let listeners = cx.take_tcp("agent-mesh");
-        let supervisor = match cx.take_pair("verbs") {
-            Some(end) => Some(Arc::new(Supervisor::new(end).context("the pair with the supervisor")?)),
-            None => None,
-        };
         if listeners.is_empty() {
             return Ok(None);
         }

@@ -23,6 +23,7 @@ pub fn snapshot(view: &View, own: &str, fit: Fit, others: &BTreeMap<String, (boo
                 .get(&node.name)
                 .map_or((false, Fit::NONE), |(is_live, fit)| (*is_live, Fit(*fit))),
         };
+        let fit = kept_out(node).fold(fit, Fit::without);
         Some(Member {
             name: node.name.clone(),
             address: node.address.parse().ok(),
@@ -60,6 +61,15 @@ pub fn snapshot(view: &View, own: &str, fit: Fit, others: &BTreeMap<String, (boo
     }
 }
 
+/// What the operator keeps from a node by the labels `edge=no`, `cron=no`, `web=no`.
+fn kept_out(node: &Node) -> impl Iterator<Item = Fit> {
+    let labels = [("edge", Fit::EDGE), ("cron", Fit::CRON), ("web", Fit::WEB)];
+    let kept = labels
+        .into_iter()
+        .filter(|(label, _)| node.labels.get(*label).is_some_and(|value| value == "no"));
+    kept.map(|(_, fit)| fit)
+}
+
 /// What this node is fit for, by its services.
 pub fn fit(services: &[Row], runs_cache: bool) -> Fit {
     let is_ready = |name: &str| {
@@ -71,8 +81,8 @@ pub fn fit(services: &[Row], runs_cache: bool) -> Fit {
     let front = is_ready("proxy");
     let web = front && is_ready("php-fpm") && (!has("mount") || is_ready("mount"));
     for (is_fit, bit) in [
-        (front, Fit::FRONT),
-        (web, Fit::WEB),
+        (front, Fit::FRONT.with(Fit::EDGE)),
+        (web, Fit::WEB.with(Fit::CRON)),
         (is_ready("mariadb"), Fit::DB),
         // Where another node has it, the module of that name is only the way there.
         (runs_cache && is_ready("cache"), Fit::CACHE),

@@ -1,17 +1,18 @@
 //! The agent's hold on the registry: follows the newest version, keeps the last one seen on the local disk, enrols this node,
 //! and sends its heartbeat. Whatever becomes of the registry, the agent goes on with the last view.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{debug, info, warn};
 
 use super::board::Board;
+use super::role::{Election, Hands, Look, Seen};
 use super::{join, outlook};
-use crate::base::{Health, Scope, Status};
+use crate::base::{Health, Scope, Status, clock};
 use crate::cluster::{Fit, Snapshot, Snapshots};
 use crate::config::Config;
 use crate::registry::{
@@ -21,6 +22,8 @@ use crate::registry::{
 
 /// A node that starts needs so long until its storage serves; only then is it a fault that the registry does not answer.
 const START: Duration = Duration::from_secs(30);
+/// Between two looks: what a fail-over must wait for beyond the silence.
+const LOOK: Duration = Duration::from_millis(250);
 /// A heartbeat that took longer says nothing any more; the next one is tried.
 const BEAT: Duration = Duration::from_secs(2);
 
@@ -31,6 +34,9 @@ pub struct Follower {
     /// Once it is open.
     registry: watch::Sender<Option<Arc<dyn Registry>>>,
     snapshot: watch::Sender<Arc<Snapshot>>,
+    look: watch::Sender<Arc<Look>>,
+    /// There is something new in the registry.
+    wake: Arc<Notify>,
     status: Mutex<Status>,
 }
 
@@ -51,6 +57,8 @@ impl Follower {
             view: watch::Sender::new(None),
             registry: watch::Sender::new(None),
             snapshot: watch::Sender::default(),
+            look: watch::Sender::default(),
+            wake: Arc::default(),
             status: Mutex::new(Status::good("")),
         })
     }
@@ -82,20 +90,21 @@ impl Follower {
         files.fold(fit, |fit, (_, bit)| fit.with(bit))
     }
 
-    /// Runs until the scope drains; returns at once where there is no registry.
-    pub async fn run(self: Arc<Self>, config: Arc<Config>, scope: Scope) {
+    /// Runs until the scope drains; returns at once where there is no registry. Without `hands` this node holds no seat.
+    pub async fn run(self: Arc<Self>, config: Arc<Config>, hands: Option<Arc<dyn Hands>>, scope: Scope) {
         let started = Instant::now();
         let last_seen = LastSeen::new(&config.view());
         self.begin(&last_seen, &registry::author(&config).unwrap_or_default())
             .await;
-        let mut second = interval(INTERVAL);
-        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pace = interval(LOOK);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut open: Option<Open> = None;
         let mut is_well = false;
         loop {
             tokio::select! {
                 () = scope.draining() => return,
-                _ = second.tick() => {}
+                () = self.wake.notified() => {}
+                _ = pace.tick() => {}
             }
             let looked = match &open {
                 Some(open) => self.look(open).await,
@@ -104,6 +113,9 @@ impl Follower {
                     Ok(Some(opened)) => {
                         self.registry.send_replace(Some(opened.publish.clone()));
                         scope.spawn(beat(self.clone(), opened.hearts.clone(), scope.clone()));
+                        if let Some(hands) = &hands {
+                            scope.spawn(self.election(&opened, hands.clone()).run(scope.clone()));
+                        }
                         open = Some(opened);
                         continue;
                     }
@@ -119,6 +131,7 @@ impl Follower {
                     is_well = true;
                 }
                 Err(error) => {
+                    // Apart from `tell`: the guard of `borrow` shuts it out.
                     let stale = Snapshot {
                         is_stale: true,
                         ..Snapshot::clone(&self.snapshot.borrow())
@@ -167,8 +180,19 @@ impl Follower {
         }))
     }
 
-    /// One look at the registry; returns what there is to say.
+    fn election(&self, open: &Open, hands: Arc<dyn Hands>) -> Election {
+        Election {
+            hands,
+            registry: open.publish.clone(),
+            hearts: open.hearts.clone(),
+            looks: self.look.subscribe(),
+            wake: self.wake.clone(),
+        }
+    }
+
+    /// One look at the registry; returns what there is to say. First the view, then the heartbeats: the election counts on it.
     async fn look(&self, open: &Open) -> Result<String, Error> {
+        let asked = clock::boot();
         let (mut view, mut image) = open.publish.newest().await?;
         if let Some(change) = enrolment(&view, &open.name, &open.address) {
             match open.publish.commit(change).await {
@@ -185,11 +209,15 @@ impl Follower {
             }
             self.view.send_replace(Some(view.clone()));
         }
-        let nodes: Vec<String> = view.nodes().map(|node| node.name.clone()).collect();
-        open.hearts.look(&nodes).await?;
-        let snapshot = outlook::snapshot(&view, &open.name, self.fit(), &open.hearts.others());
-        self.tell(snapshot);
+        open.hearts.look(&heard(&view)).await?;
         let silent = open.hearts.silent();
+        let snapshot = outlook::snapshot(&view, &open.name, self.fit(), &open.hearts.others());
+        let seen = Seen {
+            snapshot: snapshot.clone(),
+            silent: silent.iter().cloned().collect(),
+        };
+        self.look.send_replace(Arc::new(Look { seen, asked }));
+        self.tell(snapshot);
         Ok(match silent.as_slice() {
             [] => format!("registry version {}", view.revision),
             silent => format!("registry version {}, no sign of {}", view.revision, silent.join(", ")),
@@ -215,6 +243,13 @@ impl Follower {
     fn report(&self, health: Health, detail: String) {
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = Status { health, detail };
     }
+}
+
+/// Whose hearts must be listened to: also those of nodes that left, while they hold something.
+fn heard(view: &View) -> Vec<String> {
+    let nodes = view.nodes().map(|node| node.name.clone());
+    let holders = view.roles().filter_map(|role| role.holder.clone());
+    nodes.chain(holders).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// Heartbeats until the scope drains.

@@ -348,8 +348,8 @@ mod tests {
         assert_eq!(with_prefix("fd00::10/64", None).unwrap().to_string(), "fd00::10/64");
         // Loopback is on every machine.
         assert_eq!(with_prefix("127.9.9.9", None).unwrap().to_string(), "127.9.9.9/8");
-        let foreign = with_prefix("192.0.2.9", None).unwrap_err().to_string();
-        assert!(foreign.contains("192.0.2.9/24"), "{foreign}");
+        let foreign = with_prefix("203.0.113.9", None).unwrap_err().to_string();
+        assert!(foreign.contains("203.0.113.9/24"), "{foreign}");
         assert!(with_prefix("127.9.9.9", Some("127.9.9.9".parse().unwrap())).is_err());
         assert!(with_prefix("portal", None).is_err());
     }

@@ -20,10 +20,19 @@ impl Fit {
     pub const FILES: Fit = Fit(1 << 4);
     /// Its storage leads the group.
     pub const LEADER: Fit = Fit(1 << 5);
+    /// It can hold a floating address: clients that come there are served.
+    pub const EDGE: Fit = Fit(1 << 6);
+    /// It can run the portal's jobs.
+    pub const CRON: Fit = Fit(1 << 7);
 
     #[must_use]
     pub fn with(self, other: Fit) -> Fit {
         Fit(self.0 | other.0)
+    }
+
+    #[must_use]
+    pub fn without(self, other: Fit) -> Fit {
+        Fit(self.0 & !other.0)
     }
 
     /// All of `other`.

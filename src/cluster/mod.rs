@@ -10,6 +10,7 @@ mod fit;
 mod follow;
 mod gate;
 mod held;
+mod place;
 mod role;
 mod snapshot;
 
@@ -17,5 +18,6 @@ pub use fit::Fit;
 pub use follow::{Snapshots, follow, publish};
 pub use gate::tls;
 pub use held::Held;
+pub use place::{ADDRESSES, Directions, PINS, Place, TRANSFERS, addresses, places};
 pub use role::Role;
 pub use snapshot::{Member, Seat, Snapshot, Standing};

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Fit;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -26,6 +28,21 @@ impl Role {
             Role::Db => "db",
             Role::Cache => "cache",
         }
+    }
+
+    /// What a node must be fit for to hold it.
+    pub fn needs(self) -> Fit {
+        match self {
+            Role::Edge => Fit::EDGE,
+            Role::Cron => Fit::CRON,
+            Role::Db => Fit::DB,
+            Role::Cache => Fit::CACHE,
+        }
+    }
+
+    /// It goes from node to node; the others stay with what they hold.
+    pub fn moves(self) -> bool {
+        matches!(self, Role::Edge | Role::Cron)
     }
 
     pub fn parse(name: &str) -> Option<Self> {

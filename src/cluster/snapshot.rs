@@ -47,7 +47,7 @@ pub enum Standing {
     Draining,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Seat {
     pub role: Role,
     /// Tells the seats of a role apart; empty where there is one.

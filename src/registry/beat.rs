@@ -4,6 +4,13 @@
 //! acknowledged. Others may take over after `SILENCE` in which they saw no new heartbeat *and the registry answered them*. What
 //! was sent was seen later than it was sent, and `SILENCE` is longer: so the one has stopped before another starts (I7).
 //! Each side uses its own clock since boot; clocks need not agree, and may run apart by a fourth.
+//!
+//! A judge counts from the answer that showed the last heartbeat to the *question* that still found no other: an answer may be
+//! long on its way, and what the holder does meanwhile is not in it. `ANSWERED` of the silence must lie in looks that were answered:
+//! after an outage of the registry everybody gets the time to be heard again. That is for peace, not for safety.
+//!
+//! The rules speak of one unbroken tenure. A holder that has stopped must not go on under the same epoch: a judge may have found
+//! it silent just before. It claims its seat anew, against the judge's guard (`agent::role`).
 
 use std::time::Duration;
 
@@ -13,11 +20,13 @@ pub const INTERVAL: Duration = Duration::from_secs(1);
 const HOLD: Duration = Duration::from_secs(3);
 /// A node without a new heartbeat is taken for dead after it.
 const SILENCE: Duration = Duration::from_secs(4);
-/// What counts of the time between two looks: a judge that slept must not take its own sleep for the other's silence.
+/// How much of it the registry must have answered.
+const ANSWERED: Duration = Duration::from_secs(2);
+/// What counts as answered of the time between two looks: a judge that slept must not take its own sleep for the other's silence.
 const LOOK_MAX: Duration = Duration::from_millis(1500);
 
 /// Which heartbeat: it counts up within a boot of the module that sends it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Beat {
     pub boot: u64,
     pub count: u64,
@@ -49,29 +58,37 @@ impl Beat {
 }
 
 /// What this node knows of another one's heartbeat.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Pulse {
     last: Option<Beat>,
-    /// Silence so far, counted only while the registry answered.
+    /// When the answer came that showed the last heartbeat first, or that there was none yet.
+    since: Option<Duration>,
+    /// Silence until the last question that was answered.
     silent: Duration,
+    /// As much of it as the registry answered.
+    answered: Duration,
     looked: Option<Duration>,
 }
 
 impl Pulse {
-    /// The registry answered: this is the other's heartbeat, if it has one. `now`: since our boot.
-    pub fn saw(&mut self, beat: Option<Beat>, now: Duration) {
-        let since = self.looked.map_or(Duration::ZERO, |looked| now.saturating_sub(looked));
-        self.looked = Some(now);
-        match beat {
-            Some(_) if beat != self.last => {
-                self.last = beat;
-                self.silent = Duration::ZERO;
-            }
-            _ => self.silent = self.silent.saturating_add(since.min(LOOK_MAX)),
+    /// The registry answered: this is the other's heartbeat, if it has one. When it was asked and when it answered: since our boot.
+    pub fn saw(&mut self, beat: Option<Beat>, asked: Duration, answered: Duration) {
+        let is_new = self.since.is_none() || (beat.is_some() && beat != self.last);
+        if is_new {
+            self.last = beat;
+            self.since = Some(answered);
+            self.silent = Duration::ZERO;
+            self.answered = Duration::ZERO;
+            self.looked = Some(answered);
+            return;
         }
+        let passed = |since: Option<Duration>| since.map_or(Duration::ZERO, |since| asked.saturating_sub(since));
+        self.silent = passed(self.since);
+        self.answered += passed(self.looked).min(LOOK_MAX);
+        self.looked = Some(asked.max(self.looked.unwrap_or_default()));
     }
 
-    /// The registry did not answer: until it does, time says nothing about the other.
+    /// The registry did not answer: until it does, nobody can be heard.
     pub fn saw_nothing(&mut self) {
         self.looked = None;
     }
@@ -87,14 +104,19 @@ impl Pulse {
 
     /// Others may take what it holds.
     pub fn is_silent(&self) -> bool {
-        self.silent >= SILENCE
+        self.silent >= SILENCE && self.answered >= ANSWERED
     }
+}
+
+/// Until when a node may act in its exclusive roles. `sent`: when a heartbeat was sent that was acknowledged.
+pub fn holds_until(sent: Duration) -> Duration {
+    sent.saturating_add(HOLD)
 }
 
 /// Whether this node may still act in its exclusive roles. `sent`: when its last acknowledged heartbeat was sent.
 /// Both times since boot, a machine's sleep included.
 pub fn may_hold(sent: Option<Duration>, now: Duration) -> bool {
-    sent.is_some_and(|sent| now.saturating_sub(sent) < HOLD)
+    sent.is_some_and(|sent| now < holds_until(sent))
 }
 
 #[cfg(test)]
@@ -141,17 +163,22 @@ mod tests {
         }
     }
 
+    /// A look that takes no time.
+    fn saw(pulse: &mut Pulse, beat: Option<Beat>, now: f64) {
+        pulse.saw(beat, seconds(now), seconds(now));
+    }
+
     #[test]
     fn a_counter_that_stands_still_is_silent_after_a_while() {
         let mut pulse = Pulse::default();
-        pulse.saw(beat(1), seconds(100.0));
+        saw(&mut pulse, beat(1), 100.0);
         for step in 1..=3 {
-            pulse.saw(beat(1), seconds(100.0 + f64::from(step)));
+            saw(&mut pulse, beat(1), 100.0 + f64::from(step));
             assert!(!pulse.is_silent());
         }
-        pulse.saw(beat(1), seconds(104.0));
+        saw(&mut pulse, beat(1), 104.0);
         assert!(pulse.is_silent());
-        pulse.saw(beat(2), seconds(105.0));
+        saw(&mut pulse, beat(2), 105.0);
         assert!(!pulse.is_silent());
     }
 
@@ -159,33 +186,45 @@ mod tests {
     fn a_node_that_never_beat_is_silent_too() {
         let mut pulse = Pulse::default();
         for step in 0..=4 {
-            pulse.saw(None, seconds(f64::from(step)));
+            saw(&mut pulse, None, f64::from(step));
         }
         assert!(pulse.is_silent());
     }
 
     #[test]
-    fn outages_and_the_judges_own_sleep_do_not_count() {
+    fn after_an_outage_and_after_the_judges_own_sleep_everybody_may_be_heard_first() {
         let mut pulse = Pulse::default();
-        pulse.saw(beat(1), seconds(0.0));
+        saw(&mut pulse, beat(1), 0.0);
         pulse.saw_nothing();
-        pulse.saw(beat(1), seconds(60.0));
-        assert_eq!(pulse.silent(), Duration::ZERO);
-        pulse.saw(beat(1), seconds(600.0));
-        assert_eq!(pulse.silent(), LOOK_MAX);
+        saw(&mut pulse, beat(1), 60.0);
+        assert!(!pulse.is_silent());
+        saw(&mut pulse, beat(1), 600.0);
+        assert!(!pulse.is_silent());
+        saw(&mut pulse, beat(1), 601.0);
+        assert!(pulse.is_silent());
+    }
+
+    #[test]
+    fn an_answer_that_was_long_on_its_way_is_no_silence() {
+        let mut pulse = Pulse::default();
+        pulse.saw(beat(1), seconds(0.0), seconds(1.0));
+        pulse.saw(beat(1), seconds(2.0), seconds(3.0));
+        pulse.saw(beat(1), seconds(4.5), seconds(9.0));
+        assert_eq!(pulse.silent(), seconds(3.5));
+        assert!(!pulse.is_silent());
     }
 
     #[test]
     fn another_boot_is_a_sign_of_life() {
         let mut pulse = Pulse::default();
-        pulse.saw(beat(9), seconds(0.0));
-        pulse.saw(beat(9), seconds(1.0));
+        saw(&mut pulse, beat(9), 0.0);
+        saw(&mut pulse, beat(9), 1.0);
         let reborn = Beat {
             boot: 8,
             count: 1,
             ..Beat::default()
         };
-        pulse.saw(Some(reborn), seconds(2.0));
+        saw(&mut pulse, Some(reborn), 2.0);
         assert_eq!(pulse.silent(), Duration::ZERO);
     }
 
@@ -194,7 +233,7 @@ mod tests {
         #[test]
         fn the_holder_stops_before_another_starts(
             beats in prop::collection::vec((0.5_f64..2.0, 0.0_f64..0.9), 1..20),
-            looks in prop::collection::vec((0.01_f64..3.0, prop::bool::ANY), 1..60),
+            looks in prop::collection::vec((0.01_f64..3.0, 0.0_f64..1.5, 0.0_f64..1.0, prop::bool::ANY), 1..60),
             offset in 0.0_f64..1000.0,
         ) {
             // When each heartbeat was sent, and when it could be seen.
@@ -204,20 +243,21 @@ mod tests {
                 history.push((sent, sent + delay));
             }
             let (mut now, mut pulse) = (0.0, Pulse::default());
-            for (pause, is_answered) in looks {
-                now += pause;
-                // The judge's clock has another zero.
+            for (pause, takes, share, is_answered) in looks {
+                let asked = now + pause;
+                now = asked + takes;
                 if !is_answered {
                     pulse.saw_nothing();
                     continue;
                 }
-                let seen = history.iter().filter(|(_, seen)| *seen <= now).count();
-                pulse.saw(beat(seen as u64), seconds(now + offset));
+                // Somewhere on the way it is read. The judge's clock has another zero.
+                let read = asked + takes * share;
+                let seen = history.iter().filter(|(_, seen)| *seen <= read).count();
+                pulse.saw(beat(seen as u64), seconds(asked + offset), seconds(now + offset));
                 if pulse.is_silent() {
-                    let last = history.iter().filter(|(sent, _)| *sent <= now).map(|(sent, _)| *sent).next_back();
                     // Acknowledged only when it can be seen.
-                    let acknowledged = history.iter().filter(|(_, seen)| *seen <= now).map(|(sent, _)| *sent).next_back();
-                    prop_assert!(!may_hold(acknowledged.map(seconds), seconds(now)), "{last:?} {now}");
+                    let acknowledged = history.iter().filter(|(_, seen)| *seen <= read).map(|(sent, _)| *sent).next_back();
+                    prop_assert!(!may_hold(acknowledged.map(seconds), seconds(read)), "{read}");
                 }
             }
         }

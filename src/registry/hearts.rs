@@ -13,8 +13,12 @@ pub struct Hearts {
     files: Arc<dyn Files>,
     node: String,
     boot: u64,
+    /// Time since boot.
+    clock: Clock,
     state: Mutex<State>,
 }
+
+type Clock = Box<dyn Fn() -> Duration + Send + Sync>;
 
 #[derive(Default)]
 struct State {
@@ -31,7 +35,17 @@ impl Hearts {
             files,
             node,
             boot,
+            clock: Box::new(clock::boot),
             state: Mutex::default(),
+        }
+    }
+
+    /// A simulation has its own clocks.
+    #[must_use]
+    pub fn with_clock(self, clock: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
+        Hearts {
+            clock: Box::new(clock),
+            ..self
         }
     }
 
@@ -42,7 +56,7 @@ impl Hearts {
             state.count += 1;
             let count = state.count;
             let boot = self.boot;
-            (Beat { boot, count, fit }, clock::boot())
+            (Beat { boot, count, fit }, (self.clock)())
         };
         let content = beat.encode().into_bytes().into();
         self.files.overwrite(&names::heart(&self.node), content).await?;
@@ -54,11 +68,13 @@ impl Hearts {
     pub async fn look(&self, nodes: &[String]) -> Result<(), Failure> {
         self.lock().others.retain(|node, _| nodes.contains(node));
         for node in nodes.iter().filter(|node| **node != self.node) {
+            let asked = (self.clock)();
             let read = self.files.read(&names::heart(node), LENGTH).await;
+            let answered = (self.clock)();
             let mut state = self.lock();
             let pulse = state.others.entry(node.clone()).or_default();
             match read {
-                Ok(content) => pulse.saw(content.and_then(|content| Beat::parse(&content)), clock::boot()),
+                Ok(content) => pulse.saw(content.and_then(|content| Beat::parse(&content)), asked, answered),
                 Err(failure) => {
                     state.others.values_mut().for_each(Pulse::saw_nothing);
                     return Err(failure);
@@ -91,7 +107,7 @@ impl Hearts {
 
     /// Whether this node may act in its exclusive roles now.
     pub fn may_hold(&self) -> bool {
-        may_hold(self.lock().sent, clock::boot())
+        may_hold(self.lock().sent, (self.clock)())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -179,7 +179,7 @@ async fn hearts_beat_through_the_door_and_are_seen() {
     let names = one.list().await.unwrap();
     assert!(names.contains(&"hb".to_string()), "{names:?}");
     let content = one.read("hb/n1", 100).await.unwrap().unwrap();
-    assert_eq!(&content[..], b"1 0000000000000001 00000000000000000003\n");
+    assert_eq!(&content[..], b"2 0000000000000001 00000000000000000003 00000000\n");
     // Removed by hand, it is there again with the next one.
     one.remove("hb/n1").await.unwrap();
     mine.beat(0).await.unwrap();

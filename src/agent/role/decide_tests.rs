@@ -1,0 +1,366 @@
+//! Decisions of one node, from looks made by hand.
+
+use std::time::Duration;
+
+use super::Seen;
+use super::decide::{Act, Cause, Grounds, decide};
+use super::memory::Memory;
+use super::prefer::{self, Load};
+use crate::cluster::{ADDRESSES, Fit, Member, PINS, Place, Role, Seat, Snapshot, Standing, TRANSFERS};
+
+const A: &str = "10.0.0.10/24";
+const B: &str = "10.0.0.11/24";
+
+fn seconds(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds)
+}
+
+/// All are members and live; n1, n2, n3 are fit for everything that moves, n4 not for the edge. Cron, db and cache are n4's.
+fn calm(own: &str) -> Seen {
+    let member = |name: &str| Member {
+        name: name.into(),
+        address: None,
+        standing: Standing::Member,
+        is_live: true,
+        fit: Fit::EDGE.with(Fit::CRON),
+    };
+    let seat = |role| Seat {
+        role,
+        seat: String::new(),
+        holder: Some("n4".into()),
+        epoch: 1,
+    };
+    let mut seen = Seen {
+        snapshot: Snapshot {
+            own: own.into(),
+            nodes: ["n1", "n2", "n3", "n4"].map(member).to_vec(),
+            seats: [Role::Cron, Role::Db, Role::Cache].map(seat).to_vec(),
+            settings: [(ADDRESSES.into(), A.into())].into(),
+            ..Snapshot::default()
+        },
+        ..Seen::default()
+    };
+    seen.node("n4").fit = Fit::CRON;
+    seen
+}
+
+impl Seen {
+    fn with(mut self, holder: Option<&str>, epoch: u64) -> Self {
+        self.snapshot.seats.push(Seat {
+            role: Role::Edge,
+            seat: A.into(),
+            holder: holder.map(str::to_string),
+            epoch,
+        });
+        self
+    }
+
+    fn node(&mut self, name: &str) -> &mut Member {
+        let mut nodes = self.snapshot.nodes.iter_mut();
+        nodes.find(|node| node.name == name).unwrap()
+    }
+
+    fn set(mut self, key: &str, value: &str) -> Self {
+        self.snapshot.settings.insert(key.into(), value.into());
+        self
+    }
+
+    fn dead(mut self, name: &str) -> Self {
+        self.node(name).is_live = false;
+        self.silent.insert(name.into());
+        self
+    }
+
+    /// Who comes first for the address.
+    fn first(&self) -> String {
+        let best = prefer::candidates(&self.snapshot, &edge(), &prefer::load(&self.snapshot));
+        best[0].name.clone()
+    }
+}
+
+fn edge() -> Place {
+    Place::new(Role::Edge, A)
+}
+
+/// What it does of its own accord, `after` seconds of the same look.
+fn after(seen: &Seen, memory: &mut Memory, now: f64) -> Vec<Act> {
+    memory.observe(seen, seconds(now));
+    decide(seen, memory, seconds(now), Some(seconds(now + 3.0)))
+}
+
+/// A node that acts for the address under this epoch.
+fn acting(epoch: u64) -> Memory {
+    let mut memory = Memory::default();
+    memory.claimed(&edge(), epoch, seconds(0.0), seconds(1000.0));
+    memory
+}
+
+#[test]
+fn a_free_seat_is_claimed_by_the_best_first_and_by_the_others_later() {
+    let seen = calm("n1").with(None, 4);
+    let first = seen.first();
+    for own in ["n1", "n2", "n3"] {
+        let (seen, mut memory) = (calm(own).with(None, 4), Memory::default());
+        let acts = after(&seen, &mut memory, 10.0);
+        assert_eq!(!acts.is_empty(), own == first, "{own} {acts:?}");
+        let acts = after(&seen, &mut memory, 10.7);
+        let old = seen.record(&edge()).cloned();
+        let claim = Act::Claim {
+            place: edge(),
+            old,
+            why: Grounds::Free,
+        };
+        assert_eq!(acts, [claim], "{own}");
+    }
+}
+
+#[test]
+fn two_free_seats_go_to_two_nodes() {
+    let both = format!("{A},{B}");
+    let mut claims = Vec::new();
+    for own in ["n1", "n2", "n3"] {
+        let seen = calm(own).set(ADDRESSES, &both);
+        claims.extend(
+            after(&seen, &mut Memory::default(), 10.0)
+                .into_iter()
+                .map(|act| (own, act)),
+        );
+    }
+    assert_eq!(claims.len(), 2, "{claims:?}");
+    assert_ne!(claims[0].0, claims[1].0);
+}
+
+#[test]
+fn a_holder_that_can_be_heard_keeps_its_seat_and_a_silent_one_loses_it() {
+    let seen = calm("n2").with(Some("n1"), 4);
+    let mut memory = Memory::default();
+    for step in 0..100 {
+        assert_eq!(after(&seen, &mut memory, f64::from(step)), []);
+    }
+    let seen = seen.dead("n1");
+    after(&seen, &mut memory, 100.0);
+    let acts = after(&seen, &mut memory, 100.7);
+    assert!(
+        matches!(
+            &acts[..],
+            [Act::Claim {
+                why: Grounds::Silent,
+                ..
+            }]
+        ),
+        "{acts:?}"
+    );
+}
+
+#[test]
+fn without_an_acknowledged_heartbeat_nothing_is_claimed_or_held() {
+    let seen = calm("n1").with(None, 4);
+    let mut memory = Memory::default();
+    memory.observe(&seen, seconds(1.0));
+    assert_eq!(decide(&seen, &memory, seconds(9.0), None), []);
+    assert_eq!(decide(&seen, &memory, seconds(9.0), Some(seconds(9.0))), []);
+    let seen = calm("n1").with(Some("n1"), 4);
+    assert_eq!(decide(&seen, &acting(4), seconds(9.0), None), []);
+}
+
+#[test]
+fn a_holder_goes_on_once_for_each_heartbeat() {
+    let (seen, mut memory) = (calm("n1").with(Some("n1"), 4), Memory::default());
+    memory.claimed(&edge(), 4, seconds(1.0), seconds(4.0));
+    let hold = Act::Hold {
+        place: edge(),
+        epoch: 4,
+        until: seconds(5.0),
+    };
+    assert_eq!(after(&seen, &mut memory, 2.0), [hold]);
+    memory.held(&edge(), 4, seconds(5.0));
+    assert_eq!(after(&seen, &mut memory, 2.0), []);
+}
+
+#[test]
+fn a_tenure_that_ran_out_is_claimed_anew() {
+    let (seen, mut memory) = (calm("n1").with(Some("n1"), 4), Memory::default());
+    memory.claimed(&edge(), 4, seconds(1.0), seconds(4.0));
+    let acts = after(&seen, &mut memory, 4.0);
+    assert!(
+        matches!(
+            &acts[..],
+            [Act::Claim {
+                why: Grounds::Again,
+                ..
+            }]
+        ),
+        "{acts:?}"
+    );
+    // As is what an earlier agent of this node held.
+    let acts = after(&seen, &mut Memory::default(), 4.0);
+    assert!(
+        matches!(
+            &acts[..],
+            [Act::Claim {
+                why: Grounds::Again,
+                ..
+            }]
+        ),
+        "{acts:?}"
+    );
+    let acts = after(&seen, &mut acting(3), 4.0);
+    assert!(
+        matches!(
+            &acts[..],
+            [Act::Claim {
+                why: Grounds::Again,
+                ..
+            }]
+        ),
+        "{acts:?}"
+    );
+}
+
+#[test]
+fn a_task_ends_when_the_seat_is_another_ones() {
+    for seen in [calm("n1").with(Some("n2"), 5), calm("n1").with(None, 4)] {
+        assert_eq!(after(&seen, &mut acting(4), 2.0), [Act::Stop { place: edge() }]);
+    }
+    let unwanted = calm("n1").with(Some("n2"), 5).set(ADDRESSES, "");
+    assert_eq!(after(&unwanted, &mut acting(4), 2.0), [Act::Stop { place: edge() }]);
+}
+
+fn cause(seen: &Seen, memory: &mut Memory, now: f64) -> Option<Cause> {
+    match &after(seen, memory, now)[..] {
+        [Act::GiveUp { why, .. }] => Some(why.clone()),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_seat_that_nobody_wants_any_more_is_let_go() {
+    let seen = calm("n1").with(Some("n1"), 4).set(ADDRESSES, B);
+    assert_eq!(cause(&seen, &mut acting(4), 2.0), Some(Cause::Unwanted));
+    let mut seen = calm("n1").with(Some("n1"), 4);
+    seen.snapshot.nodes.remove(0);
+    assert_eq!(cause(&seen, &mut acting(4), 2.0), Some(Cause::Left));
+}
+
+#[test]
+fn a_draining_holder_goes_when_another_can_do_it() {
+    let mut seen = calm("n1").with(Some("n1"), 4);
+    seen.node("n1").standing = Standing::Draining;
+    assert_eq!(cause(&seen, &mut acting(4), 2.0), Some(Cause::Drain));
+    let seen = seen.dead("n2").dead("n3");
+    assert_eq!(cause(&seen, &mut acting(4), 2.0), None);
+    // It even takes it again, with nobody else there.
+    let acts = after(&seen, &mut Memory::default(), 2.0);
+    assert!(acts.iter().any(|act| matches!(
+        act,
+        Act::Claim {
+            why: Grounds::Again,
+            ..
+        }
+    )));
+}
+
+#[test]
+fn an_unfit_holder_goes_after_a_while_when_another_can_do_it() {
+    let mut seen = calm("n1").with(Some("n1"), 4);
+    seen.node("n1").fit = Fit::NONE;
+    let mut memory = acting(4);
+    assert_eq!(cause(&seen, &mut memory, 2.0), None);
+    assert_eq!(cause(&seen, &mut memory, 3.9), None);
+    assert_eq!(cause(&seen, &mut memory, 4.0), Some(Cause::Unfit));
+    let seen = seen.dead("n2").dead("n3");
+    assert_eq!(cause(&seen, &mut memory, 9.0), None);
+}
+
+#[test]
+fn a_transfer_is_obeyed_if_its_node_can_take_the_seat() {
+    let mut seen = calm("n1").with(Some("n1"), 4).set(TRANSFERS, &format!("edge/{A}=n2"));
+    assert_eq!(cause(&seen, &mut acting(4), 2.0), Some(Cause::Transfer("n2".into())));
+    seen.node("n2").fit = Fit::CRON;
+    assert_eq!(cause(&seen, &mut acting(4), 2.0), None);
+    // The others leave it to the node that shall have it.
+    for (own, is_first) in [("n1", false), ("n2", true), ("n3", false)] {
+        let seen = calm(own).with(None, 4).set(TRANSFERS, &format!("edge/{A}=n2"));
+        let mut memory = Memory::default();
+        assert_eq!(after(&seen, &mut memory, 2.0).is_empty(), !is_first);
+        assert_eq!(after(&seen, &mut memory, 4.9).is_empty(), !is_first);
+        assert!(!after(&seen, &mut memory, 6.0).is_empty());
+    }
+}
+
+#[test]
+fn a_pinned_node_asks_for_its_seat_when_all_has_been_calm() {
+    let seen = calm("n2").with(Some("n1"), 4).set(PINS, "edge=n2,cron=n1");
+    let mut memory = Memory::default();
+    assert_eq!(after(&seen, &mut memory, 1.0), []);
+    assert_eq!(after(&seen, &mut memory, 10.0), []);
+    assert_eq!(after(&seen, &mut memory, 11.0), [Act::Ask { place: edge() }]);
+    let asked = seen.clone().set(TRANSFERS, &format!("edge/{A}=n2"));
+    assert_eq!(after(&asked, &mut memory, 12.0), []);
+    // A pin does not keep others out while its node is dead.
+    let dead = calm("n3").with(None, 4).set(PINS, "edge=n2").dead("n2");
+    assert_ne!(dead.first(), "n2");
+    // A flap of its fitness begins the wait anew.
+    let mut unfit = seen.clone();
+    unfit.node("n2").fit = Fit::NONE;
+    assert_eq!(after(&unfit, &mut memory, 13.0), []);
+    assert_eq!(after(&seen, &mut memory, 14.0), []);
+}
+
+#[test]
+fn what_was_refused_is_left_to_others_and_tried_later() {
+    let (seen, mut memory) = (calm("n1").with(Some("n1"), 4), acting(4));
+    memory.refused(&edge(), seconds(2.0));
+    assert_eq!(cause(&seen, &mut memory, 2.0), Some(Cause::Cooling));
+    let free = calm("n1").with(None, 4).dead("n2").dead("n3");
+    assert!(
+        !after(&free, &mut memory, 2.5)
+            .iter()
+            .any(|act| matches!(act, Act::Claim { place, .. } if *place == edge()))
+    );
+    assert!(
+        after(&free, &mut memory, 3.0)
+            .iter()
+            .any(|act| matches!(act, Act::Claim { place, .. } if *place == edge()))
+    );
+}
+
+#[test]
+fn after_losses_a_seat_is_taken_early_only_when_nobody_else_does() {
+    let (seen, mut memory) = (calm("n1").with(None, 4), Memory::default());
+    for _ in 0..5 {
+        memory.claimed(&edge(), 1, seconds(1.0), seconds(2.0));
+        memory.lost(&edge(), seconds(2.0));
+    }
+    assert_eq!(after(&seen, &mut memory, 3.0), []);
+    assert_eq!(after(&seen, &mut memory, 6.9), []);
+    assert!(!after(&seen, &mut memory, 7.0).is_empty());
+}
+
+#[test]
+fn database_and_cache_stay_where_they_are() {
+    let mut seen = calm("n1").with(Some("n1"), 4).dead("n4");
+    seen.node("n1").fit = Fit::EDGE.with(Fit::DB).with(Fit::CACHE);
+    seen.snapshot.seats.retain(|seat| seat.role != Role::Cron);
+    let mut memory = acting(4);
+    memory.observe(&seen, seconds(1.0));
+    assert_eq!(decide(&seen, &memory, seconds(60.0), None), []);
+    seen.snapshot.seats.retain(|seat| seat.role != Role::Db);
+    let acts = after(&seen, &mut memory, 1.0);
+    assert!(
+        matches!(&acts[..], [Act::Claim { place, why: Grounds::Free, .. }] if place.role == Role::Db),
+        "{acts:?}"
+    );
+}
+
+#[test]
+fn seats_spread_over_the_nodes() {
+    let seen = calm("n1");
+    let mut counts = Load::new();
+    for number in 0..300_u32 {
+        let place = Place::new(Role::Edge, format!("10.0.1.{number}/24"));
+        let best = prefer::candidates(&seen.snapshot, &place, &Load::new())[0].name.clone();
+        *counts.entry(best).or_default() += 1;
+    }
+    assert!(counts.values().all(|count| (60..140).contains(count)), "{counts:?}");
+}

@@ -1,0 +1,54 @@
+//! The self-election: which exclusive seats this node claims, holds and gives up (DESIGN.md §6).
+//!
+//! ```text
+//! Look (view, heartbeats, when they were read) ─► Memory ─► decide ─► Act ─┬─► change ─► Registry   claim, give up
+//!                                         (pure)           (pure)          └─► Hands ─► supervisor  hold, release
+//! ```
+//!
+//! Why no two nodes act in one seat at one instant (I7):
+//! - A tenure begins with the commit of a claim, and lives as an unbroken chain: each link lasts until 3 s after a heartbeat was *sent*
+//!   that was acknowledged before the link before it ran out. The first link stands on a heartbeat acknowledged before the commit began.
+//! - Another node takes a seat only from a holder that gave it up, or from one whose newest heartbeat it has known for 4 s at a look
+//!   that it began *after* it had read the holder in the registry. Had any link's heartbeat been acknowledged before that look,
+//!   the look would have shown it: so the last link had run out by then, and no link can follow it.
+//! - A chain that broke is never mended: the holder claims its own seat again, epoch + 1. That commit and the other node's are guarded
+//!   by the same record; one of them fails.
+//! - The view need not be the newest: nobody else can change the holder of a live chain. But an operator can let the seat go, so a
+//!   link also lasts no longer than 3 s after the question for a view that gave this node the seat.
+//! - The supervisor ends the act at the link's end by its own timer, whatever became of the agent. What it cannot do: end it while
+//!   the whole machine stands still. The kernel's lifetime of an address does that.
+
+mod change;
+mod decide;
+#[cfg(test)]
+mod decide_tests;
+mod memory;
+#[cfg(test)]
+mod model_tests;
+mod prefer;
+mod run;
+
+use std::collections::BTreeSet;
+
+use crate::cluster::{Place, Seat, Snapshot};
+
+pub use run::{Election, Hands, Look};
+
+/// What a decision looks at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    pub snapshot: Snapshot,
+    /// Nodes whose seats others may take.
+    pub silent: BTreeSet<String>,
+}
+
+impl Seen {
+    pub fn record(&self, place: &Place) -> Option<&Seat> {
+        let mut seats = self.snapshot.seats.iter();
+        seats.find(|seat| seat.role == place.role && seat.seat == place.seat)
+    }
+
+    pub fn is_silent(&self, node: &str) -> bool {
+        self.silent.contains(node)
+    }
+}

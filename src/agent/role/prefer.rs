@@ -1,0 +1,57 @@
+//! Who should have a seat, best first: every node comes to the same order from the same snapshot. Pure.
+
+use std::collections::BTreeMap;
+
+use crate::cluster::{Directions, Member, PINS, Place, Snapshot, Standing, TRANSFERS};
+
+/// How many seats each node has of those that move.
+pub type Load = BTreeMap<String, usize>;
+
+pub fn load(snapshot: &Snapshot) -> Load {
+    let mut load = Load::new();
+    for seat in snapshot.seats.iter().filter(|seat| seat.role.moves()) {
+        if let Some(holder) = &seat.holder {
+            *load.entry(holder.clone()).or_default() += 1;
+        }
+    }
+    load
+}
+
+/// Nodes that can take the seat. Those that drain only where nobody else can.
+pub fn candidates<'a>(snapshot: &'a Snapshot, place: &Place, load: &Load) -> Vec<&'a Member> {
+    let needs = place.role.needs();
+    let mut found: Vec<&Member> = snapshot.nodes.iter().filter(|node| node.takes(needs)).collect();
+    if found.is_empty() {
+        let drains = |node: &&Member| node.standing == Standing::Draining && node.is_live && node.fit.has(needs);
+        found = snapshot.nodes.iter().filter(drains).collect();
+    }
+    let directed = directed(snapshot, place);
+    found.sort_by_cached_key(|node| {
+        let seats = load.get(&node.name).copied().unwrap_or_default();
+        (Some(&node.name) != directed.as_ref(), seats, weight(place, &node.name))
+    });
+    found
+}
+
+/// The node that the operator wants there, if it can take the seat.
+pub fn directed(snapshot: &Snapshot, place: &Place) -> Option<String> {
+    let wanted = [TRANSFERS, PINS]
+        .into_iter()
+        .filter_map(|key| direction(snapshot, key, place));
+    let mut able = wanted.filter(|node| {
+        let node = snapshot.node(node);
+        node.is_some_and(|node| node.takes(place.role.needs()))
+    });
+    able.next()
+}
+
+/// What the setting says of the seat.
+pub fn direction(snapshot: &Snapshot, key: &str, place: &Place) -> Option<String> {
+    let setting = snapshot.settings.get(key)?;
+    Directions::parse(setting).node(place).map(str::to_string)
+}
+
+/// Rendezvous hash: spreads the seats over the nodes, and moves none but a lost node's.
+fn weight(place: &Place, node: &str) -> [u8; 32] {
+    *blake3::hash(format!("{place}\0{node}").as_bytes()).as_bytes()
+}
