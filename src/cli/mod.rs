@@ -33,7 +33,7 @@ use clap::Parser;
 
 use crate::base::error::{EXIT_DEGRADED, EXIT_DOWN, EXIT_OK, chain};
 use crate::config::{self as settings, DEFAULT_PATH, Loaded};
-use crate::host::mount;
+use crate::host::{address, mount};
 use crate::node as supervisor;
 
 use tree::Verb;
@@ -94,6 +94,11 @@ fn perform(cli: Cli) -> anyhow::Result<u8> {
         }
         Verb::MountWorker { order } => {
             println!("{}", mount::serve(&order)?);
+            Ok(EXIT_OK)
+        }
+        Verb::CronWorker { order } => supervisor::verbs::guard::serve(&order),
+        Verb::AddressWorker { order } => {
+            println!("{}", address::probe::serve(&order)?);
             Ok(EXIT_OK)
         }
     }

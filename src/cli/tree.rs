@@ -81,6 +81,10 @@ pub enum Verb {
     #[command(hide = true)]
     MountWorker { order: String },
     #[command(hide = true)]
+    AddressWorker { order: String },
+    #[command(hide = true)]
+    CronWorker { order: String },
+    #[command(hide = true)]
     UpgradeProbe,
     #[command(hide = true)]
     UpgradeGuard { order: String },

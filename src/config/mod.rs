@@ -37,6 +37,8 @@ pub struct Config {
     pub db: Db,
     pub cache: Cache,
     pub storage: Storage,
+    pub edge: Edge,
+    pub cron: Cron,
     pub admin: Admin,
     pub upgrade: Upgrade,
 }
@@ -121,6 +123,19 @@ pub struct Upgrade {
     /// PEM of the Ed25519 key whose word counts.
     pub key: PathBuf,
     pub patience: Period,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Edge {
+    /// Empty: the one that has the address's network.
+    pub interface: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cron {
+    pub run: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]

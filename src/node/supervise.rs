@@ -26,7 +26,7 @@ use super::reexec::{self, Leaver, Module, Requests, Turn};
 use super::sockets::Sockets;
 use super::succession::{Held, Inherited};
 use super::upgrade::{Guard, Place};
-use super::verbs::Verbs;
+use super::verbs::{self, Verbs};
 use super::{mount, prepare, stop, succession};
 use crate::agent::{self, ChildReport, Kind, Phase, Report};
 use crate::base::file::try_lock;
@@ -76,7 +76,16 @@ async fn supervise(config: Arc<Config>, path: &Path) -> anyhow::Result<()> {
     let (requests, wishes) = mpsc::channel(1);
     let place = Place::new(executable.clone());
     let pair = past.pairs.remove("verbs");
-    let (verbs, end) = Verbs::start(config.clone(), &node.user, place, requests.clone(), pair)?;
+    let parts = verbs::Parts {
+        config: &config,
+        executable: &executable,
+        user: &node.user,
+        output: output.clone(),
+        leftover: note.clone(),
+        period: verbs::MINUTE,
+        goes_on: past.is_there(),
+    };
+    let (verbs, end) = Verbs::start_with(parts, pair, Some((place, requests.clone())))?;
     sockets.add("verbs", &end)?;
     let portal = account::require(&config.portal.user)?;
     let files = mount::Keeper::new(&config, &executable, &portal, prepare::space(&config), past.mount())?;
@@ -323,11 +332,12 @@ impl Supervisor {
         self.stopping.cancel();
         notify(&[NotifyState::Stopping]);
         tokio::select! {
-            () = async { verbs.stop().await; self.stop().await } => info!("stopped"),
+            () = async { verbs.let_go().await; self.stop().await } => info!("stopped"),
             // A second signal is an operator who does not want to wait.
             _ = terminate.recv() => error!("told to stop again: children are killed"),
             _ = interrupt.recv() => error!("told to stop again: children are killed"),
         }
+        verbs.stop().await;
         self.ground.scope.stop(Duration::ZERO).await;
         if let Some(closing) = self.closing {
             closing.close().await;

@@ -106,7 +106,7 @@ impl Inheritance {
     /// Whatever else the predecessor had started ends by itself, and somebody must wait for it.
     fn reap_strangers(&self, scope: &Scope) {
         let known: Vec<u32> = self.children.values().flatten().map(|child| child.child.pid).collect();
-        for pid in process::children().into_iter().filter(|pid| !known.contains(pid)) {
+        for pid in process::unreaped().into_iter().filter(|pid| !known.contains(pid)) {
             if let Ok(stranger) = Child::adopt(pid, None, None) {
                 scope.spawn(stranger.outlive());
             }
