@@ -149,7 +149,7 @@ impl Verbs {
             theirs: end.try_clone()?,
         };
         let door = Door::new(acts, ours)?;
-        scope.spawn(door.run(scope));
+        verbs.scope.spawn(door.run(scope));
         Ok((verbs, end))
     }
 
