@@ -177,6 +177,7 @@ fetch_checked() {
 
 # Whole or not at all: the package tools see to it for packages.
 install_package() {
+    had_data=$(ls -d /etc/bitrix-node /var/lib/bitrix-node 2>/dev/null || true)
     case $family in
     deb)
         file=bitrix-node_$version-1_amd64.deb
@@ -204,9 +205,11 @@ install_package() {
 
 is_not_installed() {
     cat "$work/log" >&2
-    # Its files only; what a former installation kept stays.
+    # On a machine that had nothing of it, nothing stays; what a former installation kept does.
     if [ "$family" = deb ] && ! dpkg-query -W -f '${Status}' bitrix-node 2>/dev/null | grep -q 'ok installed'; then
-        dpkg --remove --force-remove-reinstreq bitrix-node >/dev/null 2>&1 || true
+        way=--remove
+        [ -n "$had_data" ] || way=--purge
+        dpkg "$way" --force-remove-reinstreq bitrix-node >/dev/null 2>&1 || true
     fi
     fail "the package tool refused; see above" "mend what it says and run this again"
 }

@@ -17,7 +17,7 @@ remove_files() {
     while read -r file; do
         rm -f -- "/$file"
     done </usr/lib/bitrix-node/files
-    rmdir /usr/lib/bitrix-node /usr/share/doc/bitrix-node 2>/dev/null
+    rm -f /usr/lib/bitrix-node/files
     bitrix_node_gone
 }
 
@@ -40,6 +40,8 @@ main() {
     esac
     [ "$(id -u)" = 0 ] || { echo "uninstall: this needs root; use sudo" >&2; exit 77; }
     remove || { echo "uninstall: the package is still there; see above" >&2; exit 1; }
+    # Not every package tool removes the folders.
+    rmdir /usr/lib/bitrix-node /usr/share/doc/bitrix-node /usr/share/licenses/bitrix-node 2>/dev/null
     if [ -z "$purge" ]; then
         echo "bitrix-node is removed; its data stay in /var/lib/bitrix-node and /etc/bitrix-node"
         return

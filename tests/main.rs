@@ -12,6 +12,7 @@ mod node_front;
 mod node_fuse;
 mod proxy_balance;
 mod proxy_front;
+mod proxy_nodes;
 mod proxy_time;
 mod registry;
 mod relay;

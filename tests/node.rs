@@ -183,7 +183,20 @@ async fn storage_runs_where_it_is_asked_for_and_comes_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn operators_doors_answer() {
     let node = Node::start("").await;
-    let table = node.command(&["status"]);
+    let cluster = node.command(&["status"]);
+    assert!(
+        cluster.code == 0 && cluster.out.starts_with("HEALTHY  https://") && cluster.out.contains("/  1 node, v"),
+        "{}",
+        cluster.out
+    );
+    let lines: Vec<&str> = cluster.out.lines().collect();
+    assert!(
+        lines[2].starts_with("node1  -        ready  web db cache  "),
+        "{}",
+        cluster.out
+    );
+    assert_eq!(lines[3], "Data   files on this machine's disk alone; database on node1");
+    let table = node.command(&["status", "--services"]);
     assert!(
         table.code == 0 && table.out.starts_with("HEALTHY  node1  https://"),
         "{}",

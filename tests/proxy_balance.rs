@@ -1,8 +1,5 @@
 //! Fronts of several nodes, each with PHP of its own, over a real mesh: who answers, what travels along, what is repeated.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bitrix_node::base::service::Service;
@@ -11,6 +8,7 @@ use bitrix_node::cluster::{Fit, Standing};
 use crate::support::front::eventually;
 use crate::support::fronts::{Fronts, Node};
 use crate::support::http;
+use crate::support::load::Clients;
 use crate::support::responder::Responder;
 
 /// Fronts whose PHP all runs, and which all know it.
@@ -27,66 +25,6 @@ async fn crippled(count: usize) -> (Fronts, Vec<Responder>) {
     php.remove(0).kill().await;
     fronts.nodes[0].ask("GET", "/name.php", b"").await;
     (fronts, php)
-}
-
-/// What several clients saw that asked for pages at the same time, over connections of their own.
-#[derive(Default)]
-struct Load {
-    counts: [AtomicUsize; 3],
-    failed: AtomicUsize,
-    is_over: AtomicBool,
-}
-
-impl Load {
-    fn answers(&self) -> [usize; 3] {
-        [0, 1, 2].map(|place| self.counts[place].load(Ordering::SeqCst))
-    }
-
-    fn all(&self) -> usize {
-        self.answers().iter().sum()
-    }
-
-    /// Waits for so many further answers.
-    async fn go_on(&self, answers: usize) {
-        let wanted = self.all() + answers;
-        eventually("more answers", || {
-            self.all() + self.failed.load(Ordering::SeqCst) >= wanted
-        })
-        .await;
-    }
-
-    /// Begins it, with so many clients. It ends when it is over.
-    fn begin(
-        node: &Node,
-        method: &'static str,
-        path: &'static str,
-        clients: usize,
-    ) -> (Arc<Load>, Vec<JoinHandle<()>>) {
-        let load = Arc::new(Load::default());
-        let one = |_| {
-            let (address, load) = (node.http, load.clone());
-            std::thread::spawn(move || {
-                while !load.is_over.load(Ordering::SeqCst) {
-                    match http::request(address, method, path, "", b"") {
-                        Ok(answer) if answer.status == 200 => {
-                            let number: usize = answer.text()[1..].parse().unwrap();
-                            load.counts[number - 1].fetch_add(1, Ordering::SeqCst);
-                        }
-                        _ => _ = load.failed.fetch_add(1, Ordering::SeqCst),
-                    }
-                }
-            })
-        };
-        let clients = (0..clients).map(one).collect();
-        (load, clients)
-    }
-
-    /// Ends it; how many requests failed.
-    fn end(&self, clients: Vec<JoinHandle<()>>) -> usize {
-        self.is_over.store(true, Ordering::SeqCst);
-        clients.into_iter().for_each(|client| client.join().unwrap());
-        self.failed.load(Ordering::SeqCst)
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -208,46 +146,41 @@ async fn only_what_is_safe_is_repeated() {
 #[tokio::test(flavor = "multi_thread")]
 async fn load_is_even_and_a_killed_php_fails_no_safe_request() {
     let (fronts, mut php) = running(3, "").await;
-    let (load, clients) = Load::begin(&fronts.nodes[0], "GET", "/slow.php", 24);
-    load.go_on(2000).await;
-    let before = load.answers();
-    let (least, most) = (before.iter().min().unwrap(), before.iter().max().unwrap());
-    assert!(most < &(2 * least), "{before:?}");
+    let clients = Clients::begin(fronts.nodes[0].http, "GET", "/slow.php", 24);
+    let spread = clients.go_on(2000).await;
+    let (least, most) = (spread.iter().min().unwrap(), spread.iter().max().unwrap());
+    assert!(*most < 2 * least, "{spread:?}");
     // One that is reached over the mesh, then the local one.
     for place in [2, 0] {
         php.remove(place).kill().await;
-        load.go_on(1000).await;
+        clients.go_on(1000).await;
     }
-    let middle = load.answers();
-    load.go_on(1000).await;
-    let after = load.answers();
-    assert_eq!(after[0], middle[0]);
-    assert_eq!(after[2], middle[2]);
-    assert_eq!(load.end(clients), 0, "{after:?}");
+    let after = clients.go_on(1000).await;
+    assert_eq!((after[0], after[2]), (0, 0));
+    assert_eq!(clients.end(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_php_fails_at_most_the_unsafe_requests_that_it_had() {
     let (fronts, mut php) = running(3, "").await;
-    let (load, clients) = Load::begin(&fronts.nodes[0], "POST", "/slow.php", 24);
-    load.go_on(500).await;
+    let clients = Clients::begin(fronts.nodes[0].http, "POST", "/slow.php", 24);
+    clients.go_on(500).await;
     php.remove(1).kill().await;
-    load.go_on(1000).await;
-    let failed = load.end(clients);
+    clients.go_on(1000).await;
+    let failed = clients.end();
     assert!(failed <= 24, "{failed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_front_fails_no_safe_request() {
-    let (fronts, php) = running(3, "").await;
-    let (load, clients) = Load::begin(&fronts.nodes[0], "GET", "/slow.php", 24);
-    load.go_on(500).await;
+    let (fronts, _php) = running(3, "").await;
+    let clients = Clients::begin(fronts.nodes[0].http, "GET", "/slow.php", 24);
+    clients.go_on(500).await;
     // Its connections break, as when its machine is gone; its PHP lives on and gets nothing.
     fronts.nodes[1].scope.stop(Duration::ZERO).await;
-    load.go_on(1500).await;
-    assert_eq!(load.end(clients), 0);
+    clients.go_on(1500).await;
+    assert_eq!(clients.end(), 0);
     fronts.nodes[0].finds(2, 3).await;
-    drop(php);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::overview::{self, Heard, Overview, Row};
+use super::overview::{self, Facts, Heard, Overview, Row};
 use super::report::{ChildReport, Phase, Report};
-use crate::base::Status;
+use crate::base::{Status, clock};
 use crate::config::Config;
 use crate::host::facts;
 use crate::metrics::{EncodeLabelSet, Family, Gauge, Set, names};
@@ -27,6 +27,7 @@ struct Latest {
     children: Vec<ChildReport>,
     children_at: Option<Instant>,
     modules: BTreeMap<String, Said>,
+    facts: Facts,
 }
 
 struct Said {
@@ -75,6 +76,20 @@ impl Board {
         }
     }
 
+    /// Takes what the survey found in the place of what it found before.
+    pub fn note(&self, facts: Facts) {
+        self.latest.lock().expect("nothing panics under this lock").facts = facts;
+    }
+
+    /// What the survey found last.
+    pub fn facts(&self) -> Facts {
+        self.latest
+            .lock()
+            .expect("nothing panics under this lock")
+            .facts
+            .clone()
+    }
+
     /// Whether the module "cache" is one, and not the way to another node's.
     pub fn runs_cache(&self) -> bool {
         self.config.cache.run
@@ -100,7 +115,12 @@ impl Board {
             node: facts::node_name(&self.config),
             version: env!("CARGO_PKG_VERSION").to_string(),
             portal: portal_url(&self.config),
+            admin: format!("https://{}", self.config.admin.listen),
             services,
+            facts: Facts {
+                clock: u64::try_from(clock::unix().as_millis()).unwrap_or(u64::MAX),
+                ..latest.facts.clone()
+            },
         }
     }
 

@@ -23,6 +23,7 @@ use tokio::sync::Semaphore;
 use tracing::debug;
 
 use super::board::Board;
+use super::inquiry::Inquiry;
 use crate::base::Scope;
 use crate::config::Config;
 use crate::net::serve::serve;
@@ -34,7 +35,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Serves the control socket until the scope drains.
-pub fn control(listener: StdUnixListener, board: Arc<Board>, scope: &Scope) -> anyhow::Result<()> {
+pub fn control(listener: StdUnixListener, source: Source, scope: &Scope) -> anyhow::Result<()> {
     let listener = UnixListener::from_std(listener)?;
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     let connections = scope.clone();
@@ -42,7 +43,7 @@ pub fn control(listener: StdUnixListener, board: Arc<Board>, scope: &Scope) -> a
         converse(
             stream,
             Door {
-                board: board.clone(),
+                source: source.clone(),
                 token: None,
             },
             connections.clone(),
@@ -52,7 +53,7 @@ pub fn control(listener: StdUnixListener, board: Arc<Board>, scope: &Scope) -> a
 }
 
 /// Serves the admin port until the scope drains.
-pub fn admin(listener: StdTcpListener, config: &Config, board: Arc<Board>, scope: &Scope) -> anyhow::Result<()> {
+pub fn admin(listener: StdTcpListener, config: &Config, source: Source, scope: &Scope) -> anyhow::Result<()> {
     let (chain, key) = config.certificate();
     let acceptor = Certificate::read(&chain, &key)?.acceptor(&[b"http/1.1"]);
     let token = config.secrets().join("admin.token");
@@ -63,7 +64,7 @@ pub fn admin(listener: StdTcpListener, config: &Config, board: Arc<Board>, scope
     let connections = scope.clone();
     scope.spawn(serve(listener, permits, scope.clone(), move |stream, peer| {
         let door = Door {
-            board: board.clone(),
+            source: source.clone(),
             token: Some(token.clone()),
         };
         let (acceptor, scope) = (acceptor.clone(), connections.clone());
@@ -78,9 +79,16 @@ pub fn admin(listener: StdTcpListener, config: &Config, board: Arc<Board>, scope
     Ok(())
 }
 
+/// Where answers come from.
+#[derive(Clone)]
+pub struct Source {
+    pub board: Arc<Board>,
+    pub inquiry: Arc<Inquiry>,
+}
+
 #[derive(Clone)]
 struct Door {
-    board: Arc<Board>,
+    source: Source,
     /// Whole value of the Authorization field that is let in; `None`: the socket's file mode decided already.
     token: Option<Arc<str>>,
 }
@@ -90,8 +98,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn(move |request: Request<Incoming>| {
-        let answer = door.answer(&request);
-        async move { Ok::<_, Infallible>(answer) }
+        let door = door.clone();
+        async move { Ok::<_, Infallible>(door.answer(&request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -116,7 +124,7 @@ where
 }
 
 impl Door {
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         if !self.lets_in(request) {
             let mut refused = text(StatusCode::UNAUTHORIZED, "text/plain", "a bearer token is needed\n");
             refused
@@ -126,15 +134,26 @@ impl Door {
         }
         match (request.method(), request.uri().path()) {
             (&Method::GET, "/v1/status") => {
-                let overview = serde_json::to_string(&self.board.overview()).expect("plain data");
+                let overview = serde_json::to_string(&self.source.board.overview()).expect("plain data");
                 text(StatusCode::OK, "application/json", overview)
             }
-            (&Method::GET, "/metrics") => text(StatusCode::OK, OPEN_METRICS, self.board.metrics()),
-            (_, "/v1/status" | "/metrics") => text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "use GET\n"),
+            (&Method::GET, "/v1/cluster") => {
+                let cluster = self.source.inquiry.cluster().await;
+                let cluster = serde_json::to_string(&cluster).expect("plain data");
+                text(StatusCode::OK, "application/json", cluster)
+            }
+            (&Method::GET, "/v1/ports") => {
+                let ports = serde_json::to_string(&self.source.inquiry.ports().await).expect("plain data");
+                text(StatusCode::OK, "application/json", ports)
+            }
+            (&Method::GET, "/metrics") => text(StatusCode::OK, OPEN_METRICS, self.source.board.metrics()),
+            (_, "/v1/status" | "/v1/cluster" | "/v1/ports" | "/metrics") => {
+                text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "use GET\n")
+            }
             _ => text(
                 StatusCode::NOT_FOUND,
                 "text/plain",
-                "there are /v1/status and /metrics\n",
+                "there are /v1/status, /v1/cluster, /v1/ports and /metrics\n",
             ),
         }
     }

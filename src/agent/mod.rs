@@ -1,18 +1,28 @@
 //! The agent: what is known of this node, for the operator.
 //!
-//! The supervisor and the modules send reports (`feed`), the board keeps the latest, `overview` judges them (pure),
-//! and two doors show them: the control socket for root on this machine, the admin port for those who have the token.
+//! The supervisor and the modules send reports (`feed`), the agent looks at the machine itself (`survey`), the board keeps the latest,
+//! `overview` judges them (pure), and two doors show them: the control socket for root on this machine, the admin port for those who
+//! have the token. For the whole cluster the other agents are asked at that moment (`inquiry`).
+//! `mesh` meets the agents of other nodes and lets machines join (`join`), `renew` keeps this node's certificate, `members` the storage's group.
 //! Where the storage is on, `registry` follows the shared facts of the cluster and adds this node's own; `outlook` makes of them the
 //! snapshot that the modules get (pure), and `role` elects this node where it should be.
 
 mod board;
+pub mod doctor;
 mod door;
 mod feed;
+mod inquiry;
+pub mod join;
+mod members;
+mod mesh;
 mod outlook;
 mod overview;
+mod ports;
 mod registry;
+mod renew;
 mod report;
 mod role;
+mod survey;
 
 use std::sync::Arc;
 
@@ -23,10 +33,15 @@ use crate::base::{BoxFuture, Cx, Service, Status};
 use crate::cluster;
 use crate::config::Config;
 use crate::host::verb::Supervisor;
+use crate::net::mesh::trust::Trust;
 
 use board::Board;
+use door::Source;
 pub use feed::send;
-pub use overview::{Overview, Row, Verdict};
+use inquiry::{Inquiry, Others};
+pub use mesh::Agents;
+pub use overview::{Certificate, Cluster, Data, Facts, NodeRow, Overview, Part, Quorum, Row, State, Verdict};
+pub use ports::Reach;
 use registry::Follower;
 pub use report::{ChildReport, Kind, Phase, Report};
 
@@ -58,19 +73,28 @@ impl Agent {
         for listener in feeds {
             feed::listen(listener, self.board.clone(), cx.scope.clone()).context("feed socket")?;
         }
-        for listener in controls {
-            door::control(listener, self.board.clone(), &cx.scope).context("control socket")?;
-        }
-        for listener in admins {
-            door::admin(listener, &self.config, self.board.clone(), &cx.scope).context("admin port")?;
-        }
-        for listener in cx.take_unix("view") {
-            cluster::publish(listener, self.registry.snapshots(), &cx.scope).context("view socket")?;
-        }
         let supervisor = match cx.take_pair("verbs") {
             Some(end) => Some(Arc::new(Supervisor::new(end).context("the pair with the supervisor")?)),
             None => None,
         };
+        let agents = self.meet_others(&mut cx, supervisor.clone())?;
+        let others = agents.map(|agents| Arc::new(agents) as Arc<dyn Others>);
+        let inquiry = Inquiry::new(self.board.clone(), self.registry.snapshots(), others, &cx.scope);
+        let source = Source {
+            board: self.board.clone(),
+            inquiry: Arc::new(inquiry),
+        };
+        cx.scope
+            .spawn(survey::run(self.config.clone(), self.board.clone(), cx.scope.clone()));
+        for listener in controls {
+            door::control(listener, source.clone(), &cx.scope).context("control socket")?;
+        }
+        for listener in admins {
+            door::admin(listener, &self.config, source.clone(), &cx.scope).context("admin port")?;
+        }
+        for listener in cx.take_unix("view") {
+            cluster::publish(listener, self.registry.snapshots(), &cx.scope).context("view socket")?;
+        }
         let hands = supervisor.map(|supervisor| supervisor as Arc<dyn role::Hands>);
         let registry = self.registry.clone();
         cx.scope
@@ -78,6 +102,32 @@ impl Agent {
         info!("agent serves");
         cx.scope.draining().await;
         Ok(())
+    }
+}
+
+impl Agent {
+    /// Where there may be other nodes: serves their agents and machines that join, keeps this node's certificate and the
+    /// storage's members. Returns the way to the others.
+    fn meet_others(&self, cx: &mut Cx, supervisor: Option<Arc<Supervisor>>) -> anyhow::Result<Option<Agents>> {
+        let listeners = cx.take_tcp("agent-mesh");
+        if listeners.is_empty() {
+            return Ok(None);
+        }
+        let root = supervisor.map(|supervisor| supervisor as Arc<dyn join::Root>);
+        let parts = mesh::Parts {
+            board: self.board.clone(),
+            follower: self.registry.clone(),
+            root: root.clone(),
+        };
+        let agents = mesh::Agents::start(&self.config, listeners, parts, &cx.scope)?;
+        if let Some(root) = root {
+            let (trust, snapshots) = (Trust::new(self.config.trust()), self.registry.snapshots());
+            let kept = renew::keep(trust, root, agents.clone(), snapshots, cx.scope.clone());
+            cx.scope.spawn(kept);
+        }
+        let kept = members::keep(self.config.clone(), self.registry.views(), cx.scope.clone());
+        cx.scope.spawn(kept);
+        Ok(Some(agents))
     }
 }
 

@@ -52,6 +52,11 @@ pub fn snapshot(view: &View, own: &str, fit: Fit, others: &BTreeMap<String, (boo
             .settings()
             .map(|setting| (setting.key.clone(), setting.value.clone()))
             .collect(),
+        left: view
+            .nodes()
+            .filter(|node| node.state == NodeState::Left)
+            .map(|node| node.name.clone())
+            .collect(),
         is_stale: view.is_last_seen,
     }
 }
@@ -123,7 +128,7 @@ mod tests {
         let mut rows = vec![row("proxy", Phase::Ready), row("php-fpm", Phase::Ready)];
         assert!(fit(&rows, true).has(Fit::FRONT.with(Fit::WEB)));
         rows.push(row("mount", Phase::Starting));
-        assert_eq!(fit(&rows, true), Fit::FRONT);
+        assert_eq!(fit(&rows, true), Fit::FRONT.with(Fit::EDGE));
         rows.push(row("cache", Phase::Ready));
         assert!(fit(&rows, true).has(Fit::CACHE) && !fit(&rows, false).has(Fit::CACHE));
     }
@@ -158,6 +163,7 @@ mod tests {
         );
         assert_eq!(snapshot.holder(Role::Cron).map(|node| node.name.as_str()), Some("n1"));
         assert_eq!(snapshot.seats.len(), 1);
+        assert_eq!(snapshot.left, ["n3"]);
         assert_eq!(snapshot.nodes[0].port(4).unwrap().to_string(), "10.0.0.1:7404");
     }
 }

@@ -10,13 +10,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{debug, info, warn};
 
 use super::board::Board;
-use super::outlook;
 use super::role::{Election, Hands, Look, Seen};
+use super::{join, outlook};
 use crate::base::{Health, Scope, Status, clock};
 use crate::cluster::{Fit, Snapshot, Snapshots};
 use crate::config::Config;
 use crate::registry::{
     self, Change, Error, Guard, Hearts, INTERVAL, Key, LastSeen, Node, NodeState, Publish, Record, Registry, View,
+    Write,
 };
 
 /// A node that starts needs so long until its storage serves; only then is it a fault that the registry does not answer.
@@ -30,6 +31,8 @@ const BEAT: Duration = Duration::from_secs(2);
 pub struct Follower {
     board: Arc<Board>,
     view: watch::Sender<Option<Arc<View>>>,
+    /// Once it is open.
+    registry: watch::Sender<Option<Arc<dyn Registry>>>,
     snapshot: watch::Sender<Arc<Snapshot>>,
     look: watch::Sender<Arc<Look>>,
     /// There is something new in the registry.
@@ -52,6 +55,7 @@ impl Follower {
         Arc::new(Follower {
             board,
             view: watch::Sender::new(None),
+            registry: watch::Sender::new(None),
             snapshot: watch::Sender::default(),
             look: watch::Sender::default(),
             wake: Arc::default(),
@@ -63,13 +67,27 @@ impl Follower {
         self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// To read and to commit; `None`: it is not open yet.
+    pub fn registry(&self) -> Option<Arc<dyn Registry>> {
+        self.registry.borrow().clone()
+    }
+
+    /// The newest version that was seen.
+    pub fn views(&self) -> watch::Receiver<Option<Arc<View>>> {
+        self.view.subscribe()
+    }
+
     /// What the modules get.
     pub fn snapshots(&self) -> Snapshots {
         self.snapshot.subscribe()
     }
 
     fn fit(&self) -> Fit {
-        outlook::fit(&self.board.overview().services, self.board.runs_cache())
+        let fit = outlook::fit(&self.board.overview().services, self.board.runs_cache());
+        let (is_whole, leads) = self.board.facts().copy();
+        let files = [(is_whole, Fit::FILES), (leads, Fit::LEADER)];
+        let files = files.into_iter().filter(|(is_fit, _)| *is_fit);
+        files.fold(fit, |fit, (_, bit)| fit.with(bit))
     }
 
     /// Runs until the scope drains; returns at once where there is no registry. Without `hands` this node holds no seat.
@@ -93,6 +111,7 @@ impl Follower {
                 None => match self.open(&config).await {
                     Ok(None) => return,
                     Ok(Some(opened)) => {
+                        self.registry.send_replace(Some(opened.publish.clone()));
                         scope.spawn(beat(self.clone(), opened.hearts.clone(), scope.clone()));
                         if let Some(hands) = &hands {
                             scope.spawn(self.election(&opened, hands.clone()).run(scope.clone()));
@@ -255,6 +274,9 @@ async fn beat(follower: Arc<Follower>, hearts: Arc<Hearts>, scope: Scope) {
 fn enrolment(view: &View, name: &str, address: &str) -> Option<Change> {
     let version = env!("CARGO_PKG_VERSION");
     let (node, guard) = match view.node(name) {
+        // It was removed, and must not come back by itself.
+        Some(node) if node.state == NodeState::Left => return None,
+        Some(node) if node.state == NodeState::Joining => return Some(arrival(node, address)),
         Some(node) if node.version == version && node.address == address => return None,
         Some(node) => {
             let mut updated = node.clone();
@@ -276,10 +298,60 @@ fn enrolment(view: &View, name: &str, address: &str) -> Option<Change> {
     Some(Change::put(Record::Node(node)).when(guard))
 }
 
+/// A node that was let in has all that it needs: it is a member, and the token is used up.
+fn arrival(node: &Node, address: &str) -> Change {
+    let mut member = node.clone();
+    member.state = NodeState::Member;
+    member.version = env!("CARGO_PKG_VERSION").to_string();
+    member.address = address.to_string();
+    let token = member.labels.remove(join::TOKEN);
+    let event = format!("{} has joined", node.name);
+    let mut change = Change::put(Record::Node(member)).and(Write::Event(event));
+    if let Some(token) = token {
+        change = change.and(Write::Remove(Key::Token(token)));
+    }
+    change.when(Guard::Is(Record::Node(node.clone())))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::MemoryRegistry;
+    use crate::registry::{MemoryRegistry, Token};
+
+    #[tokio::test]
+    async fn a_joined_node_becomes_a_member_and_uses_its_token_up_and_one_that_left_stays_away() {
+        let registry = MemoryRegistry::new("n2");
+        let mut node = Node {
+            name: "n2".into(),
+            address: "10.0.0.2:7400".into(),
+            state: NodeState::Joining,
+            labels: [(join::TOKEN, "t1"), (join::KEY, "k")]
+                .map(|(label, value)| (label.to_string(), value.to_string()))
+                .into(),
+            version: String::new(),
+        };
+        let token = |id: &str| {
+            Write::Put(Record::Token(Token {
+                id: id.into(),
+                hash: [7; 32],
+                expires: 0,
+            }))
+        };
+        let change = Change::put(Record::Node(node.clone()))
+            .and(token("t1"))
+            .and(token("t2"));
+        let view = registry.commit(change).await.unwrap();
+        let change = enrolment(&view, "n2", "10.0.0.2:7400").unwrap();
+        let view = registry.commit(change).await.unwrap();
+        let joined = view.node("n2").unwrap();
+        assert_eq!(joined.state, NodeState::Member);
+        assert_eq!(joined.labels.keys().collect::<Vec<_>>(), [join::KEY]);
+        assert_eq!(view.tokens().map(|token| token.id.as_str()).collect::<Vec<_>>(), ["t2"]);
+        assert_eq!(enrolment(&view, "n2", "10.0.0.2:7400"), None);
+        node.state = NodeState::Left;
+        let view = registry.commit(Change::put(Record::Node(node))).await.unwrap();
+        assert_eq!(enrolment(&view, "n2", "10.0.0.9:7400"), None);
+    }
 
     #[tokio::test]
     async fn a_node_enrols_once_and_renews_only_its_version() {

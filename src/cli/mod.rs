@@ -6,17 +6,27 @@
 mod client;
 mod config;
 mod demo;
+mod doctor;
+mod events;
 mod generate;
 mod init;
+mod join;
 mod logs;
+mod member;
 mod node;
 mod portal;
 mod preflight;
 mod registry;
+mod remove;
+mod role;
+mod seats;
+mod settle;
 mod status;
 mod storage;
 mod table;
+mod token;
 mod tree;
+mod uninstall;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -54,14 +64,22 @@ pub fn main() -> ExitCode {
 fn perform(cli: Cli) -> anyhow::Result<u8> {
     let path = cli.config;
     match cli.verb {
-        Verb::Init(init) => block_on(init.perform(load(&path)?)),
+        Verb::Init(init) => block_on(init.perform(load(&path)?, &path)),
+        Verb::Join(join) => block_on(join.perform(load(&path)?, &path)),
+        Verb::Token(verb) => block_on(token::perform(verb, load(&path)?.config)),
+        Verb::Uninstall(uninstall) => block_on(uninstall.perform(load(&path)?.config, &path)),
         Verb::Run => supervisor::run(load(&path)?, &std::path::absolute(&path)?).map(|()| EXIT_OK),
         Verb::Status(show) => block_on(show.perform(load(&path)?.config)),
+        Verb::Doctor(doctor) => block_on(doctor.perform(load(&path)?.config)),
         Verb::Logs(logs) => block_on(logs.perform(load(&path)?.config)),
         Verb::Config(verb) => config::perform(&verb, &path),
         Verb::Portal(verb) => block_on(portal::perform(verb, load(&path)?.config)),
         Verb::Storage(verb) => block_on(storage::perform(verb, load(&path)?.config)),
+        Verb::Node(node::Verb::Remove(remove)) => block_on(remove.perform(load(&path)?.config)),
+        Verb::Node(node::Verb::Member(verb)) => block_on(member::perform(verb, load(&path)?.config)),
         Verb::Node(verb) => node::perform(&verb, &load(&path)?.config),
+        Verb::Role(verb) => block_on(role::perform(verb, load(&path)?.config)),
+        Verb::Events(events) => block_on(events.perform(load(&path)?.config)),
         Verb::Registry(verb) => block_on(registry::perform(verb, load(&path)?.config)),
         Verb::Preflight(preflight) => preflight.perform(&load(&path)?.config),
         Verb::Demo(demo) => block_on(demo.perform()),

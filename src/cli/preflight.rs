@@ -71,6 +71,14 @@ impl Preflight {
     }
 }
 
+/// What would keep a node from running here, and cannot be mended by `init` or `join`.
+pub fn failures(config: &Config) -> Vec<String> {
+    let failed = look(config).into_iter().filter(|check| check.outcome == Outcome::Fail);
+    failed
+        .map(|check| format!("{}: {}; {}", check.id, check.seen, check.fix))
+        .collect()
+}
+
 fn look(config: &Config) -> Vec<Check> {
     let mut checks = vec![
         Check::new(

@@ -52,7 +52,8 @@ pub async fn perform(verb: Verb, config: Config) -> anyhow::Result<u8> {
     }
 }
 
-async fn open(config: &Config) -> anyhow::Result<Publish> {
+/// For root; the caller looks whether it is.
+pub(super) async fn open(config: &Config) -> anyhow::Result<Publish> {
     // Looking must not make it: root's folder would shut the agent out.
     if let Some(folder) = registry::folder(config) {
         anyhow::ensure!(folder.exists(), "there is no registry in {} yet", folder.display());

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use super::{config, demo, init, logs, node, portal, preflight, registry, status, storage};
+use super::{
+    config, demo, doctor, events, init, join, logs, node, portal, preflight, registry, role, status, storage, token,
+    uninstall,
+};
 use crate::config::DEFAULT_PATH;
 
 /// Turns bare Linux machines into a Bitrix24 portal.
@@ -27,10 +30,17 @@ pub struct Cli {
 pub enum Verb {
     /// Prepare this machine: packages, users, folders, secrets
     Init(init::Init),
+    /// Make this machine a node of a cluster
+    Join(join::Join),
+    /// The right to join
+    #[command(subcommand)]
+    Token(token::Verb),
     /// Be the node, in the foreground; systemd runs this
     Run,
-    /// Verdict first, then one line per module and daemon
+    /// Verdict first, then one line per node; --services: per module and daemon of this one
     Status(status::Show),
+    /// What is wrong, what shows it, and what to do
+    Doctor(doctor::Doctor),
     /// What the node and its children logged
     Logs(logs::Logs),
     /// Look at the configuration
@@ -45,11 +55,18 @@ pub enum Verb {
     /// The machines of the cluster
     #[command(subcommand)]
     Node(node::Verb),
+    /// The exclusive roles: who holds them, and who shall
+    #[command(subcommand)]
+    Role(role::Verb),
+    /// What happened in the cluster
+    Events(events::Events),
     /// The shared facts of the cluster
     #[command(subcommand)]
     Registry(registry::Verb),
     /// Is this machine fit to be a node?
     Preflight(preflight::Preflight),
+    /// Leave the cluster and undo what init or join did; data stays
+    Uninstall(uninstall::Uninstall),
     /// Run a whole demo portal in the foreground, and leave nothing behind
     Demo(demo::Demo),
     /// Version of this executable

@@ -22,14 +22,15 @@ pub struct Held {
 impl Held {
     /// Follows the snapshots of the agent until the scope drains. `offset`: of the module's port.
     pub fn follow(config: &Config, role: Role, offset: u16, scope: &Scope) -> anyhow::Result<Self> {
-        let tls = Trust::new(config.trust()).tls().context("this node's certificate")?;
         let snapshots = follow(config.view_socket(), scope);
+        let tls = super::tls(&Trust::new(config.trust()), snapshots.clone(), scope);
+        let tls = tls.context("this node's certificate")?;
         let known = snapshots.clone();
         let sender = watch::Sender::new(None);
         let holder = sender.subscribe();
         scope.spawn(tell(snapshots, role, sender));
         Ok(Held {
-            tls: Arc::new(tls),
+            tls,
             holder,
             addresses: Arc::new(move |name: &Name| known.borrow().node(name.as_str())?.port(offset)),
         })

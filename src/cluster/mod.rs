@@ -8,6 +8,7 @@
 
 mod fit;
 mod follow;
+mod gate;
 mod held;
 mod place;
 mod role;
@@ -15,6 +16,7 @@ mod snapshot;
 
 pub use fit::Fit;
 pub use follow::{Snapshots, follow, publish};
+pub use gate::tls;
 pub use held::Held;
 pub use place::{ADDRESSES, Directions, PINS, Place, TRANSFERS, addresses, places};
 pub use role::Role;

@@ -18,6 +18,9 @@ pub struct Snapshot {
     pub seats: Vec<Seat>,
     /// Settings of the cluster.
     pub settings: BTreeMap<String, String>,
+    /// Names of nodes that were removed. Their certificates may hold still.
+    #[serde(default)]
+    pub left: Vec<String>,
     /// The registry does not answer: liveness and seats are as they were when it last did.
     pub is_stale: bool,
 }

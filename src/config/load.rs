@@ -83,13 +83,18 @@ pub fn load(path: &Path, must_exist: bool) -> Result<Loaded, Vec<Problem>> {
             }]);
         }
     };
+    read(&text)
+}
+
+/// Like `load`, from the text of a file.
+pub fn read(text: &str) -> Result<Loaded, Vec<Problem>> {
     #[allow(clippy::disallowed_methods)]
     let environment = std::env::vars_os().filter_map(|(name, value)| {
         let name = name.into_string().ok()?;
         let value = value.into_string().ok()?;
         Some((name, value))
     });
-    parse(&text, environment)
+    parse(text, environment)
 }
 
 /// Like `load`, from text and given variables. Pure.

@@ -2,9 +2,11 @@
 //! The reference of all keys and their defaults is `assets/config/bitrix-node.toml`; it is parsed, not repeated, here.
 
 mod check;
+mod edit;
 mod external;
 mod load;
 mod places;
+mod proxy;
 mod storage;
 mod units;
 
@@ -14,8 +16,10 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 pub use check::check;
+pub use edit::{Edit, edit};
 pub use external::External;
-pub use load::{DEFAULTS, Loaded, Origin, Problem, load, parse, var};
+pub use load::{DEFAULTS, Loaded, Origin, Problem, load, parse, read, var};
+pub use proxy::{Affinity, Proxy, Route};
 pub use storage::{Engine, Export, Files, Mount, Storage};
 pub use units::{Period, Size};
 
@@ -64,46 +68,6 @@ pub enum Daemons {
     Auto,
     Unit,
     Child,
-}
-
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Proxy {
-    pub http: Vec<SocketAddr>,
-    pub https: Vec<SocketAddr>,
-    pub certificate: PathBuf,
-    pub key: PathBuf,
-    pub workers: usize,
-    pub max_connections: usize,
-    pub max_connections_per_address: usize,
-    pub max_header_size: Size,
-    pub max_headers: usize,
-    pub max_body_size: Size,
-    pub header_timeout: Period,
-    pub idle_timeout: Period,
-    pub body_timeout: Period,
-    pub upstream_timeout: Period,
-    pub follow_symlinks: bool,
-    pub access_log: PathBuf,
-    pub routes: Vec<Route>,
-    pub affinity: Affinity,
-}
-
-/// Whether requests of one session go to one node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Affinity {
-    None,
-    Session,
-}
-
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Route {
-    /// Starts and ends with `/`.
-    pub prefix: String,
-    /// `http://host:port`; the request's path is passed on unchanged.
-    pub upstream: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]

@@ -53,6 +53,25 @@ pub async fn ensure(name: &str) -> io::Result<Account> {
     require(name)
 }
 
+/// The user with exactly these ids, made or changed to them; an error says who has them. Files on other machines are its own by
+/// number. What it owns here already is not handed over: for a machine on which it has done nothing yet.
+pub async fn ensure_ids(name: &str, uid: u32, gid: u32) -> io::Result<Account> {
+    let account = ensure(name).await?;
+    let tool = |name: &str| {
+        let found = command::find(name).map(Program::new);
+        found.ok_or_else(|| io::Error::other(format!("{name} is not installed")))
+    };
+    if account.gid != gid {
+        let arguments = ["--gid", &gid.to_string(), "--", name];
+        tool("groupmod")?.args(arguments).check(USERADD).await?;
+    }
+    if account.uid != uid || account.gid != gid {
+        let arguments = ["--uid", &uid.to_string(), "--gid", &gid.to_string(), "--", name];
+        tool("usermod")?.args(arguments).check(USERADD).await?;
+    }
+    require(name)
+}
+
 /// passwd(5): name:password:uid:gid:gecos:home:shell.
 fn find_in(passwd: &str, name: &str) -> io::Result<Option<Account>> {
     let Some(line) = passwd.lines().find(|line| line.split(':').next() == Some(name)) else {

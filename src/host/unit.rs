@@ -35,6 +35,19 @@ impl Unit {
         self.order("reload-or-restart", JOB).await
     }
 
+    pub async fn restart(&self) -> io::Result<()> {
+        self.order("restart", JOB).await
+    }
+
+    /// Starts it at every boot.
+    pub async fn enable(&self) -> io::Result<()> {
+        self.order("enable", LOOK).await
+    }
+
+    pub async fn disable(&self) -> io::Result<()> {
+        self.order("disable", LOOK).await
+    }
+
     pub async fn look(&self) -> io::Result<Seen> {
         let output = systemctl()?
             .args(["show", "--property=ActiveState,MainPID,NRestarts", "--", &self.0])

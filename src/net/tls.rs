@@ -14,6 +14,8 @@ use rustls::{ProtocolVersion, ServerConfig, crypto::CryptoProvider};
 pub use tokio_rustls::TlsAcceptor;
 pub use tokio_rustls::server::TlsStream;
 
+use super::mesh::identity::Validity;
+
 /// A certificate with its key, and how to replace it.
 #[derive(Debug)]
 pub struct Certificate {
@@ -83,6 +85,12 @@ fn read(chain: &Path, key: &Path) -> io::Result<CertifiedKey> {
         .keys_match()
         .map_err(|error| named(key, &format!("does not belong to the certificate ({error})")))?;
     Ok(certified)
+}
+
+/// How long the certificate of that PEM chain holds.
+pub fn validity(chain: &Path) -> io::Result<Validity> {
+    let leaf = CertificateDer::from_pem_file(chain).map_err(io::Error::other)?;
+    Validity::of(&leaf).map_err(io::Error::other)
 }
 
 /// A self-signed certificate for these names: PEM chain and PEM key. Browsers warn; that is all they can do.

@@ -2,7 +2,7 @@
 //! Can be repeated; changes only what differs. The caller is root.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -26,6 +26,8 @@ use crate::{db, php, storage};
 
 /// MariaDB's own account, made by its package.
 const DB_USER: &str = "mysql";
+/// Of Debian's package, and of Red Hat's.
+const DB_FOLDERS: [&str; 2] = ["/etc/mysql/mariadb.conf.d", "/etc/my.cnf.d"];
 const DB_DROP_IN: &str = "zz-bitrix-node.cnf";
 const POOL_FILE: &str = "bitrix-node.conf";
 const INI_FILE: &str = "99-bitrix-node.ini";
@@ -115,6 +117,20 @@ pub fn reload(config: &Config) -> anyhow::Result<Vec<&'static str>> {
     Ok(changed)
 }
 
+/// What `node` wrote into the folders of the daemons' own packages.
+pub fn drop_ins(config: &Config) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = DB_FOLDERS
+        .iter()
+        .map(|folder| Path::new(folder).join(DB_DROP_IN))
+        .collect();
+    if let Some(binary) = php::find(config) {
+        let places = php::Places::of(&binary);
+        files.extend([places.pools.join(POOL_FILE), places.ini.join(INI_FILE)]);
+    }
+    files.retain(|file| file.exists());
+    files
+}
+
 /// A self-signed one unless the operator named another, or one is there.
 fn certificate(config: &Config, user: &Account) -> anyhow::Result<()> {
     let (chain, key) = config.certificate();
@@ -200,10 +216,7 @@ async fn mariadb(config: &Config, binary: &Path) -> anyhow::Result<ChildSpec> {
     let readable = Access::owned(0o644, 0, 0);
     let socket = config.db_socket();
     let run = if by_units(config) {
-        let folder = ["/etc/mysql/mariadb.conf.d", "/etc/my.cnf.d"]
-            .map(Path::new)
-            .into_iter()
-            .find(|f| f.is_dir());
+        let folder = DB_FOLDERS.map(Path::new).into_iter().find(|f| f.is_dir());
         let folder = folder.context("no folder for MariaDB's configuration; set node.daemons = \"child\"")?;
         let unit = Unit("mariadb.service".to_string());
         if ensure(&folder.join(DB_DROP_IN), text.as_bytes(), readable)? {

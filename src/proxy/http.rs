@@ -56,6 +56,9 @@ const READ_BUFFER: usize = (8 << 10) + (400 << 10);
 /// Field lines that hyper reads without a heap allocation.
 const FEW_FIELDS: usize = 100;
 
+/// How long an idle HTTP/1 connection is kept when the front drains. Busy clients ask again within it.
+const LAST_CHANCE: Duration = Duration::from_secs(3);
+
 /// Accepts on one socket until the scope drains.
 pub async fn accept(front: Arc<Front>, listener: TcpListener, tls: Option<TlsAcceptor>) -> io::Result<()> {
     listener.set_nonblocking(true)?;
@@ -139,9 +142,13 @@ impl Door {
         let mut serving = pin!(serving.with_upgrades());
         let result = tokio::select! {
             result = serving.as_mut() => result,
-            () = self.front.scope.draining() => {
-                serving.as_mut().graceful_shutdown();
-                serving.await
+            () = self.front.scope.draining() => tokio::select! {
+                // The next answer says that it is the last one.
+                result = serving.as_mut() => result,
+                () = unasked(&connection) => {
+                    serving.as_mut().graceful_shutdown();
+                    serving.await
+                }
             }
         };
         ended(&connection, result);
@@ -207,6 +214,21 @@ impl Door {
             tokio::io::copy(&mut stream.take(FAREWELL_BYTES), &mut tokio::io::sink()).await
         })
         .await;
+    }
+}
+
+/// Resolves when an HTTP/1 connection of a front that drains was idle for a while. Closed at once it would cut a client that is
+/// just asking: HTTP/1 has no word for it but in an answer.
+async fn unasked(connection: &Connection) {
+    let begun = Instant::now();
+    loop {
+        let now = Instant::now();
+        let idle = connection.idle_since(connection.begun());
+        let end = idle.map_or(now, |since| since.max(begun)) + LAST_CHANCE;
+        if end <= now {
+            return;
+        }
+        sleep_until(end).await;
     }
 }
 

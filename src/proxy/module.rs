@@ -69,7 +69,11 @@ impl Proxy {
         let mesh = cx.take_tcp("proxy-mesh");
         let tls = match mesh.is_empty() {
             true => None,
-            false => Some(Arc::new(Trust::new(config.trust()).tls().context("meet other nodes")?)),
+            false => Some(
+                Trust::new(config.trust())
+                    .follow(&cx.scope)
+                    .context("meet other nodes")?,
+            ),
         };
         let front = self.front(&config, &cx.scope, tls.clone())?;
         let (looked_after, scope) = (front.clone(), cx.scope.clone());

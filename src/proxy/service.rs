@@ -138,7 +138,13 @@ impl Front {
             page
         });
         sign(&mut answer, &id);
-        connection.settle(number, answer.status() == StatusCode::SWITCHING_PROTOCOLS);
+        let is_upgraded = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if version < Version::HTTP_2 && !is_upgraded && !is_hop && self.scope.is_draining() {
+            answer
+                .headers_mut()
+                .insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        connection.settle(number, is_upgraded);
         record.follow(answer, &method)
     }
 

@@ -30,6 +30,7 @@ use super::types::{NodeId, Peer};
 use super::waiting::Waiting;
 use super::{identity, opening, recovery};
 use crate::base::{BoxFuture, Cx, Scope, Service, Status};
+use crate::cluster;
 use crate::config::{self, Config};
 use crate::host::facts;
 use crate::host::mount::Heir;
@@ -61,6 +62,8 @@ pub struct Storage {
     settings: config::Storage,
     node: String,
     trust: Trust,
+    /// Where the agent says who left.
+    view: PathBuf,
     /// Where others meet this one.
     address: Option<String>,
     status: Mutex<Status>,
@@ -84,6 +87,7 @@ impl Storage {
             settings: config.storage.clone(),
             node: facts::node_name(config),
             trust: Trust::new(config.trust()),
+            view: config.view_socket(),
             address: config.storage_mesh().map(|address| address.to_string()),
             status: Mutex::new(Status::starting()),
         }
@@ -102,7 +106,10 @@ impl Storage {
     async fn serve_in(&self, mut cx: Cx, doors: &Scope, core: &Scope) -> anyhow::Result<()> {
         let sockets = Sockets::take(&mut cx)?;
         let tls = match self.address {
-            Some(_) => Some(Arc::new(self.trust.tls().context("this node's certificate")?)),
+            Some(_) => {
+                let snapshots = cluster::follow(self.view.clone(), core);
+                Some(cluster::tls(&self.trust, snapshots, core).context("this node's certificate")?)
+            }
             None => None,
         };
         let charter = tokio::select! {

@@ -1,6 +1,7 @@
-"""The cluster under test: a bridge with a machine per node, one for its clients and one for a stranger; founded by hand, or by the lines that an
+"""The cluster under test: a bridge with a machine per node, one for its clients and one for a stranger; founded by the lines that an
 operator types."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -16,12 +17,14 @@ FLOATING = [f"{NETWORK}.100/24", f"{NETWORK6}:100/64"]
 DEMO = HERE.parents[1] / "assets/demo"
 CRON = "bitrix/modules/main/tools/cron_events.php"
 PAGE = "nemesis.php"
+# A joining node copies the files first.
+PATIENCE = 240
 PLAIN = "nemesis.txt"
 
 
 class Cluster:
-    def __init__(self, folder, executable, count, group_name, is_light):
-        self.folder, self.count, self.is_light = Path(folder), count, is_light
+    def __init__(self, folder, executable, count, group_name):
+        self.folder, self.count = Path(folder), count
         self.executable = self.folder / "bitrix-node"
         # A build that goes on beside the run does not change what is under test.
         shutil.copy2(executable, self.executable)
@@ -63,29 +66,22 @@ class Cluster:
 
     # Founding
 
-    def found_by_hand(self):
+    def found(self):
+        """What an operator types: `init` before the node runs and after, then a token and a line for each further machine."""
         first, *others = self.nodes
-        for node in self.nodes:
-            if self.is_light or node is not first:
-                with open(node.config, "a") as file:
-                    file.write('[db]\nbinary = "/none"\n')
-        self.prepare(first)
-        for node in others:
-            first.command("node", "issue", node.name, "--into", node.folder / "data/trust")
-        for node in self.nodes:
-            node.start()
+        floating = [word for address in FLOATING for word in ("--vip", address)]
+        founding = ["init", "--yes", "--name", first.name, "--address", first.address, *floating]
+        first.command(*founding)
+        first.start()
         until("the first leads", lambda: first.report().get("role") == "leader")
+        first.command(*founding)
         for node in others:
-            until(f"{node.name} waits", lambda: node.report().get("role") == "waiting")
-            first.command("storage", "add", node.name, node.address)
+            token = json.loads(first.command("token", "create", "--output", "json"))["token"]
+            joining = ["join", first.address, "--token", token, "--yes", "--name", node.name, "--address", node.address]
+            node.command(*joining)
+            node.start()
+            node.command(*joining, seconds=PATIENCE)
         self.whole()
-
-    def prepare(self, node):
-        """`init` looks for the daemons that a light configuration has not."""
-        text = node.config.read_text()
-        node.config.write_text(text.replace('binary = "/none"', 'binary = ""'))
-        node.command("init", "--yes")
-        node.config.write_text(text)
 
     def whole(self):
         """Waits until all copies are in sync, by what all nodes say."""
@@ -111,8 +107,7 @@ class Cluster:
         """The demo portal, with pages of the bed's own in place of its jobs."""
         first = self.nodes[0]
         first.command("portal", "install", "--from", DEMO)
-        if not self.is_light:
-            first.command("portal", "settings")
+        first.command("portal", "settings")
         root = first.files / "portal"
         for name, target in [("page.php", PAGE), ("cron.php", CRON)]:
             text = (HERE / "portal" / name).read_text().replace("@ACTS@", str(self.acts))

@@ -102,6 +102,22 @@ def addresses(lines, standing):
     return overlaps.bad + dead, f"{changes} times held anew; two had one: {overlaps.text()}; looks at most {longest} s apart"
 
 
+def moves(lines, strikes, soon=30.0):
+    """Seconds from a fault of an address's holder until another machine has it. `strikes`: [(time, node)]."""
+    held = {}
+    for line in lines:
+        if "address" in line:
+            held.setdefault(line["address"], []).append((line["t"], line["holders"]))
+    took = []
+    for time, node in strikes:
+        for changes in held.values():
+            before = [holders for at, holders in changes if at <= time]
+            after = [at for at, holders in changes if time < at < time + soon and set(holders) - {node}]
+            if before and before[-1] == [node] and after:
+                took.append(after[0] - time)
+    return took
+
+
 def frozen(text, standing):
     """Whether one of the holders named was frozen then: its own kernel would have stood still too."""
     names, rest = text.split(": ")[1].split(" from ")

@@ -60,6 +60,11 @@ class Addresses(unittest.TestCase):
         self.assertEqual(len(self.judged(held(1, "n1"), held(5, "n1", "n2"), held(5.2, "n2"), states=states)), 1)
 
 
+    def test_a_move_is_timed_from_the_fault_of_the_holder(self):
+        lines = [held(1, "n1"), held(5), held(6.5, "n2"), held(50), held(51, "n1")]
+        self.assertEqual(judge.moves(lines, [(2, "n1"), (2, "n3"), (10, "n2")]), [4.5])
+
+
 class Jobs(unittest.TestCase):
     def acts(self, begin, end, run=1):
         return [(begin + 0.02 * step, run) for step in range(int((end - begin) / 0.02) + 1)]

@@ -16,8 +16,10 @@ import time
 
 from shared import Record
 
-PAUSE = 0.05
+PAUSE = 0.15
 LOG = "log"
+# Files that are there at a time; beyond, one of them goes for each that comes.
+KEPT = 200
 
 
 def content(name, number):
@@ -75,7 +77,7 @@ class Writer:
             if self.step("rename", number, lambda: os.rename(draft, name, src_dir_fd=self.folder, dst_dir_fd=self.folder)):
                 self.kept.append(number)
         self.step("append", number, lambda: self.write(LOG, os.O_APPEND, b"%d\n" % number))
-        if len(self.kept) > 20 and self.dice.random() < 0.3:
+        if len(self.kept) > KEPT:
             old = self.kept.pop(self.dice.randrange(len(self.kept)))
             self.step("unlink", old, lambda: os.unlink(str(old), dir_fd=self.folder))
 

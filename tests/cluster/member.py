@@ -17,9 +17,9 @@ SOON = 10
 # As systemd would start it again.
 AGAIN = 1.0
 
+# All that differs from the defaults because several nodes share one machine.
 CONFIG = """
 [node]
-name = "{name}"
 user = "nobody"
 data_dir = "{folder}/data"
 run_dir = "{folder}/run"
@@ -37,10 +37,7 @@ children = 4
 [cache]
 memory = "16MiB"
 workers = 1
-[cluster]
-address = "{address}"
 [storage]
-engine = "replicated"
 mount = "fuse"
 mount_point = "{files}"
 copies = {copies}
@@ -54,8 +51,8 @@ class Member:
         self.files, self.config = self.folder / "files", self.folder / "config.toml"
         for part in ["run", "log", "files"]:
             (self.folder / part).mkdir(exist_ok=True)
-        what = {"name": self.name, "folder": self.folder, "files": self.files, "address": self.address, "copies": copies}
-        self.config.write_text(CONFIG.format(**what))
+        # What makes it a node of the cluster is written by `init` and `join`.
+        self.config.write_text(CONFIG.format(folder=self.folder, files=self.files, copies=copies))
         self.process, self.is_wanted, self.back_at, self.ended = None, False, None, []
 
     # Its life
@@ -152,13 +149,13 @@ class Member:
         except (RuntimeError, ValueError):
             return {}
 
-    def overview(self):
-        """The agent's, over its socket; nothing while it does not answer."""
+    def overview(self, path="/v1/status"):
+        """The agent's of its node, or of the cluster; nothing while it does not answer."""
         try:
             with socket.socket(socket.AF_UNIX) as stream:
-                stream.settimeout(1)
+                stream.settimeout(2)
                 stream.connect(str(self.folder / "run/control.sock"))
-                stream.sendall(b"GET /v1/status HTTP/1.1\r\nhost: control\r\nconnection: close\r\n\r\n")
+                stream.sendall(f"GET {path} HTTP/1.1\r\nhost: control\r\nconnection: close\r\n\r\n".encode())
                 text = b""
                 while data := stream.recv(65536):
                     text += data

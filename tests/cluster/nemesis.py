@@ -8,7 +8,7 @@ import traceback
 
 import addresses
 from cluster import FLOATING, PAGE
-from faults import FAULTS
+from faults import FAULTS, OPERATORS
 from judge import percentiles
 from plan import Planner, victims
 from shared import Record, lines, now
@@ -60,7 +60,7 @@ class Nemesis:
         self.dice = random.Random(seed ^ 0x5EED)
         self.floating = FLOATING
         self.operations, self.took, self.bad, self.struck = [], {}, [], {}
-        self.calm = []
+        self.calm, self.late, self.ticked = [], 0.0, now()
         inside = cluster.network.inside
         self.looking = [inside(n.machine.number, lambda n=n: addresses.Namespace(n.name, f"/run/netns/{n.name}")) for n in cluster.nodes]
 
@@ -112,17 +112,19 @@ class Nemesis:
         return all(answers(host) for host in hosts)
 
     def unwell(self):
-        """Nodes that do not say that all is well, with what they say."""
-        said = {node.name: node.overview() for node in self.cluster.nodes}
-        return {
-            name: f"{one.get('verdict', 'no answer')} {one.get('reason', '')}".strip()
-            for name, one in said.items()
-            if one.get("verdict") != "healthy"
-        }
+        """What each node says of itself and of the cluster, where that is not that all is well."""
+        found = {}
+        for node in self.cluster.nodes:
+            for what, path in [("", "/v1/status"), (" of all", "/v1/cluster")]:
+                said = node.overview(path)
+                if said.get("verdict") != "healthy":
+                    found[f"{node.name}{what}"] = f"{said.get('verdict', 'no answer')} {said.get('reason', '')}".strip()
+        return found
 
     # Rounds
 
     def run(self, seed, seconds, only):
+        only = only or [name for name in FAULTS if self.has_roles or name not in OPERATORS]
         planner, end = Planner(seed, self.cluster.count, only), now() + seconds
         while now() < end:
             self.play(planner.next())
@@ -132,6 +134,7 @@ class Nemesis:
         chosen = victims(made.aims, self.aims(), nodes, self.dice)
         self.say(round=made.number, plan=str(made), victims=chosen)
         print(f"          {made}; they are {' '.join(chosen)}", flush=True)
+        self.late, self.ticked = 0.0, now()
         begun, steps = now(), sorted(made.steps, key=lambda step: step.at)
         todo = [(step, FAULTS[step.fault](self, self.cluster.node(chosen[step.victim]), self.dice)) for step in steps]
         lasting = []
@@ -176,27 +179,39 @@ class Nemesis:
         able = [node for node in self.cluster.nodes if node.is_wanted and not node.machine.is_frozen] or self.cluster.nodes
         self.operations = [one for one in self.operations if not one.look(able, self.dice, self.say)]
         time.sleep(TICK)
+        self.late, self.ticked = max(self.late, now() - self.ticked), now()
 
     def converge(self, made):
         """From the end of the last fault; what operators still undo counts as one."""
-        while any(one.is_must for one in self.operations):
+        began = now()
+        while any(one.is_must for one in self.operations) and now() < began + WELL_WITHIN:
             self.tick()
-        began, found = now(), {}
-        looks = {"roles": self.are_roles_well, "pages": self.is_web_well, "healthy": lambda: not self.unwell()}
-        while len(found) < len(looks) and now() - began < WELL_WITHIN:
-            for name, look in looks.items():
-                if name not in found and look():
+        self.bad += [f"{made}: never done: {' '.join(one.words)}" for one in self.operations if one.is_must]
+        busy = f"load {load()}, the bed itself up to {self.late:.1f} s late"
+        self.operations, began, found, said = [], now(), {}, {}
+
+        def is_healthy():
+            unwell = self.unwell()
+            said.update(unwell)
+            return not unwell
+
+        # One after the other: a look at pages takes long where a node does not answer.
+        looks = {"roles": self.are_roles_well, "pages": self.is_web_well, "healthy": is_healthy}
+        for name, look in looks.items():
+            while name not in found and now() - began < WELL_WITHIN:
+                if look():
                     found[name] = now() - began
-            self.tick()
+                self.tick()
         late = [f"{name} {'never' if name not in found else f'{found[name]:.1f} s'}" for name in looks]
-        self.say(round=made.number, converged=found)
-        print(f"          all well again: {', '.join(late)}", flush=True)
+        last = "".join(f"; last {name}: {reason}" for name, reason in said.items())
+        self.say(round=made.number, converged=found, unwell=said, busy=busy)
+        print(f"          all well again: {', '.join(late)} ({busy}){last}", flush=True)
         kind = "with quorum" if made.has_quorum else "without quorum"
         for name, seconds in found.items():
             self.took.setdefault(f"{name}, {kind}", []).append(seconds)
         if found.get("roles", WELL_WITHIN) > ROLES_WITHIN:
             took = f"after {found['roles']:.1f} s" if "roles" in found else "never"
-            self.bad.append(f"{made}: roles converged {took}: {self.seats()}, {self.holders()}, load {load()}")
+            self.bad.append(f"{made}: roles converged {took}: {self.seats()}, {self.holders()}, {busy}")
         if missing := set(looks) - set(found):
             self.bad.append(f"{made}: after {WELL_WITHIN} s not well: {sorted(missing)}: {self.unwell()}")
         self.rest(made.calm)

@@ -11,7 +11,7 @@ from shared import now
 
 MESH = {0: "agent", 1: "storage", 2: "cache", 3: "push", 4: "proxy", 5: "database"}
 FIRST = 7400
-LOCAL = {2049: "files", 11211: "cache", 3306: "database", 8443: "admin"}
+LOCAL = {2049: "files", 11211: "cache", 3306: "database"}
 PATIENCE = 4.0
 PROTOCOLS = ["bn-call/1", "h2", "bn-join/1"]
 ALERT = 0x15
@@ -86,12 +86,11 @@ def another_cluster(cluster):
     """Trust folder of a node of a cluster of its own."""
     folder = cluster.folder / "stranger"
     folder.mkdir()
-    what = {"name": "n1", "folder": folder, "files": folder / "files", "address": "10.77.0.99", "copies": 3}
-    (folder / "config.toml").write_text(CONFIG.format(**what))
+    (folder / "config.toml").write_text(CONFIG.format(folder=folder, files=folder / "files", copies=3))
     first = cluster.nodes[0]
     own, first.config = first.config, folder / "config.toml"
     try:
-        first.command("init", "--yes")
+        first.command("init", "--yes", "--name", "n1", "--address", "10.77.0.99")
     finally:
         first.config = own
     return folder / "data/trust"

@@ -55,7 +55,6 @@ class Bed:
         self.log, self.machines, self.server = Log(), {}, None
 
     def __enter__(self):
-        self.images.ensure()
         self.folder = Path(tempfile.mkdtemp(prefix="bitrix-machines-", dir="/var/tmp"))
         ip("link", "set", "lo", "up")
         ip("link", "add", BRIDGE, "type", "bridge")
@@ -75,6 +74,10 @@ class Bed:
         one.put("/etc/hosts", f"127.0.0.1 localhost\n{one.address} {name}\n")
         one.power_on()
         return one
+
+    def forget(self, machine):
+        """Of a machine that is off and will not be needed again."""
+        self.let_go(self.machines.pop(machine.name))
 
     def __exit__(self, kind, error, _):
         if error is not None and not isinstance(error, KeyboardInterrupt):

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """The machines' disks, made of Debian packages and kept below target/machines until the lists here change:
 
     bare    Debian as a provider of virtual machines gives it: systemd, curl, little more
@@ -5,7 +6,7 @@
     data    web with MariaDB
     mirror  the packages that `init` installs on a bare machine, as a repository for a local web server
 
-Each is a layer on the one before, to be put together by overlayfs.
+Each is a layer on the one before, to be put together by overlayfs. As a program, `image.py FOLDER` makes them; it needs the network.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 SUITE = "bookworm"
@@ -20,6 +22,8 @@ BARE = "systemd systemd-sysv dbus iproute2 iputils-arping procps curl ca-certifi
 # What `bitrix-node init` asks for; a test of the story sees to it that it finds nothing missing.
 WEB = "php-fpm php-cli php-mysql php-memcached php-memcache php-mbstring php-curl php-gd php-xml php-zip"
 DATA = "mariadb-server"
+# In the mirror only: a chapter of the story installs it.
+MORE = "rpm"
 INSTALL = "apt-get install -y -qq --no-install-recommends"
 # The layers under each kind of machine, the lowest first.
 KINDS = {"bare": ["bare"], "web": ["bare", "web"], "data": ["bare", "web", "data"]}
@@ -39,7 +43,7 @@ class Images:
 
     def ensure(self):
         """Makes what is not there yet; minutes, the first time."""
-        recipe = hashlib.sha256("\n".join([SUITE, BARE, WEB, DATA, INSTALL]).encode()).hexdigest()
+        recipe = hashlib.sha256("\n".join([SUITE, BARE, WEB, DATA, MORE, INSTALL]).encode()).hexdigest()
         mark = self.folder / "recipe"
         if mark.exists() and mark.read_text() == recipe:
             return
@@ -60,7 +64,7 @@ class Images:
     def packages(self):
         """All that the layers above hold beside what is in the lowest."""
         with self.assembled(["bare"]) as root:
-            self.inside(root, f"apt-get update -qq && {INSTALL} --download-only {WEB} {DATA}")
+            self.inside(root, f"apt-get update -qq && {INSTALL} --download-only {WEB} {DATA} {MORE}")
             self.mirror.mkdir()
             for package in (root / "var/cache/apt/archives").glob("*.deb"):
                 shutil.copy(package, self.mirror)
@@ -110,3 +114,7 @@ class Images:
 def overlay(place, layers, upper, work):
     lower = ":".join(str(layer) for layer in reversed(layers))
     run("mount", "-t", "overlay", "overlay", "-o", f"lowerdir={lower},upperdir={upper},workdir={work}", place)
+
+
+if __name__ == "__main__":
+    Images(sys.argv[1]).ensure()

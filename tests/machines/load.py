@@ -2,12 +2,22 @@
 failed, and for how long nothing was answered."""
 
 import http.client
+import json
 import threading
 import time
 from dataclasses import dataclass, field
 
 PACE = 0.05
 TIMEOUT = 3
+
+
+def failing(body):
+    """Which of the demo's own checks failed, and why."""
+    try:
+        checks = json.loads(body)["checks"]
+        return "".join(f" {name}: {check['detail'][:80]}" for name, check in checks.items() if not check["ok"])
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 @dataclass
@@ -49,9 +59,9 @@ class Load:
                 connection = connection or http.client.HTTPConnection(self.address, 80, timeout=TIMEOUT)
                 connection.request("GET", path, headers={} if self.keep else {"Connection": "close"})
                 answer = connection.getresponse()
-                answer.read()
+                body = answer.read()
                 if answer.status // 100 != 2:
-                    fault = f"{path}: {answer.status}"
+                    fault = f"{path}: {answer.status}{failing(body)}"
                 has_ended = not self.keep or answer.will_close
             except (OSError, http.client.HTTPException) as error:
                 fault, has_ended = f"{path}: {type(error).__name__} {error}", True

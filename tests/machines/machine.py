@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 from image import overlay
 
@@ -67,9 +68,18 @@ class Machine:
     def first_process(self):
         if self.process.poll() is not None:
             raise Failed(f"{self.name} does not boot: {(self.folder / 'console.log').read_text(errors='replace')[-2000:]}")
-        with open(f"/proc/{self.process.pid}/task/{self.process.pid}/children") as children:
-            pids = children.read().split()
-        return int(pids[0]) if pids else None
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        # Its first child only sets the stage.
+        return next((int(pid) for pid in children if self.is_first(pid)), None)
+
+    @staticmethod
+    def is_first(pid):
+        """Whether it is process 1 of a namespace below this one."""
+        try:
+            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        except OSError:
+            return False
+        return next(line for line in lines if line.startswith("NSpid:")).split()[2:] == ["1"]
 
     def has_booted(self):
         state = self.try_run("systemctl is-system-running").stdout.strip()
@@ -80,7 +90,7 @@ class Machine:
 
     def power_off(self):
         if self.is_on():
-            os.kill(self.leader, signal.SIGKILL)
+            os.kill(self.leader or self.process.pid, signal.SIGKILL)
             self.process.wait()
         self.leader = None
 

@@ -9,6 +9,7 @@ is left running. The machines' disks and logs are kept after a failure, and with
 """
 
 import argparse
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "kernel"))
 
 from bed import Bed  # noqa: E402
-from session import enter_namespaces  # noqa: E402
+from session import INSIDE_MARK, enter_namespaces  # noqa: E402
 from story import CHAPTERS, Story  # noqa: E402
 
 IMAGES = HERE.parent.parent / "target/machines"
@@ -31,6 +32,9 @@ def main():
     parser.add_argument("--until", choices=CHAPTERS, default=CHAPTERS[-1], help="the last chapter; a purge always follows")
     parser.add_argument("--images", default=IMAGES)
     options = parser.parse_args()
+    if not os.environ.get(INSIDE_MARK):
+        # With the network of this machine; its mounts are its own.
+        subprocess.run(["unshare", "--mount", sys.executable, HERE / "image.py", options.images], check=True)
     enter_namespaces()
     # Names of network namespaces, what systemd-nspawn notes.
     subprocess.run(["mount", "-t", "tmpfs", "none", "/run"], check=True)

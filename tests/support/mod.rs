@@ -12,9 +12,11 @@ pub mod gated;
 #[allow(dead_code)]
 pub mod hostile;
 pub mod http;
+pub mod load;
 pub mod mariadb;
 pub mod netns;
 pub mod node;
+pub mod php;
 pub mod responder;
 pub mod storage;
 pub mod upstream;

@@ -17,6 +17,7 @@ use crate::base::error::EXIT_OK;
 use crate::config::Config;
 use connection::Connection;
 pub use mount::{let_go, require_files};
+pub use status::replica as report;
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {

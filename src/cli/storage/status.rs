@@ -35,7 +35,8 @@ pub async fn show(config: &Config, output: Format) -> anyhow::Result<u8> {
     Ok(code.max(files_verdict(seen.as_ref()).1.min(EXIT_DEGRADED)))
 }
 
-async fn replica(config: &Config) -> anyhow::Result<Report> {
+/// What this node's storage says of itself and its group.
+pub async fn replica(config: &Config) -> anyhow::Result<Report> {
     let connection = Connection::open(config).await?;
     let report = ask::<Report>(&connection.caller, &Command::Status).await;
     connection.close().await;

@@ -58,6 +58,11 @@ impl Table {
         holding.max_by_key(|entry| entry.target.components().count())
     }
 
+    /// What is mounted on a folder or below it.
+    pub fn below<'a>(&'a self, folder: &'a Path) -> impl Iterator<Item = &'a Entry> {
+        self.0.iter().filter(move |entry| entry.target.starts_with(folder))
+    }
+
     /// Whether a folder lies on another file system than the root's and that of `own`: what is kept there is not on the disks of
     /// this machine's own.
     pub fn is_apart(&self, folder: &Path, own: &Path) -> bool {

@@ -140,19 +140,10 @@ impl Trust {
         Ok(())
     }
 
-    /// The node was taken in. `authority_key`: so that it can sign for others, too.
-    pub fn end_joining(
-        &self,
-        authority: &str,
-        authority_key: Option<&str>,
-        certificate: &str,
-        readers: u32,
-    ) -> Result<(), Failure> {
+    /// The node was taken in; the cluster's secrets are in place.
+    pub fn end_joining(&self, authority: &str, certificate: &str, readers: u32) -> Result<(), Failure> {
         self.mark_founded()?;
         self.write("authority.pem", authority, Access::owned(0o644, 0, readers))?;
-        if let Some(key) = authority_key {
-            self.write("authority.key", key, Access::mode(0o600))?;
-        }
         self.renew(certificate, Some(readers))?;
         self.remove("joining")
     }
@@ -336,8 +327,9 @@ mod tests {
             founder.read("authority.key").expect("there"),
         );
         joiner
-            .end_joining(&authority, Some(&key), &certificate, gid)
-            .expect("joined");
+            .write("authority.key", &key, Access::mode(0o600))
+            .expect("written");
+        joiner.end_joining(&authority, &certificate, gid).expect("joined");
         assert!(joiner.is_founder() && joiner.has_founded() && !folder.path().join("b/joining").exists());
         assert_eq!(joiner.identity().expect("read").to_string(), "bitrix-node://c1/n2");
         assert_eq!(

@@ -5,7 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::report::{ChildReport, Kind, Phase};
+use super::facts::Facts;
+use crate::agent::report::{ChildReport, Kind, Phase};
 use crate::base::{Health, Status};
 
 /// Without these no page is served; without another one something is slower or less safe.
@@ -17,7 +18,8 @@ const DATABASE: (&str, &str) = ("mariadb", "db");
 /// How long a node may say "starting" before that is a fault.
 const START_SECONDS: u64 = 120;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// From good to bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     Healthy,
@@ -37,7 +39,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// What `bitrix-node status` shows.
+/// One node; what `bitrix-node status --services` shows of this one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Overview {
     pub verdict: Verdict,
@@ -46,7 +48,12 @@ pub struct Overview {
     pub node: String,
     pub version: String,
     pub portal: String,
+    /// Where its agent serves operators.
+    #[serde(default)]
+    pub admin: String,
     pub services: Vec<Row>,
+    #[serde(default)]
+    pub facts: Facts,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,0 +1,202 @@
+//! Certificates live for 30 days. When two thirds are over, or when a clock was set back before their beginning, the agent has a
+//! new one signed for the same key: by its own supervisor, or by that of another node, and has its supervisor put it in place.
+//! The modules look for it (`Trust::follow`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::join::{self, Root};
+use super::mesh::{Agents, RENEW};
+use crate::base::{BoxFuture, Scope, clock};
+use crate::cluster::Snapshots;
+use crate::host::verb::{Answer, Verb};
+use crate::net::mesh::identity::requested_key;
+use crate::net::mesh::trust::Trust;
+use crate::net::mesh::{Fault, Handler, Identity};
+use crate::registry::{NodeState, View};
+
+/// Also how soon a clock that was set is noticed. A failed attempt is repeated then: ten days are left for it.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// A node's request. JSON: it grows with the versions.
+#[derive(Serialize, Deserialize)]
+struct Request {
+    /// PKCS #10, DER.
+    request: Vec<u8>,
+}
+
+/// Renews this node's certificate when it is due, until the scope drains.
+pub async fn keep(trust: Trust, root: Arc<dyn Root>, agents: Agents, snapshots: Snapshots, scope: Scope) {
+    let mut has_failed = false;
+    loop {
+        match renew_if_due(&trust, &root, &agents, &snapshots).await {
+            Ok(by) => {
+                if let Some(by) = by {
+                    info!(by, "this node has a new certificate");
+                }
+                has_failed = false;
+            }
+            // Once; the next attempts end the same way until somebody acts.
+            Err(error) if !has_failed => {
+                warn!(
+                    error = format!("{error:#}"),
+                    "this node's certificate cannot be renewed"
+                );
+                has_failed = true;
+            }
+            Err(_) => {}
+        }
+        tokio::select! {
+            () = scope.draining() => return,
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+}
+
+/// Returns who signed, if it was due.
+async fn renew_if_due(
+    trust: &Trust,
+    root: &Arc<dyn Root>,
+    agents: &Agents,
+    snapshots: &Snapshots,
+) -> anyhow::Result<Option<String>> {
+    if !trust.validity()?.is_due(clock::unix()) {
+        return Ok(None);
+    }
+    let own = trust.identity()?.node.to_string();
+    let request = trust.request()?;
+    let (certificate, by) = match sign(root, &own, requested_key(&request)?).await {
+        Ok(certificate) => (certificate, own),
+        Err(error) => elsewhere(agents, snapshots, &own, request)
+            .await
+            .with_context(|| format!("here: {error:#}"))?,
+    };
+    match root.ask(&Verb::Renew { certificate }).await? {
+        Answer::Done => Ok(Some(by)),
+        Answer::Refused { why } => bail!("the supervisor refuses the certificate: {why}"),
+        _ => bail!("the supervisor answers something else"),
+    }
+}
+
+/// Asks the other nodes, one after the other.
+async fn elsewhere(
+    agents: &Agents,
+    snapshots: &Snapshots,
+    own: &str,
+    request: Vec<u8>,
+) -> anyhow::Result<(String, String)> {
+    let body: Bytes = serde_json::to_vec(&Request { request })?.into();
+    let nodes = snapshots.borrow().nodes.clone();
+    let mut failure = anyhow::anyhow!("there is no other node");
+    for node in nodes.iter().filter(|node| node.name != own && node.is_live) {
+        match agents.call(&node.name, RENEW, body.clone()).await {
+            Ok(answer) => return Ok((String::from_utf8(answer.to_vec())?, node.name.clone())),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
+async fn sign(root: &Arc<dyn Root>, node: &str, key: Vec<u8>) -> anyhow::Result<String> {
+    let node = node.to_string();
+    match root.ask(&Verb::Sign { node, key }).await? {
+        Answer::Certificate { certificate } => Ok(certificate),
+        Answer::Refused { why } => bail!("the supervisor does not sign: {why}"),
+        _ => bail!("the supervisor answers something else"),
+    }
+}
+
+/// Answers other nodes that have their certificates renewed here.
+pub struct Renewals {
+    views: watch::Receiver<Option<Arc<View>>>,
+    root: Arc<dyn Root>,
+    /// Of the question to the supervisor, which must not be dropped with the call.
+    scope: Scope,
+}
+
+impl Renewals {
+    pub fn new(views: watch::Receiver<Option<Arc<View>>>, root: Arc<dyn Root>, scope: &Scope) -> Self {
+        let scope = scope.clone();
+        Renewals { views, root, scope }
+    }
+
+    async fn answer(&self, peer: &Identity, body: Bytes) -> anyhow::Result<String> {
+        let request: Request = serde_json::from_slice(&body).context("read the request")?;
+        let key = requested_key(&request.request).context("the certificate request")?;
+        let view = self.views.borrow().clone().context("the registry was not seen yet")?;
+        may_renew(&view, peer.node.as_str(), &key)?;
+        let (root, node) = (self.root.clone(), peer.node.to_string());
+        let signed = self.scope.spawn(async move { sign(&root, &node, key).await });
+        signed.await.ok().flatten().context("this node is stopping")?
+    }
+}
+
+impl Handler for Renewals {
+    fn call<'a>(&'a self, peer: &'a Identity, body: Bytes) -> BoxFuture<'a, Result<Bytes, Fault>> {
+        Box::pin(async move {
+            match self.answer(peer, body).await {
+                Ok(certificate) => {
+                    info!(node = %peer.node, "signed another node's certificate");
+                    Ok(certificate.into())
+                }
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    warn!(node = %peer.node, error, "another node's certificate is not renewed");
+                    Err(Fault::Failed(error))
+                }
+            }
+        })
+    }
+}
+
+/// Only a node of the cluster, and with the key with which it was let in.
+fn may_renew(view: &View, node: &str, key: &[u8]) -> anyhow::Result<()> {
+    let known = view.node(node).filter(|known| known.state != NodeState::Left);
+    let known = known.with_context(|| format!("{node} is no node of this cluster"))?;
+    // The founder, and who got his certificate by hand, have none written down.
+    if let Some(first) = known.labels.get(join::KEY) {
+        ensure!(
+            *first == join::hex(&join::digest(key)),
+            "{node} has joined with another key"
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::{Node, Record};
+
+    #[test]
+    fn only_a_node_of_the_cluster_renews_and_only_with_its_key() {
+        let node = |name: &str, state, key: Option<&[u8]>| {
+            Record::Node(Node {
+                name: name.into(),
+                address: String::new(),
+                state,
+                labels: key
+                    .map(|key| (join::KEY.to_string(), join::hex(&join::digest(key))))
+                    .into_iter()
+                    .collect(),
+                version: String::new(),
+            })
+        };
+        let view = View::from_records([
+            node("founder", NodeState::Member, None),
+            node("joined", NodeState::Draining, Some(b"k")),
+            node("gone", NodeState::Left, Some(b"k")),
+        ]);
+        assert!(may_renew(&view, "founder", b"any").is_ok());
+        assert!(may_renew(&view, "joined", b"k").is_ok());
+        for (name, key) in [("joined", b"x"), ("gone", b"k"), ("stranger", b"k")] {
+            assert!(may_renew(&view, name, key).is_err(), "{name}");
+        }
+    }
+}
