@@ -40,7 +40,7 @@ test: dependencies check release ## Everything that CI checks
 test-sim: ## Replica groups and the election of roles under random faults, by seed (SEED=7, SEEDS=1..1001)
 	SEED=$(SEED) SEEDS=$(SEEDS) $(CARGO) test --locked --lib storage::sim -- --nocapture
 	SEED=$(SEED) SEEDS=$(SEEDS) $(CARGO) test --locked --lib agent::role::sim_tests -- --nocapture
-	$(CARGO) test --locked --lib agent::role::model_tests -- --nocapture --include-ignored
+	$(CARGO) test --locked --release --lib agent::role::model_tests -- --nocapture --include-ignored
 
 check: fmt lint unit
 

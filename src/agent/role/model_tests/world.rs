@@ -1,35 +1,26 @@
-//! Three nodes and two seats under every sequence of a few faults, against `decide` and `Pulse` as they are: breadth first, so that what
-//! is found is found by the shortest way. A second is one tick.
-//!
-//! Each second every node writes its heartbeat and hears that it is written; it reads the view, then the heartbeats, and decides when the
-//! answer comes; its commit is applied and answered. Undisturbed all this happens in turn. A fault sets one of these loose: from then on
-//! each of its steps comes between any two others, in this second or in any later one, until it has come to its end. So agents stand
-//! still, messages are slow, and looks and commits are answered long after they were true. A loose look may fail, a loose commit
-//! may be given up by its author and happen all the same. The other fault: an agent dies, its successor starts in the next second.
+//! The model's world: the registry, the nodes and their supervisors, and every step that it can take.
 
-use std::collections::{BTreeMap, HashMap, hash_map};
-use std::fmt::Write as _;
+use std::collections::BTreeMap;
 use std::hash::Hash;
-use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use super::Seen;
-use super::decide::{Act, decide};
-use super::memory::Memory;
+use crate::agent::role::Seen;
+use crate::agent::role::decide::{Act, decide};
+use crate::agent::role::memory::Memory;
 use crate::cluster::{ADDRESSES, Fit, Member, Place, Role, Seat, Snapshot, Standing};
 use crate::registry::{Beat, Pulse, holds_until};
 
-const ADDRESS: &str = "10.0.0.10/24";
-const NODES: [&str; 3] = ["n1", "n2", "n3"];
+pub const ADDRESS: &str = "10.0.0.10/24";
+pub const NODES: [&str; 3] = ["n1", "n2", "n3"];
 /// After the last fault, seats must be held within so many seconds.
-const BOUND: u64 = 10;
+pub const BOUND: u64 = 10;
 
 /// What is done wrong on purpose: the search must find it out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Flaw {
+pub enum Flaw {
     None,
     /// A tenure that ran out is prolonged.
     Resumes,
@@ -43,14 +34,14 @@ enum Flaw {
 
 /// What a node has to do in a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Duty {
+pub enum Duty {
     Beat,
     Look,
     Commit,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+pub enum Step {
     /// The next duty, by all nodes that are undisturbed in it.
     InTurn(Duty),
     /// A fault: from now on its steps come one by one, at any time.
@@ -66,67 +57,67 @@ enum Step {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct World {
-    now: u64,
-    faults: u8,
+pub struct World {
+    pub now: u64,
+    pub faults: u8,
     /// Only commits can be disturbed from now on.
-    is_narrow: bool,
+    pub is_narrow: bool,
     /// Something was done in this second.
-    is_begun: bool,
+    pub is_begun: bool,
     /// No fault yet: without one, a second is like the other.
-    is_calm: bool,
-    seats: Vec<Seat>,
+    pub is_calm: bool,
+    pub seats: Vec<Seat>,
     /// The heartbeats as they can be read.
-    hearts: [u64; 3],
-    nodes: [Arc<Node>; 3],
+    pub hearts: [u64; 3],
+    pub nodes: [Arc<Node>; 3],
 }
 
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
-struct Node {
-    memory: Memory,
-    pulses: BTreeMap<usize, Pulse>,
-    beat: Progress,
+pub struct Node {
+    pub memory: Memory,
+    pub pulses: BTreeMap<usize, Pulse>,
+    pub beat: Progress,
     /// Number of the heartbeat, and when it was sent.
-    beats: (u64, u64),
-    acknowledged: Option<u64>,
-    look: Progress,
-    view: (u64, Vec<Seat>),
-    sample: (u64, [u64; 3]),
-    commit: Option<(Claim, Progress)>,
+    pub beats: (u64, u64),
+    pub acknowledged: Option<u64>,
+    pub look: Progress,
+    pub view: (u64, Vec<Seat>),
+    pub sample: (u64, [u64; 3]),
+    pub commit: Option<(Claim, Progress)>,
     /// A commit whose author does not wait for it any more.
-    ghost: Option<Claim>,
+    pub ghost: Option<Claim>,
     /// The supervisor's: epoch and end, by seat.
-    acting: BTreeMap<Place, (u64, u64)>,
+    pub acting: BTreeMap<Place, (u64, u64)>,
 }
 
 /// Of a duty.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-struct Progress {
-    stage: u8,
-    is_loose: bool,
+pub struct Progress {
+    pub stage: u8,
+    pub is_loose: bool,
 }
 
 /// A guarded change of one seat.
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct Claim {
-    old: Option<Seat>,
-    new: Seat,
-    until: u64,
-    has_won: Option<bool>,
+pub struct Claim {
+    pub old: Option<Seat>,
+    pub new: Seat,
+    pub until: u64,
+    pub has_won: Option<bool>,
 }
 
-const DONE: Progress = Progress {
+pub const DONE: Progress = Progress {
     stage: u8::MAX,
     is_loose: false,
 };
 
-fn seconds(duration: Duration) -> u64 {
+pub fn seconds(duration: Duration) -> u64 {
     duration.as_secs()
 }
 
 impl World {
     /// All is calm: n1 has the address, n2 the jobs.
-    fn calm(faults: u8) -> Self {
+    pub fn calm(faults: u8) -> Self {
         let seat = |place: &Place, holder: &str| Seat {
             role: place.role,
             seat: place.seat.clone(),
@@ -168,7 +159,7 @@ impl World {
         world
     }
 
-    fn progress(&self, duty: Duty, index: usize) -> Progress {
+    pub fn progress(&self, duty: Duty, index: usize) -> Progress {
         let node = &self.nodes[index];
         match duty {
             Duty::Beat => node.beat,
@@ -177,7 +168,7 @@ impl World {
         }
     }
 
-    fn steps(&self) -> Vec<Step> {
+    pub fn steps(&self) -> Vec<Step> {
         let mut steps = Vec::new();
         let mut turn = None;
         for duty in [Duty::Beat, Duty::Look, Duty::Commit] {
@@ -216,7 +207,7 @@ impl World {
         steps
     }
 
-    fn take(&mut self, step: Step, flaw: Flaw) {
+    pub fn take(&mut self, step: Step, flaw: Flaw) {
         match step {
             Step::InTurn(duty) => {
                 self.is_begun = true;
@@ -264,16 +255,16 @@ impl World {
         }
     }
 
-    fn node(&mut self, index: usize) -> &mut Node {
+    pub fn node(&mut self, index: usize) -> &mut Node {
         Arc::make_mut(&mut self.nodes[index])
     }
 
-    fn fault(&mut self) {
+    pub fn fault(&mut self) {
         self.faults -= 1;
         self.is_calm = false;
     }
 
-    fn advance(&mut self, duty: Duty, index: usize, flaw: Flaw) {
+    pub fn advance(&mut self, duty: Duty, index: usize, flaw: Flaw) {
         let stage = self.progress(duty, index).stage;
         let is_hearts = (stage == 1) != (flaw == Flaw::HeartsFirst);
         match (duty, stage) {
@@ -297,7 +288,7 @@ impl World {
     }
 
     /// Applied, then answered.
-    fn commit(&mut self, index: usize) {
+    pub fn commit(&mut self, index: usize) {
         let Some((mut claim, mut progress)) = self.node(index).commit.take() else {
             return;
         };
@@ -315,7 +306,7 @@ impl World {
         }
     }
 
-    fn look(&mut self, index: usize, is_hearts: bool) {
+    pub fn look(&mut self, index: usize, is_hearts: bool) {
         let (now, seats, hearts) = (self.now, self.seats.clone(), self.hearts);
         let node = self.node(index);
         node.look.stage += 1;
@@ -325,7 +316,7 @@ impl World {
         }
     }
 
-    fn hear(&mut self, index: usize, flaw: Flaw) {
+    pub fn hear(&mut self, index: usize, flaw: Flaw) {
         let (time, node) = (Duration::from_secs(self.now), self.node(index));
         let (asked, hearts) = node.sample;
         let asked = if flaw == Flaw::ByAnswer {
@@ -351,7 +342,7 @@ impl World {
     }
 
     /// By what it knows, new or old.
-    fn decide(&mut self, index: usize, flaw: Flaw) {
+    pub fn decide(&mut self, index: usize, flaw: Flaw) {
         let (time, node) = (Duration::from_secs(self.now), self.node(index));
         node.look = DONE;
         let seen = node.seen(index);
@@ -367,7 +358,7 @@ impl World {
     }
 
     /// The registry's part: whether the guard holds, and what then is.
-    fn apply(&mut self, claim: &Claim) -> bool {
+    pub fn apply(&mut self, claim: &Claim) -> bool {
         let place = |seat: &Seat| (seat.role, seat.seat.clone());
         let at = self.seats.iter().position(|seat| place(seat) == place(&claim.new));
         let known = at.map(|at| self.seats[at].clone());
@@ -386,7 +377,7 @@ impl World {
     }
 
     /// The seats in which two act now.
-    fn broken(&self) -> Option<String> {
+    pub fn broken(&self) -> Option<String> {
         let holders = |seat: &Seat| {
             let place = Place::new(seat.role, seat.seat.clone());
             let acting = NODES
@@ -405,7 +396,7 @@ impl World {
     }
 
     /// No more faults: everything comes to its end in each second. Within the bound each seat is held.
-    fn settles(mut self) -> Result<(), String> {
+    pub fn settles(mut self) -> Result<(), String> {
         self.faults = 0;
         let end = self.now + BOUND;
         while self.now < end {
@@ -425,7 +416,7 @@ impl World {
         Ok(())
     }
 
-    fn mark(&self) -> u128 {
+    pub fn mark(&self) -> u128 {
         let mut hasher = SipHasher13::new();
         self.hash(&mut hasher);
         hasher.finish128().as_u128()
@@ -434,7 +425,7 @@ impl World {
 
 impl Node {
     /// A second begins: what was done must be done again.
-    fn begin(&mut self, now: u64) {
+    pub fn begin(&mut self, now: u64) {
         if self.beat == DONE {
             self.beat = Progress::default();
             self.beats = (self.beats.0 + 1, now);
@@ -446,7 +437,7 @@ impl Node {
     }
 
     /// What its supervisor does goes on, and what it sent is on its way.
-    fn die(&mut self) {
+    pub fn die(&mut self) {
         let sent = self.commit.take().map(|(claim, _)| claim);
         *self = Node {
             acting: std::mem::take(&mut self.acting),
@@ -458,11 +449,11 @@ impl Node {
         };
     }
 
-    fn acts(&self, place: &Place, now: u64) -> bool {
+    pub fn acts(&self, place: &Place, now: u64) -> bool {
         self.acting.get(place).is_some_and(|(_, until)| *until > now)
     }
 
-    fn seen(&self, own: usize) -> Seen {
+    pub fn seen(&self, own: usize) -> Seen {
         let is_silent = |index: usize| self.pulses.get(&index).is_some_and(Pulse::is_silent);
         let member = |(index, name): (usize, &&str)| Member {
             name: name.to_string(),
@@ -486,7 +477,7 @@ impl Node {
         }
     }
 
-    fn act(&mut self, act: Act, now: Duration, until: u64, own: &str) {
+    pub fn act(&mut self, act: Act, now: Duration, until: u64, own: &str) {
         match act {
             Act::Hold { place, epoch, until } => {
                 self.memory.held(&place, epoch, until);
@@ -512,7 +503,7 @@ impl Node {
         }
     }
 
-    fn propose(&mut self, old: Option<Seat>, place: &Place, holder: Option<&str>, epoch: u64, until: u64) {
+    pub fn propose(&mut self, old: Option<Seat>, place: &Place, holder: Option<&str>, epoch: u64, until: u64) {
         let new = Seat {
             role: place.role,
             seat: place.seat.clone(),
@@ -529,7 +520,7 @@ impl Node {
         self.commit = Some((claim, Progress::default()));
     }
 
-    fn claimed(&mut self, claim: &Claim, now: u64) {
+    pub fn claimed(&mut self, claim: &Claim, now: u64) {
         let place = Place::new(claim.new.role, claim.new.seat.clone());
         if claim.until > now {
             let (now, until) = (Duration::from_secs(now), Duration::from_secs(claim.until));
@@ -539,7 +530,7 @@ impl Node {
     }
 
     /// The flaw.
-    fn resume(&mut self, until: Duration) {
+    pub fn resume(&mut self, until: Duration) {
         let tenures: Vec<_> = self
             .memory
             .tenures()
@@ -551,152 +542,7 @@ impl Node {
     }
 }
 
-fn beat(count: u64) -> Option<Beat> {
+pub fn beat(count: u64) -> Option<Beat> {
     let fit = 1;
     Some(Beat { boot: 1, count, fit })
-}
-
-/// What a search came to.
-struct Found {
-    states: usize,
-    ends: usize,
-    violation: Option<String>,
-}
-
-/// All that can happen within so many seconds: `first`, which are faults, and then so many more of any kind, or of commits if there was a
-/// first one.
-fn search(first: &[Step], faults: u8, horizon: u64, flaw: Flaw) -> Found {
-    let mut world = World::calm(faults + u8::try_from(first.len()).unwrap());
-    first.iter().for_each(|step| world.take(*step, flaw));
-    world.is_narrow = !first.is_empty();
-    let first = world;
-    let end = first.now + horizon;
-    let mut came: HashMap<u128, (u128, Step)> = [(first.mark(), (0, Step::Tick))].into();
-    let (mut level, mut ends) = (vec![first], 0);
-    while !level.is_empty() {
-        let mut next = Vec::new();
-        for world in level {
-            let mark = world.mark();
-            if world.now == end {
-                ends += 1;
-                if let Err(why) = world.settles() {
-                    return found(&came, mark, ends, &why);
-                }
-                continue;
-            }
-            for step in world.steps() {
-                let mut after = world.clone();
-                after.take(step, flaw);
-                let reached = after.mark();
-                if let hash_map::Entry::Vacant(entry) = came.entry(reached) {
-                    entry.insert((mark, step));
-                    if let Some(why) = after.broken() {
-                        return found(&came, reached, ends, &why);
-                    }
-                    next.push(after);
-                }
-            }
-        }
-        level = next;
-    }
-    Found {
-        states: came.len(),
-        ends,
-        violation: None,
-    }
-}
-
-fn found(came: &HashMap<u128, (u128, Step)>, mut at: u128, ends: usize, why: &str) -> Found {
-    let mut way = Vec::new();
-    while let Some((from, step)) = came.get(&at).filter(|(from, _)| *from != 0) {
-        way.push(*step);
-        at = *from;
-    }
-    let mut story = why.to_string();
-    for step in way.iter().rev() {
-        write!(story, "\n  {step:?}").unwrap();
-    }
-    Found {
-        states: came.len(),
-        ends,
-        violation: Some(story),
-    }
-}
-
-fn say(what: std::fmt::Arguments<'_>) {
-    std::io::stderr().write_fmt(what).unwrap();
-}
-
-/// How many states there were.
-fn holds(first: &[Step], faults: u8, horizon: u64, floor: usize) -> usize {
-    let found = search(first, faults, horizon, Flaw::None);
-    say(format_args!(
-        "{first:?}: {} states, {} ends\n",
-        found.states, found.ends
-    ));
-    assert!(
-        found.violation.is_none(),
-        "{first:?}: {}",
-        found.violation.unwrap_or_default()
-    );
-    assert!(
-        found.states >= floor && found.ends >= floor / 100,
-        "{first:?}: {} states are too few",
-        found.states
-    );
-    found.states
-}
-
-/// The address's holder cannot be heard for as long as may be, and one more thing goes wrong in the same second.
-fn pairs() -> Vec<[Step; 2]> {
-    let others = [
-        (Duty::Look, 0),
-        (Duty::Beat, 1),
-        (Duty::Look, 1),
-        (Duty::Beat, 2),
-        (Duty::Look, 2),
-    ];
-    let pair = |(duty, node)| [Step::Loosen(Duty::Beat, 0), Step::Loosen(duty, node)];
-    others.map(pair).to_vec()
-}
-
-#[test]
-fn after_any_one_fault_there_are_never_two_holders_and_soon_one() {
-    holds(&[], 1, 8, 5000);
-}
-
-#[test]
-fn nor_when_a_silent_holder_meets_a_second_fault() {
-    let states: usize = pairs().iter().map(|pair| holds(pair, 0, 7, 500)).sum();
-    say(format_args!("{states} states in all\n"));
-}
-
-/// Minutes: `make test-sim`.
-#[test]
-#[ignore = "make test-sim"]
-fn nor_when_commits_go_astray_too() {
-    let states: usize = pairs().iter().map(|pair| holds(pair, 1, 8, 5000)).sum();
-    say(format_args!("{states} states in all\n"));
-}
-
-#[test]
-fn what_is_done_wrong_is_found_out() {
-    let beat = Step::Loosen(Duty::Beat, 0);
-    let look = |node| Step::Loosen(Duty::Look, node);
-    let flaws = [
-        (Flaw::Resumes, vec![beat, look(0)], 1),
-        (Flaw::HeartsFirst, vec![beat, look(1)], 1),
-        (Flaw::ByAnswer, vec![beat, look(1)], 0),
-        (Flaw::Hasty, vec![beat], 0),
-    ];
-    for (flaw, first, faults) in flaws {
-        let found = search(&first, faults, 8, flaw);
-        let story = found.violation.unwrap_or_default();
-        say(format_args!("{flaw:?}: {} states\n{story}\n", found.states));
-        assert!(
-            story.contains("is held by"),
-            "{flaw:?} was not found in {} states",
-            found.states
-        );
-    }
 }
