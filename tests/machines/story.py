@@ -228,7 +228,7 @@ class Story:
         def look():
             leader = self.cluster.leader()
             if leader is self.n1:
-                self.n1.run("kill -9 $(pgrep -f 'module storage')")
+                self.n1.run("kill -9 $(pgrep -f '[m]odule storage')")
                 time.sleep(AFTER)
             return leader if leader is not self.n1 else None
 
