@@ -82,7 +82,7 @@ fn nginx(run: &Path, root: &Path, socket: &Path) -> (Daemon, u16, u16) {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "make bench-balance"]
 async fn local_php_beside_the_mesh_and_nginx() {
-    let mut nodes = Nodes::start().await;
+    let nodes = Nodes::start().await;
     std::fs::write(nodes.root.path().join("hello.php"), PAGE).unwrap();
     // The second front's own PHP drains: its clients are served by the third one.
     nodes.tell(1, |snapshot: &mut Snapshot| {
