@@ -20,7 +20,7 @@ const CONNECTIONS: u32 = 16;
 /// What costs least: the way is what is measured.
 const PAGE: &str = "<?php echo getenv('NODE');";
 
-const NGINX: &str = "worker_processes 1; daemon off; pid RUN/nginx.pid; error_log RUN/nginx.err;
+const NGINX: &str = "master_process off; daemon off; pid RUN/nginx.pid; error_log RUN/nginx.err;
 events { worker_connections 1024; }
 http {
   access_log RUN/nginx.log combined buffer=64k; keepalive_requests 1000000;
