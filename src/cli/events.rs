@@ -34,11 +34,14 @@ impl Events {
         require_root()?;
         let registry = registry::open(&config).await?;
         let mut events = registry.read().await?.events.clone();
+        let mut last = events.last().map_or(0, |event| event.number);
         events.drain(..events.len().saturating_sub(self.lines));
-        let mut last = registry.read().await?.events.last().map_or(0, |event| event.number);
         self.print(&events)?;
+        if !self.follow {
+            return Ok(EXIT_OK);
+        }
         let mut is_told = false;
-        while self.follow {
+        loop {
             sleep(LOOK).await;
             match registry.read().await {
                 Ok(view) => {
@@ -60,7 +63,6 @@ impl Events {
                 Err(_) => {}
             }
         }
-        Ok(EXIT_OK)
     }
 
     fn print(&self, events: &[Event]) -> anyhow::Result<()> {

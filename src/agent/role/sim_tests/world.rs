@@ -209,7 +209,7 @@ pub struct Reach {
 
 impl Registry for Reach {
     fn revision(&self) -> BoxFuture<'_, Result<Revision, Error>> {
-        Box::pin(async { Ok(self.read().await?.revision) })
+        Box::pin(async { Ok(Registry::read(self).await?.revision) })
     }
 
     fn read(&self) -> BoxFuture<'_, Result<Arc<View>, Error>> {
