@@ -1,11 +1,15 @@
 //! One integration binary; each file tests one door of the real thing.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+#[path = "bench/balance.rs"]
+mod bench_balance;
 mod cli;
 mod db;
 mod demo;
 mod fuse_mount;
+mod hold;
 mod house;
+mod join;
 mod mesh;
 mod node;
 mod node_front;

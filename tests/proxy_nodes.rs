@@ -33,18 +33,18 @@ const CLIENTS: usize = 24;
 /// A page that costs little and takes a while.
 const PAGE: &str = "<?php usleep(10000); echo getenv('NODE');";
 
-struct Nodes {
-    nodes: Vec<Node>,
-    root: TempDir,
+pub struct Nodes {
+    pub nodes: Vec<Node>,
+    pub root: TempDir,
     /// What their agents say.
     agents: Scope,
     views: Vec<watch::Sender<Arc<Snapshot>>>,
 }
 
-struct Node {
+pub struct Node {
     name: String,
     folder: TempDir,
-    http: SocketAddr,
+    pub http: SocketAddr,
     mesh: SocketAddr,
     sockets: Vec<(&'static str, OwnedFd)>,
     front: Option<Child>,
@@ -53,7 +53,7 @@ struct Node {
 
 impl Nodes {
     /// Three nodes that run, and know each other.
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let root = tempfile::tempdir().unwrap();
         std::fs::write(root.path().join("page.php"), PAGE).unwrap();
         let mut nodes = Nodes {
@@ -98,6 +98,13 @@ impl Nodes {
                 true => founder.issue(&name, &trust(node)).unwrap(),
             }
         }
+    }
+
+    /// Changes what one node's agent says.
+    pub fn tell(&self, place: usize, change: impl FnOnce(&mut Snapshot)) {
+        let mut snapshot = Snapshot::clone(&self.views[place].borrow());
+        change(&mut snapshot);
+        self.views[place].send_replace(Arc::new(snapshot));
     }
 
     fn load(&self, method: &'static str) -> Clients {
@@ -147,14 +154,17 @@ impl Node {
         std::fs::write(self.folder.path().join("config.toml"), text).unwrap();
     }
 
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("php/fpm.sock")
+    }
+
     fn start_php(&mut self) {
-        let socket = self.folder.path().join("php/fpm.sock");
-        self.php = Some(PhpFpm::start(self.folder.path(), &socket, &self.name, CHILDREN));
+        self.php = Some(PhpFpm::start(self.folder.path(), &self.socket(), &self.name, CHILDREN));
     }
 
     fn start_front(&mut self) {
-        let at = self.folder.path().join("log");
-        let log = File::options().create(true).append(true).open(at).unwrap();
+        let log = self.folder.path().join("log");
+        let log = File::options().create(true).append(true).open(log).unwrap();
         #[allow(clippy::disallowed_methods)]
         let mut command = std::process::Command::new(executable());
         command

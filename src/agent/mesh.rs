@@ -42,8 +42,8 @@ const LIMITS: Limits = Limits {
 /// Calls to the agents of other nodes. Clones share the connections.
 #[derive(Clone)]
 pub struct Agents {
-    mesh: Mesh,
-    prober: Prober,
+    pub(super) mesh: Mesh,
+    pub(super) prober: Prober,
 }
 
 /// What a node among others is made of.

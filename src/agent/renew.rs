@@ -171,8 +171,120 @@ fn may_renew(view: &View, node: &str, key: &[u8]) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
+    use tokio::net::TcpListener;
+
     use super::*;
+    use crate::agent::ports::Prober;
+    use crate::cluster::{Fit, Member, Snapshot, Standing};
+    use crate::net::mesh::identity::Authority;
+    use crate::net::mesh::{Limits, Mesh, Name, Server, Services, TcpDial, identity};
     use crate::registry::{Node, Record};
+
+    const LIMITS: Limits = Limits {
+        body: 1 << 16,
+        queued: 1 << 20,
+        outstanding: 16,
+        concurrent: 16,
+        received: 1 << 20,
+    };
+
+    fn name(text: &str) -> Name {
+        text.parse().unwrap()
+    }
+
+    /// A supervisor over a folder of trust; without the authority's key it cannot sign.
+    struct Hands(Trust);
+
+    impl Root for Hands {
+        fn ask<'a>(&'a self, verb: &'a Verb) -> BoxFuture<'a, io::Result<Answer>> {
+            let refused = |error: &dyn std::fmt::Display| Answer::Refused { why: error.to_string() };
+            let answer = match verb {
+                Verb::Sign { node, key } => match self.0.sign(&name(node), key) {
+                    Ok(certificate) => Answer::Certificate { certificate },
+                    Err(error) => refused(&error),
+                },
+                Verb::Renew { certificate } => match self.0.renew(certificate, None) {
+                    Ok(()) => Answer::Done,
+                    Err(error) => refused(&error),
+                },
+                other => panic!("nobody asks for {other:?} here"),
+            };
+            Box::pin(async move { Ok(answer) })
+        }
+    }
+
+    /// Two nodes: n1 can sign, n2's certificate is at its end and it must ask.
+    #[tokio::test]
+    async fn a_node_that_cannot_sign_has_its_certificate_renewed_by_another_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |name: &str| folder.path().join(name);
+        let (first, second) = (Trust::new(place("a")), Trust::new(place("b")));
+        first.found(name("c1"), &name("n1"), None).unwrap();
+        first.issue(&name("n2"), &second).unwrap();
+        let read = |path: &str| std::fs::read_to_string(folder.path().join(path)).unwrap();
+        let authority = Authority::from_pem(&read("a/authority.pem"), &read("a/authority.key")).unwrap();
+        let key = requested_key(&second.request().unwrap()).unwrap();
+        let old = authority.sign_key(&key, &name("n2"), Duration::from_secs(600)).unwrap();
+        std::fs::write(place("b").join("node.pem"), old.pem()).unwrap();
+
+        let scope = Scope::new();
+        let record = |name: &str, key: &[u8]| {
+            Record::Node(Node {
+                name: name.into(),
+                address: String::new(),
+                state: NodeState::Member,
+                labels: [(join::KEY.to_string(), join::hex(&join::digest(key)))].into(),
+                version: String::new(),
+            })
+        };
+        let view = View::from_records([record("n2", &key)]);
+        let (_views, seen) = watch::channel(Some(Arc::new(view)));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let renewals: Arc<dyn Handler> = Arc::new(Renewals::new(seen, Arc::new(Hands(first.clone())), &scope));
+        let server = Arc::new(Server {
+            tls: Arc::new(first.tls().unwrap()),
+            services: [(RENEW, renewals)].into_iter().collect::<Services>(),
+            streams: None,
+            limits: LIMITS,
+        });
+        scope.spawn(server.serve(listener, scope.clone()));
+        let member = |name: &str| Member {
+            name: name.into(),
+            address: Some(address),
+            standing: Standing::Member,
+            is_live: true,
+            fit: Fit::NONE,
+        };
+        let snapshot = Snapshot {
+            nodes: vec![member("n1"), member("n2")],
+            ..Snapshot::default()
+        };
+        let (_snapshots, snapshots) = watch::channel(Arc::new(snapshot));
+        let tls = Arc::new(second.tls().unwrap());
+        let dial = TcpDial {
+            tls: tls.clone(),
+            addresses: Arc::new(move |_| Some(address)),
+        };
+        let agents = Agents {
+            mesh: Mesh::new(Arc::new(dial), LIMITS, &scope),
+            prober: Prober {
+                tls,
+                snapshots: snapshots.clone(),
+                has_storage: false,
+            },
+        };
+        let root: Arc<dyn Root> = Arc::new(Hands(second.clone()));
+        let renew = async || renew_if_due(&second, &root, &agents, &snapshots).await.unwrap();
+        assert_eq!(renew().await.as_deref(), Some("n1"));
+        assert!(!second.validity().unwrap().is_due(clock::unix()));
+        let fresh = identity::certificate_from_pem(&read("b/node.pem")).unwrap();
+        assert_eq!(identity::certified_key(&fresh).unwrap(), key);
+        assert_eq!(renew().await, None, "it is not due any more");
+        scope.stop(Duration::ZERO).await;
+    }
 
     #[test]
     fn only_a_node_of_the_cluster_renews_and_only_with_its_key() {

@@ -27,6 +27,8 @@ use crate::storage::mesh::LIMITS;
 const SECOND: Duration = Duration::from_secs(1);
 /// What changes by the hand of an operator, or once in weeks.
 const RARELY: Duration = Duration::from_secs(60);
+/// PHP must be started to say what it has.
+const EXTENSIONS: Duration = Duration::from_secs(600);
 /// A processor's load over less than this says more of the moment than of the machine.
 const LOAD: Duration = Duration::from_secs(4);
 
@@ -37,6 +39,7 @@ pub async fn run(config: Arc<Config>, board: Arc<Board>, scope: Scope) {
         ticks: None,
         storage: None,
         looked: None,
+        counted: None,
         config,
         scope: scope.clone(),
     };
@@ -63,6 +66,8 @@ struct Survey {
     storage: Option<Caller>,
     /// When what rarely changes was looked at.
     looked: Option<Instant>,
+    /// When PHP's extensions were.
+    counted: Option<Instant>,
 }
 
 impl Survey {
@@ -81,8 +86,12 @@ impl Survey {
             }
         };
         if self.looked.is_none_or(|at| at.elapsed() >= RARELY) {
-            self.rare().await;
+            self.rare();
             self.looked = Some(Instant::now());
+        }
+        if self.counted.is_none_or(|at| at.elapsed() >= EXTENSIONS) {
+            self.extensions().await;
+            self.counted = Some(Instant::now());
         }
     }
 
@@ -114,7 +123,7 @@ impl Survey {
         ask(caller, &Command::Status).await.map(Some)
     }
 
-    async fn rare(&mut self) {
+    fn rare(&mut self) {
         let config = &self.config;
         self.facts.files = match config.storage.engine {
             Engine::None => "local".into(),
@@ -128,7 +137,10 @@ impl Survey {
             true => None,
             false => noted(Trust::new(config.trust()).validity(), false),
         };
-        if let Some(php) = php::find(config) {
+    }
+
+    async fn extensions(&mut self) {
+        if let Some(php) = php::find(&self.config) {
             match package::missing_extensions(&php).await {
                 Ok(missing) => self.facts.missing_extensions = names(&missing),
                 Err(error) => debug!(%error, "PHP does not say what it has"),

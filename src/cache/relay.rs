@@ -9,6 +9,7 @@ use tracing::info;
 use crate::base::{BoxFuture, Cx, Service, Status};
 use crate::cluster::{Held, Role};
 use crate::config::Config;
+use crate::metrics::names;
 use crate::net::relay::{self, Words};
 
 /// Of the module's port on the mesh.
@@ -18,6 +19,8 @@ pub(super) const OFFSET: u16 = 2;
 pub(super) const WORDS: Words = Words {
     authority: "cache",
     refusal: |_| Vec::new(),
+    relayed: names::CACHE_RELAYED,
+    refused: names::CACHE_REFUSED,
 };
 
 pub struct Relay {
@@ -65,5 +68,9 @@ impl Service for Relay {
 
     fn status(&self) -> Status {
         self.relay.get().map_or_else(Status::starting, |relay| relay.status())
+    }
+
+    fn metrics(&self) -> String {
+        self.relay.get().map(|relay| relay.metrics()).unwrap_or_default()
     }
 }

@@ -1,8 +1,8 @@
 //! `Cache`: the service. Listens where the supervisor says, sweeps once a second.
 
 use std::net::TcpListener as StdListener;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -22,7 +22,7 @@ use crate::cluster::{Held, Role};
 use crate::config::Config;
 use crate::host::facts;
 use crate::net::mesh::{ByteStream, Tunnel};
-use crate::net::relay::Connect;
+use crate::net::relay::{Connect, Offer};
 use crate::net::serve::serve;
 
 /// Name of the listening sockets.
@@ -37,6 +37,8 @@ pub struct Cache {
     engine: Arc<Engine>,
     metrics: Metrics,
     permits: Arc<Semaphore>,
+    /// Where there are other nodes.
+    offer: OnceLock<Arc<Offer>>,
 }
 
 impl Cache {
@@ -64,6 +66,7 @@ impl Cache {
             engine: Arc::new(Engine::new(store, limits)),
             metrics: Metrics::default(),
             permits: Arc::new(Semaphore::new(max_connections)),
+            offer: OnceLock::new(),
         }
     }
 
@@ -114,6 +117,7 @@ impl Cache {
             offer
                 .listen(listener, held.tls.clone(), scope)
                 .context("answer other nodes")?;
+            let _ = self.offer.set(offer);
         }
         Ok(())
     }
@@ -160,7 +164,8 @@ impl Service for Cache {
     }
 
     fn metrics(&self) -> String {
-        self.metrics.encode(&self.engine)
+        let of_others = self.offer.get().map(|offer| offer.metrics());
+        self.metrics.encode(&self.engine) + &of_others.unwrap_or_default()
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{db, php};
 
 /// A first start makes a database and a store.
 const PATIENCE: Duration = Duration::from_secs(180);
-const ADMIN_PORT: u16 = 8443;
+pub const ADMIN_PORT: u16 = 8443;
 
 /// Settings of the cluster that `init` makes, and `join` needs.
 pub const DOMAIN: &str = "portal.domain";
@@ -75,6 +75,9 @@ impl Init {
             return Ok(EXIT_OK);
         }
         require_root()?;
+        if self.address.is_some() {
+            settle::require_fit(config)?;
+        }
         if !self.yes && !is_agreed()? {
             writeln!(out, "nothing was changed")?;
             return Ok(EXIT_DEGRADED);
@@ -119,7 +122,8 @@ impl Init {
 
     /// As the setting is written.
     fn floating(&self) -> anyhow::Result<Option<String>> {
-        let addresses = self.vip.iter().map(|vip| with_prefix(vip, self.address));
+        let networks = networks()?;
+        let addresses = self.vip.iter().map(|vip| with_prefix(vip, self.address, &networks));
         let addresses = addresses.collect::<anyhow::Result<Vec<IpNet>>>()?;
         let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
         Ok((!texts.is_empty()).then(|| texts.join(",")))
@@ -279,10 +283,9 @@ fn welcome(config: &Config, join: &str) -> String {
 }
 
 /// An address without a prefix lies in the network of the interface that has one around it.
-fn with_prefix(text: &str, own: Option<IpAddr>) -> anyhow::Result<IpNet> {
+fn with_prefix(text: &str, own: Option<IpAddr>, networks: &[IpNet]) -> anyhow::Result<IpNet> {
     let net = match text.parse::<IpAddr>() {
         Ok(address) => {
-            let networks = networks()?;
             let net = networks.iter().find(|net| net.contains(&address));
             let net = net.with_context(|| {
                 format!("no interface of this machine is in the network of {address}; write it with its prefix: {address}/24")
@@ -344,13 +347,20 @@ mod tests {
 
     #[test]
     fn a_floating_address_takes_its_prefix_from_the_interface_around_it() {
-        assert_eq!(with_prefix("10.9.0.10/24", None).unwrap().to_string(), "10.9.0.10/24");
-        assert_eq!(with_prefix("fd00::10/64", None).unwrap().to_string(), "fd00::10/64");
-        // Loopback is on every machine.
-        assert_eq!(with_prefix("127.9.9.9", None).unwrap().to_string(), "127.9.9.9/8");
-        let foreign = with_prefix("203.0.113.9", None).unwrap_err().to_string();
-        assert!(foreign.contains("203.0.113.9/24"), "{foreign}");
-        assert!(with_prefix("127.9.9.9", Some("127.9.9.9".parse().unwrap())).is_err());
-        assert!(with_prefix("portal", None).is_err());
+        let networks = ["10.9.0.1/16".parse().unwrap(), "fd00::1/64".parse().unwrap()];
+        let own = Some("10.9.0.1".parse().unwrap());
+        for (text, expected) in [
+            ("10.9.7.10", "10.9.7.10/16"),
+            ("fd00::10", "fd00::10/64"),
+            ("192.0.2.10/24", "192.0.2.10/24"),
+        ] {
+            assert_eq!(with_prefix(text, own, &networks).unwrap().to_string(), expected);
+        }
+        let foreign = with_prefix("192.0.2.9", own, &networks).unwrap_err().to_string();
+        assert!(foreign.contains("192.0.2.9/24"), "{foreign}");
+        for bad in ["10.9.0.1", "10.9.0.1/24", "portal", ""] {
+            assert!(with_prefix(bad, own, &networks).is_err(), "{bad}");
+        }
+        assert!(super::networks().unwrap().iter().any(|net| net.addr().is_loopback()));
     }
 }

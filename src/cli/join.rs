@@ -20,9 +20,9 @@ use anyhow::{Context, bail, ensure};
 use clap::Args;
 use toml_edit::Value;
 
-use super::init::{DOMAIN, OWNER, Plan, install};
+use super::init::{ADMIN_PORT, DOMAIN, OWNER, Plan, install};
+use super::require_root;
 use super::settle::{self, Draft, is_agreed};
-use super::{preflight, require_root};
 use crate::agent::join::{self, Met, Request, Token, Welcome};
 use crate::base::error::{EXIT_DEGRADED, EXIT_OK};
 use crate::cluster::Standing;
@@ -128,13 +128,18 @@ impl Join {
             "--address must be one address of this machine"
         );
         let name = settle::node_name(self.name.as_deref(), &loaded.config)?;
-        Ok(vec![
+        let mut wanted = vec![
             ("node.name", name.into()),
             ("cluster.address", own.to_string().into()),
             ("storage.engine", "replicated".into()),
             ("db.run", false.into()),
             ("cache.run", false.into()),
-        ])
+        ];
+        if settle::is_default(loaded, "admin.listen") {
+            let admin = SocketAddr::new(own, ADMIN_PORT);
+            wanted.push(("admin.listen", admin.to_string().into()));
+        }
+        Ok(wanted)
     }
 
     /// Asks, and puts in place what it is given.
@@ -200,12 +205,7 @@ fn step(out: &mut impl Write, text: &str) -> std::io::Result<()> {
 
 /// What would make it fail later is said before anything is changed.
 fn fit(config: &Config) -> anyhow::Result<()> {
-    let failed = preflight::failures(config);
-    ensure!(
-        failed.is_empty(),
-        "this machine is not fit to be a node:\n  {}\nall checks: bitrix-node preflight",
-        failed.join("\n  ")
-    );
+    settle::require_fit(config)?;
     let store = config.storage();
     let is_empty = std::fs::read_dir(&store).map_or(true, |mut entries| entries.next().is_none());
     ensure!(

@@ -35,7 +35,7 @@ use clap::Parser;
 
 use crate::base::error::{EXIT_DEGRADED, EXIT_DOWN, EXIT_OK, chain};
 use crate::config::{self as settings, DEFAULT_PATH, Loaded};
-use crate::host::mount;
+use crate::host::{address, mount};
 use crate::node as supervisor;
 
 use tree::Verb;
@@ -89,6 +89,11 @@ fn perform(cli: Cli) -> anyhow::Result<u8> {
         Verb::Module { name } => supervisor::module::run(&name, &path).map(|()| EXIT_OK),
         Verb::MountWorker { order } => {
             println!("{}", mount::serve(&order)?);
+            Ok(EXIT_OK)
+        }
+        Verb::CronWorker { order } => supervisor::verbs::guard::serve(&order),
+        Verb::AddressWorker { order } => {
+            println!("{}", address::probe::serve(&order)?);
             Ok(EXIT_OK)
         }
     }

@@ -298,7 +298,10 @@ cache                -            -      -          -
             value: "cron=n1".into(),
         })]);
         assert_eq!(put(&view), None);
-        let change = direct(&view, PINS, "e".into(), |pins| drop(pins.remove("cron"))).unwrap();
+        let change = direct(&view, PINS, "e".into(), |pins| {
+            pins.remove("cron");
+        })
+        .unwrap();
         assert_eq!(change.writes[0], Put::Remove(Key::Setting(PINS.into())));
     }
 }

@@ -11,6 +11,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use toml_edit::Value;
 
+use super::preflight;
 use crate::base::Scope;
 use crate::base::file::{Access, replace};
 use crate::cluster::{self, Snapshot};
@@ -73,6 +74,17 @@ impl Draft {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         replace(&self.path, self.text.as_bytes(), Access::mode(0o644)).with_context(|| self.path.display().to_string())
     }
+}
+
+/// A machine that could not run the node is told so before anything is changed.
+pub fn require_fit(config: &Config) -> anyhow::Result<()> {
+    let failed = preflight::failures(config);
+    anyhow::ensure!(
+        failed.is_empty(),
+        "this machine is not fit to be a node:\n  {}\nall checks: bitrix-node preflight",
+        failed.join("\n  ")
+    );
+    Ok(())
 }
 
 /// Asks once.

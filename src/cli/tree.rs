@@ -82,6 +82,10 @@ pub enum Verb {
     Module { name: String },
     #[command(hide = true)]
     MountWorker { order: String },
+    #[command(hide = true)]
+    AddressWorker { order: String },
+    #[command(hide = true)]
+    CronWorker { order: String },
 }
 
 /// How a command prints.

@@ -54,7 +54,9 @@ impl Uninstall {
                 out,
                 "cannot leave the cluster: {error:#}; on another node: bitrix-node node remove NAME --force"
             )?,
-            Err(error) => bail!("{error:#}; with --force it goes on without leaving the cluster"),
+            Err(error) => bail!(
+                "{error:#}; with --force it goes on without leaving the cluster, as for a node that was removed there already"
+            ),
         }
         let mut is_done = true;
         for (what, result) in undo(&config, path, self.purge_data).await? {

@@ -300,6 +300,9 @@ fn services(config: &Config, problems: &mut Problems) {
         "storage.external",
         "engine \"external\" needs nfs://host/export or an absolute path here",
     );
+    let interface = &config.edge.interface;
+    let is_interface = interface.len() <= 15 && !interface.contains(|c: char| c == '/' || c.is_whitespace());
+    require(problems, is_interface, "edge.interface", "is no name of an interface");
     let item = (1 << 10..=1 << 30).contains(&cache.max_item_size.0);
     require(problems, item, "cache.max_item_size", "must be between 1KiB and 1GiB");
     require(

@@ -37,6 +37,8 @@ pub struct Config {
     pub db: Db,
     pub cache: Cache,
     pub storage: Storage,
+    pub edge: Edge,
+    pub cron: Cron,
     pub admin: Admin,
 }
 
@@ -112,6 +114,19 @@ pub struct Cache {
     pub max_item_size: Size,
     pub max_connections: usize,
     pub workers: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Edge {
+    /// Empty: the one that has the address's network.
+    pub interface: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cron {
+    pub run: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]

@@ -14,6 +14,7 @@ use super::packet::{NO_SERVER, TOO_MANY, refusal};
 use crate::base::{BoxFuture, Cx, Service, Status};
 use crate::cluster::{Held, Role};
 use crate::config::Config;
+use crate::metrics::names;
 use crate::net::mesh::Tunnel;
 use crate::net::relay::{self, Connect, Offer, Refusal, Relay, Words};
 
@@ -27,6 +28,8 @@ const WORDS: Words = Words {
         Refusal::Nobody => refusal(NO_SERVER, "No node of the cluster has the database now"),
         Refusal::Unreachable => refusal(NO_SERVER, "The node that has the database cannot be reached"),
     },
+    relayed: names::DB_RELAYED,
+    refused: names::DB_REFUSED,
 };
 
 pub struct Db {
@@ -87,6 +90,14 @@ impl Service for Db {
             None => Status::starting(),
             Some(Ways { relay: Some(relay), .. }) => relay.status(),
             Some(Ways { offer, .. }) => offer.status(),
+        }
+    }
+
+    fn metrics(&self) -> String {
+        match self.ways.get() {
+            None => String::new(),
+            Some(Ways { relay: Some(relay), .. }) => relay.metrics(),
+            Some(Ways { offer, .. }) => offer.metrics(),
         }
     }
 }

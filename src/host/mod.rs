@@ -1,6 +1,7 @@
-//! The machine under us: accounts, facts, programs, units, mounts. Everything that starts a process is here.
+//! The machine under us: accounts, facts, programs, units, mounts, addresses. Everything that starts a process is here.
 
 pub mod account;
+pub mod address;
 pub mod child;
 pub mod command;
 pub mod facts;

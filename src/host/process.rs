@@ -27,6 +27,14 @@ pub fn group(group: u32) -> Vec<Identity> {
         .collect()
 }
 
+/// Those that a process has started and not waited for yet.
+pub fn children(parent: u32) -> Vec<Identity> {
+    all()
+        .filter(|(_, stat)| stat.parent == parent && !stat.is_dead)
+        .map(|(pid, stat)| identity_of(pid, &stat))
+        .collect()
+}
+
 /// What is left of a child that was noted before: itself, and members of its group that started after it. One whose first thread
 /// has ended is left while another one runs: what is open stays open until the last.
 pub fn remains(noted: Identity) -> Vec<Identity> {
@@ -56,6 +64,7 @@ fn has_threads(pid: u32) -> bool {
 }
 
 struct Stat {
+    parent: u32,
     group: u32,
     started: u64,
     is_dead: bool,
@@ -86,6 +95,7 @@ fn parse(line: &str) -> Option<Stat> {
     let fields: Vec<&str> = rest.split_whitespace().collect();
     Some(Stat {
         is_dead: matches!(*fields.first()?, "Z" | "X"),
+        parent: fields.get(1)?.parse().ok()?,
         group: fields.get(2)?.parse().ok()?,
         started: fields.get(19)?.parse().ok()?,
     })
@@ -99,7 +109,8 @@ mod tests {
     fn stat_with_a_hostile_name_is_read() {
         let line = "71 (a) Z 1 (b) S 1 70 70 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 12345 0 0";
         let stat = parse(line).expect("readable");
-        assert_eq!((stat.group, stat.started, stat.is_dead), (70, 12345, false));
+        assert_eq!((stat.parent, stat.group), (1, 70));
+        assert_eq!((stat.started, stat.is_dead), (12345, false));
     }
 
     #[test]

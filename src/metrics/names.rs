@@ -50,6 +50,22 @@ pub const CACHE_EVICTIONS: Name = name(
     "bitrix_cache_evictions",
     "Items removed to make room before they expired",
 );
+pub const CACHE_RELAYED: Name = name(
+    "bitrix_cache_relayed",
+    "Open connections to another node's cache, or of other nodes to the one here",
+);
+pub const CACHE_REFUSED: Name = name(
+    "bitrix_cache_refused",
+    "Connections turned away because no node had the cache",
+);
+pub const DB_RELAYED: Name = name(
+    "bitrix_db_relayed",
+    "Open connections to another node's database, or of other nodes to the one here",
+);
+pub const DB_REFUSED: Name = name(
+    "bitrix_db_refused",
+    "Connections turned away because no node had the database",
+);
 pub const NODE_CHILD_UP: Name = name("bitrix_node_child_up", "1 while a module or daemon is ready, by name");
 pub const NODE_CHILD_RESTARTS: Name = name(
     "bitrix_node_child_restarts",

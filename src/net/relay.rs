@@ -27,6 +27,7 @@ use super::mesh::{
 };
 use super::serve::serve;
 use crate::base::{BoxFuture, Health, Scope, Status};
+use crate::metrics::{Counter, Gauge, Set, names};
 
 /// How long a connection waits for a holder that can be reached. A move of a role takes less, PHP waits longer.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -36,8 +37,8 @@ const WAITING: usize = 512;
 const SESSIONS: usize = 4096;
 /// Before the holder is asked again.
 const AGAIN: Duration = Duration::from_millis(100);
-/// How often the way to the holder is tried, and how long that may take.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often the way to the holder is tried, and how long that may take: a busy node is no silent one, whose connections break sooner.
+const LOOK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(4));
 /// Kept per session and direction: questions are small, answers are not.
 const BUFFERS: (usize, usize) = (8 << 10, 16 << 10);
 /// What a client that is turned away may still send, and how long. Closing on unread bytes would be a reset, which overtakes our words.
@@ -64,12 +65,15 @@ pub enum Refusal {
     Unreachable,
 }
 
-/// How a service is told from others, and what a client understands when it is turned away.
+/// How a service is told from others, here and in metrics, and what a client understands when it is turned away.
 #[derive(Clone, Copy)]
 pub struct Words {
     /// The only thing that a node of the cluster can reach through its port.
     pub authority: &'static str,
     pub refusal: fn(Refusal) -> Vec<u8>,
+    /// Metrics: open connections, and those turned away.
+    pub relayed: names::Name,
+    pub refused: names::Name,
 }
 
 /// The side of the programs.
@@ -141,6 +145,15 @@ impl Relay {
             Seen::Reached(node) => Status::good(format!("on {node}, {}", counted(sessions))),
             Seen::Silent(node, why) => degraded(format!("on {node}, which does not answer: {why}")),
         }
+    }
+
+    /// The module's numbers.
+    pub fn metrics(&self) -> String {
+        let mut set = Set::new();
+        gauge(&mut set, self.words.relayed, self.sessions());
+        let refused: Counter = set.add(self.words.refused, Counter::default());
+        refused.inc_by(self.refused());
+        set.encode()
     }
 
     /// Connections that have reached the holder and are open.
@@ -222,14 +235,14 @@ impl Relay {
             }
             tokio::select! {
                 changed = holder.changed() => if changed.is_err() { return },
-                () = sleep(LOOK) => {}
+                () = sleep(LOOK.0) => {}
             }
         }
     }
 
     async fn look(&self, node: &Name) -> Result<(), String> {
         let request = Request::get("http://holder/").body(empty()).expect("a fixed request");
-        let answered = self.mesh.peer(node).request(request, LOOK).await;
+        let answered = self.mesh.peer(node).request(request, LOOK.1).await;
         match answered {
             Ok(response) if response.status() == StatusCode::NO_CONTENT => Ok(()),
             Ok(response) => Err(format!("it answers {}", response.status())),
@@ -250,7 +263,7 @@ pub fn nowhere() -> Connect {
 pub struct Offer {
     own: Name,
     holder: Holder,
-    authority: &'static str,
+    words: Words,
     connect: Connect,
     sessions: Arc<AtomicUsize>,
 }
@@ -261,7 +274,7 @@ impl Offer {
         Arc::new(Offer {
             own,
             holder,
-            authority: words.authority,
+            words,
             connect,
             sessions: Arc::default(),
         })
@@ -289,6 +302,13 @@ impl Offer {
         })
     }
 
+    /// The module's numbers.
+    pub fn metrics(&self) -> String {
+        let mut set = Set::new();
+        gauge(&mut set, self.words.relayed, self.sessions());
+        set.encode()
+    }
+
     /// Open sessions of other nodes.
     pub fn sessions(&self) -> usize {
         self.sessions.load(Ordering::Relaxed)
@@ -301,7 +321,7 @@ impl Offer {
     }
 
     async fn admit(&self, authority: &str) -> Result<Tunnel, StatusCode> {
-        if authority != self.authority {
+        if authority != self.words.authority {
             return Err(StatusCode::NOT_FOUND);
         }
         // The other node's view is older or newer than ours; it asks again.
@@ -358,6 +378,11 @@ pub async fn copy<S: AsyncRead + AsyncWrite + Unpin>(local: &mut S, mut stream: 
 async fn deposed(mut holder: Holder, holding: &Holding) {
     // Without a sender this process is ending.
     let _ = holder.wait_for(|now| now.as_ref() != Some(holding)).await;
+}
+
+fn gauge(set: &mut Set, name: names::Name, count: usize) {
+    let gauge = set.add(name, Gauge::<i64>::default());
+    gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
 }
 
 fn counted(sessions: usize) -> String {

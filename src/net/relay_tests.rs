@@ -18,6 +18,7 @@ use super::mesh::identity::{Authority, NodeKey};
 use super::mesh::{Limits, Mesh, Name, OpenError, TcpDial, Tls, Tunnel};
 use super::relay::*;
 use crate::base::{BoxFuture, Health, Scope};
+use crate::metrics::names;
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -28,6 +29,8 @@ const WORDS: Words = Words {
         Refusal::Nobody => b"nobody".to_vec(),
         Refusal::Unreachable => b"unreachable".to_vec(),
     },
+    relayed: names::DB_RELAYED,
+    refused: names::DB_REFUSED,
 };
 
 fn name(text: &str) -> Name {
@@ -300,6 +303,8 @@ async fn the_status_says_where_the_service_is() {
     becomes(Health::Good, "on n1, 0 sessions").await;
     let client = TcpStream::connect(address).await.unwrap();
     becomes(Health::Good, "on n1, 1 session").await;
+    let numbers = relay.metrics();
+    assert!(numbers.contains("bitrix_db_relayed 1\n"), "{numbers}");
     drop(client);
     world.holder.send_replace(holding("n2", 2));
     becomes(Health::Degraded, "on n2, which does not answer").await;

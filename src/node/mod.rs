@@ -16,10 +16,10 @@
 
 mod children;
 mod keeper;
-mod leftover;
+pub mod leftover;
 pub mod module;
 pub mod mount;
-mod output;
+pub mod output;
 pub mod prepare;
 mod sockets;
 mod stop;

@@ -20,7 +20,7 @@ use super::keeper::{self, Keeper, State};
 use super::leftover::Note;
 use super::output::Output;
 use super::sockets::Sockets;
-use super::verbs::Verbs;
+use super::verbs::{self, Verbs};
 use super::{mount, prepare, stop};
 use crate::agent::{self, ChildReport, Kind, Phase, Report};
 use crate::base::file::try_lock;
@@ -68,7 +68,16 @@ async fn supervise(config: Arc<Config>, path: &Path) -> anyhow::Result<()> {
     note.clear().await?;
     let node = prepare::node(&config).await?;
     let mut sockets = Sockets::bind(&config, &node.user)?;
-    let (verbs, end) = Verbs::start(config.clone(), &node.user)?;
+    let parts = verbs::Parts {
+        config: &config,
+        executable: &executable,
+        user: &node.user,
+        output: output.clone(),
+        leftover: note.clone(),
+        period: verbs::MINUTE,
+        goes_on: false,
+    };
+    let (verbs, end) = Verbs::start(parts)?;
     sockets.add("verbs", &end)?;
     let portal = account::require(&config.portal.user)?;
     let files = mount::Keeper::new(&config, &executable, &portal, prepare::space(&config))?;
@@ -199,11 +208,12 @@ impl Supervisor {
         info!("stopping");
         notify(&[NotifyState::Stopping]);
         tokio::select! {
-            () = async { verbs.stop().await; self.stop().await } => info!("stopped"),
+            () = async { verbs.let_go().await; self.stop().await } => info!("stopped"),
             // A second signal is an operator who does not want to wait.
             _ = terminate.recv() => error!("told to stop again: children are killed"),
             _ = interrupt.recv() => error!("told to stop again: children are killed"),
         }
+        verbs.stop().await;
         self.scope.stop(Duration::ZERO).await;
         if let Some(closing) = self.closing {
             closing.close().await;

@@ -1,6 +1,7 @@
-//! PHP-FPM on this machine: which executable, how many processes, and its configuration.
+//! PHP-FPM on this machine: which executable, how many processes, and its configuration; and PHP for jobs.
 //! Starting and watching it is the supervisor's.
 
+pub mod cli;
 pub mod pool;
 
 use std::path::{Path, PathBuf};

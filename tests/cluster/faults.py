@@ -336,4 +336,3 @@ FAULTS = {
 # Two of these at one node would undo one another.
 FREEZERS = {"freeze", "pulses", "kill-node", "power-off"}
 FILLERS = {"nearly-full", "full"}
-OPERATORS = {"drain", "transfer"}

@@ -99,7 +99,8 @@ def addresses(lines, standing):
                 known[address] = line["t"], line["holders"]
     dead = [text for seconds, text in overlaps.left if seconds > LEFT and not frozen(text, standing)]
     longest = max((line["longest"] for line in lines if "looks" in line), default=0)
-    return overlaps.bad + dead, f"{changes} times held anew; two had one: {overlaps.text()}; looks at most {longest} s apart"
+    nobody = [] if changes else ["nobody ever had one"]
+    return overlaps.bad + dead + nobody, f"{changes} times held anew; two had one: {overlaps.text()}; looks at most {longest} s apart"
 
 
 def moves(lines, strikes, soon=30.0):
@@ -158,7 +159,8 @@ def jobs(acts, standing):
             if (node, run) != (other_node, other_run):
                 overlaps.add("jobs", [node, other_node], other_begin, min(end, other_end))
     count = ", ".join(f"{node} {number}" for node, number in sorted(runs.items()))
-    return overlaps.bad + [text for _, text in overlaps.left], f"runs: {count or 'none'}; two at once: {overlaps.text()}"
+    nobody = [] if spans else ["nobody ever ran them"]
+    return overlaps.bad + [text for _, text in overlaps.left] + nobody, f"runs: {count or 'none'}; two at once: {overlaps.text()}"
 
 
 def epochs(lines):

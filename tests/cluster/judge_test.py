@@ -60,6 +60,9 @@ class Addresses(unittest.TestCase):
         self.assertEqual(len(self.judged(held(1, "n1"), held(5, "n1", "n2"), held(5.2, "n2"), states=states)), 1)
 
 
+    def test_addresses_that_nobody_ever_had_are_told(self):
+        self.assertEqual(len(self.judged(held(1))), 1)
+
     def test_a_move_is_timed_from_the_fault_of_the_holder(self):
         lines = [held(1, "n1"), held(5), held(6.5, "n2"), held(50), held(51, "n1")]
         self.assertEqual(judge.moves(lines, [(2, "n1"), (2, "n3"), (10, "n2")]), [4.5])
@@ -80,6 +83,9 @@ class Jobs(unittest.TestCase):
     def test_two_runs_on_one_node_are_one_too(self):
         acts = {"n1": self.acts(1, 5) + self.acts(4, 6, run=2)}
         self.assertEqual(len(judge.jobs(acts, standing())[0]), 1)
+
+    def test_jobs_that_nobody_ever_ran_are_told(self):
+        self.assertEqual(len(judge.jobs({}, standing())[0]), 1)
 
     def test_a_run_that_was_frozen_did_not_act(self):
         states = machine(3, "n1", "freezing"), machine(9, "n1", "thawed")

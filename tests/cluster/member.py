@@ -16,6 +16,8 @@ START = 180
 SOON = 10
 # As systemd would start it again.
 AGAIN = 1.0
+# Last words of commands that answer also where not all is well.
+STATUS = {"status", "json"}
 
 # All that differs from the defaults because several nodes share one machine.
 CONFIG = """
@@ -34,11 +36,12 @@ workers = 1
 max_connections_per_address = 4096
 [php]
 children = 4
+[db]
+buffer_pool = "64MiB"
 [cache]
 memory = "16MiB"
 workers = 1
 [storage]
-mount = "fuse"
 mount_point = "{files}"
 copies = {copies}
 """
@@ -138,8 +141,8 @@ class Member:
             one.communicate()
             raise RuntimeError(f"{self.name}: {' '.join(map(str, line))}: no answer in {seconds} s") from None
         # `status` says by its code how the node does.
-        if one.returncode != 0 and not out:
-            raise RuntimeError(f"{self.name}: {' '.join(map(str, line))}: {errors.strip()}")
+        if one.returncode != 0 and (line[-1] not in STATUS or not out):
+            raise RuntimeError(f"{self.name}: {' '.join(map(str, line))}: code {one.returncode}: {out[-500:]} {errors.strip()}")
         return out
 
     def report(self, seconds=SOON):

@@ -8,10 +8,10 @@ import traceback
 
 import addresses
 from cluster import FLOATING, PAGE
-from faults import FAULTS, OPERATORS
+from faults import FAULTS
 from judge import percentiles
-from plan import Planner, victims
-from shared import Record, lines, now
+from plan import victims
+from shared import Record, lines, now, until
 
 TICK = 0.05
 # The bound of the design, after the last fault.
@@ -55,8 +55,8 @@ class Operation:
 
 
 class Nemesis:
-    def __init__(self, cluster, record, versions, seed, has_roles):
-        self.cluster, self.record, self.versions, self.has_roles = cluster, Record(record), versions, has_roles
+    def __init__(self, cluster, record, versions, seed):
+        self.cluster, self.record, self.versions = cluster, Record(record), versions
         self.dice = random.Random(seed ^ 0x5EED)
         self.floating = FLOATING
         self.operations, self.took, self.bad, self.struck = [], {}, [], {}
@@ -98,8 +98,6 @@ class Nemesis:
 
     def are_roles_well(self):
         """Every exclusive seat has a holder that lives, in the registry and in fact."""
-        if not self.has_roles:
-            return True
         seats, names = self.seats(), {node.name for node in self.cluster.nodes}
         if any(seats.get(seat, [None])[0] not in names for seat in EXCLUSIVE):
             return False
@@ -108,7 +106,7 @@ class Nemesis:
 
     def is_web_well(self):
         hosts = [node.address for node in self.cluster.nodes]
-        hosts += [address.split("/")[0] for address in FLOATING] if self.has_roles else []
+        hosts += [address.split("/")[0] for address in FLOATING]
         return all(answers(host) for host in hosts)
 
     def unwell(self):
@@ -123,9 +121,9 @@ class Nemesis:
 
     # Rounds
 
-    def run(self, seed, seconds, only):
-        only = only or [name for name in FAULTS if self.has_roles or name not in OPERATORS]
-        planner, end = Planner(seed, self.cluster.count, only), now() + seconds
+    def run(self, planner, seconds):
+        until("every role has a holder", self.are_roles_well)
+        end = now() + seconds
         while now() < end:
             self.play(planner.next())
 

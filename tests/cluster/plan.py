@@ -41,14 +41,12 @@ class Round:
 
 
 class Planner:
-    def __init__(self, seed, count, only=()):
-        self.dice, self.count, self.number = random.Random(seed), count, 0
-        self.names = [name for name in FAULTS if not only or name in only]
-        self.losses = [name for name in self.names if FAULTS[name].is_loss]
+    def __init__(self, seed, count, names=tuple(FAULTS)):
+        self.dice, self.count, self.names, self.number = random.Random(seed), count, names, 0
+        self.losses = [name for name in names if FAULTS[name].is_loss]
 
     def next(self):
         self.number += 1
-        # The first shows that the bed is well.
         has_quorum = self.number % WITHOUT_QUORUM != 0 or not self.losses
         minority = (self.count - 1) // 2
         aims = [self.dice.choice(AIMS) for _ in range(self.count)]

@@ -2,7 +2,7 @@
 """A whole cluster under faults: nodes of the real executable in namespaces, a nemesis that harms them by a seed, observers that write down what
 they see, and judges of that. Prints a table; the exit code is 1 when anything is violated.
 
-    run.py EXECUTABLE [--seconds 1800] [--short] [--seed N] [--nodes 3|5] [--only FAULT,...] [--keep]
+    run.py EXECUTABLE [--seconds 1800] [--short] [--seed N] [--nodes 3|5] [--only FAULT,...] [--skip FAULT,...] [--keep]
 
 All runs in namespaces of its own for network, processes and mounts, and in control groups of its own: whatever happens, nothing of it is left.
 """
@@ -24,6 +24,7 @@ import strangers
 from cluster import FLOATING, PAGE, PLAIN, Cluster
 from faults import FAULTS
 from nemesis import Nemesis
+from plan import Planner
 from shared import HERE, LIBC, Table, lines, now, until
 
 INSIDE = "BITRIX_CLUSTER_TEST_INSIDE"
@@ -41,8 +42,17 @@ def arguments():
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 31))
     parser.add_argument("--nodes", type=int, default=3, choices=[3, 5])
     parser.add_argument("--only", default="", help=f"of {','.join(FAULTS)}")
+    parser.add_argument("--skip", default="", help="faults that are left out")
     parser.add_argument("--keep", action="store_true", help="keep the folder also on success")
     return parser.parse_args()
+
+
+def names(options):
+    """Of the faults that are wanted."""
+    only, skip = (set(filter(None, text.split(","))) for text in (options.only, options.skip))
+    if unknown := (only | skip) - set(FAULTS):
+        sys.exit(f"no such fault: {', '.join(sorted(unknown))}; there are {', '.join(FAULTS)}")
+    return [name for name in FAULTS if (not only or name in only) and name not in skip]
 
 
 class Observers:
@@ -91,7 +101,6 @@ class Run:
         self.options, self.folder, self.table = options, folder, Table()
         self.cluster = Cluster(folder, options.executable, options.nodes, os.environ[INSIDE])
         self.observers = Observers(folder / "records")
-        self.has_roles = False
 
     def all(self):
         began = now()
@@ -114,20 +123,19 @@ class Run:
         begin("addresses", "addresses", *spaces, "--", *(address.split("/")[0] for address in FLOATING))
         begin("epochs", "epochs", *(f"{node.name}={node.folder}/run/nfs.sock" for node in cluster.nodes))
         targets = [f"{node.name}={node.address}/{PAGE}" for node in cluster.nodes]
-        if self.has_roles:
-            targets += [f"floating{number}={address.split('/')[0]}/{PAGE}" for number, address in enumerate(FLOATING, 1)]
-            targets += [f"plain={FLOATING[0].split('/')[0]}/{PLAIN}"]
+        targets += [f"floating{number}={address.split('/')[0]}/{PAGE}" for number, address in enumerate(FLOATING, 1)]
+        targets += [f"plain={FLOATING[0].split('/')[0]}/{PLAIN}"]
         begin("web", "web", f"/run/netns/n{cluster.client}", *targets)
         for node in cluster.nodes:
             begin("ledger", f"ledger-{node.name}", node.files / "ledger" / node.name, node.name, self.options.seed)
 
     def harm(self):
         options = self.options
-        nemesis = Nemesis(self.cluster, self.folder / "nemesis.jsonl", self.observers.record("epochs"), options.seed, self.has_roles)
+        nemesis = Nemesis(self.cluster, self.folder / "nemesis.jsonl", self.observers.record("epochs"), options.seed)
         self.observe()
         try:
             self.observers.until_begun()
-            nemesis.run(options.seed, options.seconds, options.only.split(",") if options.only else ())
+            nemesis.run(Planner(options.seed, options.nodes, names(options)), options.seconds)
         finally:
             failed = self.observers.end()
         self.table.row("nemesis", not nemesis.bad, f"seed {options.seed}, {len(nemesis.calm)} calm spans", nemesis.bad[:20])
@@ -181,8 +189,7 @@ def act(line):
 
 
 def inside(options):
-    # Times are measured: what else this machine does shall not count.
-    os.nice(-10)
+    machine.Groups(os.environ[INSIDE]).prefer()
     # Names of network namespaces, sockets, pid files.
     subprocess.run(["mount", "-t", "tmpfs", "none", "/run"], check=True)
     sys.exit(1 if Run(options, Path(os.environ["BITRIX_CLUSTER_FOLDER"])).all() else 0)
@@ -218,8 +225,7 @@ def outside(options):
 
 def main():
     options = arguments()
-    if unknown := set(filter(None, options.only.split(","))) - set(FAULTS):
-        sys.exit(f"no such fault: {', '.join(sorted(unknown))}; there are {', '.join(FAULTS)}")
+    names(options)
     if options.short:
         options.seconds = SHORT
     if os.environ.get(INSIDE):

@@ -61,12 +61,12 @@ class Story:
     def refusals(self, machine):
         """What was tampered with or cut off installs nothing."""
         script = f"curl -fsSL {BASE}/install.sh"
-        copy = f"rm -rf /tmp/r; mkdir /tmp/r && cd /tmp/r && for f in VERSION SHA256SUMS SHA256SUMS.sig SHA256SUMS.sshsig $(basename {self.package()}); do curl -fsSLO {BASE}/{self.version()}/$f; done"
+        copy = f"rm -rf /tmp/r; mkdir /tmp/r && cd /tmp/r && for f in VERSION SHA256SUMS SHA256SUMS.sig SHA256SUMS.sshsig $(basename {self.deb()}); do curl -fsSLO {BASE}/{self.version()}/$f; done"
         machine.run(copy)
         attempts = {
             "a script that is cut off": f"{script} | head -c -40 | sh",
             "a list with another signature": f"{script} >/tmp/i; cd /tmp/r && cp SHA256SUMS s && echo x >>SHA256SUMS; sh /tmp/i --local /tmp/r; code=$?; mv s SHA256SUMS; exit $code",
-            "a package that is cut off": f"{script} >/tmp/i; cd /tmp/r && f=$(basename {self.package()}) && cp $f p && head -c 1000 p >$f; sh /tmp/i --local /tmp/r; code=$?; mv p $f; exit $code",
+            "a package that is cut off": f"{script} >/tmp/i; cd /tmp/r && f=$(basename {self.deb()}) && cp $f p && head -c 1000 p >$f; sh /tmp/i --local /tmp/r; code=$?; mv p $f; exit $code",
             "a release that is not there": f"{script} | BITRIX_NODE_BASE_URL={BASE} BITRIX_NODE_VERSION=9.9.9 sh",
         }
         for what, command in attempts.items():
@@ -103,7 +103,7 @@ class Story:
     def version(self):
         return "v" + (self.bed.release / "stable").read_text().strip()
 
-    def package(self):
+    def deb(self):
         return next((self.bed.release / self.version()).glob("*.deb"))
 
     def portal(self):
@@ -228,7 +228,7 @@ class Story:
         def look():
             leader = self.cluster.leader()
             if leader is self.n1:
-                self.n1.run("kill -9 $(pgrep -f 'module storage')")
+                self.n1.run("kill -9 $(pgrep -f '[m]odule storage')")
                 time.sleep(AFTER)
             return leader if leader is not self.n1 else None
 

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, RawFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use nix::libc;
@@ -90,6 +90,11 @@ impl Host {
         }
     }
 
+    /// For nsenter(1).
+    pub fn path(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.namespace)
+    }
+
     /// For `setns` in a child; open while the network is.
     pub fn descriptor(&self) -> RawFd {
         self.handle.as_raw_fd()
@@ -104,6 +109,15 @@ impl Host {
             scope.spawn(bind).join().unwrap()
         });
         bound.unwrap_or_else(|error| panic!("listen on {address} in {}: {error}", self.namespace))
+    }
+
+    /// What `ip` says inside.
+    pub fn ip(&self, arguments: &[&str]) -> String {
+        let arguments = [&["-n", &self.namespace][..], arguments].concat();
+        let output = command("ip").args(&arguments).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "ip {arguments:?}: {error}");
+        String::from_utf8(output.stdout).unwrap()
     }
 
     /// The cable is pulled, or put back.

@@ -2,19 +2,7 @@
 
 use super::{Facts, Findings};
 use crate::agent::overview::Cluster;
-use crate::cluster::Role;
-
-/// Setting: the floating addresses.
-const ADDRESSES: &str = "edge.addresses";
-
-fn addresses(cluster: &Cluster) -> Vec<&str> {
-    let setting = cluster.settings.get(ADDRESSES).map_or("", String::as_str);
-    setting
-        .split(',')
-        .map(str::trim)
-        .filter(|address| !address.is_empty())
-        .collect()
-}
+use crate::cluster::{ADDRESSES, Role, addresses};
 
 fn holder<'a>(cluster: &'a Cluster, role: Role, seat: &str) -> Option<&'a str> {
     let mut seats = cluster.seats.iter();
@@ -23,7 +11,8 @@ fn holder<'a>(cluster: &'a Cluster, role: Role, seat: &str) -> Option<&'a str> {
 }
 
 pub fn edge(facts: &Facts<'_>, findings: &mut Findings<'_>) {
-    let (cluster, addresses) = (facts.cluster, addresses(facts.cluster));
+    let cluster = facts.cluster;
+    let addresses = addresses(cluster.settings.get(ADDRESSES).map_or("", String::as_str));
     if addresses.is_empty() && cluster.nodes.len() > 1 {
         findings.warn(
             "the portal is not reached when the node that clients use is lost",
@@ -31,8 +20,8 @@ pub fn edge(facts: &Facts<'_>, findings: &mut Findings<'_>) {
             "bitrix-node init --vip ADDRESS/PREFIX with a free address of the nodes' network",
         );
     }
-    for address in addresses {
-        let is_held = holder(cluster, Role::Edge, address).is_some_and(|holder| {
+    for address in addresses.iter().map(ToString::to_string) {
+        let is_held = holder(cluster, Role::Edge, &address).is_some_and(|holder| {
             cluster
                 .nodes
                 .iter()
@@ -41,7 +30,7 @@ pub fn edge(facts: &Facts<'_>, findings: &mut Findings<'_>) {
         if !is_held {
             findings.fail(
                 format!("nobody holds the floating address {address}"),
-                match holder(cluster, Role::Edge, address) {
+                match holder(cluster, Role::Edge, &address) {
                     Some(holder) => format!("its holder {holder} does not answer"),
                     None => "its seat is free, and no node takes it".to_string(),
                 },

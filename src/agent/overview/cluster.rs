@@ -269,7 +269,7 @@ fn parts(snapshot: &Snapshot, member: &Member, has_copy: Option<bool>, leads: bo
     let can = |fit: Fit| member.is_live && member.fit.has(fit);
     let has_edge = snapshot.seats.iter().any(|seat| seat.role == Role::Edge);
     let all = [
-        ("edge", has_edge && can(Fit::FRONT), holds(Role::Edge)),
+        ("edge", has_edge && can(Fit::EDGE), holds(Role::Edge)),
         ("web", can(Fit::WEB), false),
         ("db", can(Fit::DB), holds(Role::Db)),
         ("cache", can(Fit::CACHE), holds(Role::Cache)),

@@ -72,7 +72,7 @@ impl World {
             address: Some(([10, 0, 0, number], 7400).into()),
             standing: Standing::Member,
             is_live: true,
-            fit: [Fit::FRONT, Fit::WEB].into_iter().fold(Fit::NONE, Fit::with),
+            fit: [Fit::EDGE, Fit::WEB].into_iter().fold(Fit::NONE, Fit::with),
         };
         let seat = |role, seat: &str| Seat {
             role,

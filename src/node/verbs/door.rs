@@ -85,25 +85,34 @@ async fn reply(ours: &End, number: u64, answer: Answer) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::host::account::Account;
-    use crate::host::verb::{Supervisor, Verb};
+    use crate::host::verb::{Supervisor, Task, Verb};
+    use crate::node::leftover;
+    use crate::node::output::Output;
+    use crate::node::verbs::{Parts, Verbs};
     use rustix::net::SendFlags;
+    use std::path::Path;
     use std::time::Duration;
 
     #[tokio::test]
     async fn what_a_dead_agent_left_does_not_confuse_its_successor() {
-        let config = crate::config::parse("", std::iter::empty()).expect("valid").config;
+        let folder = tempfile::tempdir().expect("temp dir");
+        let text = format!("[node]\nrun_dir = {:?}\n", folder.path());
+        let config = crate::config::parse(&text, std::iter::empty()).expect("valid").config;
         let user = Account {
             name: "nobody".into(),
             uid: 65534,
             gid: 65534,
         };
-        let (door, end) = Door::new(Acts {
-            config: Arc::new(config),
-            user,
+        let (verbs, end) = Verbs::start(Parts {
+            config: &Arc::new(config),
+            executable: Path::new("/nonexistent"),
+            user: &user,
+            output: Output::journal(),
+            leftover: Arc::new(leftover::Note::new(folder.path())),
+            period: Duration::from_secs(60),
+            goes_on: false,
         })
-        .expect("a pair");
-        let scope = Scope::new();
-        scope.spawn(door.run(scope.clone()));
+        .expect("started");
         // Nothing, half a question, too much, and a whole question whose answer nobody takes.
         let long = vec![b' '; LONGEST + 1];
         let verb = Verb::Upgrade { hash: String::new() };
@@ -123,6 +132,14 @@ mod tests {
             panic!("{answer:?}")
         };
         assert!(why.contains("is no name"), "{why}");
-        scope.stop(Duration::ZERO).await;
+        verbs.let_go().await;
+        let hold = Verb::Hold {
+            task: Task::Cron,
+            epoch: 1,
+            until: crate::base::clock::boot() + Duration::from_secs(3),
+        };
+        let answer = successor.ask(&hold).await.expect("answered");
+        assert_eq!(answer, Answer::refused("this node is stopping"));
+        verbs.stop().await;
     }
 }

@@ -2,6 +2,12 @@
 //!
 //! ```text
 //! door      the pair with the agents, one after another: takes questions apart, bounds them, answers
+//! holder    holds of exclusive seats: begun, renewed, released, ended
+//! holdings  which are held, until when, and which epochs were seen (pure)
+//! note      what the next supervisor must know of them
+//! means     how they are carried out: addresses, and by
+//! cron      the portal's jobs, each run with its
+//! guard     which ends it in time
 //! sign      a node's certificate
 //! secrets   what the nodes of a cluster share; also its writing, for one that joins
 //! renew     this node's own certificate
@@ -10,58 +16,120 @@
 //! Each act that changes something is one line in the log, with its reason. Nothing here reads from the network: what the agent
 //! passes on from there is a name, a number or a key, and is looked at as such before it is used.
 
+mod cron;
 mod door;
+pub mod guard;
+mod holder;
+mod holdings;
+mod means;
+mod note;
 mod renew;
 pub mod secrets;
 mod sign;
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::leftover;
+use super::output::Output;
 use crate::base::Scope;
 use crate::config::Config;
 use crate::host::account::Account;
 use crate::host::verb::{Answer, Verb};
+use crate::net::mesh::trust::Trust;
 
+use cron::Cron;
 use door::Door;
+use holder::Holder;
+use means::Means;
+use note::Note;
 
 /// What the acts need.
 struct Acts {
     config: Arc<Config>,
     /// The user of the modules.
     user: Account,
+    holder: Arc<Holder>,
 }
 
 impl Acts {
     async fn perform(&self, verb: Verb) -> Answer {
         match verb {
+            Verb::Hold { task, epoch, until } => self.holder.hold(task, epoch, until).await,
+            Verb::Release { task } => self.holder.release(task).await,
             Verb::Sign { node, key } => sign::sign(&self.config, &node, &key),
             Verb::Secrets => secrets::gather(&self.config),
             Verb::Renew { certificate } => renew::renew(&self.config, &self.user, &certificate),
-            Verb::Hold { .. } | Verb::Release { .. } => Answer::refused("this version holds nothing"),
             Verb::Upgrade { .. } => Answer::refused("this version is not upgraded by its agent"),
         }
     }
 }
 
+/// The portal expects its jobs so often.
+pub const MINUTE: Duration = Duration::from_secs(60);
+
+/// What a supervisor does the acts with.
+pub struct Parts<'a> {
+    pub config: &'a Arc<Config>,
+    /// This program.
+    pub executable: &'a Path,
+    /// The user of the modules.
+    pub user: &'a Account,
+    pub output: Output,
+    pub leftover: Arc<leftover::Note>,
+    /// How often the portal's jobs run.
+    pub period: Duration,
+    /// The supervisor replaced itself: what it holds stays.
+    pub goes_on: bool,
+}
+
 /// The acts of a running supervisor.
 pub struct Verbs {
+    holder: Arc<Holder>,
     scope: Scope,
 }
 
 impl Verbs {
     /// Returns the agents' end of the pair, too, handed down as "verbs". Must be called inside a runtime.
-    pub fn start(config: Arc<Config>, user: &Account) -> io::Result<(Self, OwnedFd)> {
-        let user = user.clone();
-        let (door, end) = Door::new(Acts { config, user })?;
-        let scope = Scope::new();
+    pub fn start(parts: Parts) -> io::Result<(Self, OwnedFd)> {
+        let (config, user, scope) = (parts.config, parts.user, Scope::new());
+        let cluster = Trust::new(config.trust()).identity();
+        let cluster = cluster.map(|own| own.cluster.to_string()).unwrap_or_default();
+        let note = Note::new(&config.node.run_dir, cluster)?;
+        let cron = Cron {
+            config: config.clone(),
+            executable: parts.executable.to_path_buf(),
+            output: parts.output,
+            note: parts.leftover,
+            scope: scope.clone(),
+            period: parts.period,
+        };
+        let means = Means {
+            config: config.clone(),
+            executable: parts.executable.to_path_buf(),
+            user: user.clone(),
+            cron,
+        };
+        let holder = Holder::new(note, means, scope.clone(), parts.goes_on);
+        let acts = Acts {
+            config: config.clone(),
+            user: user.clone(),
+            holder: holder.clone(),
+        };
+        let (door, end) = Door::new(acts)?;
         scope.spawn(door.run(scope.clone()));
-        Ok((Verbs { scope }, end))
+        Ok((Verbs { holder, scope }, end))
     }
 
-    /// Ends what is held; nothing is done any more after that.
+    /// Ends what is held; nothing is held any more after that, and the agent is told so until the end.
+    pub async fn let_go(&self) {
+        self.holder.stop().await;
+    }
+
+    /// After the agent's end.
     pub async fn stop(&self) {
         self.scope.stop(Duration::ZERO).await;
     }

@@ -105,12 +105,12 @@ async fn strike(world: &Arc<World>, agents: &mut [Agent; 3]) {
 /// All is well again, and the operator wants nothing.
 async fn mend(world: &Arc<World>, agents: &mut [Agent; 3]) {
     world.tell("the last fault is over".into());
-    for node in 0..3 {
+    for (node, agent) in agents.iter_mut().enumerate() {
         *world.links[node].lock().unwrap() = WHOLE;
-        *agents[node].fit.lock().unwrap() = Fit::EDGE.with(Fit::CRON);
-        agents[node].thaw();
-        if agents[node].is_dead() {
-            agents[node].start();
+        *agent.fit.lock().unwrap() = Fit::EDGE.with(Fit::CRON);
+        agent.thaw();
+        if agent.is_dead() {
+            agent.start();
         }
         world.turn(node, NodeState::Member).await;
     }

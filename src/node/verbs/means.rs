@@ -1,0 +1,117 @@
+//! How a task is carried out: a floating address is put up and kept, the portal's jobs run.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::cron::Cron;
+use super::holder::Hold;
+use crate::config::Config;
+use crate::host::account::Account;
+use crate::host::address::wire::Wire;
+use crate::host::address::{self, Place, probe};
+use crate::host::verb::Task;
+
+/// The kernel's lifetime of an address is renewed twice a second (`host::address::lifetime`).
+const RENEW: Duration = Duration::from_millis(500);
+/// A former holder that lets go at this moment does not answer a second time.
+const ONCE_MORE: Duration = Duration::from_millis(400);
+/// When the neighbours are told after the first time, and then how often: one that heard somebody else, as a former holder that woke
+/// up, hears us again.
+const SOON: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(1)];
+const LATER: Duration = Duration::from_secs(10);
+
+pub struct Means {
+    pub config: Arc<Config>,
+    /// This program, for workers.
+    pub executable: PathBuf,
+    /// Whose rights the worker gets that reads the network.
+    pub user: Account,
+    pub cron: Cron,
+}
+
+impl Means {
+    /// Until the hold ends, or it cannot be done.
+    pub async fn carry_out(&self, task: &Task, hold: &mut Hold) -> Result<(), String> {
+        match task {
+            Task::Address(address) => self.address(*address, hold).await,
+            Task::Cron if !self.config.cron.run => Err("cron.run = false on this node".to_owned()),
+            Task::Cron => {
+                hold.has_begun();
+                self.cron.run(hold).await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn address(&self, address: IpNet, hold: &mut Hold) -> Result<(), String> {
+        let place = address::find(address, &self.config.edge.interface)?;
+        self.be_free(&place).await?;
+        let wire = place.mac.map(|_| Wire::open(&place)).transpose();
+        let wire = wire.map_err(|error| format!("a socket on {}: {error}", place.interface))?;
+        let kept = address::keep(&place, hold.left()).map_err(|error| format!("{}: {error}", place.address))?;
+        if !kept {
+            return Err("its hold ended while the network was asked".to_owned());
+        }
+        info!(address = %place.address, interface = place.interface, epoch = hold.epoch, "the floating address is up");
+        hold.has_begun();
+        let ended = keep(&place, wire.as_ref(), hold).await;
+        match address::remove(&place) {
+            Ok(_) => info!(address = %place.address, "the floating address is taken away"),
+            Err(error) => warn!(address = %place.address, %error, "the address stays until the kernel ends it"),
+        }
+        ended
+    }
+
+    /// Nobody else has it.
+    async fn be_free(&self, place: &Place) -> Result<(), String> {
+        let ask = || async {
+            let answer = probe::probe(&self.executable, place, &self.user).await;
+            answer.map_err(|error| format!("the network cannot be asked for {}: {error}", place.address))
+        };
+        if ask().await?.is_none() {
+            return Ok(());
+        }
+        tokio::time::sleep(ONCE_MORE).await;
+        match ask().await? {
+            None => Ok(()),
+            Some(holder) => Err(format!(
+                "{} is answered by {holder} on {}; take it away there, or give the cluster another address",
+                place.address.addr(),
+                place.interface
+            )),
+        }
+    }
+}
+
+async fn keep(place: &Place, wire: Option<&Wire>, hold: &mut Hold) -> Result<(), String> {
+    tell(place, wire);
+    let begun = Instant::now();
+    let mut told = SOON.iter().copied();
+    let mut next = told.next().unwrap_or(LATER);
+    loop {
+        hold.wait(RENEW).await;
+        let left = hold.left();
+        if left.is_zero() {
+            return Ok(());
+        }
+        address::keep(place, left).map_err(|error| format!("{} cannot be renewed: {error}", place.address))?;
+        if begun.elapsed() >= next {
+            tell(place, wire);
+            next = told.next().unwrap_or_else(|| begun.elapsed() + LATER);
+        }
+    }
+}
+
+fn tell(place: &Place, wire: Option<&Wire>) {
+    if let (Some(wire), Some(own)) = (wire, place.mac)
+        && let Err(error) = wire.announce(own, place.address.addr())
+    {
+        // A cable that is pulled: the next one tells.
+        debug!(%error, interface = place.interface, "the neighbours are not told");
+    }
+}
