@@ -75,7 +75,6 @@ async fn supervise(config: Arc<Config>, path: &Path) -> anyhow::Result<()> {
     let mut sockets = Sockets::bind(&config, &node.user, take(&mut past.sockets))?;
     let (requests, wishes) = mpsc::channel(1);
     let place = Place::new(executable.clone());
-    let pair = past.pairs.remove("verbs");
     let parts = verbs::Parts {
         config: &config,
         executable: &executable,
@@ -83,9 +82,9 @@ async fn supervise(config: Arc<Config>, path: &Path) -> anyhow::Result<()> {
         output: output.clone(),
         leftover: note.clone(),
         period: verbs::MINUTE,
-        goes_on: past.is_there(),
+        past: past.pairs.remove("verbs"),
     };
-    let (verbs, end) = Verbs::start_with(parts, pair, Some((place, requests.clone())))?;
+    let (verbs, end) = Verbs::start_with(parts, Some((place, requests.clone())))?;
     sockets.add("verbs", &end)?;
     let portal = account::require(&config.portal.user)?;
     let files = mount::Keeper::new(&config, &executable, &portal, prepare::space(&config), past.mount())?;

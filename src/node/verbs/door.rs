@@ -106,7 +106,7 @@ mod tests {
             output: Output::journal(),
             leftover: Arc::new(leftover::Note::new(folder.path())),
             period: Duration::from_secs(60),
-            goes_on: false,
+            past: None,
         })
         .expect("started");
         // Nothing, half a question, too much, and a whole question whose answer nobody takes.

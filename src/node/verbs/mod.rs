@@ -92,8 +92,8 @@ pub struct Parts<'a> {
     pub leftover: Arc<leftover::Note>,
     /// How often the portal's jobs run.
     pub period: Duration,
-    /// The supervisor replaced itself: what it holds stays.
-    pub goes_on: bool,
+    /// The pair that the executable before this one had, where the supervisor replaced itself: what it holds stays.
+    pub past: Option<(OwnedFd, OwnedFd)>,
 }
 
 /// The acts of a running supervisor.
@@ -107,15 +107,11 @@ pub struct Verbs {
 impl Verbs {
     /// Returns the agents' end of the pair, too, handed down as "verbs". Must be called inside a runtime.
     pub fn start(parts: Parts) -> io::Result<(Self, OwnedFd)> {
-        Verbs::start_with(parts, None, None)
+        Verbs::start_with(parts, None)
     }
 
-    /// `past`: the pair that the executable before this one had. `upgrade`: how another one takes this one's place.
-    pub(in crate::node) fn start_with(
-        parts: Parts,
-        past: Option<(OwnedFd, OwnedFd)>,
-        upgrade: Option<(Place, Requests)>,
-    ) -> io::Result<(Self, OwnedFd)> {
+    /// `upgrade`: how another executable takes this one's place.
+    pub(in crate::node) fn start_with(parts: Parts, upgrade: Option<(Place, Requests)>) -> io::Result<(Self, OwnedFd)> {
         let (config, user, scope) = (parts.config, parts.user, Scope::new());
         let cluster = Trust::new(config.trust()).identity();
         let cluster = cluster.map(|own| own.cluster.to_string()).unwrap_or_default();
@@ -134,23 +130,23 @@ impl Verbs {
             user: user.clone(),
             cron,
         };
-        let holder = Holder::new(note, means, scope.clone(), parts.goes_on);
+        let holder = Holder::new(note, means, scope.clone(), parts.past.is_some());
         let acts = Acts {
             config: config.clone(),
             user: user.clone(),
             holder: holder.clone(),
             upgrade,
         };
-        let (ours, end) = past.map_or_else(pair, Ok)?;
+        let (ours, theirs) = parts.past.map_or_else(pair, Ok)?;
         let verbs = Verbs {
             holder,
             scope: scope.clone(),
             ours: ours.try_clone()?,
-            theirs: end.try_clone()?,
+            theirs: theirs.try_clone()?,
         };
         let door = Door::new(acts, ours)?;
-        verbs.scope.spawn(door.run(scope));
-        Ok((verbs, end))
+        scope.spawn(door.run(scope.clone()));
+        Ok((verbs, theirs))
     }
 
     /// For the next executable: the name of the pair, and copies of both ends.
