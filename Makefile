@@ -19,7 +19,7 @@ PACKAGES = target/packages
 BASE_URL ?=
 
 .PHONY: help build release run test test-registry test-sim test-storage check fmt lint unit check-static dependencies test-nfs-kernel test-fuse test-cluster dependencies-kernel bench \
-	bench-storage docs stage deb rpm lint-packages dist test-machines clean
+	bench-balance bench-storage docs stage deb rpm lint-packages dist test-machines clean
 
 help: ## Show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -84,6 +84,9 @@ dependencies-kernel: ## Install what the kernel tests and the storage bench need
 
 bench: release dependencies ## Requests per second beside nginx, in one session
 	tests/bench/front.py $(BINARY)
+
+bench-balance: release dependencies ## PHP on the own node, over the mesh, and by nginx, in one session (needs root)
+	BITRIX_NODE=$(CURDIR)/$(BINARY) $(CARGO) test --locked --test tests bench_balance -- --ignored --nocapture
 
 bench-storage: release dependencies-kernel ## The storage beside nfs-ganesha, in one session on one disk (needs root)
 	$(CARGO) build --locked --release --bench storage_load

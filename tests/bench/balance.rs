@@ -1,5 +1,6 @@
 //! `make bench-balance`: PHP by a front's own PHP-FPM, by another front over the mesh, and the same two ways by nginx, which passes
-//! requests on over plain HTTP and over TLS. Prints medians and ratios; asserts no figure.
+//! requests on over plain HTTP and over TLS. nginx shares the third node's PHP, so it keeps one connection to it: each that is kept
+//! occupies a child. Prints medians and ratios; asserts no figure.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -19,14 +20,14 @@ const CONNECTIONS: u32 = 16;
 /// What costs least: the way is what is measured.
 const PAGE: &str = "<?php echo getenv('NODE');";
 
-const NGINX: &str = "worker_processes 2; daemon off; pid RUN/nginx.pid; error_log RUN/nginx.err;
+const NGINX: &str = "master_process off; daemon off; pid RUN/nginx.pid; error_log RUN/nginx.err;
 events { worker_connections 1024; }
 http {
   access_log RUN/nginx.log combined buffer=64k; keepalive_requests 1000000;
   client_body_temp_path RUN/b; proxy_temp_path RUN/p; fastcgi_temp_path RUN/f; uwsgi_temp_path RUN/u; scgi_temp_path RUN/s;
   upstream plain { server 127.0.0.1:PLAIN; keepalive 64; keepalive_requests 1000000; }
   upstream secure { server 127.0.0.1:SECURE; keepalive 64; keepalive_requests 1000000; }
-  upstream php { server unix:SOCKET; keepalive 4; }
+  upstream php { server unix:SOCKET; keepalive 1; }
   server {
     listen 127.0.0.1:FRONT;
     location /plain/ { proxy_pass http://plain/; proxy_http_version 1.1; proxy_set_header Connection \"\"; }
