@@ -10,7 +10,9 @@
 //!   ├─ module storage        a replica of the files behind FUSE and NFSv3, where the configuration asks for it
 //!   ├─ php-fpm               children, or units where systemd runs
 //!   ├─ mariadbd
-//!   └─ mount-worker          one act on a mount, with a deadline: the supervisor itself touches none
+//!   ├─ mount-worker          one act on a mount, with a deadline: the supervisor itself touches none
+//!   ├─ address-worker        asks the network for a floating address, without rights: the supervisor itself reads nothing of it
+//!   └─ cron-worker           guards one run of the portal's jobs, as the portal's user
 //! ```
 //!
 //! # Layers
