@@ -46,6 +46,7 @@ class Cluster:
         ip("link", "add", BRIDGE, "type", "bridge")
         ip("link", "set", BRIDGE, "up")
         ip("address", "add", f"{NETWORK}.254/24", "dev", BRIDGE)
+        ip("address", "add", f"{NETWORK6}:254/64", "dev", BRIDGE, "nodad")
         numbers = range(1, self.count + 3)
         self.network = Network(BRIDGE, [f"{NETWORK}.{number}" for number in numbers])
         for number in numbers:

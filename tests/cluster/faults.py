@@ -8,6 +8,7 @@ import signal
 from shared import now
 
 ALL = ()
+ROLES = ["edge", "cron"]
 MIB = 1 << 20
 
 
@@ -295,12 +296,21 @@ class Drain(Fault):
 
 
 class Transfer(Fault):
+    """An operator moves an exclusive role to the node."""
+
+    lasts = (0, 0)
+
+    def strike(self):
+        self.bed.operate("role", "transfer", self.dice.choice(ROLES), self.node.name)
+
+
+class PinRole(Fault):
     """An operator pins an exclusive role to the node, and unpins it."""
 
     lasts = (4, 10)
 
     def strike(self):
-        self.role = self.dice.choice(["edge", "cron"])
+        self.role = self.dice.choice(ROLES)
         self.bed.operate("role", "pin", self.role, self.node.name)
 
     def undo(self):
@@ -332,6 +342,7 @@ FAULTS = {
     "full": Full,
     "drain": Drain,
     "transfer": Transfer,
+    "pin": PinRole,
 }
 # Two of these at one node would undo one another.
 FREEZERS = {"freeze", "pulses", "kill-node", "power-off"}

@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import subprocess
-from pathlib import Path
 
 from shared import children, detach, looks, mounts, now, until, words
 
@@ -56,7 +55,7 @@ class Member:
             (self.folder / part).mkdir(exist_ok=True)
         # What makes it a node of the cluster is written by `init` and `join`.
         self.config.write_text(CONFIG.format(folder=self.folder, files=self.files, copies=copies))
-        self.process, self.is_wanted, self.back_at, self.ended = None, False, None, []
+        self.process, self.is_wanted, self.back_at = None, False, None
 
     # Its life
 

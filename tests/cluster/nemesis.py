@@ -201,7 +201,7 @@ class Nemesis:
                     found[name] = now() - began
                 self.tick()
         late = [f"{name} {'never' if name not in found else f'{found[name]:.1f} s'}" for name in looks]
-        last = "".join(f"; last {name}: {reason}" for name, reason in said.items())
+        last = "".join(f"; last {name}: {reason[:100]}" for name, reason in said.items())
         self.say(round=made.number, converged=found, unwell=said, busy=busy)
         print(f"          all well again: {', '.join(late)} ({busy}){last}", flush=True)
         kind = "with quorum" if made.has_quorum else "without quorum"

@@ -3,11 +3,12 @@ Nothing may be answered but a refusal, and the node's log must name who tried; w
 
 import socket
 import ssl
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 from member import CONFIG
-from shared import now
+from shared import now, set_namespace
 
 MESH = {0: "agent", 1: "storage", 2: "cache", 3: "push", 4: "proxy", 5: "database"}
 FIRST = 7400
@@ -87,12 +88,12 @@ def another_cluster(cluster):
     folder = cluster.folder / "stranger"
     folder.mkdir()
     (folder / "config.toml").write_text(CONFIG.format(folder=folder, files=folder / "files", copies=3))
-    first = cluster.nodes[0]
-    own, first.config = first.config, folder / "config.toml"
-    try:
-        first.command("init", "--yes", "--name", "n1", "--address", "10.77.0.99")
-    finally:
-        first.config = own
+    address = f"10.77.0.{cluster.stranger}"
+    line = [cluster.executable, "init", "--yes", "--name", "n1", "--address", address, "--config", folder / "config.toml"]
+    enter = cluster.network.handle(cluster.stranger)
+    done = subprocess.run(line, preexec_fn=lambda: set_namespace(enter), capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode != 0:
+        raise RuntimeError(f"another cluster: {done.stdout[-300:]} {done.stderr}")
     return folder / "data/trust"
 
 
