@@ -19,7 +19,7 @@ PACKAGES = target/packages
 BASE_URL ?=
 
 .PHONY: help build release run test test-registry test-sim test-storage check fmt lint unit check-static dependencies test-nfs-kernel test-fuse test-cluster dependencies-kernel bench \
-	bench-storage docs stage deb rpm lint-packages dist test-machines clean
+	bench-balance bench-storage docs stage deb rpm lint-packages dist test-machines clean
 
 help: ## Show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -37,8 +37,10 @@ run: release ## A whole demo portal in the foreground; Ctrl-C removes it (needs 
 test: dependencies check release ## Everything that CI checks
 	$(STORAGE) a_short_round -- --ignored --nocapture
 
-test-sim: ## Replica groups under random faults, by seed (SEED=7, SEEDS=1..1001)
+test-sim: ## Replica groups and the election of roles under random faults, by seed (SEED=7, SEEDS=1..1001)
 	SEED=$(SEED) SEEDS=$(SEEDS) $(CARGO) test --locked --lib storage::sim -- --nocapture
+	SEED=$(SEED) SEEDS=$(SEEDS) $(CARGO) test --locked --lib agent::role::sim_tests -- --nocapture
+	$(CARGO) test --locked --release --lib agent::role::model_tests -- --nocapture --include-ignored
 
 check: fmt lint unit
 
@@ -82,6 +84,9 @@ dependencies-kernel: ## Install what the kernel tests and the storage bench need
 
 bench: release dependencies ## Requests per second beside nginx, in one session
 	tests/bench/front.py $(BINARY)
+
+bench-balance: release dependencies ## PHP on the own node, over the mesh, and by nginx, in one session (needs root)
+	BITRIX_NODE=$(CURDIR)/$(BINARY) $(CARGO) test --locked --test tests bench_balance -- --ignored --nocapture
 
 bench-storage: release dependencies-kernel ## The storage beside nfs-ganesha, in one session on one disk (needs root)
 	$(CARGO) build --locked --release --bench storage_load

@@ -174,17 +174,13 @@ async fn pass(from: &Path, to: &Path, content: &str) {
     .await;
 }
 
-#[tokio::test]
-async fn a_machine_joins_although_each_step_is_cut_off_and_is_removed() {
-    let network = Network::new(2);
-    let (mut first, mut second) = (Machine::new(network.host(0)), Machine::new(network.host(1)));
-    // 1. The first node.
-    let own = first.host.address.to_string();
+/// Makes the first node; returns the line that joins others.
+async fn found(first: &mut Machine<'_>, own: &str) -> String {
     let init = [
         "init",
         "--yes",
         "--address",
-        &own,
+        own,
         "--name",
         "n1",
         "--domain",
@@ -203,13 +199,23 @@ async fn a_machine_joins_although_each_step_is_cut_off_and_is_removed() {
     })
     .await;
     let told = first.must(&init);
-    let line = told.lines().last().unwrap().trim();
+    let line = told.lines().last().unwrap().trim().to_string();
     let words: Vec<&str> = line.split(' ').collect();
     assert_eq!(
         (words[0], words[1], words[2], words[3]),
-        ("bitrix-node", "join", own.as_str(), "--token")
+        ("bitrix-node", "join", own, "--token")
     );
-    // 2. The second one, with a wrong token first, then killed after each step.
+    line
+}
+
+#[tokio::test]
+async fn a_machine_joins_although_each_step_is_cut_off_and_is_removed() {
+    let network = Network::new(2);
+    let (mut first, mut second) = (Machine::new(network.host(0)), Machine::new(network.host(1)));
+    let own = first.host.address.to_string();
+    let line = found(&mut first, &own).await;
+    let words: Vec<&str> = line.split(' ').collect();
+    // The second one, with a wrong token first, then killed after each step.
     let mut wrong = words[4].to_string();
     wrong.replace_range(wrong.len() - 4.., "0000");
     let (code, text) = second.ask(&["join", &own, "--token", &wrong, "--name", "n2", "--yes"]);
@@ -235,7 +241,7 @@ async fn a_machine_joins_although_each_step_is_cut_off_and_is_removed() {
     .await;
     assert!(second.cut(&join, "the node runs; waiting"));
     assert!(second.must(&join).contains("n2 is a node of the cluster"));
-    // 3. Both see each other, and one another's files. The token is used up.
+    // Both see each other, and one another's files. The token is used up.
     for machine in [&first, &second] {
         see(machine, &[("n1", "member"), ("n2", "member")]).await;
         assert_eq!(machine.registry()["tokens"].as_array().map(Vec::len), Some(0));
@@ -245,7 +251,7 @@ async fn a_machine_joins_although_each_step_is_cut_off_and_is_removed() {
     pass(&second.files().join("two"), &first.files().join("two"), "of the second").await;
     let used = second.ask(&["join", words[2], "--token", words[4], "--name", "n2", "--yes"]);
     assert_eq!(used.0, 0, "a node of the cluster already: {}", used.1);
-    // 4. It is removed, although it lives, and is refused from then on.
+    // It is removed, although it lives, and is refused from then on.
     let (code, text) = first.ask(&["node", "remove", "n2"]);
     assert!(code != 0 && text.contains("drain"), "{text}");
     let removed = first.must(&["node", "remove", "n2", "--force"]);

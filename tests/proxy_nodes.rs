@@ -57,7 +57,7 @@ impl Nodes {
         let root = tempfile::tempdir().unwrap();
         std::fs::write(root.path().join("page.php"), PAGE).unwrap();
         let mut nodes = Nodes {
-            nodes: (1..=3).map(|number| Node::new(number)).collect(),
+            nodes: (1..=3).map(Node::new).collect(),
             root,
             agents: Scope::new(),
             views: Vec::new(),

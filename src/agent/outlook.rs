@@ -128,7 +128,7 @@ mod tests {
         let mut rows = vec![row("proxy", Phase::Ready), row("php-fpm", Phase::Ready)];
         assert!(fit(&rows, true).has(Fit::FRONT.with(Fit::WEB)));
         rows.push(row("mount", Phase::Starting));
-        assert_eq!(fit(&rows, true), Fit::FRONT);
+        assert_eq!(fit(&rows, true), Fit::FRONT.with(Fit::EDGE));
         rows.push(row("cache", Phase::Ready));
         assert!(fit(&rows, true).has(Fit::CACHE) && !fit(&rows, false).has(Fit::CACHE));
     }

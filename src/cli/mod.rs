@@ -7,15 +7,19 @@ mod client;
 mod config;
 mod demo;
 mod doctor;
+mod events;
 mod generate;
 mod init;
 mod join;
 mod logs;
+mod member;
 mod node;
 mod portal;
 mod preflight;
 mod registry;
 mod remove;
+mod role;
+mod seats;
 mod settle;
 mod status;
 mod storage;
@@ -72,7 +76,10 @@ fn perform(cli: Cli) -> anyhow::Result<u8> {
         Verb::Portal(verb) => block_on(portal::perform(verb, load(&path)?.config)),
         Verb::Storage(verb) => block_on(storage::perform(verb, load(&path)?.config)),
         Verb::Node(node::Verb::Remove(remove)) => block_on(remove.perform(load(&path)?.config)),
+        Verb::Node(node::Verb::Member(verb)) => block_on(member::perform(verb, load(&path)?.config)),
         Verb::Node(verb) => node::perform(&verb, &load(&path)?.config),
+        Verb::Role(verb) => block_on(role::perform(verb, load(&path)?.config)),
+        Verb::Events(events) => block_on(events.perform(load(&path)?.config)),
         Verb::Registry(verb) => block_on(registry::perform(verb, load(&path)?.config)),
         Verb::Preflight(preflight) => preflight.perform(&load(&path)?.config),
         Verb::Demo(demo) => block_on(demo.perform()),

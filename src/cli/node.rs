@@ -6,13 +6,15 @@ use std::path::PathBuf;
 use anyhow::{Context, ensure};
 use clap::Subcommand;
 
-use super::{remove, require_root};
+use super::{member, remove, require_root};
 use crate::base::error::EXIT_OK;
 use crate::config::Config;
 use crate::net::mesh::trust::Trust;
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    #[command(flatten)]
+    Member(member::Verb),
     /// Sign a new node's certificate; its folder goes to the new node's data_dir as `trust`
     Issue {
         /// The new node's name: 1 to 63 of a-z, 0-9 and -
@@ -29,7 +31,7 @@ pub fn perform(verb: &Verb, config: &Config) -> anyhow::Result<u8> {
     require_root()?;
     match verb {
         // `cli::perform` took it.
-        Verb::Remove(_) => {}
+        Verb::Remove(_) | Verb::Member(_) => {}
         Verb::Issue { node, into } => {
             let trust = Trust::new(config.trust());
             ensure!(

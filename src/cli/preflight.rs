@@ -13,6 +13,7 @@ use crate::config::{Config, Engine, Mount};
 use crate::host::mount::fuse;
 use crate::host::{account, facts, package};
 use crate::net::listen;
+use crate::node::prepare;
 use crate::{db, php};
 
 /// Below the first a node fails, below the second it is warned: PHP, MariaDB and the cache share the memory.
@@ -121,11 +122,17 @@ fn look(config: &Config) -> Vec<Check> {
     let storage = (config.storage.engine == Engine::Replicated).then_some(&config.storage.listen);
     checks.extend(
         proxy
-            .chain([&config.cache.listen, &config.db.listen, &config.admin.listen])
+            .chain([&config.cache.listen, &config.admin.listen])
+            .chain((!is_database_there(config)).then_some(&config.db.listen))
             .chain(storage)
             .map(port),
     );
     checks
+}
+
+/// The distribution's MariaDB starts by itself when it is installed, and becomes this node's own.
+fn is_database_there(config: &Config) -> bool {
+    config.db.run && prepare::by_units(config) && db::find(config).is_some()
 }
 
 /// `fail` and `warn` are the least amounts.

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::{
-    config, demo, doctor, init, join, logs, node, portal, preflight, registry, status, storage, token, uninstall,
+    config, demo, doctor, events, init, join, logs, node, portal, preflight, registry, role, status, storage, token,
+    uninstall,
 };
 use crate::config::DEFAULT_PATH;
 
@@ -54,6 +55,11 @@ pub enum Verb {
     /// The machines of the cluster
     #[command(subcommand)]
     Node(node::Verb),
+    /// The exclusive roles: who holds them, and who shall
+    #[command(subcommand)]
+    Role(role::Verb),
+    /// What happened in the cluster
+    Events(events::Events),
     /// The shared facts of the cluster
     #[command(subcommand)]
     Registry(registry::Verb),

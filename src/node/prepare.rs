@@ -188,7 +188,7 @@ pub fn space(config: &Config) -> Space {
 }
 
 /// Whether systemd owns the daemons.
-fn by_units(config: &Config) -> bool {
+pub fn by_units(config: &Config) -> bool {
     match config.node.daemons {
         Daemons::Unit => true,
         Daemons::Child => false,

@@ -75,7 +75,7 @@ async fn supervise(config: Arc<Config>, path: &Path) -> anyhow::Result<()> {
         output: output.clone(),
         leftover: note.clone(),
         period: verbs::MINUTE,
-        goes_on: false,
+        past: None,
     };
     let (verbs, end) = Verbs::start(parts)?;
     sockets.add("verbs", &end)?;

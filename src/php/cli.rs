@@ -88,7 +88,7 @@ mod tests {
             .await
             .expect("it runs");
         let limit = (99 << 20).to_string();
-        let expected = [limit.as_str(), "127.0.0.1:11211", "UTF-8", "0"];
+        let expected = [limit.as_str(), "127.0.0.1:11211", "UTF-8", ""];
         let told: Vec<String> = serde_json::from_str(&told).unwrap_or_else(|_| panic!("{told}"));
         assert_eq!(told, expected);
     }

@@ -69,11 +69,11 @@ impl Proxy {
         let mesh = cx.take_tcp("proxy-mesh");
         let tls = match mesh.is_empty() {
             true => None,
-            false => Some(
-                Trust::new(config.trust())
-                    .follow(&cx.scope)
-                    .context("meet other nodes")?,
-            ),
+            false => {
+                let snapshots = cluster::follow(config.view_socket(), &cx.scope);
+                let tls = cluster::tls(&Trust::new(config.trust()), snapshots, &cx.scope);
+                Some(tls.context("meet other nodes")?)
+            }
         };
         let front = self.front(&config, &cx.scope, tls.clone())?;
         let (looked_after, scope) = (front.clone(), cx.scope.clone());

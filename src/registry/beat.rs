@@ -14,8 +14,9 @@
 
 use std::time::Duration;
 
-/// Between two heartbeats of a node.
-pub const INTERVAL: Duration = Duration::from_secs(1);
+/// Between two heartbeats of a node. Well below `HOLD`: a storage that loses a copy takes no write for two seconds or so, and the last
+/// heartbeat before must not be old by then.
+pub const INTERVAL: Duration = Duration::from_millis(500);
 /// A node without an acknowledged heartbeat keeps its exclusive roles so long.
 const HOLD: Duration = Duration::from_secs(3);
 /// A node without a new heartbeat is taken for dead after it.

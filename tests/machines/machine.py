@@ -18,6 +18,9 @@ ENVIRONMENT = ["env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/
 # systemd-nspawn keeps these back by itself; a virtual machine has them.
 CAPABILITIES = "CAP_NET_ADMIN,CAP_NET_RAW,CAP_SYS_RESOURCE"
 
+# Where the kernel's list of them is mounted, below a folder that is this run's own.
+FUSE = Path("/run/fuse-connections")
+
 
 class Failed(Exception):
     pass
@@ -36,6 +39,17 @@ def until(what, look, patience=PATIENCE):
 
 def ip(*words):
     subprocess.run(["ip", *map(str, words)], check=True)
+
+
+def abort(connection):
+    """Of FUSE; it may be gone already."""
+    if not FUSE.is_dir():
+        FUSE.mkdir()
+        subprocess.run(["mount", "-t", "fusectl", "none", FUSE], check=True)
+    try:
+        (FUSE / connection / "abort").write_text("1")
+    except OSError:
+        pass
 
 
 class Machine:
@@ -90,9 +104,18 @@ class Machine:
 
     def power_off(self):
         if self.is_on():
+            connections = self.fuse() if self.leader else []
             os.kill(self.leader or self.process.pid, signal.SIGKILL)
+            # Here the kernel outlives the machine: who waits for its own file system would wait for ever.
+            for connection in connections:
+                abort(connection)
             self.process.wait()
         self.leader = None
+
+    def fuse(self):
+        """Numbers of the kernel's connections to file systems of this machine."""
+        lines = [line.split() for line in Path(f"/proc/{self.leader}/mountinfo").read_text().splitlines()]
+        return {line[2].split(":")[1] for line in lines if line[line.index("-") + 1] == "fuse.bitrix"}
 
     def words(self, command):
         return ["nsenter", f"--target={self.leader}", "--all", "--wdns=/root", *ENVIRONMENT, "sh", "-c", command]

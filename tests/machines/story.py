@@ -171,7 +171,7 @@ class Story:
         """It opens nothing a second time, for another machine."""
         other = self.bed.machine("n4", 14, "web")
         refused = other.try_run(f"{INSTALL} -s -- join {self.n1.address} --token {token} --yes")
-        self.log.check("a used token is refused", refused.returncode != 0, refused.stderr.strip().splitlines()[-2:])
+        self.log.check("a used token is refused", refused.returncode != 0, " | ".join(refused.stderr.strip().splitlines()[-4:-2]))
         other.power_off()
         self.bed.forget(other)
 
@@ -228,7 +228,7 @@ class Story:
         def look():
             leader = self.cluster.leader()
             if leader is self.n1:
-                self.n1.run("kill -9 $(pgrep -f 'module storage')")
+                self.n1.run("kill -9 $(pgrep -f '[m]odule storage')")
                 time.sleep(AFTER)
             return leader if leader is not self.n1 else None
 

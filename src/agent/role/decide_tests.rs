@@ -354,6 +354,19 @@ fn database_and_cache_stay_where_they_are() {
 }
 
 #[test]
+fn the_storages_leader_comes_last() {
+    for leader in ["n1", "n2", "n3"] {
+        let mut seen = calm("n1").with(None, 4);
+        let node = seen.node(leader);
+        node.fit = node.fit.with(Fit::LEADER);
+        assert_ne!(seen.first(), leader);
+    }
+    let mut alone = calm("n1").with(None, 4).dead("n2").dead("n3");
+    alone.node("n1").fit = Fit::EDGE.with(Fit::LEADER);
+    assert_eq!(alone.first(), "n1");
+}
+
+#[test]
 fn seats_spread_over_the_nodes() {
     let seen = calm("n1");
     let mut counts = Load::new();

@@ -27,6 +27,8 @@ mod memory;
 mod model_tests;
 mod prefer;
 mod run;
+#[cfg(test)]
+mod sim_tests;
 
 use std::collections::BTreeSet;
 

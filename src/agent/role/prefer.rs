@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::cluster::{Directions, Member, PINS, Place, Snapshot, Standing, TRANSFERS};
+use crate::cluster::{Directions, Fit, Member, PINS, Place, Snapshot, Standing, TRANSFERS};
 
 /// How many seats each node has of those that move.
 pub type Load = BTreeMap<String, usize>;
@@ -28,7 +28,10 @@ pub fn candidates<'a>(snapshot: &'a Snapshot, place: &Place, load: &Load) -> Vec
     let directed = directed(snapshot, place);
     found.sort_by_cached_key(|node| {
         let seats = load.get(&node.name).copied().unwrap_or_default();
-        (Some(&node.name) != directed.as_ref(), seats, weight(place, &node.name))
+        // A node that is lost with both makes the others wait twice: the registry is away until the storage has another leader.
+        let leads = node.fit.has(Fit::LEADER);
+        let is_other = Some(&node.name) != directed.as_ref();
+        (is_other, leads, seats, weight(place, &node.name))
     });
     found
 }

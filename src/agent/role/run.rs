@@ -77,6 +77,7 @@ enum Done {
     Held {
         place: Place,
         epoch: u64,
+        until: Duration,
         result: io::Result<Answer>,
     },
     Stopped {
@@ -215,7 +216,12 @@ impl Seats {
         let hands = self.election.hands.clone();
         self.questions.push(Box::pin(async move {
             let result = hands.ask(Verb::Hold { task, epoch, until }).await;
-            Done::Held { place, epoch, result }
+            Done::Held {
+                place,
+                epoch,
+                until,
+                result,
+            }
         }));
     }
 
@@ -263,19 +269,33 @@ impl Seats {
             Done::Committed { what, result } => {
                 self.committed(&what, result);
             }
-            Done::Held { place, epoch, result } => match result {
-                Ok(Answer::Refused { why }) if self.memory.epoch(&place, self.now()) == Some(epoch) => {
-                    warn!(%place, epoch, %why, "the supervisor refuses to hold");
-                    self.memory.refused(&place, self.now());
-                }
-                Ok(_) => {}
-                Err(error) => warn!(%place, epoch, %error, "the supervisor does not answer"),
-            },
+            Done::Held {
+                place,
+                epoch,
+                until,
+                result,
+            } => self.held(&place, epoch, until, result),
             Done::Stopped { place, result } => {
                 if let Err(error) = result {
                     warn!(%place, %error, "the supervisor does not answer; the task ends by its time");
                 }
             }
+        }
+    }
+
+    fn held(&mut self, place: &Place, epoch: u64, until: Duration, result: io::Result<Answer>) {
+        let now = self.now();
+        match result {
+            Ok(Answer::Refused { why }) => {
+                warn!(%place, epoch, %why, "the supervisor refuses to hold");
+                // A question that came too late says nothing of what was asked since.
+                let tenure = self.memory.known(place).tenure;
+                if tenure.is_some_and(|tenure| (tenure.epoch, tenure.until) == (epoch, until)) {
+                    self.memory.refused(place, now);
+                }
+            }
+            Ok(_) => {}
+            Err(error) => warn!(%place, epoch, %error, "the supervisor does not answer"),
         }
     }
 

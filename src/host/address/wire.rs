@@ -21,7 +21,10 @@ pub struct Wire(Socket);
 impl Wire {
     pub fn open(place: &Place) -> io::Result<Self> {
         // Of no protocol: nothing arrives.
-        open(place.index, 0).map(Wire)
+        let socket = open(place.index, 0)?;
+        // Rather nothing is told than that a full queue stops the supervisor.
+        socket.set_nonblocking(true)?;
+        Ok(Wire(socket))
     }
 
     /// Tells the neighbours, once.

@@ -173,6 +173,10 @@ impl Holder {
         }
         let end = state.holdings.until(task).unwrap_or(until);
         if let Some(running) = state.running.get(task).filter(|running| !running.has_ended()) {
+            if verdict == Verdict::Begin {
+                state.holdings.release(task);
+                return Err(format!("the last hold of {task} is just ending; ask again"));
+            }
             running.until.send_replace(end);
             return Ok(running.phase.clone());
         }

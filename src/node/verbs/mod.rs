@@ -38,6 +38,7 @@ use super::output::Output;
 use crate::base::Scope;
 use crate::config::Config;
 use crate::host::account::Account;
+use crate::host::pair::pair;
 use crate::host::verb::{Answer, Verb};
 use crate::net::mesh::trust::Trust;
 
@@ -82,14 +83,16 @@ pub struct Parts<'a> {
     pub leftover: Arc<leftover::Note>,
     /// How often the portal's jobs run.
     pub period: Duration,
-    /// The supervisor replaced itself: what it holds stays.
-    pub goes_on: bool,
+    /// The pair that the executable before this one had, where the supervisor replaced itself: what it holds stays.
+    pub past: Option<(OwnedFd, OwnedFd)>,
 }
 
 /// The acts of a running supervisor.
 pub struct Verbs {
     holder: Arc<Holder>,
     scope: Scope,
+    ours: OwnedFd,
+    theirs: OwnedFd,
 }
 
 impl Verbs {
@@ -113,15 +116,27 @@ impl Verbs {
             user: user.clone(),
             cron,
         };
-        let holder = Holder::new(note, means, scope.clone(), parts.goes_on);
+        let holder = Holder::new(note, means, scope.clone(), parts.past.is_some());
         let acts = Acts {
             config: config.clone(),
             user: user.clone(),
             holder: holder.clone(),
         };
-        let (door, end) = Door::new(acts)?;
+        let (ours, theirs) = parts.past.map_or_else(pair, Ok)?;
+        let verbs = Verbs {
+            holder,
+            scope: scope.clone(),
+            ours: ours.try_clone()?,
+            theirs: theirs.try_clone()?,
+        };
+        let door = Door::new(acts, ours)?;
         scope.spawn(door.run(scope.clone()));
-        Ok((Verbs { holder, scope }, end))
+        Ok((verbs, theirs))
+    }
+
+    /// For the next executable: the name of the pair, and copies of both ends.
+    pub fn legacy(&self) -> io::Result<(&'static str, OwnedFd, OwnedFd)> {
+        Ok(("verbs", self.ours.try_clone()?, self.theirs.try_clone()?))
     }
 
     /// Ends what is held; nothing is held any more after that, and the agent is told so until the end.

@@ -1,34 +1,26 @@
-//! Three nodes and two seats under every sequence of a few faults, against `decide` and `Pulse` as they are: breadth first, so that what
-//! is found is found by the shortest way. A second is one tick.
-//!
-//! Each second every node writes its heartbeat and hears that it is written; it reads the view, then the heartbeats, and decides when the
-//! answer comes; its commit is applied and answered. Undisturbed all this happens in turn. A fault sets one of these loose: from then on
-//! each of its steps comes between any two others, in this second or in any later one, until it has come to its end. So agents stand
-//! still, messages are slow, and looks and commits are answered long after they were true. A loose look may fail, a loose commit
-//! may be given up by its author and happen all the same. The other fault: an agent dies, its successor starts in the next second.
+//! The model's world: the registry, the nodes and their supervisors, and every step that it can take.
 
-use std::collections::{BTreeMap, HashMap, hash_map};
-use std::fmt::Write as _;
+use std::collections::BTreeMap;
 use std::hash::Hash;
-use std::io::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use super::Seen;
-use super::decide::{Act, decide};
-use super::memory::Memory;
+use crate::agent::role::Seen;
+use crate::agent::role::decide::{Act, decide};
+use crate::agent::role::memory::Memory;
 use crate::cluster::{ADDRESSES, Fit, Member, Place, Role, Seat, Snapshot, Standing};
 use crate::registry::{Beat, Pulse, holds_until};
 
-const ADDRESS: &str = "10.0.0.10/24";
-const NODES: [&str; 3] = ["n1", "n2", "n3"];
+pub const ADDRESS: &str = "10.0.0.10/24";
+pub const NODES: [&str; 3] = ["n1", "n2", "n3"];
 /// After the last fault, seats must be held within so many seconds.
-const BOUND: u64 = 10;
+pub const BOUND: u64 = 10;
 
 /// What is done wrong on purpose: the search must find it out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Flaw {
+pub enum Flaw {
     None,
     /// A tenure that ran out is prolonged.
     Resumes,
@@ -42,16 +34,16 @@ enum Flaw {
 
 /// What a node has to do in a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Duty {
+pub enum Duty {
     Beat,
     Look,
     Commit,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    /// The next undisturbed duty, whole.
-    InTurn(Duty, usize),
+pub enum Step {
+    /// The next duty, by all nodes that are undisturbed in it.
+    InTurn(Duty),
     /// A fault: from now on its steps come one by one, at any time.
     Loosen(Duty, usize),
     /// The next step of a loose duty.
@@ -65,65 +57,67 @@ enum Step {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct World {
-    now: u64,
-    faults: u8,
+pub struct World {
+    pub now: u64,
+    pub faults: u8,
+    /// Only commits can be disturbed from now on.
+    pub is_narrow: bool,
     /// Something was done in this second.
-    is_begun: bool,
+    pub is_begun: bool,
     /// No fault yet: without one, a second is like the other.
-    is_calm: bool,
-    seats: Vec<Seat>,
+    pub is_calm: bool,
+    pub seats: Vec<Seat>,
     /// The heartbeats as they can be read.
-    hearts: [u64; 3],
-    nodes: [Node; 3],
+    pub hearts: [u64; 3],
+    pub nodes: [Arc<Node>; 3],
 }
 
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
-struct Node {
-    memory: Memory,
-    pulses: BTreeMap<usize, Pulse>,
-    beat: Progress,
+pub struct Node {
+    pub memory: Memory,
+    pub pulses: BTreeMap<usize, Pulse>,
+    pub beat: Progress,
     /// Number of the heartbeat, and when it was sent.
-    beats: (u64, u64),
-    acknowledged: Option<u64>,
-    look: Progress,
-    view: (u64, Vec<Seat>),
-    sample: (u64, [u64; 3]),
-    commit: Option<(Claim, Progress)>,
+    pub beats: (u64, u64),
+    pub acknowledged: Option<u64>,
+    pub look: Progress,
+    pub view: (u64, Vec<Seat>),
+    pub sample: (u64, [u64; 3]),
+    pub commit: Option<(Claim, Progress)>,
     /// A commit whose author does not wait for it any more.
-    ghost: Option<Claim>,
+    pub ghost: Option<Claim>,
     /// The supervisor's: epoch and end, by seat.
-    acting: BTreeMap<Place, (u64, u64)>,
+    pub acting: BTreeMap<Place, (u64, u64)>,
 }
 
 /// Of a duty.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-struct Progress {
-    stage: u8,
-    is_loose: bool,
+pub struct Progress {
+    pub stage: u8,
+    pub is_loose: bool,
 }
 
 /// A guarded change of one seat.
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct Claim {
-    old: Option<Seat>,
-    new: Seat,
-    until: u64,
-    has_won: Option<bool>,
+pub struct Claim {
+    pub old: Option<Seat>,
+    pub new: Seat,
+    pub until: u64,
+    pub has_won: Option<bool>,
 }
 
-const DONE: Progress = Progress {
+pub const DONE: Progress = Progress {
     stage: u8::MAX,
     is_loose: false,
 };
 
-fn seconds(duration: Duration) -> u64 {
+pub fn seconds(duration: Duration) -> u64 {
     duration.as_secs()
 }
 
 impl World {
     /// All is calm: n1 has the address, n2 the jobs.
-    fn calm(faults: u8) -> Self {
+    pub fn calm(faults: u8) -> Self {
         let seat = |place: &Place, holder: &str| Seat {
             role: place.role,
             seat: place.seat.clone(),
@@ -134,6 +128,7 @@ impl World {
         let mut world = World {
             now: 10,
             faults,
+            is_narrow: false,
             is_begun: false,
             is_calm: true,
             seats: places
@@ -142,10 +137,10 @@ impl World {
                 .map(|(place, node)| seat(place, node))
                 .collect(),
             hearts: [5; 3],
-            nodes: std::array::from_fn(|_| Node::default()),
+            nodes: std::array::from_fn(|_| Arc::default()),
         };
         let seats = world.seats.clone();
-        for (index, node) in world.nodes.iter_mut().enumerate() {
+        for (index, node) in world.nodes.iter_mut().map(Arc::make_mut).enumerate() {
             node.view = (9, seats.clone());
             node.beats = (5, 9);
             node.acknowledged = Some(9);
@@ -164,7 +159,7 @@ impl World {
         world
     }
 
-    fn progress(&self, duty: Duty, index: usize) -> Progress {
+    pub fn progress(&self, duty: Duty, index: usize) -> Progress {
         let node = &self.nodes[index];
         match duty {
             Duty::Beat => node.beat,
@@ -173,7 +168,7 @@ impl World {
         }
     }
 
-    fn steps(&self) -> Vec<Step> {
+    pub fn steps(&self) -> Vec<Step> {
         let mut steps = Vec::new();
         let mut turn = None;
         for duty in [Duty::Beat, Duty::Look, Duty::Commit] {
@@ -185,14 +180,15 @@ impl World {
                 if progress.is_loose {
                     steps.push(Step::Loose(duty, index));
                     match duty {
-                        Duty::Look if progress.stage < 2 => steps.push(Step::FailLook(index)),
+                        Duty::Look if progress.stage == 0 => steps.push(Step::FailLook(index)),
                         Duty::Commit if self.nodes[index].ghost.is_none() => steps.push(Step::Forget(index)),
                         _ => {}
                     }
                     continue;
                 }
-                turn = turn.or(Some(Step::InTurn(duty, index)));
-                if self.faults > 0 && (duty == Duty::Commit || !self.is_begun) {
+                turn = turn.or(Some(Step::InTurn(duty)));
+                let may = duty == Duty::Commit || !(self.is_begun || self.is_narrow);
+                if self.faults > 0 && may {
                     steps.push(Step::Loosen(duty, index));
                 }
             }
@@ -201,7 +197,7 @@ impl World {
             if node.ghost.is_some() {
                 steps.push(Step::Ghost(index));
             }
-            if self.faults > 0 && !self.is_begun && node.memory != Memory::default() {
+            if self.faults > 0 && !self.is_begun && !self.is_narrow && node.memory != Memory::default() {
                 steps.push(Step::Die(index));
             }
         }
@@ -211,18 +207,20 @@ impl World {
         steps
     }
 
-    fn take(&mut self, step: Step, flaw: Flaw) {
+    pub fn take(&mut self, step: Step, flaw: Flaw) {
         match step {
-            Step::InTurn(duty, index) => {
+            Step::InTurn(duty) => {
                 self.is_begun = true;
-                while self.progress(duty, index) != DONE {
-                    self.advance(duty, index, flaw);
+                for index in 0..3 {
+                    while self.progress(duty, index) != DONE && !self.progress(duty, index).is_loose {
+                        self.advance(duty, index, flaw);
+                    }
                 }
             }
             Step::Loose(duty, index) => self.advance(duty, index, flaw),
             Step::Loosen(duty, index) => {
                 self.fault();
-                let node = &mut self.nodes[index];
+                let node = self.node(index);
                 match (duty, &mut node.commit) {
                     (Duty::Beat, _) => node.beat.is_loose = true,
                     (Duty::Look, _) => node.look.is_loose = true,
@@ -231,48 +229,52 @@ impl World {
                 }
             }
             Step::FailLook(index) => {
-                self.nodes[index].pulses.values_mut().for_each(Pulse::saw_nothing);
+                self.node(index).pulses.values_mut().for_each(Pulse::saw_nothing);
                 self.decide(index, flaw);
             }
             Step::Forget(index) => {
-                let node = &mut self.nodes[index];
+                let node = self.node(index);
                 let forgotten = node.commit.take().map(|(claim, _)| claim);
                 node.ghost = forgotten.filter(|claim| claim.has_won.is_none());
             }
             Step::Ghost(index) => {
-                if let Some(claim) = self.nodes[index].ghost.take() {
+                if let Some(claim) = self.node(index).ghost.take() {
                     self.apply(&claim);
                 }
             }
             Step::Die(index) => {
                 self.fault();
-                self.nodes[index].die();
+                self.node(index).die();
             }
             Step::Tick => {
                 self.now += 1;
                 self.is_begun = false;
                 let now = self.now;
-                self.nodes.iter_mut().for_each(|node| node.begin(now));
+                self.nodes.iter_mut().for_each(|node| Arc::make_mut(node).begin(now));
             }
         }
     }
 
-    fn fault(&mut self) {
+    pub fn node(&mut self, index: usize) -> &mut Node {
+        Arc::make_mut(&mut self.nodes[index])
+    }
+
+    pub fn fault(&mut self) {
         self.faults -= 1;
         self.is_calm = false;
     }
 
-    fn advance(&mut self, duty: Duty, index: usize, flaw: Flaw) {
+    pub fn advance(&mut self, duty: Duty, index: usize, flaw: Flaw) {
         let stage = self.progress(duty, index).stage;
         let is_hearts = (stage == 1) != (flaw == Flaw::HeartsFirst);
         match (duty, stage) {
             (Duty::Beat, 0) => {
-                let node = &mut self.nodes[index];
+                let node = self.node(index);
                 node.beat.stage = 1;
                 self.hearts[index] = node.beats.0;
             }
             (Duty::Beat, _) => {
-                let node = &mut self.nodes[index];
+                let node = self.node(index);
                 node.beat = DONE;
                 node.acknowledged = Some(node.beats.1);
             }
@@ -286,24 +288,27 @@ impl World {
     }
 
     /// Applied, then answered.
-    fn commit(&mut self, index: usize) {
-        let Some((mut claim, mut progress)) = self.nodes[index].commit.take() else {
+    pub fn commit(&mut self, index: usize) {
+        let Some((mut claim, mut progress)) = self.node(index).commit.take() else {
             return;
         };
         match claim.has_won {
             None => {
                 claim.has_won = Some(self.apply(&claim));
                 progress.stage = 1;
-                self.nodes[index].commit = Some((claim, progress));
+                self.node(index).commit = Some((claim, progress));
             }
-            Some(true) if claim.new.holder.is_some() => self.nodes[index].claimed(&claim, self.now),
+            Some(true) if claim.new.holder.is_some() => {
+                let now = self.now;
+                self.node(index).claimed(&claim, now);
+            }
             Some(_) => {}
         }
     }
 
-    fn look(&mut self, index: usize, is_hearts: bool) {
+    pub fn look(&mut self, index: usize, is_hearts: bool) {
         let (now, seats, hearts) = (self.now, self.seats.clone(), self.hearts);
-        let node = &mut self.nodes[index];
+        let node = self.node(index);
         node.look.stage += 1;
         match is_hearts {
             true => node.sample = (now, hearts),
@@ -311,8 +316,8 @@ impl World {
         }
     }
 
-    fn hear(&mut self, index: usize, flaw: Flaw) {
-        let (time, node) = (Duration::from_secs(self.now), &mut self.nodes[index]);
+    pub fn hear(&mut self, index: usize, flaw: Flaw) {
+        let (time, node) = (Duration::from_secs(self.now), self.node(index));
         let (asked, hearts) = node.sample;
         let asked = if flaw == Flaw::ByAnswer {
             time
@@ -337,8 +342,8 @@ impl World {
     }
 
     /// By what it knows, new or old.
-    fn decide(&mut self, index: usize, flaw: Flaw) {
-        let (time, node) = (Duration::from_secs(self.now), &mut self.nodes[index]);
+    pub fn decide(&mut self, index: usize, flaw: Flaw) {
+        let (time, node) = (Duration::from_secs(self.now), self.node(index));
         node.look = DONE;
         let seen = node.seen(index);
         node.memory.observe(&seen, time);
@@ -353,7 +358,7 @@ impl World {
     }
 
     /// The registry's part: whether the guard holds, and what then is.
-    fn apply(&mut self, claim: &Claim) -> bool {
+    pub fn apply(&mut self, claim: &Claim) -> bool {
         let place = |seat: &Seat| (seat.role, seat.seat.clone());
         let at = self.seats.iter().position(|seat| place(seat) == place(&claim.new));
         let known = at.map(|at| self.seats[at].clone());
@@ -372,7 +377,7 @@ impl World {
     }
 
     /// The seats in which two act now.
-    fn broken(&self) -> Option<String> {
+    pub fn broken(&self) -> Option<String> {
         let holders = |seat: &Seat| {
             let place = Place::new(seat.role, seat.seat.clone());
             let acting = NODES
@@ -391,7 +396,7 @@ impl World {
     }
 
     /// No more faults: everything comes to its end in each second. Within the bound each seat is held.
-    fn settles(mut self) -> Result<(), String> {
+    pub fn settles(mut self) -> Result<(), String> {
         self.faults = 0;
         let end = self.now + BOUND;
         while self.now < end {
@@ -411,7 +416,7 @@ impl World {
         Ok(())
     }
 
-    fn mark(&self) -> u128 {
+    pub fn mark(&self) -> u128 {
         let mut hasher = SipHasher13::new();
         self.hash(&mut hasher);
         hasher.finish128().as_u128()
@@ -420,7 +425,7 @@ impl World {
 
 impl Node {
     /// A second begins: what was done must be done again.
-    fn begin(&mut self, now: u64) {
+    pub fn begin(&mut self, now: u64) {
         if self.beat == DONE {
             self.beat = Progress::default();
             self.beats = (self.beats.0 + 1, now);
@@ -432,7 +437,7 @@ impl Node {
     }
 
     /// What its supervisor does goes on, and what it sent is on its way.
-    fn die(&mut self) {
+    pub fn die(&mut self) {
         let sent = self.commit.take().map(|(claim, _)| claim);
         *self = Node {
             acting: std::mem::take(&mut self.acting),
@@ -444,11 +449,11 @@ impl Node {
         };
     }
 
-    fn acts(&self, place: &Place, now: u64) -> bool {
+    pub fn acts(&self, place: &Place, now: u64) -> bool {
         self.acting.get(place).is_some_and(|(_, until)| *until > now)
     }
 
-    fn seen(&self, own: usize) -> Seen {
+    pub fn seen(&self, own: usize) -> Seen {
         let is_silent = |index: usize| self.pulses.get(&index).is_some_and(Pulse::is_silent);
         let member = |(index, name): (usize, &&str)| Member {
             name: name.to_string(),
@@ -472,7 +477,7 @@ impl Node {
         }
     }
 
-    fn act(&mut self, act: Act, now: Duration, until: u64, own: &str) {
+    pub fn act(&mut self, act: Act, now: Duration, until: u64, own: &str) {
         match act {
             Act::Hold { place, epoch, until } => {
                 self.memory.held(&place, epoch, until);
@@ -498,7 +503,7 @@ impl Node {
         }
     }
 
-    fn propose(&mut self, old: Option<Seat>, place: &Place, holder: Option<&str>, epoch: u64, until: u64) {
+    pub fn propose(&mut self, old: Option<Seat>, place: &Place, holder: Option<&str>, epoch: u64, until: u64) {
         let new = Seat {
             role: place.role,
             seat: place.seat.clone(),
@@ -515,7 +520,7 @@ impl Node {
         self.commit = Some((claim, Progress::default()));
     }
 
-    fn claimed(&mut self, claim: &Claim, now: u64) {
+    pub fn claimed(&mut self, claim: &Claim, now: u64) {
         let place = Place::new(claim.new.role, claim.new.seat.clone());
         if claim.until > now {
             let (now, until) = (Duration::from_secs(now), Duration::from_secs(claim.until));
@@ -525,7 +530,7 @@ impl Node {
     }
 
     /// The flaw.
-    fn resume(&mut self, until: Duration) {
+    pub fn resume(&mut self, until: Duration) {
         let tenures: Vec<_> = self
             .memory
             .tenures()
@@ -537,102 +542,7 @@ impl Node {
     }
 }
 
-fn beat(count: u64) -> Option<Beat> {
+pub fn beat(count: u64) -> Option<Beat> {
     let fit = 1;
     Some(Beat { boot: 1, count, fit })
-}
-
-/// What a search came to.
-struct Found {
-    states: usize,
-    ends: usize,
-    violation: Option<String>,
-}
-
-/// All that can happen within so many seconds and faults.
-fn search(faults: u8, horizon: u64, flaw: Flaw) -> Found {
-    let first = World::calm(faults);
-    let end = first.now + horizon;
-    let mut came: HashMap<u128, (u128, Step)> = [(first.mark(), (0, Step::Tick))].into();
-    let (mut level, mut ends) = (vec![first], 0);
-    while !level.is_empty() {
-        let mut next = Vec::new();
-        for world in level {
-            let mark = world.mark();
-            if world.now == end {
-                ends += 1;
-                if let Err(why) = world.settles() {
-                    return found(&came, mark, ends, &why);
-                }
-                continue;
-            }
-            for step in world.steps() {
-                let mut after = world.clone();
-                after.take(step, flaw);
-                let reached = after.mark();
-                if let hash_map::Entry::Vacant(entry) = came.entry(reached) {
-                    entry.insert((mark, step));
-                    if let Some(why) = after.broken() {
-                        return found(&came, reached, ends, &why);
-                    }
-                    next.push(after);
-                }
-            }
-        }
-        level = next;
-    }
-    Found {
-        states: came.len(),
-        ends,
-        violation: None,
-    }
-}
-
-fn found(came: &HashMap<u128, (u128, Step)>, mut at: u128, ends: usize, why: &str) -> Found {
-    let mut way = Vec::new();
-    while let Some((from, step)) = came.get(&at).filter(|(from, _)| *from != 0) {
-        way.push(*step);
-        at = *from;
-    }
-    let mut story = why.to_string();
-    for step in way.iter().rev() {
-        write!(story, "\n  {step:?}").unwrap();
-    }
-    Found {
-        states: came.len(),
-        ends,
-        violation: Some(story),
-    }
-}
-
-#[test]
-fn never_two_holders_and_every_seat_is_held_again() {
-    let found = search(1, 8, Flaw::None);
-    writeln!(std::io::stderr(), "{} states, {} ends", found.states, found.ends).unwrap();
-    assert!(found.violation.is_none(), "{}", found.violation.unwrap_or_default());
-    assert!(
-        found.states > 1000 && found.ends > 100,
-        "{} states, {} ends",
-        found.states,
-        found.ends
-    );
-}
-
-#[test]
-fn what_is_done_wrong_is_found_out() {
-    for flaw in [Flaw::Resumes, Flaw::HeartsFirst, Flaw::ByAnswer, Flaw::Hasty] {
-        let found = search(3, 8, flaw);
-        writeln!(
-            std::io::stderr(),
-            "{flaw:?}: {} states, {:?}",
-            found.states,
-            found.violation
-        )
-        .unwrap();
-        assert!(
-            found.violation.is_some(),
-            "{flaw:?} was not found in {} states",
-            found.states
-        );
-    }
 }
