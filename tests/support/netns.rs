@@ -182,7 +182,7 @@ fn sweep() {
             let letter: String = rest[number.len()..]
                 .chars()
                 .take(1)
-                .filter(|c| ('a'..='z').contains(c))
+                .filter(char::is_ascii_lowercase)
                 .collect();
             remove(&format!("{PREFIX}{number}{letter}"));
         }
