@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import machine
-from member import Member
+from member import CONTROL, Member
 from shared import HERE, Network, ip, until
 
 BRIDGE = "br0"
@@ -42,6 +42,8 @@ class Cluster:
         return self.count + 2
 
     def make(self):
+        CONTROL.mkdir()
+        subprocess.run(["mount", "-t", "fusectl", "none", CONTROL], check=True)
         ip("link", "set", "lo", "up")
         ip("link", "add", BRIDGE, "type", "bridge")
         ip("link", "set", BRIDGE, "up")

@@ -103,8 +103,18 @@ def addresses(lines, standing):
     return overlaps.bad + dead + nobody, f"{changes} times held anew; two had one: {overlaps.text()}; looks at most {longest} s apart"
 
 
+def losses(lines, is_loss):
+    """[(time, node)] of the faults that take a node out, in rounds with quorum. `lines`: of the nemesis."""
+    found, has_quorum = [], True
+    for line in lines:
+        has_quorum = line.get("quorum", has_quorum)
+        if has_quorum and is_loss(line.get("strike")):
+            found.append((line["t"], line["node"]))
+    return found
+
+
 def moves(lines, strikes, soon=30.0):
-    """Seconds from a fault of an address's holder until another machine has it. `strikes`: [(time, node)]."""
+    """Seconds from a fault of an address's holder until another machine has it. `strikes`: of `losses`."""
     held = {}
     for line in lines:
         if "address" in line:

@@ -68,6 +68,17 @@ class Addresses(unittest.TestCase):
         self.assertEqual(judge.moves(lines, [(2, "n1"), (2, "n3"), (10, "n2")]), [4.5])
 
 
+    def test_only_losses_with_quorum_count_as_moves(self):
+        lines = [
+            {"t": 1, "quorum": True},
+            {"t": 2, "strike": "cut", "node": "n1"},
+            {"t": 3, "strike": "slow", "node": "n2"},
+            {"t": 4, "quorum": False},
+            {"t": 5, "strike": "cut", "node": "n3"},
+        ]
+        self.assertEqual(judge.losses(lines, lambda name: name == "cut"), [(2, "n1")])
+
+
 class Jobs(unittest.TestCase):
     def acts(self, begin, end, run=1):
         return [(begin + 0.02 * step, run) for step in range(int((end - begin) / 0.02) + 1)]

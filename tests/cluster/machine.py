@@ -114,10 +114,11 @@ class Machine:
         while f"frozen {int(is_frozen)}" not in (self.group / "cgroup.events").read_text() and now() < end:
             time.sleep(0.001)
 
-    def kill(self):
+    def kill(self, before_waiting):
         """All at once, also what is frozen."""
         (self.group / "cgroup.kill").write_text("1")
         self.freeze(False)
+        before_waiting()
         until(f"{self.name} is dead", lambda: not self.pids(), 20)
 
     def throttle(self, share):

@@ -5,10 +5,13 @@ import os
 import signal
 import socket
 import subprocess
+from pathlib import Path
 
 from shared import children, detach, looks, mounts, now, until, words
 
 KIND = "fuse.bitrix"
+# Where the kernel's control of FUSE is mounted, for this run alone.
+CONTROL = Path("/run/fuse")
 # A start on a busy machine.
 START = 180
 # A command that the nemesis waits for.
@@ -46,6 +49,12 @@ copies = {copies}
 """
 
 
+def connections(folder):
+    """Names of the FUSE connections that are mounted there."""
+    lines = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [line[2].split(":")[1] for line in lines if line[4] == str(folder) and line[line.index("-") + 1] == KIND]
+
+
 class Member:
     def __init__(self, machine, executable, copies):
         self.machine, self.executable = machine, executable
@@ -68,14 +77,17 @@ class Member:
     def kill(self):
         """All of it, as by a loss of power."""
         self.is_wanted = False
-        self.machine.kill()
+        self.machine.kill(self.abort_files)
         if self.process:
             self.process.wait()
-        self.release_files()
-
-    def release_files(self):
-        """Of a mount whose server is dead; the machine's kernel would have forgotten it too."""
         detach(self.files)
+
+    def abort_files(self):
+        """The machine's kernel would be gone too; this one may wait for ever for a server of files that is dead, with its clients."""
+        for connection in connections(self.files):
+            abort = CONTROL / connection / "abort"
+            if abort.exists():
+                abort.write_text("1")
 
     def look_after(self):
         """What an init would do: a supervisor that has ended is started again. Returns its code where nobody had killed it."""

@@ -130,7 +130,7 @@ class Nemesis:
     def play(self, made):
         nodes = [node.name for node in self.cluster.nodes]
         chosen = victims(made.aims, self.aims(), nodes, self.dice)
-        self.say(round=made.number, plan=str(made), victims=chosen)
+        self.say(round=made.number, quorum=made.has_quorum, plan=str(made), victims=chosen)
         print(f"          {made}; they are {' '.join(chosen)}", flush=True)
         self.late, self.ticked = 0.0, now()
         begun, steps = now(), sorted(made.steps, key=lambda step: step.at)

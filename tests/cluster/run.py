@@ -152,8 +152,8 @@ class Run:
         done, held = lines(self.folder / "nemesis.jsonl"), lines(record("addresses"))
         standing = judge.Standing(done)
         self.verdict("addresses", *judge.addresses(held, standing))
-        strikes = [(line["t"], line["node"]) for line in done if "strike" in line and FAULTS[line["strike"]].is_loss]
-        print(f"          from a fault of the holder until another has its address: {judge.percentiles(judge.moves(held, strikes))}", flush=True)
+        strikes = judge.losses(done, lambda name: name in FAULTS and FAULTS[name].is_loss)
+        print(f"          with quorum, from a fault of the holder until another has its address: {judge.percentiles(judge.moves(held, strikes))}", flush=True)
         acts = {path.name: [act(line) for line in path.read_text().splitlines()] for path in self.cluster.acts.iterdir()}
         self.verdict("jobs", *judge.jobs(acts, standing))
         self.verdict("epochs", *judge.epochs(lines(record("epochs"))))

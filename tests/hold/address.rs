@@ -2,7 +2,7 @@
 //! address goes with its hold.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use bitrix_node::base::clock;
@@ -12,6 +12,7 @@ use super::machine::Machine;
 use crate::support::eventually::eventually;
 use crate::support::netns::{self, Host, Network};
 
+/// For IPv4; IPv6 has the next one.
 const PORT: u16 = 4711;
 const MINUTE: Duration = Duration::from_secs(60);
 const HOLD: Duration = Duration::from_secs(3);
@@ -34,22 +35,23 @@ fn network() -> Network {
     network
 }
 
-/// Answers each connection with a byte, in a thread that ends with the test.
+/// Answers each connection with a byte, in threads that end with the test.
 fn serve(host: &Host, name: u8) {
     let namespace = host.descriptor();
-    let listener = std::thread::scope(|scope| {
-        let bind = move || {
-            netns::enter(namespace).unwrap();
-            bitrix_node::net::listen::tcp(SocketAddr::from(([0; 16], PORT))).unwrap()
-        };
-        scope.spawn(bind).join().unwrap()
-    });
-    listener.set_nonblocking(false).unwrap();
-    std::thread::spawn(move || {
-        while let Ok((mut stream, _)) = listener.accept() {
-            let _ = stream.write_all(&[name]);
-        }
-    });
+    for any in [IpAddr::from([0; 4]), IpAddr::from([0; 16])] {
+        let listener = std::thread::scope(|scope| {
+            let bind = move || {
+                netns::enter(namespace).unwrap();
+                TcpListener::bind(SocketAddr::new(any, PORT + u16::from(any.is_ipv6()))).unwrap()
+            };
+            scope.spawn(bind).join().unwrap()
+        });
+        std::thread::spawn(move || {
+            while let Ok((mut stream, _)) = listener.accept() {
+                let _ = stream.write_all(&[name]);
+            }
+        });
+    }
 }
 
 /// Who answers at an address, seen from a machine.
@@ -57,7 +59,8 @@ fn answers(host: &Host, address: IpAddr) -> Option<u8> {
     let namespace = host.descriptor();
     let ask = move || {
         netns::enter(namespace).unwrap();
-        let mut stream = TcpStream::connect_timeout(&SocketAddr::new(address, PORT), ANSWER).ok()?;
+        let port = PORT + u16::from(address.is_ipv6());
+        let mut stream = TcpStream::connect_timeout(&SocketAddr::new(address, port), ANSWER).ok()?;
         stream.set_read_timeout(Some(ANSWER)).unwrap();
         let mut name = [0];
         stream.read_exact(&mut name).ok().map(|()| name[0])

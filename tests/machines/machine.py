@@ -63,14 +63,23 @@ class Machine:
         for part in ["root", "upper", "work"]:
             (self.folder / part).mkdir(parents=True)
         overlay(self.root, self.layers, self.folder / "upper", self.folder / "work")
+
+    @property
+    def cable(self):
+        return f"to-{self.name}"
+
+    def plug_in(self):
+        """A network card as it is after power-on: nobody remembers what addresses it had."""
         ip("netns", "add", self.name)
-        ip("link", "add", f"to-{self.name}", "type", "veth", "peer", "name", "eth0", "netns", self.name)
-        ip("link", "set", f"to-{self.name}", "master", self.bridge, "up")
+        card = "02:00:" + ":".join(f"{int(part):02x}" for part in self.address.split("."))
+        ip("link", "add", self.cable, "type", "veth", "peer", "name", "eth0", "address", card, "netns", self.name)
+        ip("link", "set", self.cable, "master", self.bridge, "up")
         ip("-n", self.name, "address", "add", f"{self.address}/24", "dev", "eth0")
         for device in ["lo", "eth0"]:
             ip("-n", self.name, "link", "set", device, "up")
 
     def power_on(self):
+        self.plug_in()
         words = ["systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", "--console=pipe", f"--machine={self.name}"]
         words += [f"--network-namespace-path=/run/netns/{self.name}", f"--directory={self.root}", f"--capability={CAPABILITIES}"]
         words += ["--bind=/dev/fuse", "--resolv-conf=off", "--timezone=off"]
@@ -104,12 +113,15 @@ class Machine:
 
     def power_off(self):
         if self.is_on():
+            # Nothing is heard of it any more, not even that its connections end.
+            ip("link", "delete", self.cable)
             connections = self.fuse() if self.leader else []
             os.kill(self.leader or self.process.pid, signal.SIGKILL)
             # Here the kernel outlives the machine: who waits for its own file system would wait for ever.
             for connection in connections:
                 abort(connection)
             self.process.wait()
+            ip("netns", "delete", self.name)
         self.leader = None
 
     def fuse(self):

@@ -6,10 +6,13 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use nix::libc;
 
 const PREFIX: &str = "bnode";
+
+static NETWORKS: AtomicU8 = AtomicU8::new(0);
 
 /// Which packets a machine loses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +38,9 @@ impl Network {
     /// So many machines that reach one another.
     pub fn new(count: u8) -> Self {
         sweep();
-        let bridge = format!("{PREFIX}{}", std::process::id());
+        // Tests of one process run side by side; a name of an interface has at most 15 bytes.
+        let letter = char::from(b'a' + NETWORKS.fetch_add(1, Ordering::Relaxed) % 26);
+        let bridge = format!("{PREFIX}{}{letter}", std::process::id());
         let mut network = Network {
             bridge,
             hosts: Vec::new(),
@@ -174,7 +179,12 @@ fn sweep() {
         };
         let number: String = rest.chars().take_while(char::is_ascii_digit).collect();
         if !number.is_empty() && !Path::new("/proc").join(&number).exists() {
-            remove(&format!("{PREFIX}{number}"));
+            let letter: String = rest[number.len()..]
+                .chars()
+                .take(1)
+                .filter(char::is_ascii_lowercase)
+                .collect();
+            remove(&format!("{PREFIX}{number}{letter}"));
         }
     }
 }

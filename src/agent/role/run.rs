@@ -1,13 +1,14 @@
 //! The election of this node: decides at every look and some times a second, and carries the acts out. The registry never makes the supervisor
 //! wait, nor the other way round: one commit is under way at a time, and the holds go on beside it.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, RwLock, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{debug, info, warn};
 
@@ -80,13 +81,14 @@ enum Done {
         until: Duration,
         result: io::Result<Answer>,
     },
-    Stopped {
-        place: Place,
-        result: io::Result<Answer>,
-    },
+    Stopped,
 }
 
 type Work = BoxFuture<'static, Done>;
+
+/// Questions to hold a seat enter side by side; one to release it waits until they are answered, and keeps further ones out. The
+/// supervisor may take up two questions in another order than they were asked.
+type Gate = Arc<RwLock<()>>;
 
 struct Seats {
     election: Election,
@@ -95,6 +97,7 @@ struct Seats {
     committed: Revision,
     commit: Option<Work>,
     questions: FuturesUnordered<Work>,
+    gates: BTreeMap<Place, Gate>,
 }
 
 impl Election {
@@ -107,6 +110,7 @@ impl Election {
             committed: 0,
             commit: None,
             questions: FuturesUnordered::new(),
+            gates: BTreeMap::new(),
         };
         let mut pace = interval(PACE);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -180,6 +184,7 @@ impl Seats {
             }
             _ if self.commit.is_some() => {}
             Act::Claim { place, old, why } => {
+                self.memory.claims(&place, self.now());
                 let epoch = change::next_epoch(old.as_ref());
                 let change = change::claim(&seen.snapshot, &place, old.as_ref(), &why);
                 let registry = self.election.registry.clone();
@@ -195,6 +200,7 @@ impl Seats {
             }
             Act::GiveUp { place, old, why } => self.give_up(&seen.snapshot.own, place, old, why),
             Act::Ask { place } => {
+                self.memory.leaves(&place, self.now());
                 let own = &seen.snapshot.own;
                 let what = format!("{place}: {own} asks for it, it is pinned there");
                 let change = change::transfer(&seen.snapshot, &place, own, what.clone());
@@ -209,12 +215,16 @@ impl Seats {
 
     fn hold(&mut self, place: Place, epoch: u64, until: Duration) {
         let Some(task) = task(&place) else { return };
+        let Ok(inside) = self.gate(&place).try_read_owned() else {
+            return;
+        };
         if self.questions.len() >= QUESTIONS {
             return;
         }
         self.memory.held(&place, epoch, until);
         let hands = self.election.hands.clone();
         self.questions.push(Box::pin(async move {
+            let _inside = inside;
             let result = hands.ask(Verb::Hold { task, epoch, until }).await;
             Done::Held {
                 place,
@@ -226,22 +236,26 @@ impl Seats {
     }
 
     fn stop(&mut self, place: Place) {
-        let Some(task) = task(&place) else { return };
-        let hands = self.election.hands.clone();
+        let (hands, gate) = (self.election.hands.clone(), self.gate(&place));
         self.questions.push(Box::pin(async move {
-            let result = hands.ask(Verb::Release { task }).await;
-            Done::Stopped { place, result }
+            release(&*hands, &place, gate).await;
+            Done::Stopped
         }));
     }
 
+    fn gate(&mut self, place: &Place) -> Gate {
+        self.gates.entry(place.clone()).or_default().clone()
+    }
+
     fn give_up(&mut self, own: &str, place: Place, old: Seat, why: Cause) {
-        self.memory.left(&place);
+        self.memory.leaves(&place, self.now());
         let what = format!("{place} is given up");
+        let gate = self.gate(&place);
         let (hands, registry) = (self.election.hands.clone(), self.election.registry.clone());
         let change = change::give_up(own, &[(place.clone(), old)], &why);
         info!(%place, ?why, "gives the seat up");
         self.commit = Some(Box::pin(async move {
-            release(&*hands, &place).await;
+            release(&*hands, &place, gate).await;
             let result = registry.commit(change).await;
             Done::Committed { what, result }
         }));
@@ -275,11 +289,7 @@ impl Seats {
                 until,
                 result,
             } => self.held(&place, epoch, until, result),
-            Done::Stopped { place, result } => {
-                if let Err(error) = result {
-                    warn!(%place, %error, "the supervisor does not answer; the task ends by its time");
-                }
-            }
+            Done::Stopped => {}
         }
     }
 
@@ -334,8 +344,11 @@ impl Seats {
             (place.clone(), old)
         });
         let held: Vec<(Place, Seat)> = held.collect();
+        // Whoever waits behind a gate is in here.
+        while self.questions.next().await.is_some() {}
         for (place, _) in &held {
-            release(&*self.election.hands, place).await;
+            let gate = self.gate(place);
+            release(&*self.election.hands, place, gate).await;
         }
         if !held.is_empty() {
             let change = change::give_up(&snapshot.own, &held, &Cause::Ending);
@@ -345,16 +358,25 @@ impl Seats {
     }
 }
 
-/// Returns when the task has certainly ended.
-async fn release(hands: &dyn Hands, place: &Place) {
+/// Returns when the task has certainly ended, and no question to hold it is under way that could begin it again.
+async fn release(hands: &dyn Hands, place: &Place, gate: Gate) {
     let Some(task) = task(place) else { return };
+    // Longer than any hold that was asked for until now.
+    let end = holds_until(hands.now());
+    let alone = tokio::select! {
+        alone = gate.write_owned() => Some(alone),
+        () = passed(hands, end) => None,
+    };
     if let Err(error) = hands.ask(Verb::Release { task }).await {
         warn!(%place, %error, "the supervisor does not answer; the task ends by its time");
-        // Longer than any hold that was asked for until now.
-        let end = holds_until(hands.now());
-        while hands.now() < end {
-            sleep(end.saturating_sub(hands.now())).await;
-        }
+        passed(hands, end).await;
+    }
+    drop(alone);
+}
+
+async fn passed(hands: &dyn Hands, end: Duration) {
+    while hands.now() < end {
+        sleep(end.saturating_sub(hands.now())).await;
     }
 }
 

@@ -34,9 +34,9 @@ use crate::php::cli;
 const NAME: &str = "cron";
 const SCRIPT: &str = "bitrix/modules/main/tools/cron_events.php";
 /// Between two looks whether the hold has moved on.
-const LOOK: Duration = Duration::from_millis(200);
+const LOOK: Duration = Duration::from_millis(40);
 /// The guard kills earlier (`guard::KILL`); if it did not, it is killed with its run this long before the hold ends.
-const KILL: Duration = Duration::from_millis(50);
+const KILL: Duration = Duration::from_millis(100);
 /// How often a killed run is looked for.
 const LOOKS: u32 = 40;
 

@@ -286,7 +286,7 @@ impl Hands for Reach {
     }
 
     fn ask(&self, verb: Verb) -> BoxFuture<'_, std::io::Result<Answer>> {
-        // The supervisor carries out what it was asked though the agent dies.
+        // The supervisor carries out what it was asked though the agent dies, and what it takes up first is its own affair.
         let (sender, receiver) = oneshot::channel();
         let (world, node) = (self.world.clone(), self.node);
         self.world.scope.spawn(async move {
