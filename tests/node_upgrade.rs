@@ -236,7 +236,7 @@ fn apply(node: &Node, from: &std::path::Path) -> crate::support::command::Ran {
 async fn what_is_no_bitrix_node_never_takes_its_place() {
     let node = with_own_executable("").await;
     let before = fs::read(&node.executable).unwrap();
-    let modules = pids(&node, &MODULES);
+    let supervisor = lock_holder(&node);
     let write = |name: &str, text: &str| {
         let path = node.file.with_file_name(name);
         fs::write(&path, text).unwrap();
@@ -258,7 +258,8 @@ async fn what_is_no_bitrix_node_never_takes_its_place() {
     let ran = node.command(&["upgrade", "restart"]);
     assert!(ran.code == 1 && ran.err.contains("goes on"), "{}{}", ran.out, ran.err);
     assert_eq!(fs::read(&node.executable).unwrap(), before, "it is put back");
-    assert_eq!(pids(&node, &MODULES), modules);
+    assert_eq!(lock_holder(&node), supervisor);
+    assert!(!node.log().contains("gives way"), "nobody has given way");
     node.be_healthy().await;
 }
 
@@ -307,7 +308,8 @@ impl Drop for Ended<'_> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_front_that_does_not_come_up_leaves_the_old_one_serving() {
-    let node = with_own_executable("[upgrade]\npatience = \"5s\"\n").await;
+    let node = with_own_executable("[upgrade]\npatience = \"20s\"\n").await;
+    let _ended = Ended(&node);
     let old = node.pid("proxy");
     // A new one cannot open its log.
     let log = node.config.access_log().unwrap();

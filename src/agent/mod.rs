@@ -97,21 +97,15 @@ impl Agent {
         for listener in cx.take_unix("view") {
             cluster::publish(listener, self.registry.snapshots(), &cx.scope).context("view socket")?;
         }
-        if let Some(supervisor) = supervisor.clone() {
-            let kept = upgrade::keep(self.config.clone(), self.registry.clone(), supervisor, cx.scope.clone());
-            cx.scope.spawn(kept);
-        }
+        upgrade::start(&self.config, &self.registry, supervisor.as_ref(), &cx.scope);
         let hands = supervisor.map(|supervisor| supervisor as Arc<dyn role::Hands>);
-        let registry = self.registry.clone();
-        cx.scope
-            .spawn(registry.run(self.config.clone(), hands, cx.scope.clone()));
+        let followed = self.registry.clone().run(self.config.clone(), hands, cx.scope.clone());
+        cx.scope.spawn(followed);
         info!("agent serves");
         cx.scope.draining().await;
         Ok(())
     }
-}
 
-impl Agent {
     /// Where there may be other nodes: serves their agents and machines that join, keeps this node's certificate and the
     /// storage's members. Returns the way to the others.
     fn meet_others(&self, cx: &mut Cx, supervisor: Option<Arc<Supervisor>>) -> anyhow::Result<Option<Agents>> {

@@ -14,7 +14,7 @@ mod parcel;
 mod run;
 
 pub use parcel::{Parcel, Target};
-pub use run::keep;
+pub use run::start;
 
 /// Keys of the settings.
 pub const TARGET: &str = "upgrade.target";

@@ -35,8 +35,20 @@ struct Roller {
     failed: Option<(String, String)>,
 }
 
+/// Takes this node's turns from here on; without a supervisor it takes none.
+pub fn start(config: &Arc<Config>, follower: &Arc<Follower>, supervisor: Option<&Arc<Supervisor>>, scope: &Scope) {
+    if let Some(supervisor) = supervisor {
+        scope.spawn(keep(
+            config.clone(),
+            follower.clone(),
+            supervisor.clone(),
+            scope.clone(),
+        ));
+    }
+}
+
 /// Until the scope drains.
-pub async fn keep(config: Arc<Config>, follower: Arc<Follower>, supervisor: Arc<Supervisor>, scope: Scope) {
+async fn keep(config: Arc<Config>, follower: Arc<Follower>, supervisor: Arc<Supervisor>, scope: Scope) {
     let build = match std::fs::read(RUNNING_FILE) {
         Ok(content) => blake3::hash(&content).to_hex().chars().take(DIGITS).collect(),
         Err(error) => {

@@ -1,6 +1,7 @@
 //! The privileged acts (`host::verb`), done for the agent alone: one file per verb.
 //!
 //! ```text
+//! acts      which act each verb is
 //! door      the pair with the agents, one after another: takes questions apart, bounds them, answers
 //! holder    holds of exclusive seats: begun, renewed, released, ended
 //! holdings  which are held, until when, and which epochs were seen (pure)
@@ -17,6 +18,7 @@
 //! Each act that changes something is one line in the log, with its reason. Nothing here reads from the network: what the agent
 //! passes on from there is a name, a number or a key, and is looked at as such before it is used.
 
+mod acts;
 mod cron;
 mod door;
 pub mod guard;
@@ -40,42 +42,16 @@ use crate::base::Scope;
 use crate::config::Config;
 use crate::host::account::Account;
 use crate::host::pair::pair;
-use crate::host::verb::{Answer, Verb};
 use crate::net::mesh::trust::Trust;
 use crate::node::reexec::Requests;
 use crate::node::upgrade::Place;
 
+use acts::Acts;
 use cron::Cron;
 use door::Door;
 use holder::Holder;
 use means::Means;
 use note::Note;
-
-/// What the acts need.
-struct Acts {
-    config: Arc<Config>,
-    /// The user of the modules.
-    user: Account,
-    holder: Arc<Holder>,
-    /// How another executable takes this one's place.
-    upgrade: Option<(Place, Requests)>,
-}
-
-impl Acts {
-    async fn perform(&self, verb: Verb) -> Answer {
-        match verb {
-            Verb::Hold { task, epoch, until } => self.holder.hold(task, epoch, until).await,
-            Verb::Release { task } => self.holder.release(task).await,
-            Verb::Sign { node, key } => sign::sign(&self.config, &node, &key),
-            Verb::Secrets => secrets::gather(&self.config),
-            Verb::Renew { certificate } => renew::renew(&self.config, &self.user, &certificate),
-            Verb::Upgrade { hash } => match &self.upgrade {
-                Some((place, requests)) => upgrade::upgrade(&self.config, place, requests, &hash).await,
-                None => Answer::refused("nothing takes the place of this executable"),
-            },
-        }
-    }
-}
 
 /// The portal expects its jobs so often.
 pub const MINUTE: Duration = Duration::from_secs(60);
