@@ -238,7 +238,14 @@ async fn safe_requests_survive_what_happens_to_a_node() {
     let mut nodes = Nodes::start().await;
     let clients = nodes.load("GET");
     clients.go_on(500).await;
-    let spread = clients.go_on(1500).await;
+    // A target whose first answer was an error gets its share back over ten seconds.
+    let mut spread = clients.go_on(1500).await;
+    for _ in 0..20 {
+        if is_spread(spread) {
+            break;
+        }
+        spread = clients.go_on(1500).await;
+    }
     println!("three nodes: {spread:?}, slowest {:?}", clients.slowest());
     assert!(is_spread(spread), "{spread:?}");
 

@@ -35,6 +35,19 @@ fn listener(address: &str) -> (Socket, SocketAddr) {
     (Socket::Tcp(listener), address)
 }
 
+/// Those of the database and the cache, and the agent's port, from which both are counted.
+fn mesh_listeners() -> (Socket, Socket, u16) {
+    for _ in 0..100 {
+        let (db, address) = listener("127.0.0.1:0");
+        let base = address.port() - 5;
+        // Somebody else may have that one.
+        if let Ok(cache) = listen::tcp(SocketAddr::new(address.ip(), base + 2)) {
+            return (db, Socket::Tcp(cache), base);
+        }
+    }
+    panic!("no two ports are free");
+}
+
 /// One module of a node, run in this process.
 fn run(scope: &Scope, module: &Arc<impl Service + 'static>, sockets: Vec<(&str, Socket)>) {
     let named = |(name, socket): (&str, Socket)| NamedSocket {
@@ -83,9 +96,7 @@ impl Pair {
             cluster::publish(listener, snapshots.clone(), &scope).unwrap();
         }
         // Both modules' ports are counted from the agent's.
-        let (db_mesh, address) = listener("127.0.0.1:0");
-        let base = address.port() - 5;
-        let (cache_mesh, _) = listener(&format!("127.0.0.1:{}", base + 2));
+        let (db_mesh, cache_mesh, base) = mesh_listeners();
         let (cache_here, _) = listener("127.0.0.1:0");
         let here = Arc::new(mariadb.config.clone());
         run(&scope, &Arc::new(Db::new(here.clone())), vec![("db-mesh", db_mesh)]);
