@@ -211,6 +211,9 @@ async fn with_own_executable(sections: &str) -> Node {
     fs::copy(EXECUTABLE, &node.executable).unwrap();
     node.run();
     node.be_healthy().await;
+    let settled = node.command(&["portal", "settings"]);
+    assert_eq!(settled.code, 0, "{}", settled.err);
+    node.be_green().await;
     node
 }
 
