@@ -22,7 +22,7 @@ use super::error::ConnectError;
 use super::identity::{self, Authority, Fingerprint, Identity, Name, NodeKey, Validity, certificate_from_pem};
 use super::tls::{self, Tls};
 use crate::base::Scope;
-use crate::base::file::{Access, ensure_folder, replace};
+use crate::base::file::{Access, ensure, ensure_folder, replace};
 
 /// A node renews its certificate when two thirds are over (`Validity::is_due`); the rest is for a cluster that is down so long.
 const LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -196,7 +196,10 @@ impl Trust {
     pub fn admit(&self, readers: u32) -> Result<(), Failure> {
         self.make_folder(Some(readers))?;
         for (name, mode) in [("node.key", 0o640), ("authority.pem", 0o644), ("node.pem", 0o644)] {
-            self.write(name, &self.read(name)?, Access::owned(mode, 0, readers))?;
+            let (path, content) = (self.folder.join(name), self.read(name)?);
+            // Nothing is written anew: a node starts on a full disk too.
+            ensure(&path, content.as_bytes(), Access::owned(mode, 0, readers))
+                .map_err(|error| Failure::File { path, error })?;
         }
         Ok(())
     }
