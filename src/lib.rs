@@ -4,9 +4,10 @@
 //!
 //! ```text
 //! bitrix-node run            supervisor: root, binds all sockets once, reads nothing from the network
-//!   ├─ module agent          status, metrics, the operator's doors        ┐ this executable again, as the user
-//!   ├─ module cache          memcached protocols with a store of its own  │ "bitrix-node", sockets handed down
-//!   ├─ module proxy          HTTP/TLS front: files, FastCGI, upstreams    ┘
+//!   ├─ module agent          registry, roles, joins, status, doors        ┐ this executable again, as the user
+//!   ├─ module cache          memcached protocols, or the way to them      │ "bitrix-node", sockets handed down
+//!   ├─ module db             the way between PHP and MariaDB              │
+//!   ├─ module proxy          HTTP/TLS front: files, FastCGI, other fronts ┘
 //!   ├─ module storage        a replica of the files behind FUSE and NFSv3, where the configuration asks for it
 //!   ├─ php-fpm               children, or units where systemd runs
 //!   ├─ mariadbd
@@ -28,7 +29,7 @@
 //! # Life of a request
 //!
 //! `net::serve` accepts → `proxy::http` (TLS, HTTP/1 or 2) → `framing` passes only what means one thing → `service`: limits, route,
-//! target (file, PHP, upstream), headers → `access_log`. Whatever goes wrong is a `proxy::Error` and leaves through `answer`.
+//! target (file, PHP here or by `balance` on another node, upstream), headers → `access_log`. Whatever goes wrong is a `proxy::Error` and leaves through `answer`.
 //!
 //! # Life of a node
 //!
@@ -37,10 +38,17 @@
 //! and the front wait for it. Modules beat each second and report to the
 //! agent; `status` asks the agent. Stopping goes from the edge inward (`node::stop`).
 //!
-//! # On the way
+//! # Life of a cluster
 //!
-//! `storage` (replicated over `net::mesh`, off by default) and the `registry` on it (followed by the agent, used by no module yet)
-//! are the ground of several nodes. Each head says what it does and what is missing.
+//! ```text
+//! storage (replicated files) ◄─ registry (images, heartbeats) ◄─► agent ─ cluster::Snapshot ─► every module of the node
+//!                                                                  │ ▲
+//!              agents of other nodes, machines that join ◄─ mesh ─►┘ └─ host::verb ─► supervisor: addresses, jobs, certificates
+//! ```
+//!
+//! `cli::init` founds, `agent::join` takes machines in, `agent::members` lets the storage's group follow. Each agent elects itself
+//! (`agent::role`) and acts through the supervisor, which ends what is not said again in time (`node::verbs`). Modules read the
+//! snapshot alone (`cluster`); what they meet of each other on other nodes, they meet over `net::mesh`.
 
 pub mod base;
 pub mod config;

@@ -227,12 +227,10 @@ fn executable() -> PathBuf {
     named.map_or_else(|| EXECUTABLE.into(), PathBuf::from)
 }
 
-/// Nobody is far from a third.
-fn is_even(spread: [usize; 3]) -> bool {
+/// Everybody has his share; the front's own PHP may have more than the others'.
+fn is_spread(spread: [usize; 3]) -> bool {
     let third = spread.iter().sum::<usize>() / 3;
-    spread
-        .iter()
-        .all(|count| count * 3 > third * 2 && count * 3 < third * 4)
+    spread.iter().all(|count| count * 3 > third && *count < third * 2)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -242,7 +240,7 @@ async fn safe_requests_survive_what_happens_to_a_node() {
     clients.go_on(500).await;
     let spread = clients.go_on(1500).await;
     println!("three nodes: {spread:?}, slowest {:?}", clients.slowest());
-    assert!(is_even(spread), "{spread:?}");
+    assert!(is_spread(spread), "{spread:?}");
 
     nodes.nodes[1].php = None;
     clients.go_on(500).await;
@@ -317,8 +315,8 @@ async fn unsafe_requests_fail_only_where_they_were() {
         "POST: {of_php} failed with the PHP of n2, {of_node} with n3, of {CLIENTS} clients; slowest {:?}",
         clients.slowest()
     );
-    // Those under way there; the load was even, and a share of slack.
-    assert!(of_php <= CLIENTS / 2 && of_node <= CLIENTS / 2, "{of_php} {of_node}");
+    // Those under way there: each client has one.
+    assert!(of_php <= CLIENTS && of_node <= CLIENTS, "{of_php} {of_node}");
     clients.end();
     // What failed is over: nothing more fails.
     let clients = nodes.load("POST");

@@ -25,6 +25,16 @@ from story import CHAPTERS, Story  # noqa: E402
 IMAGES = HERE.parent.parent / "target/machines"
 
 
+def adopt():
+    """Goes on as a child of process 1 of these namespaces, which takes in who loses its parent: a machine ends only when all that was
+    begun in it has been waited for."""
+    child = os.fork()
+    while child:
+        pid, status = os.wait()
+        if pid == child:
+            os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("release")
@@ -36,6 +46,7 @@ def main():
         # With the network of this machine; its mounts are its own.
         subprocess.run(["unshare", "--mount", sys.executable, HERE / "image.py", options.images], check=True)
     enter_namespaces()
+    adopt()
     # Names of network namespaces, what systemd-nspawn notes.
     subprocess.run(["mount", "-t", "tmpfs", "none", "/run"], check=True)
     with Bed(options.release, options.images, options.keep) as bed:

@@ -61,10 +61,18 @@ impl Clients {
     }
 
     /// Ends it; how many requests failed.
-    pub fn end(self) -> usize {
+    pub fn end(mut self) -> usize {
         self.load.is_over.store(true, Ordering::SeqCst);
-        self.threads.into_iter().for_each(|thread| thread.join().unwrap());
-        self.load.failed.load(Ordering::SeqCst)
+        let threads = std::mem::take(&mut self.threads);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        self.failed()
+    }
+}
+
+impl Drop for Clients {
+    /// A test that fails must not leave its load to the others.
+    fn drop(&mut self) {
+        self.load.is_over.store(true, Ordering::SeqCst);
     }
 }
 

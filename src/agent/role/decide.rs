@@ -21,6 +21,11 @@ const UNFIT: Duration = Duration::from_secs(2);
 /// A pinned node asks for its seat when it has been fit, and the holder has had it, so long.
 const SETTLED: Duration = Duration::from_secs(10);
 
+/// Between two attempts at the same commit: a registry that is slow must not get more to do by it.
+const AGAIN: Duration = Duration::from_secs(1);
+/// A claim must leave so much of the tenure that it begins, or it is claimed in vain.
+const WORTH: Duration = Duration::from_millis(700);
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Act {
     /// Write this node down as the holder, one epoch on. `old`: the record that this derives from.
@@ -132,11 +137,11 @@ impl Decision<'_> {
         }
         let is_acting = self.memory.epoch(place, self.now) == Some(record.epoch);
         if let Some(cause) = self.cause(place, known) {
-            return Some(give_up(place, record, cause));
+            return self.is_time(known.leave_tried).then(|| give_up(place, record, cause));
         }
         if !is_acting {
             return match known.cooling.until > self.now {
-                true => Some(give_up(place, record, Cause::Cooling)),
+                true => self.leave_alone(place, record, known),
                 false => self.claim(place, known, Grounds::Again),
             };
         }
@@ -149,6 +154,18 @@ impl Decision<'_> {
             epoch: record.epoch,
             until: until?,
         })
+    }
+
+    /// It waits before it claims its own seat again: meanwhile another one may, if there is one.
+    fn leave_alone(&self, place: &Place, record: &Seat, known: &Known) -> Option<Act> {
+        let mut nodes = self.seen.snapshot.nodes.iter();
+        let has_others = nodes.any(|node| node.name != self.own() && node.takes(place.role.needs()));
+        let shall = has_others && self.is_time(known.leave_tried);
+        shall.then(|| give_up(place, record, Cause::Cooling))
+    }
+
+    fn is_time(&self, tried: Option<Duration>) -> bool {
+        tried.is_none_or(|tried| self.now.saturating_sub(tried) >= AGAIN)
     }
 
     /// Why this node should give up what it has.
@@ -184,7 +201,7 @@ impl Decision<'_> {
         if why != Grounds::Again && place.role.moves() {
             *self.load.entry(best.clone()).or_default() += 1;
         }
-        self.until?;
+        self.until.filter(|until| until.saturating_sub(self.now) >= WORTH)?;
         let (rank, since) = (u32::try_from(rank?).ok()?, known.free_since?);
         let is_directed = prefer::directed(snapshot, place).as_ref() == Some(&best);
         let wait = match why {
@@ -195,7 +212,7 @@ impl Decision<'_> {
         let free = self.now.saturating_sub(since);
         let cools = known.cooling.until > self.now && (known.cooling.is_refused || free < LONELY);
         let old = self.seen.record(place).cloned();
-        (free >= wait && !cools).then(|| Act::Claim {
+        (free >= wait && !cools && self.is_time(known.claim_tried)).then(|| Act::Claim {
             place: place.clone(),
             old,
             why,
@@ -209,7 +226,7 @@ impl Decision<'_> {
         let is_settled = since(known.fit_since) >= SETTLED && since(known.seen.map(|(_, at)| at)) >= SETTLED;
         let is_asked = prefer::direction(snapshot, TRANSFERS, place).is_some();
         let is_pinned = prefer::direction(snapshot, PINS, place).as_deref() == Some(self.own());
-        let cools = known.cooling.until > self.now;
+        let cools = known.cooling.until > self.now || !self.is_time(known.leave_tried);
         let shall = place.role.moves() && is_pinned && is_settled && !is_asked && !cools && holder != self.own();
         shall.then(|| Act::Ask { place: place.clone() })
     }

@@ -30,6 +30,9 @@ pub struct Known {
     pub fit_since: Option<Duration>,
     pub unfit_since: Option<Duration>,
     pub cooling: Cooling,
+    /// When this node last tried to claim the seat, and to give it up.
+    pub claim_tried: Option<Duration>,
+    pub leave_tried: Option<Duration>,
 }
 
 /// This node acts under that epoch until then, unless it is prolonged before. Once it has run out it is over for good.
@@ -93,6 +96,11 @@ impl Memory {
         }
     }
 
+    /// A commit begins that claims the seat.
+    pub fn claims(&mut self, place: &Place, now: Duration) {
+        self.places.entry(place.clone()).or_default().claim_tried = Some(now);
+    }
+
     /// The registry has this node as the holder from now on. `until`: by a heartbeat that was acknowledged before that.
     pub fn claimed(&mut self, place: &Place, epoch: u64, now: Duration, until: Duration) {
         let known = self.places.entry(place.clone()).or_default();
@@ -123,11 +131,11 @@ impl Memory {
         self.cool(place, now, true);
     }
 
-    /// This node let go of its own will.
-    pub fn left(&mut self, place: &Place) {
-        if let Some(known) = self.places.get_mut(place) {
-            known.tenure = None;
-        }
+    /// This node lets go of its own will.
+    pub fn leaves(&mut self, place: &Place, now: Duration) {
+        let known = self.places.entry(place.clone()).or_default();
+        known.tenure = None;
+        known.leave_tried = Some(now);
     }
 
     fn cool(&mut self, place: &Place, now: Duration, is_refused: bool) {

@@ -184,6 +184,7 @@ impl Seats {
             }
             _ if self.commit.is_some() => {}
             Act::Claim { place, old, why } => {
+                self.memory.claims(&place, self.now());
                 let epoch = change::next_epoch(old.as_ref());
                 let change = change::claim(&seen.snapshot, &place, old.as_ref(), &why);
                 let registry = self.election.registry.clone();
@@ -199,6 +200,7 @@ impl Seats {
             }
             Act::GiveUp { place, old, why } => self.give_up(&seen.snapshot.own, place, old, why),
             Act::Ask { place } => {
+                self.memory.leaves(&place, self.now());
                 let own = &seen.snapshot.own;
                 let what = format!("{place}: {own} asks for it, it is pinned there");
                 let change = change::transfer(&seen.snapshot, &place, own, what.clone());
@@ -246,7 +248,7 @@ impl Seats {
     }
 
     fn give_up(&mut self, own: &str, place: Place, old: Seat, why: Cause) {
-        self.memory.left(&place);
+        self.memory.leaves(&place, self.now());
         let what = format!("{place} is given up");
         let gate = self.gate(&place);
         let (hands, registry) = (self.election.hands.clone(), self.election.registry.clone());

@@ -33,8 +33,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::leftover;
-use super::output::Output;
+use super::{leftover, output::Output};
 use crate::base::Scope;
 use crate::config::Config;
 use crate::host::account::Account;

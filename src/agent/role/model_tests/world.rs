@@ -491,11 +491,12 @@ impl Node {
             Act::Claim { .. } | Act::GiveUp { .. } if self.commit.is_some() => {}
             Act::Claim { place, old, .. } => {
                 let epoch = old.as_ref().map_or(0, |old| old.epoch) + 1;
+                self.memory.claims(&place, now);
                 self.propose(old, &place, Some(own), epoch, until);
             }
             Act::GiveUp { place, old, .. } => {
                 self.acting.remove(&place);
-                self.memory.left(&place);
+                self.memory.leaves(&place, now);
                 let epoch = old.epoch;
                 self.propose(Some(old), &place, None, epoch, until);
             }
