@@ -75,7 +75,6 @@ async fn supervise(config: Arc<Config>, path: &Path) -> anyhow::Result<()> {
         output: output.clone(),
         leftover: note.clone(),
         period: verbs::MINUTE,
-        past: None,
     };
     let (verbs, end) = Verbs::start(parts)?;
     sockets.add("verbs", &end)?;

@@ -10,7 +10,7 @@ use tracing::{debug, warn};
 
 use super::Acts;
 use crate::base::Scope;
-use crate::host::pair::End;
+use crate::host::pair::{End, pair};
 use crate::host::verb::{Answer, LONGEST, Question, Reply};
 
 /// Acts under way. The agent says each of its few seats again every second; more questions wait in the pair.
@@ -18,17 +18,21 @@ const AT_ONCE: usize = 64;
 
 pub struct Door {
     acts: Arc<Acts>,
-    /// The other end must stay open elsewhere, too: between two agents nobody else has it, and ours must not take that for the end.
     ours: Arc<End>,
+    /// Between two agents nobody else has it, and ours must not take that for the end.
+    _theirs: OwnedFd,
 }
 
 impl Door {
-    /// Must be called inside a runtime.
-    pub fn new(acts: Acts, ours: OwnedFd) -> io::Result<Self> {
-        Ok(Door {
+    /// Returns the agents' end, too. Must be called inside a runtime.
+    pub fn new(acts: Acts) -> io::Result<(Self, OwnedFd)> {
+        let (ours, theirs) = pair()?;
+        let door = Door {
             acts: Arc::new(acts),
             ours: Arc::new(End::new(ours)?),
-        })
+            _theirs: theirs.try_clone()?,
+        };
+        Ok((door, theirs))
     }
 
     /// Until the scope is killed.
@@ -81,7 +85,7 @@ async fn reply(ours: &End, number: u64, answer: Answer) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::host::account::Account;
-    use crate::host::verb::{Supervisor, Task, Verb};
+    use crate::host::verb::{Root, Supervisor, Task, Verb};
     use crate::node::leftover;
     use crate::node::output::Output;
     use crate::node::verbs::{Parts, Verbs};
@@ -106,12 +110,11 @@ mod tests {
             output: Output::journal(),
             leftover: Arc::new(leftover::Note::new(folder.path())),
             period: Duration::from_secs(60),
-            past: None,
         })
         .expect("started");
         // Nothing, half a question, too much, and a whole question whose answer nobody takes.
         let long = vec![b' '; LONGEST + 1];
-        let verb = Verb::Upgrade { hash: String::new() };
+        let verb = Verb::Secrets;
         let whole = serde_json::to_vec(&Question { number: 7, verb }).expect("plain data");
         for left in [&b""[..], b"{\"number\":7,\"verb\":", &long, &whole] {
             rustix::net::send(&end, left, SendFlags::NOSIGNAL).expect("sent");

@@ -90,15 +90,13 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// `goes_on`: the supervisor replaced itself, and what it holds stays.
-    pub fn new(note: Note, means: Means, scope: Scope, goes_on: bool) -> Arc<Self> {
+    /// What a former supervisor left is taken away.
+    pub fn new(note: Note, means: Means, scope: Scope) -> Arc<Self> {
         let holdings = note.read().unwrap_or_else(|error| {
             error!(%error, "what a former supervisor held is not known");
             Holdings::default()
         });
-        if !goes_on {
-            sweep(&holdings);
-        }
+        sweep(&holdings);
         let state = State {
             holdings,
             ..State::default()

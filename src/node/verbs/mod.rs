@@ -37,7 +37,6 @@ use super::{leftover, output::Output};
 use crate::base::Scope;
 use crate::config::Config;
 use crate::host::account::Account;
-use crate::host::pair::pair;
 use crate::host::verb::{Answer, Verb};
 use crate::net::mesh::trust::Trust;
 
@@ -63,7 +62,6 @@ impl Acts {
             Verb::Sign { node, key } => sign::sign(&self.config, &node, &key),
             Verb::Secrets => secrets::gather(&self.config),
             Verb::Renew { certificate } => renew::renew(&self.config, &self.user, &certificate),
-            Verb::Upgrade { .. } => Answer::refused("this version is not upgraded by its agent"),
         }
     }
 }
@@ -82,16 +80,12 @@ pub struct Parts<'a> {
     pub leftover: Arc<leftover::Note>,
     /// How often the portal's jobs run.
     pub period: Duration,
-    /// The pair that the executable before this one had, where the supervisor replaced itself: what it holds stays.
-    pub past: Option<(OwnedFd, OwnedFd)>,
 }
 
 /// The acts of a running supervisor.
 pub struct Verbs {
     holder: Arc<Holder>,
     scope: Scope,
-    ours: OwnedFd,
-    theirs: OwnedFd,
 }
 
 impl Verbs {
@@ -115,27 +109,15 @@ impl Verbs {
             user: user.clone(),
             cron,
         };
-        let holder = Holder::new(note, means, scope.clone(), parts.past.is_some());
+        let holder = Holder::new(note, means, scope.clone());
         let acts = Acts {
             config: config.clone(),
             user: user.clone(),
             holder: holder.clone(),
         };
-        let (ours, theirs) = parts.past.map_or_else(pair, Ok)?;
-        let verbs = Verbs {
-            holder,
-            scope: scope.clone(),
-            ours: ours.try_clone()?,
-            theirs: theirs.try_clone()?,
-        };
-        let door = Door::new(acts, ours)?;
+        let (door, theirs) = Door::new(acts)?;
         scope.spawn(door.run(scope.clone()));
-        Ok((verbs, theirs))
-    }
-
-    /// For the next executable: the name of the pair, and copies of both ends.
-    pub fn legacy(&self) -> io::Result<(&'static str, OwnedFd, OwnedFd)> {
-        Ok(("verbs", self.ours.try_clone()?, self.theirs.try_clone()?))
+        Ok((Verbs { holder, scope }, theirs))
     }
 
     /// Ends what is held; nothing is held any more after that, and the agent is told so until the end.

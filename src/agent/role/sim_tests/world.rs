@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::agent::role::Hands;
 use crate::base::{BoxFuture, Scope};
-use crate::host::verb::{Answer, Task, Verb};
+use crate::host::verb::{Answer, Root, Task, Verb};
 use crate::registry::{
     Change, Error, Failure, File, Files, Found, Link, MemoryRegistry, NodeState, Record, Registry, Revision, Setting,
     View,
@@ -294,8 +294,11 @@ impl Hands for Reach {
     fn now(&self) -> Duration {
         self.world.clock(self.node)
     }
+}
 
-    fn ask(&self, verb: Verb) -> BoxFuture<'_, std::io::Result<Answer>> {
+impl Root for Reach {
+    fn ask<'a>(&'a self, verb: &'a Verb) -> BoxFuture<'a, std::io::Result<Answer>> {
+        let verb = verb.clone();
         // The supervisor carries out what it was asked though the agent dies, and what it takes up first is its own affair.
         let (sender, receiver) = oneshot::channel();
         let (world, node) = (self.world.clone(), self.node);
