@@ -15,7 +15,7 @@ bitrix_node_configured() {
 # A node that runs goes on with the new executable, keeping its connections where it can. One that does not is left alone.
 bitrix_node_upgraded() {
     [ -d /run/systemd/system ] && systemctl -q is-active bitrix-node.service || return 0
-    bitrix-node upgrade restart >/dev/null 2>&1 || systemctl try-restart bitrix-node.service || true
+    systemctl try-restart bitrix-node.service || true
 }
 
 bitrix_node_stopped() {

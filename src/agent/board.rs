@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::outlook::{self, Runs};
 use super::overview::{self, Facts, Heard, Overview, Row};
 use super::report::{ChildReport, Phase, Report};
 use crate::base::{Status, clock};
+use crate::cluster::Fit;
 use crate::config::Config;
 use crate::host::facts;
 use crate::metrics::{EncodeLabelSet, Family, Gauge, Set, names};
@@ -90,9 +92,13 @@ impl Board {
             .clone()
     }
 
-    /// Whether the module "cache" is one, and not the way to another node's.
-    pub fn runs_cache(&self) -> bool {
-        self.config.cache.run
+    /// What this node is fit for, by what it says of itself.
+    pub fn fit(&self, own: &Overview) -> Fit {
+        let runs = Runs {
+            cache: self.config.cache.run,
+            cron: self.config.cron.run,
+        };
+        outlook::fit(own, runs)
     }
 
     pub fn overview(&self) -> Overview {
@@ -118,7 +124,7 @@ impl Board {
             admin: format!("https://{}", self.config.admin.listen),
             services,
             facts: Facts {
-                clock: u64::try_from(clock::unix().as_millis()).unwrap_or(u64::MAX),
+                clock: clock::unix_millis(),
                 ..latest.facts.clone()
             },
         }

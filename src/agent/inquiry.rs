@@ -8,18 +8,16 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, timeout};
 
 use super::board::Board;
-use super::outlook;
 use super::overview::{Answer, Cluster, HeardOf, Overview, Seen, assemble};
 use super::ports::Reach;
 use crate::base::{BoxFuture, Scope, clock};
 use crate::cluster::{Snapshot, Snapshots};
+use crate::registry::SILENCE;
 
 /// People wait for it.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Handshakes with everybody take longer.
 const PORTS: Duration = Duration::from_secs(4);
-/// A heart is taken for silent when it has been for so long.
-const SILENCE: Duration = Duration::from_secs(4);
 
 /// The agents of the other nodes.
 pub trait Others: Send + Sync {
@@ -78,7 +76,7 @@ impl Inquiry {
             .collect();
         assemble(&Seen {
             snapshot: &snapshot,
-            fit: outlook::fit(&own.services, self.board.runs_cache()),
+            fit: self.board.fit(&own),
             own: &own,
             others: &others,
             now: clock::unix().as_secs(),

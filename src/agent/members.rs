@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use crate::base::Scope;
-use crate::config::{Config, Engine};
+use crate::config::{Config, Engine, Port};
 use crate::net::mesh::Caller;
 use crate::registry::{NodeState, View};
 use crate::storage::command::{Command, Report, Role, ask};
@@ -21,9 +21,6 @@ use crate::storage::mesh::LIMITS;
 
 /// A node waits so long for its copy to begin.
 const LOOK: Duration = Duration::from_secs(2);
-/// The storage's port, counted from the agent's.
-const STORAGE: u16 = 1;
-
 /// Keeps the group as the registry says, while this node's storage leads, until the scope drains.
 pub async fn keep(config: Arc<Config>, views: watch::Receiver<Option<Arc<View>>>, scope: Scope) {
     if config.storage.engine != Engine::Replicated || config.storage_mesh().is_none() {
@@ -102,13 +99,13 @@ fn wanted(report: &Report, view: &View) -> Vec<Command> {
             }
             continue;
         }
-        let Ok(mut address) = node.address.parse::<std::net::SocketAddr>() else {
+        let agent = node.address.parse().ok();
+        let Some(address) = agent.and_then(|agent| Port::Storage.counted_from(agent)) else {
             continue;
         };
-        let Some(port) = address.port().checked_add(STORAGE).filter(|_| !is_member(&node.name)) else {
+        if is_member(&node.name) {
             continue;
-        };
-        address.set_port(port);
+        }
         commands.push(Command::Add {
             name: node.name.clone(),
             address: address.to_string(),

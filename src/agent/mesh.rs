@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 
 use super::board::Board;
 use super::inquiry::Others;
-use super::join::{Door, Root};
+use super::join::Door;
 use super::overview::Overview;
 use super::ports::{Prober, Reach};
 use super::registry::Follower;
@@ -19,6 +19,7 @@ use super::renew::Renewals;
 use crate::base::{BoxFuture, Scope};
 use crate::cluster;
 use crate::config::{Config, Engine};
+use crate::host::verb::Root;
 use crate::net::mesh::trust::Trust;
 use crate::net::mesh::{Class, Fault, Guests, Handler, Identity, Limits, Mesh, Name, Server, Services, TcpDial};
 
@@ -71,7 +72,7 @@ impl Agents {
         let follower = parts.follower.clone();
         let mut guests = None;
         if let Some(root) = &parts.root {
-            handlers.push((RENEW, Arc::new(Renewals::new(follower.views(), root.clone(), scope))));
+            handlers.push((RENEW, Arc::new(Renewals::new(follower.views(), root.clone()))));
             let source = Arc::new(move || follower.registry());
             let door = Door::new(source, root.clone(), trust.authority_pem()?);
             guests = Some(Arc::new(door) as Arc<dyn Guests>);

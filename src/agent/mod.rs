@@ -22,7 +22,7 @@ mod ports;
 mod registry;
 mod renew;
 mod report;
-mod role;
+pub mod role;
 mod survey;
 pub mod upgrade;
 
@@ -34,7 +34,7 @@ use tracing::info;
 use crate::base::{BoxFuture, Cx, Service, Status};
 use crate::cluster;
 use crate::config::Config;
-use crate::host::verb::Supervisor;
+use crate::host::verb::{Root, Supervisor};
 use crate::net::mesh::trust::Trust;
 
 use board::Board;
@@ -113,7 +113,7 @@ impl Agent {
         if listeners.is_empty() {
             return Ok(None);
         }
-        let root = supervisor.map(|supervisor| supervisor as Arc<dyn join::Root>);
+        let root = supervisor.map(|supervisor| supervisor as Arc<dyn Root>);
         let parts = mesh::Parts {
             board: self.board.clone(),
             follower: self.registry.clone(),

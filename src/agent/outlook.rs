@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::overview::Row;
+use super::overview::{Overview, Row};
 use super::report::Phase;
 use crate::base::Health;
 use crate::cluster::{Fit, Member, Role, Seat, Snapshot, Standing};
@@ -70,8 +70,23 @@ fn kept_out(node: &Node) -> impl Iterator<Item = Fit> {
     kept.map(|(_, fit)| fit)
 }
 
-/// What this node is fit for, by its services.
-pub fn fit(services: &[Row], runs_cache: bool) -> Fit {
+/// What the configuration lets this node do for all.
+#[derive(Clone, Copy, Debug)]
+pub struct Runs {
+    /// Its module "cache" is one, and not the way to another node's.
+    pub cache: bool,
+    pub cron: bool,
+}
+
+/// What this node is fit for, by its services and its copy of the files.
+pub fn fit(own: &Overview, runs: Runs) -> Fit {
+    let (is_whole, leads) = own.facts.copy();
+    let files = [(is_whole, Fit::FILES), (leads, Fit::LEADER)];
+    let files = files.into_iter().filter(|(is_fit, _)| *is_fit);
+    files.fold(by_services(&own.services, runs), |fit, (_, bit)| fit.with(bit))
+}
+
+fn by_services(services: &[Row], runs: Runs) -> Fit {
     let is_ready = |name: &str| {
         let mut rows = services.iter();
         rows.any(|row| row.name == name && row.phase == Phase::Ready && row.health <= Health::Degraded)
@@ -82,10 +97,10 @@ pub fn fit(services: &[Row], runs_cache: bool) -> Fit {
     let web = front && is_ready("php-fpm") && (!has("mount") || is_ready("mount"));
     for (is_fit, bit) in [
         (front, Fit::FRONT.with(Fit::EDGE)),
-        (web, Fit::WEB.with(Fit::CRON)),
+        (web, Fit::WEB),
+        (web && runs.cron, Fit::CRON),
         (is_ready("mariadb"), Fit::DB),
-        // Where another node has it, the module of that name is only the way there.
-        (runs_cache && is_ready("cache"), Fit::CACHE),
+        (runs.cache && is_ready("cache"), Fit::CACHE),
     ] {
         if is_fit {
             fit = fit.with(bit);
@@ -98,6 +113,7 @@ pub fn fit(services: &[Row], runs_cache: bool) -> Fit {
 mod tests {
     use super::*;
     use crate::agent::Kind;
+    use crate::config::Port;
     use crate::registry::{Record, Role as Seated};
 
     fn row(name: &str, phase: Phase) -> Row {
@@ -126,11 +142,20 @@ mod tests {
     #[test]
     fn php_without_its_files_is_no_web_node() {
         let mut rows = vec![row("proxy", Phase::Ready), row("php-fpm", Phase::Ready)];
-        assert!(fit(&rows, true).has(Fit::FRONT.with(Fit::WEB)));
+        let all = Runs {
+            cache: true,
+            cron: true,
+        };
+        let none = Runs {
+            cache: false,
+            cron: false,
+        };
+        assert!(by_services(&rows, all).has(Fit::FRONT.with(Fit::WEB).with(Fit::CRON)));
+        assert!(!by_services(&rows, none).has(Fit::CRON));
         rows.push(row("mount", Phase::Starting));
-        assert_eq!(fit(&rows, true), Fit::FRONT.with(Fit::EDGE));
+        assert_eq!(by_services(&rows, all), Fit::FRONT.with(Fit::EDGE));
         rows.push(row("cache", Phase::Ready));
-        assert!(fit(&rows, true).has(Fit::CACHE) && !fit(&rows, false).has(Fit::CACHE));
+        assert!(by_services(&rows, all).has(Fit::CACHE) && !by_services(&rows, none).has(Fit::CACHE));
     }
 
     #[test]
@@ -164,6 +189,9 @@ mod tests {
         assert_eq!(snapshot.holder(Role::Cron).map(|node| node.name.as_str()), Some("n1"));
         assert_eq!(snapshot.seats.len(), 1);
         assert_eq!(snapshot.left, ["n3"]);
-        assert_eq!(snapshot.nodes[0].port(4).unwrap().to_string(), "10.0.0.1:7404");
+        assert_eq!(
+            snapshot.nodes[0].port(Port::Proxy).unwrap().to_string(),
+            "10.0.0.1:7404"
+        );
     }
 }

@@ -9,21 +9,19 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use crate::cluster::{Member, Snapshot, Snapshots};
+use crate::config::Port;
 use crate::net::mesh::{Dial, Name, Protocol, TcpDial, Tls};
 
 /// A handshake on a LAN takes milliseconds; one lost packet costs a second.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Ports of a node, counted from the agent's.
-const MODULES: [(u16, &str); 5] = [
-    (0, "agent"),
-    (STORAGE, "storage"),
-    (2, "cache"),
-    (4, "front"),
-    (5, "database"),
+const MODULES: [(Port, &str); 5] = [
+    (Port::Agent, "agent"),
+    (Port::Storage, "storage"),
+    (Port::Cache, "cache"),
+    (Port::Proxy, "front"),
+    (Port::Db, "database"),
 ];
-/// Only where the nodes keep the files themselves.
-const STORAGE: u16 = 1;
 
 /// Whether one node reaches a port of another one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +39,7 @@ pub struct Reach {
 pub struct Prober {
     pub tls: Arc<Tls>,
     pub snapshots: Snapshots,
+    /// The nodes keep the files themselves.
     pub has_storage: bool,
 }
 
@@ -57,15 +56,15 @@ async fn try_all(tls: &Arc<Tls>, snapshot: &Snapshot, has_storage: bool) -> Vec<
     let modules = || {
         MODULES
             .into_iter()
-            .filter(|(offset, _)| has_storage || *offset != STORAGE)
+            .filter(|(port, _)| has_storage || *port != Port::Storage)
     };
     let each = others.flat_map(|node| modules().map(move |module| (node, module)));
     let tried = each.map(|(node, module)| try_one(tls, &snapshot.own, node, module));
     join_all(tried).await.into_iter().flatten().collect()
 }
 
-async fn try_one(tls: &Arc<Tls>, own: &str, node: &Member, (offset, module): (u16, &str)) -> Option<Reach> {
-    let address = node.port(offset)?;
+async fn try_one(tls: &Arc<Tls>, own: &str, node: &Member, (port, module): (Port, &str)) -> Option<Reach> {
+    let address = node.port(port)?;
     let name: Name = node.name.parse().ok()?;
     let dial = TcpDial {
         tls: tls.clone(),

@@ -14,7 +14,7 @@ use super::role::{Election, Hands, Look, Seen};
 use super::{join, outlook};
 use crate::base::{Health, Scope, Status, clock};
 use crate::cluster::{Fit, Snapshot, Snapshots};
-use crate::config::Config;
+use crate::config::{Config, Port};
 use crate::registry::{
     self, Change, Error, Guard, Hearts, INTERVAL, Key, LastSeen, Node, NodeState, Publish, Record, Registry, View,
     Write,
@@ -83,11 +83,7 @@ impl Follower {
     }
 
     fn fit(&self) -> Fit {
-        let fit = outlook::fit(&self.board.overview().services, self.board.runs_cache());
-        let (is_whole, leads) = self.board.facts().copy();
-        let files = [(is_whole, Fit::FILES), (leads, Fit::LEADER)];
-        let files = files.into_iter().filter(|(is_fit, _)| *is_fit);
-        files.fold(fit, |fit, (_, bit)| fit.with(bit))
+        self.board.fit(&self.board.overview())
     }
 
     /// Runs until the scope drains; returns at once where there is no registry. Without `hands` this node holds no seat.
@@ -176,7 +172,10 @@ impl Follower {
             hearts: Arc::new(Hearts::new(files, name.clone(), boot)),
             last_seen: LastSeen::new(&config.view()),
             name,
-            address: config.mesh(0).map(|address| address.to_string()).unwrap_or_default(),
+            address: config
+                .mesh(Port::Agent)
+                .map(|address| address.to_string())
+                .unwrap_or_default(),
         }))
     }
 

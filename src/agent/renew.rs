@@ -7,15 +7,16 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::join::{self, Root};
+use super::join;
 use super::mesh::{Agents, RENEW};
 use crate::base::{BoxFuture, Scope, clock};
 use crate::cluster::Snapshots;
-use crate::host::verb::{Answer, Verb};
+use crate::host::verb::{Answer, Root, Verb};
 use crate::net::mesh::identity::requested_key;
 use crate::net::mesh::trust::Trust;
 use crate::net::mesh::{Fault, Handler, Identity};
@@ -116,14 +117,11 @@ async fn sign(root: &Arc<dyn Root>, node: &str, key: Vec<u8>) -> anyhow::Result<
 pub struct Renewals {
     views: watch::Receiver<Option<Arc<View>>>,
     root: Arc<dyn Root>,
-    /// Of the question to the supervisor, which must not be dropped with the call.
-    scope: Scope,
 }
 
 impl Renewals {
-    pub fn new(views: watch::Receiver<Option<Arc<View>>>, root: Arc<dyn Root>, scope: &Scope) -> Self {
-        let scope = scope.clone();
-        Renewals { views, root, scope }
+    pub fn new(views: watch::Receiver<Option<Arc<View>>>, root: Arc<dyn Root>) -> Self {
+        Renewals { views, root }
     }
 
     async fn answer(&self, peer: &Identity, body: Bytes) -> anyhow::Result<String> {
@@ -131,9 +129,7 @@ impl Renewals {
         let key = requested_key(&request.request).context("the certificate request")?;
         let view = self.views.borrow().clone().context("the registry was not seen yet")?;
         may_renew(&view, peer.node.as_str(), &key)?;
-        let (root, node) = (self.root.clone(), peer.node.to_string());
-        let signed = self.scope.spawn(async move { sign(&root, &node, key).await });
-        signed.await.ok().flatten().context("this node is stopping")?
+        sign(&self.root, peer.node.as_str(), key).await
     }
 }
 
@@ -162,7 +158,7 @@ fn may_renew(view: &View, node: &str, key: &[u8]) -> anyhow::Result<()> {
     // The founder, and who got his certificate by hand, have none written down.
     if let Some(first) = known.labels.get(join::KEY) {
         ensure!(
-            *first == join::hex(&join::digest(key)),
+            *first == HEXLOWER.encode(&join::digest(key)),
             "{node} has joined with another key"
         );
     }
@@ -235,7 +231,7 @@ mod tests {
                 name: name.into(),
                 address: String::new(),
                 state: NodeState::Member,
-                labels: [(join::KEY.to_string(), join::hex(&join::digest(key)))].into(),
+                labels: [(join::KEY.to_string(), HEXLOWER.encode(&join::digest(key)))].into(),
                 version: String::new(),
             })
         };
@@ -243,7 +239,7 @@ mod tests {
         let (_views, seen) = watch::channel(Some(Arc::new(view)));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let renewals: Arc<dyn Handler> = Arc::new(Renewals::new(seen, Arc::new(Hands(first.clone())), &scope));
+        let renewals: Arc<dyn Handler> = Arc::new(Renewals::new(seen, Arc::new(Hands(first.clone()))));
         let server = Arc::new(Server {
             tls: Arc::new(first.tls().unwrap()),
             services: [(RENEW, renewals)].into_iter().collect::<Services>(),
@@ -294,7 +290,7 @@ mod tests {
                 address: String::new(),
                 state,
                 labels: key
-                    .map(|key| (join::KEY.to_string(), join::hex(&join::digest(key))))
+                    .map(|key| (join::KEY.to_string(), HEXLOWER.encode(&join::digest(key))))
                     .into_iter()
                     .collect(),
                 version: String::new(),

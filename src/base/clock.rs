@@ -17,6 +17,11 @@ pub fn unix() -> Duration {
     wall().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
+/// The same in milliseconds.
+pub fn unix_millis() -> u64 {
+    u64::try_from(unix().as_millis()).unwrap_or(u64::MAX)
+}
+
 /// A wall time as `2026-11-22T06:15:04.123Z`.
 pub fn stamp(time: SystemTime) -> impl Display {
     humantime::format_rfc3339_millis(time)

@@ -8,12 +8,9 @@ use tracing::info;
 
 use crate::base::{BoxFuture, Cx, Service, Status};
 use crate::cluster::{Held, Role};
-use crate::config::Config;
+use crate::config::{Config, Port};
 use crate::metrics::names;
 use crate::net::relay::{self, Words};
-
-/// Of the module's port on the mesh.
-pub(super) const OFFSET: u16 = 2;
 
 /// A client speaks first and in a dialect of its choice: there is nothing to say that each one would understand.
 pub(super) const WORDS: Words = Words {
@@ -38,7 +35,7 @@ impl Relay {
 
     async fn serve(&self, mut cx: Cx) -> anyhow::Result<()> {
         let scope = cx.scope.clone();
-        let held = Held::follow(&self.config, Role::Cache, OFFSET, &scope)?;
+        let held = Held::follow(&self.config, Role::Cache, Port::Cache, &scope)?;
         // Another node whose view is older is told that the cache is not here.
         let offer = held.offer(WORDS, relay::nowhere());
         for listener in cx.take_tcp("cache-mesh") {

@@ -14,12 +14,12 @@ use tracing::{debug, info};
 
 use super::engine::{Engine, Limits};
 use super::metrics::Metrics;
-use super::relay::{OFFSET, WORDS};
+use super::relay::WORDS;
 use super::store::Store;
 use super::{connection, stats};
 use crate::base::{BoxFuture, Cx, Scope, Service, Status};
 use crate::cluster::{Held, Role};
-use crate::config::Config;
+use crate::config::{Config, Port};
 use crate::host::facts;
 use crate::net::mesh::{ByteStream, Tunnel};
 use crate::net::relay::{Connect, Offer};
@@ -106,7 +106,7 @@ impl Cache {
     /// Lets other nodes in, where there are any, while this one holds the role.
     fn offer(&self, listeners: Vec<StdListener>, scope: &Scope) -> anyhow::Result<()> {
         for listener in listeners {
-            let held = Held::follow(&self.config, Role::Cache, OFFSET, scope)?;
+            let held = Held::follow(&self.config, Role::Cache, Port::Cache, scope)?;
             let handler = self.handler(scope);
             let connect: Connect = Arc::new(move || {
                 let handler = handler.clone();

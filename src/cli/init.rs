@@ -14,8 +14,10 @@ use toml_edit::Value;
 use super::settle::{self, Draft, is_agreed};
 use super::{registry, require_root, token};
 use crate::base::error::{EXIT_DEGRADED, EXIT_OK};
+use crate::cluster::ADDRESSES;
 use crate::config::{Config, Loaded};
 use crate::host::account;
+use crate::host::address::place;
 use crate::host::package::{self, Family, Need};
 use crate::net::mesh::trust::Trust;
 use crate::node::prepare;
@@ -28,7 +30,6 @@ pub const ADMIN_PORT: u16 = 8443;
 
 /// Settings of the cluster that `init` makes, and `join` needs.
 pub const DOMAIN: &str = "portal.domain";
-const FLOATING: &str = "edge.addresses";
 /// Numbers of the portal's user and group, which own its files on every node.
 pub const OWNER: &str = "portal.owner";
 
@@ -152,7 +153,7 @@ impl Init {
         let settings = [
             (OWNER, Some(format!("{}:{}", owner.uid, owner.gid))),
             (DOMAIN, self.domain.clone()),
-            (FLOATING, floating),
+            (ADDRESSES, floating),
         ];
         if let Some(change) = records(&view, cluster, settings) {
             registry.commit(change).await?;
@@ -305,16 +306,11 @@ fn with_prefix(text: &str, own: Option<IpAddr>, networks: &[IpNet]) -> anyhow::R
 
 /// Of this machine's interfaces.
 fn networks() -> anyhow::Result<Vec<IpNet>> {
-    let ip = |address: nix::sys::socket::SockaddrStorage| -> Option<IpAddr> {
-        let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
-        v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
-    };
-    let interfaces = nix::ifaddrs::getifaddrs().context("the interfaces of this machine")?;
-    let networks = interfaces.filter_map(|interface| {
-        let (address, mask) = (ip(interface.address?)?, ip(interface.netmask?)?);
-        IpNet::with_netmask(address, mask).ok()
-    });
-    Ok(networks.collect())
+    let interfaces = place::interfaces().context("the interfaces of this machine")?;
+    Ok(interfaces
+        .into_iter()
+        .flat_map(|interface| interface.addresses)
+        .collect())
 }
 
 #[cfg(test)]
@@ -327,7 +323,7 @@ mod tests {
             name: "c1".into(),
             certificate: "pem".into(),
         };
-        let settings = |domain: Option<&str>| [(DOMAIN, domain.map(str::to_string)), (FLOATING, None)];
+        let settings = |domain: Option<&str>| [(DOMAIN, domain.map(str::to_string)), (ADDRESSES, None)];
         let change = records(&View::default(), cluster(), settings(Some("a"))).unwrap();
         assert_eq!((change.writes.len(), change.guards.len()), (3, 1));
         let setting = Record::Setting(Setting {

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
+use data_encoding::HEXLOWER;
 use toml_edit::Value;
 
 use super::init::{ADMIN_PORT, DOMAIN, OWNER, Plan, install};
@@ -26,13 +27,12 @@ use super::settle::{self, Draft, is_agreed};
 use crate::agent::join::{self, Met, Request, Token, Welcome};
 use crate::base::error::{EXIT_DEGRADED, EXIT_OK};
 use crate::cluster::Standing;
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Loaded, Port};
 use crate::host::account;
 use crate::net::mesh::trust::Trust;
 use crate::net::name::Names;
 use crate::node::{self, prepare};
 
-const PORT: u16 = 7400;
 /// The leader invites it, it makes its store, and reads the registry through it.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -149,13 +149,13 @@ impl Join {
         let trust = Trust::new(config.trust());
         trust.begin_joining(group)?;
         step(&mut out, "this machine's key is made")?;
-        let address = config.mesh(0).context("cluster.address is set")?;
+        let address = config.mesh(Port::Agent).context("cluster.address is set")?;
         let request = Request {
             id: self.token.id.clone(),
             secret: self.token.secret.clone(),
             node: config.node.name.clone(),
             address: address.to_string(),
-            request: join::hex(&trust.request()?),
+            request: HEXLOWER.encode(&trust.request()?),
             version: env!("CARGO_PKG_VERSION").to_string(),
         };
         let welcome = join::ask(there, &self.token, &request).await?;
@@ -244,7 +244,7 @@ async fn address(text: &str) -> anyhow::Result<SocketAddr> {
             host,
             port.parse().with_context(|| format!("{text}: {port} is no port"))?,
         ),
-        _ => (text, PORT),
+        _ => (text, Port::FIRST),
     };
     let found = Names::system()?
         .resolve(host, port)

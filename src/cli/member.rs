@@ -7,8 +7,8 @@ use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::seats::{Cluster, member, period};
-use super::{Format, require_root, table};
+use super::seats::{Cluster, member};
+use super::{Format, period, require_root, table};
 use crate::agent::join;
 use crate::base::error::{EXIT_DEGRADED, EXIT_OK};
 use crate::cluster::{Fit, Place, Snapshot};

@@ -40,8 +40,8 @@ use crate::config::{self as settings, DEFAULT_PATH, Loaded};
 use crate::host::{address, mount};
 use crate::node as supervisor;
 
-use tree::Verb;
 pub use tree::{Cli, Format};
+use tree::{Verb, period};
 
 /// Parses the command line and carries it out.
 pub fn main() -> ExitCode {

@@ -7,12 +7,13 @@ use anyhow::{bail, ensure};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::seats::{Cluster, member, named, obstacle, period};
-use super::{Format, require_root, table};
+use super::seats::{Cluster, member, named, obstacle};
+use super::{Format, period, require_root, table};
+use crate::agent::role;
 use crate::base::error::{EXIT_DEGRADED, EXIT_OK};
 use crate::cluster::{Directions, PINS, Place, Snapshot, TRANSFERS, places};
 use crate::config::{Config, Period};
-use crate::registry::{Change, Guard, Key, Record, Setting, View, Write as Put};
+use crate::registry::{Change, View, Write as Put};
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
@@ -121,27 +122,7 @@ fn render(rows: &[Value]) -> String {
 
 /// Changes one of the settings that direct seats; `None`: there is nothing to change.
 fn direct(view: &View, key: &str, event: String, edit: impl FnOnce(&mut Directions)) -> Option<Change> {
-    let old = view.setting(key);
-    let mut directions = Directions::parse(old.unwrap_or_default());
-    let before = directions.clone();
-    edit(&mut directions);
-    if directions == before {
-        return None;
-    }
-    let setting = |value: &str| {
-        Record::Setting(Setting {
-            key: key.to_string(),
-            value: value.to_string(),
-        })
-    };
-    let write = match directions.is_empty() {
-        true => Put::Remove(Key::Setting(key.to_string())),
-        false => Put::Put(setting(&directions.to_string())),
-    };
-    let guard = match old {
-        Some(old) => Guard::Is(setting(old)),
-        None => Guard::Absent(Key::Setting(key.to_string())),
-    };
+    let (write, guard) = role::direct(key, view.setting(key), edit)?;
     Some(Change::default().and(write).and(Put::Event(event)).when(guard))
 }
 
@@ -195,14 +176,9 @@ impl Transfer {
             "the registry does not answer; nothing can be moved now"
         );
         let holds = |snapshot: &Snapshot, place: &Place| {
-            let mut seats = snapshot.seats.iter();
-            let is_it = |place: &Place| {
-                seats.any(|seat| {
-                    (seat.role, &seat.seat) == (place.role, &place.seat) && seat.holder.as_ref() == Some(&self.node)
-                })
-            };
-            let mut is_it = is_it;
-            is_it(place)
+            snapshot.seats.iter().any(|seat| {
+                (seat.role, &seat.seat) == (place.role, &place.seat) && seat.holder.as_ref() == Some(&self.node)
+            })
         };
         let moving: Vec<Place> = places.into_iter().filter(|place| !holds(&snapshot, place)).collect();
         let mut out = std::io::stdout();
@@ -251,6 +227,7 @@ impl Transfer {
 mod tests {
     use super::*;
     use crate::cluster::{ADDRESSES, Fit, Member, Role, Seat, Standing};
+    use crate::registry::{Guard, Key, Record, Setting};
 
     #[test]
     fn seats_nobody_holds_are_shown_too() {

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::registry;
 use crate::base::Scope;
 use crate::cluster::{Member, Place, Role, Snapshot, Snapshots, follow, places};
-use crate::config::{Config, Period};
+use crate::config::Config;
 use crate::registry::{Change, Error, Publish, Registry, View};
 
 /// The agent sends what it knows at once.
@@ -152,10 +152,6 @@ pub fn obstacle(member: &Member, role: Role) -> Option<String> {
         _ => return None,
     };
     Some(why)
-}
-
-pub fn period(text: &str) -> Result<Period, String> {
-    Period::parse(text).ok_or_else(|| "write it like \"30s\"".to_string())
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use super::preflight;
 use crate::base::Scope;
 use crate::base::file::{Access, replace};
 use crate::cluster::{self, Snapshot};
-use crate::config::{self, Config, DEFAULT_PATH, Edit, Loaded, Origin};
+use crate::config::{self, Config, DEFAULT_PATH, Edit, Loaded, Origin, Port};
 use crate::host::facts;
 use crate::host::unit::Unit;
 use crate::registry::{LastSeen, Node, View};
@@ -122,7 +122,7 @@ pub fn is_by_unit(path: &Path) -> bool {
 pub async fn start(config: &Config, path: &Path) -> anyhow::Result<bool> {
     let runs = timeout(LOOK, UnixStream::connect(config.control_socket()));
     let runs = matches!(runs.await, Ok(Ok(_)));
-    let is_met = match config.mesh(0) {
+    let is_met = match config.mesh(Port::Agent) {
         Some(address) => matches!(timeout(LOOK, TcpStream::connect(address)).await, Ok(Ok(_))),
         None => true,
     };

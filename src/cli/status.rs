@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use super::{Format, client, table};
+use super::{Format, client, period, table};
 use crate::agent::{Certificate, Cluster, Data, NodeRow, Overview, Reach, Row, State, Verdict};
 use crate::base::Health;
 use crate::base::error::{EXIT_DEGRADED, EXIT_DOWN, EXIT_OK};
@@ -38,10 +38,6 @@ pub struct Show {
     /// Show it anew each second, until it is interrupted
     #[arg(long, conflicts_with = "wait")]
     watch: bool,
-}
-
-fn period(text: &str) -> Result<Period, String> {
-    Period::parse(text).ok_or_else(|| "write it like \"30s\"".to_string())
 }
 
 impl Show {

@@ -11,14 +11,13 @@ use super::{Format, registry, require_root, table};
 use crate::agent::join::Token;
 use crate::base::clock;
 use crate::base::error::{EXIT_DEGRADED, EXIT_OK};
-use crate::config::{Config, Period};
+use crate::config::{Config, Period, Port};
 use crate::net::mesh::trust::Trust;
 use crate::registry::{Change, Guard, Key, Publish, Record, Registry, Token as Kept, View, Write as Put};
 
 /// Time to walk over to the other machine.
 pub const TTL: Duration = Duration::from_secs(3600);
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
-const PORT: u16 = 7400;
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
@@ -71,7 +70,7 @@ pub async fn perform(verb: Verb, config: Config) -> anyhow::Result<u8> {
         }
         Verb::List { output } => {
             let view = registry.read().await?;
-            out.write_all(list(&view, now(), output)?.as_bytes())?;
+            out.write_all(list(&view, clock::unix_millis(), output)?.as_bytes())?;
         }
         Verb::Revoke { id } => {
             let key = Key::Token(id.clone());
@@ -94,18 +93,23 @@ pub async fn perform(verb: Verb, config: Config) -> anyhow::Result<u8> {
 pub async fn create(config: &Config, registry: &Publish, ttl: Duration) -> anyhow::Result<Token> {
     let trust = Trust::new(config.trust());
     ensure!(
-        trust.exists() && config.mesh(0).is_some(),
+        trust.exists() && config.mesh(Port::Agent).is_some(),
         "this node meets no others yet; run: bitrix-node init --address ADDRESS"
     );
     let token = Token::generate(trust.fingerprint()?).context("random numbers")?;
     let kept = Kept {
         id: token.id.clone(),
         hash: token.hash(),
-        expires: now() + u64::try_from(ttl.as_millis())?,
+        expires: clock::unix_millis() + u64::try_from(ttl.as_millis())?,
     };
     let key = Key::Token(token.id.clone());
     let mut change = Change::put(Record::Token(kept)).when(Guard::Absent(key));
-    for expired in registry.read().await?.tokens().filter(|token| token.expires <= now()) {
+    for expired in registry
+        .read()
+        .await?
+        .tokens()
+        .filter(|token| token.expires <= clock::unix_millis())
+    {
         change = change.and(Put::Remove(Key::Token(expired.id.clone())));
     }
     registry
@@ -116,16 +120,12 @@ pub async fn create(config: &Config, registry: &Publish, ttl: Duration) -> anyho
 
 /// What an admin pastes on the new machine.
 pub fn join_line(config: &Config, token: &Token) -> anyhow::Result<String> {
-    let address = config.mesh(0).context("cluster.address is not set")?;
+    let address = config.mesh(Port::Agent).context("cluster.address is not set")?;
     let address = match address.port() {
-        PORT => address.ip().to_string(),
+        Port::FIRST => address.ip().to_string(),
         _ => address.to_string(),
     };
     Ok(format!("bitrix-node join {address} --token {token}"))
-}
-
-fn now() -> u64 {
-    u64::try_from(clock::unix().as_millis()).unwrap_or(u64::MAX)
 }
 
 fn list(view: &View, now: u64, output: Format) -> anyhow::Result<String> {

@@ -8,7 +8,7 @@ use super::{
     config, demo, doctor, events, init, join, logs, node, portal, preflight, registry, role, status, storage, token,
     uninstall, upgrade,
 };
-use crate::config::DEFAULT_PATH;
+use crate::config::{DEFAULT_PATH, Period};
 
 /// Turns bare Linux machines into a Bitrix24 portal.
 #[derive(Debug, Parser)]
@@ -100,4 +100,9 @@ pub enum Verb {
 pub enum Format {
     Table,
     Json,
+}
+
+/// A time on the command line.
+pub fn period(text: &str) -> Result<Period, String> {
+    Period::parse(text).ok_or_else(|| "write it like \"30s\"".to_string())
 }

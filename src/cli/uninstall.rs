@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::settle::{self, UNIT, is_agreed};
 use super::{registry, remove, require_root, storage};
 use crate::base::error::{EXIT_DEGRADED, EXIT_OK};
-use crate::config::{Config, DEFAULT_PATH, Engine};
+use crate::config::{Config, DEFAULT_PATH, Engine, Port};
 use crate::host::facts;
 use crate::host::mount::{Space, Table};
 use crate::host::unit::Unit;
@@ -86,7 +86,7 @@ impl Uninstall {
 
 /// Says in the registry that this node has left. `None`: it is in no cluster, or has left already.
 async fn leave(config: &Config) -> anyhow::Result<Option<String>> {
-    if config.storage.engine == Engine::None || config.mesh(0).is_none() {
+    if config.storage.engine == Engine::None || config.mesh(Port::Agent).is_none() {
         return Ok(None);
     }
     let own = settle::node_name(None, config)?;

@@ -6,7 +6,7 @@ use anyhow::Context;
 
 use super::{Role, Snapshot, Snapshots, follow};
 use crate::base::Scope;
-use crate::config::Config;
+use crate::config::{Config, Port};
 use crate::net::mesh::trust::Trust;
 use crate::net::mesh::{Addresses, Name, Tls};
 use crate::net::relay::{Connect, Holder, Holding, Offer, Relay, Words};
@@ -20,8 +20,8 @@ pub struct Held {
 }
 
 impl Held {
-    /// Follows the snapshots of the agent until the scope drains. `offset`: of the module's port.
-    pub fn follow(config: &Config, role: Role, offset: u16, scope: &Scope) -> anyhow::Result<Self> {
+    /// Follows the snapshots of the agent until the scope drains.
+    pub fn follow(config: &Config, role: Role, module: Port, scope: &Scope) -> anyhow::Result<Self> {
         let snapshots = follow(config.view_socket(), scope);
         let tls = super::tls(&Trust::new(config.trust()), snapshots.clone(), scope);
         let tls = tls.context("this node's certificate")?;
@@ -32,7 +32,7 @@ impl Held {
         Ok(Held {
             tls,
             holder,
-            addresses: Arc::new(move |name: &Name| known.borrow().node(name.as_str())?.port(offset)),
+            addresses: Arc::new(move |name: &Name| known.borrow().node(name.as_str())?.port(module)),
         })
     }
 

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{Fit, Role};
+use crate::config::Port;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
@@ -70,10 +71,9 @@ impl Snapshot {
 }
 
 impl Member {
-    /// Where a module of it listens on the mesh: 1 storage, 2 cache, 3 push, 4 proxy, 5 database.
-    pub fn port(&self, offset: u16) -> Option<SocketAddr> {
-        let address = self.address?;
-        Some(SocketAddr::new(address.ip(), address.port().checked_add(offset)?))
+    /// Where a module of it listens on the mesh.
+    pub fn port(&self, module: Port) -> Option<SocketAddr> {
+        module.counted_from(self.address?)
     }
 
     /// New work may be given to it: it is a member, it lives, and it says that it is fit.

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use super::{Config, Mount};
+use super::{Config, Mount, Port};
 
 impl Config {
     pub fn portal_root(&self) -> PathBuf {
@@ -57,14 +57,13 @@ impl Config {
 
     /// Where other nodes reach the storage of this one; `None`: there are no others.
     pub fn storage_mesh(&self) -> Option<SocketAddr> {
-        self.mesh(1)
+        self.mesh(Port::Storage)
     }
 
-    /// Where other nodes reach a module of this one, counted from the first port: 0 agent, 1 storage, 2 cache, 3 push, 4 proxy,
-    /// 5 database. `None`: there are no others.
-    pub fn mesh(&self, offset: u16) -> Option<SocketAddr> {
+    /// Where other nodes reach a module of this one; `None`: there are no others.
+    pub fn mesh(&self, module: Port) -> Option<SocketAddr> {
         let address: IpAddr = self.cluster.address.parse().ok()?;
-        Some(SocketAddr::new(address, self.cluster.port.checked_add(offset)?))
+        module.counted_from(SocketAddr::new(address, self.cluster.port))
     }
 
     /// The authority's certificate, and this node's with its key.

@@ -13,13 +13,10 @@ use tracing::info;
 use super::packet::{NO_SERVER, TOO_MANY, refusal};
 use crate::base::{BoxFuture, Cx, Service, Status};
 use crate::cluster::{Held, Role};
-use crate::config::Config;
+use crate::config::{Config, Port};
 use crate::metrics::names;
 use crate::net::mesh::Tunnel;
 use crate::net::relay::{self, Connect, Offer, Refusal, Relay, Words};
-
-/// Of the module's port on the mesh.
-const OFFSET: u16 = 5;
 
 const WORDS: Words = Words {
     authority: "db",
@@ -53,7 +50,7 @@ impl Db {
 
     async fn serve(&self, mut cx: Cx) -> anyhow::Result<()> {
         let (config, scope) = (&self.config, &cx.scope.clone());
-        let held = Held::follow(config, Role::Db, OFFSET, scope)?;
+        let held = Held::follow(config, Role::Db, Port::Db, scope)?;
         let connect = match config.db.run {
             true => to_mariadb(config.db_socket()),
             false => relay::nowhere(),

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::pair::End;
+use crate::base::BoxFuture;
 
 /// A question or an answer with a certificate's chain fits many times, and the kernel takes it in one piece.
 pub const LONGEST: usize = 96 << 10;
@@ -109,6 +110,12 @@ pub struct Reply {
     pub answer: Answer,
 }
 
+/// What only root does, asked for by an unprivileged agent.
+pub trait Root: Send + Sync + 'static {
+    /// Cancel safe; whether the act of a dropped question is done stays open.
+    fn ask<'a>(&'a self, verb: &'a Verb) -> BoxFuture<'a, io::Result<Answer>>;
+}
+
 /// The agent's end.
 pub struct Supervisor {
     end: End,
@@ -132,8 +139,7 @@ impl Supervisor {
         })
     }
 
-    /// Cancel safe; whether the act of a dropped question is done stays open.
-    pub async fn ask(&self, verb: &Verb) -> io::Result<Answer> {
+    async fn answer(&self, verb: &Verb) -> io::Result<Answer> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = oneshot::channel();
         self.waiting().insert(number, sender);
@@ -174,6 +180,12 @@ impl Supervisor {
 
     fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<u64, oneshot::Sender<Answer>>> {
         self.waiting.lock().expect("nothing panics under this lock")
+    }
+}
+
+impl Root for Supervisor {
+    fn ask<'a>(&'a self, verb: &'a Verb) -> BoxFuture<'a, io::Result<Answer>> {
+        Box::pin(self.answer(verb))
     }
 }
 

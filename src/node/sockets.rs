@@ -12,7 +12,7 @@ use nix::sys::socket::sockopt::AcceptConn;
 use nix::sys::socket::{SockaddrStorage, getsockname, getsockopt};
 use tracing::warn;
 
-use crate::config::{Config, Engine};
+use crate::config::{Config, Engine, Port};
 use crate::host::account::Account;
 use crate::host::child::above_reserved;
 use crate::net::listen;
@@ -47,8 +47,13 @@ impl Sockets {
                 sockets.tcp("storage-mesh", "cluster.address", address)?;
             }
         }
-        for (name, offset) in [("agent-mesh", 0), ("cache-mesh", 2), ("proxy-mesh", 4), ("db-mesh", 5)] {
-            if let Some(address) = config.mesh(offset) {
+        for (name, module) in [
+            ("agent-mesh", Port::Agent),
+            ("cache-mesh", Port::Cache),
+            ("proxy-mesh", Port::Proxy),
+            ("db-mesh", Port::Db),
+        ] {
+            if let Some(address) = config.mesh(module) {
                 sockets.tcp(name, "cluster.address", address)?;
             }
         }

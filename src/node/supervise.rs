@@ -74,7 +74,6 @@ async fn supervise(config: Arc<Config>, path: &Path) -> anyhow::Result<()> {
     let node = prepare::node(&config, past.is_there()).await?;
     let mut sockets = Sockets::bind(&config, &node.user, take(&mut past.sockets))?;
     let (requests, wishes) = mpsc::channel(1);
-    let place = Place::new(executable.clone());
     let parts = verbs::Parts {
         config: &config,
         executable: &executable,
@@ -83,8 +82,9 @@ async fn supervise(config: Arc<Config>, path: &Path) -> anyhow::Result<()> {
         leftover: note.clone(),
         period: verbs::MINUTE,
         past: past.pairs.remove("verbs"),
+        upgrade: Some((Place::new(executable.clone()), requests.clone())),
     };
-    let (verbs, end) = Verbs::start_with(parts, Some((place, requests.clone())))?;
+    let (verbs, end) = Verbs::start(parts)?;
     sockets.add("verbs", &end)?;
     let portal = account::require(&config.portal.user)?;
     let files = mount::Keeper::new(&config, &executable, &portal, prepare::space(&config), past.mount())?;

@@ -20,7 +20,7 @@ pub const INTERVAL: Duration = Duration::from_millis(500);
 /// A node without an acknowledged heartbeat keeps its exclusive roles so long.
 const HOLD: Duration = Duration::from_secs(3);
 /// A node without a new heartbeat is taken for dead after it.
-const SILENCE: Duration = Duration::from_secs(4);
+pub const SILENCE: Duration = Duration::from_secs(4);
 /// How much of it the registry must have answered.
 const ANSWERED: Duration = Duration::from_secs(2);
 /// What counts as answered of the time between two looks: a judge that slept must not take its own sleep for the other's silence.

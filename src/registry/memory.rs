@@ -37,7 +37,7 @@ impl MemoryRegistry {
         let mut newest = self.lock();
         let stamp = Stamp {
             author: self.author.clone(),
-            time: u64::try_from(clock::unix().as_millis()).unwrap_or(u64::MAX),
+            time: clock::unix_millis(),
             // Any number that no other version has.
             attempt: newest.revision + 1,
             kept: VERSIONS_KEPT,

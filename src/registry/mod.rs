@@ -47,7 +47,7 @@ use std::sync::Arc;
 
 use crate::base::BoxFuture;
 
-pub use beat::{Beat, INTERVAL, Pulse, holds_until, may_hold};
+pub use beat::{Beat, INTERVAL, Pulse, SILENCE, holds_until, may_hold};
 pub use change::{Change, Guard, Key, Write};
 pub use files::{Failure, File, FileId, Files, Found, Link};
 pub use hearts::Hearts;

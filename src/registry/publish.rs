@@ -193,7 +193,7 @@ impl Publish {
         let (base, bytes) = self.newest().await?;
         let stamp = Stamp {
             author: self.author.clone(),
-            time: u64::try_from(clock::unix().as_millis()).unwrap_or(u64::MAX),
+            time: clock::unix_millis(),
             attempt: random()?,
             kept: VERSIONS_KEPT,
         };

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 
 use super::entry::Body;
@@ -46,7 +47,7 @@ pub struct StoreId(pub [u8; 16]);
 
 impl fmt::Display for StoreId {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(out, "{byte:02x}"))
+        HEXLOWER.encode_display(&self.0).fmt(out)
     }
 }
 

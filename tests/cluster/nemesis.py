@@ -20,6 +20,7 @@ ROLES_WITHIN = 10.0
 WELL_WITHIN = 90.0
 LOOK = 0.2
 OPERATOR = 30.0
+EXPECTED = ["roles", "pages", "healthy"]
 EXCLUSIVE = [*(f"edge/{address}" for address in FLOATING), "cron"]
 
 
@@ -194,12 +195,13 @@ class Nemesis:
             return not unwell
 
         # One after the other: a look at pages takes long where a node does not answer.
-        looks = {"roles": self.are_roles_well, "pages": self.is_web_well, "healthy": is_healthy}
+        looks = dict(zip(EXPECTED, [self.are_roles_well, self.is_web_well, is_healthy]))
         for name, look in looks.items():
             while name not in found and now() - began < WELL_WITHIN:
                 if look():
                     found[name] = now() - began
                 self.tick()
+        self.rest(made.calm, began, found)
         late = [f"{name} {'never' if name not in found else f'{found[name]:.1f} s'}" for name in looks]
         last = "".join(f"; last {name}: {reason[:100]}" for name, reason in said.items())
         self.say(round=made.number, converged=found, unwell=said, busy=busy)
@@ -212,14 +214,19 @@ class Nemesis:
             self.bad.append(f"{made}: roles converged {took}: {self.seats()}, {self.holders()}, {busy}")
         if missing := set(looks) - set(found):
             self.bad.append(f"{made}: after {WELL_WITHIN} s not well: {sorted(missing)}: {self.unwell()}")
-        self.rest(made.calm)
 
-    def rest(self, seconds):
-        """Nothing is disturbed. What was on its way before is given a moment."""
-        begin = now() + 1
-        while now() < begin - 1 + seconds:
+    def rest(self, seconds, began, found):
+        """Nothing is disturbed until the roles have been well for so long. What the last fault does to them may come late: a look just after it
+        says little, so the last moment at which they were not well counts."""
+        well_since = now()
+        while now() < well_since + seconds and now() - began < WELL_WITHIN:
             self.tick()
-        if not self.unwell():
+            if not self.are_roles_well():
+                well_since = now()
+                found["roles"] = well_since - began
+        # What was on its way before is given a moment.
+        begin = well_since + 1
+        if len(found) == len(EXPECTED) and not self.unwell():
             self.calm.append((begin, now()))
             self.say(calm=[begin, now()])
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bitrix_node::base::clock;
 use bitrix_node::config::{Config, parse};
 use bitrix_node::host::account;
-use bitrix_node::host::verb::{Answer, Supervisor, Task, Verb};
+use bitrix_node::host::verb::{Answer, Root, Supervisor, Task, Verb};
 use bitrix_node::node::leftover::Note;
 use bitrix_node::node::output::Output;
 use bitrix_node::node::verbs::{Parts, Verbs};
@@ -142,6 +142,7 @@ fn supervise(
             leftover: Arc::new(Note::new(&config.node.run_dir)),
             period,
             past: None,
+            upgrade: None,
         })
         .unwrap();
         sender.send(end).unwrap();

@@ -1,7 +1,7 @@
 //! Rules about one machine: its services, disk, memory, PHP, ports, certificates. Pure.
 
 use super::{Facts, Findings, heard, on};
-use crate::agent::overview::Row;
+use crate::agent::overview::{NODE_DAYS, PORTAL_DAYS, Row};
 use crate::base::Health;
 use crate::host::package::{self, Family, Need};
 
@@ -10,9 +10,6 @@ const DISK: (u8, u8) = (85, 95);
 const MEMORY: u8 = 95;
 /// Something that restarts so often and ran so shortly does so again.
 const RESTARTS: (u32, u64) = (3, 600);
-/// Days, as in the verdict.
-const PORTAL_DAYS: i64 = 10;
-const NODE_DAYS: i64 = 8;
 /// Has a rule of its own, or is told by one.
 const ELSEWHERE: [&str; 2] = ["mount", "agent"];
 

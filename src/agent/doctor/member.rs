@@ -69,7 +69,7 @@ pub fn version(facts: &Facts<'_>, findings: &mut Findings<'_>) {
         findings.warn(
             "nodes run different versions of bitrix-node",
             evidence.join(", "),
-            "end the upgrade that was begun: bitrix-node upgrade plan",
+            "install the same version everywhere, one node after the other: install.sh, or the package",
         );
     }
 }

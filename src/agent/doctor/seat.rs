@@ -17,7 +17,7 @@ pub fn edge(facts: &Facts<'_>, findings: &mut Findings<'_>) {
         findings.warn(
             "the portal is not reached when the node that clients use is lost",
             "no floating address is configured",
-            "bitrix-node init --vip ADDRESS/PREFIX with a free address of the nodes' network",
+            "on the first node: bitrix-node init --address ITS-OWN --vip FREE/PREFIX, an address of the nodes' network",
         );
     }
     for address in addresses.iter().map(ToString::to_string) {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -52,15 +53,15 @@ impl Token {
         getrandom::fill(&mut secret)?;
         Ok(Token {
             authority,
-            id: hex(&id),
-            secret: hex(&secret),
+            id: HEXLOWER.encode(&id),
+            secret: HEXLOWER.encode(&secret),
         })
     }
 
     /// What the registry keeps of it.
     pub fn hash(&self) -> [u8; 32] {
         // Of no other form than `from_str` and `generate` make.
-        digest(&unhex(&self.secret).unwrap_or_default())
+        digest(&HEXLOWER.decode(self.secret.as_bytes()).unwrap_or_default())
     }
 }
 
@@ -85,7 +86,9 @@ impl FromStr for Token {
             return Err(Error::Token);
         };
         let is_id = (1..=ID_MAX).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        let is_secret = unhex(secret).is_some_and(|secret| secret.len() == SECRET);
+        let is_secret = HEXLOWER_PERMISSIVE
+            .decode(secret.as_bytes())
+            .is_ok_and(|secret| secret.len() == SECRET);
         if !is_id || !is_secret {
             return Err(Error::Token);
         }
@@ -160,26 +163,6 @@ pub fn digest(bytes: &[u8]) -> [u8; 32] {
     digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-pub fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: &u8| {
-        char::from(*byte)
-            .to_digit(16)
-            .and_then(|digit| u8::try_from(digit).ok())
-    };
-    let digits: Option<Vec<u8>> = text.as_bytes().iter().map(digit).collect();
-    let digits = digits.filter(|digits| digits.len().is_multiple_of(2))?;
-    Some(
-        digits
-            .chunks_exact(2)
-            .filter_map(|pair| Some(pair.first()? << 4 | pair.get(1)?))
-            .collect(),
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -232,13 +215,5 @@ mod tests {
         for cut in 0..body.len() {
             assert!(decode::<Answer>(&body[..cut]).is_err());
         }
-    }
-
-    #[test]
-    fn hexadecimal_digits_come_in_pairs() {
-        assert_eq!(unhex("00fF"), Some(vec![0, 255]));
-        assert_eq!(hex(&[0, 255]), "00ff");
-        assert!(unhex("0").is_none() && unhex("0g").is_none() && unhex("ä").is_none());
-        assert_eq!(unhex(""), Some(Vec::new()));
     }
 }

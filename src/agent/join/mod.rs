@@ -24,24 +24,7 @@ mod serve;
 #[cfg(test)]
 mod serve_tests;
 
-use std::io;
-
-use crate::base::BoxFuture;
-use crate::host::verb::{Answer as Said, Supervisor, Verb};
-
 pub use ask::{Met, ask, meet};
-pub use codec::{Request, Token, Welcome, digest, hex};
+pub use codec::{Request, Token, Welcome, digest};
 pub use decide::{KEY, TOKEN};
 pub use serve::{Door, Source};
-
-/// What only root does, asked for by an unprivileged agent.
-pub trait Root: Send + Sync + 'static {
-    /// Not cancel safe.
-    fn ask<'a>(&'a self, verb: &'a Verb) -> BoxFuture<'a, io::Result<Said>>;
-}
-
-impl Root for Supervisor {
-    fn ask<'a>(&'a self, verb: &'a Verb) -> BoxFuture<'a, io::Result<Said>> {
-        Box::pin(Supervisor::ask(self, verb))
-    }
-}

@@ -6,17 +6,17 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
-use super::Root;
 use super::codec::{self, Answer, REQUEST_MAX, Request, Welcome};
 use super::decide::{Applicant, Decision, Refusal, decide};
 use super::limits::Limits;
 use crate::base::{BoxFuture, clock};
-use crate::host::verb::{self, Verb};
+use crate::host::verb::{self, Root, Verb};
 use crate::net::mesh::identity::requested_key;
 use crate::net::mesh::{Guests, Name, Stream};
 use crate::registry::{Change, Error, NodeState, Registry, View, Write};
@@ -140,15 +140,19 @@ impl Door {
             .parse()
             .map_err(|error| Denial::Malformed(format!("{error}")))?;
         let address = request.address.parse().map_err(|_| malformed("the address is none"))?;
-        let secret = codec::unhex(&request.secret).ok_or_else(|| malformed("the secret is none"))?;
-        let asked = codec::unhex(&request.request).ok_or_else(|| malformed("the certificate request is none"))?;
+        let secret = HEXLOWER_PERMISSIVE
+            .decode(request.secret.as_bytes())
+            .map_err(|_| malformed("the secret is none"))?;
+        let asked = HEXLOWER_PERMISSIVE
+            .decode(request.request.as_bytes())
+            .map_err(|_| malformed("the certificate request is none"))?;
         let key = requested_key(&asked).map_err(|error| Denial::Malformed(error.to_string()))?;
         let applicant = Applicant {
             id: &request.id,
             hash: codec::digest(&secret),
             node: &node,
             address,
-            key: &codec::hex(&codec::digest(&key)),
+            key: &HEXLOWER.encode(&codec::digest(&key)),
             version: &request.version,
         };
         let view = self.admit(&applicant).await?;
@@ -178,7 +182,7 @@ impl Door {
         let registry = (self.registry)().ok_or_else(|| Denial::Unable("the registry is not open yet".into()))?;
         for _ in 0..ATTEMPTS {
             let view = registry.read().await.map_err(unable)?;
-            let now = u64::try_from(clock::unix().as_millis()).unwrap_or(u64::MAX);
+            let now = clock::unix_millis();
             match decide(&view, applicant, now).map_err(Denial::Refused)? {
                 Decision::Again => return Ok(view),
                 Decision::Admit(change) => match registry.commit(change).await {

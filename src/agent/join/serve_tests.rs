@@ -1,5 +1,6 @@
 //! Joins over real sockets, honest ones and attacks: who is refused, what the log says, and that nothing leaks.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,10 +13,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tracing::subscriber::DefaultGuard;
 
-use super::codec::{self, Answer, digest, hex};
+use super::codec::{self, Answer, digest};
 use super::*;
+use data_encoding::HEXLOWER;
+
+use crate::base::BoxFuture;
 use crate::base::{Scope, clock};
-use crate::host::verb::Secrets;
+use crate::host::verb::{Answer as Said, Root, Secrets, Verb};
 use crate::net::mesh::identity::{Authority, Identity, NodeKey, certificate_from_pem};
 use crate::net::mesh::{Class, Fingerprint, Limits, Mesh, Name, Server, Services, TcpDial, Tls, guest, identity};
 use crate::registry::{
@@ -173,7 +177,7 @@ fn request(token: &Token, node: &str, key: &NodeKey) -> Request {
         secret: token.secret.clone(),
         node: node.into(),
         address: "10.0.0.2:7400".into(),
-        request: hex(&key.request().unwrap()),
+        request: HEXLOWER.encode(&key.request().unwrap()),
         version: "1".into(),
     }
 }
@@ -280,10 +284,10 @@ async fn a_stolen_view_lets_nobody_in() {
     let image = std::fs::read(folder.path().join("v1")).unwrap();
     let has = |bytes: &[u8]| image.windows(bytes.len()).any(|window| window == bytes);
     assert!(has(token.id.as_bytes()) && has(&token.hash()), "this is the view");
-    assert!(!has(token.secret.as_bytes()) && !has(&codec::unhex(&token.secret).unwrap()));
+    assert!(!has(token.secret.as_bytes()) && !has(&HEXLOWER.decode(token.secret.as_bytes()).unwrap()));
     let key = NodeKey::generate().unwrap();
     let stolen = Token {
-        secret: hex(&token.hash()),
+        secret: HEXLOWER.encode(&token.hash()),
         ..token.clone()
     };
     let refused = ask(world.address, &stolen, &request(&stolen, "n2", &key)).await;

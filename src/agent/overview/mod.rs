@@ -14,3 +14,4 @@ mod verdict;
 pub use cluster::{Answer, Cluster, Data, Heard as HeardOf, NodeRow, Part, Quorum, Seen, State, assemble};
 pub use facts::{Certificate, Facts};
 pub use node::{Heard, Overview, Row, Verdict, judge, row};
+pub use verdict::{NODE_DAYS, PORTAL_DAYS};

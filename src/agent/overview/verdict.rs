@@ -13,8 +13,8 @@ use crate::cluster::{Fit, Role, Snapshot};
 
 /// Days before its end: the operator must act on the portal's certificate, while nodes renew theirs ten days before by themselves, and
 /// have had two to do so.
-const PORTAL_DAYS: i64 = 10;
-const NODE_DAYS: i64 = 8;
+pub const PORTAL_DAYS: i64 = 10;
+pub const NODE_DAYS: i64 = 8;
 
 type Faults = Vec<(Verdict, String)>;
 

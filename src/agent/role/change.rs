@@ -21,7 +21,7 @@ pub fn claim(snapshot: &Snapshot, place: &Place, old: Option<&Seat>, why: &Groun
     let change = Change::put(Record::Role(record(place, Some(own), epoch)))
         .and(Write::Event(event))
         .when(guard);
-    direct(snapshot, change, |transfers| transfers.remove(&place.key()))
+    with_transfers(snapshot, change, |transfers| _ = transfers.remove(&place.key()))
 }
 
 /// Nobody holds the seats any more. The task has ended before.
@@ -46,10 +46,7 @@ pub fn give_up(own: &str, seats: &[(Place, Seat)], why: &Cause) -> Change {
 /// The holder shall give the seat to the node.
 pub fn transfer(snapshot: &Snapshot, place: &Place, node: &str, event: String) -> Change {
     let change = Change::default().and(Write::Event(event));
-    direct(snapshot, change, |transfers| {
-        transfers.put(place.key(), node);
-        true
-    })
+    with_transfers(snapshot, change, |transfers| transfers.put(place.key(), node))
 }
 
 pub fn next_epoch(old: Option<&Seat>) -> u64 {
@@ -65,29 +62,38 @@ fn record(place: &Place, holder: Option<&str>, epoch: u64) -> Role {
     }
 }
 
-/// Changes the transfers too, unless `edit` says that nothing is to be changed.
-fn direct(snapshot: &Snapshot, change: Change, edit: impl FnOnce(&mut Directions) -> bool) -> Change {
-    let key = TRANSFERS.to_string();
-    let old = snapshot.settings.get(TRANSFERS);
-    let mut transfers = Directions::parse(old.map_or("", String::as_str));
-    if !edit(&mut transfers) {
-        return change;
+/// Takes the seat's change and one of the transfers together.
+fn with_transfers(snapshot: &Snapshot, change: Change, edit: impl FnOnce(&mut Directions)) -> Change {
+    let old = snapshot.settings.get(TRANSFERS).map(String::as_str);
+    match direct(TRANSFERS, old, edit) {
+        Some((write, guard)) => change.and(write).when(guard),
+        None => change,
     }
-    let guard = match old.cloned() {
-        Some(value) => {
-            let key = key.clone();
-            Guard::Is(Record::Setting(Setting { key, value }))
-        }
-        None => Guard::Absent(Key::Setting(key.clone())),
+}
+
+/// What changes a setting that directs seats (`PINS`, `TRANSFERS`), from how it was; `None`: nothing is to be changed.
+pub fn direct(key: &str, old: Option<&str>, edit: impl FnOnce(&mut Directions)) -> Option<(Write, Guard)> {
+    let mut directions = Directions::parse(old.unwrap_or_default());
+    let before = directions.clone();
+    edit(&mut directions);
+    if directions == before {
+        return None;
+    }
+    let setting = |value: &str| {
+        Record::Setting(Setting {
+            key: key.to_string(),
+            value: value.to_string(),
+        })
     };
-    let write = match transfers.is_empty() {
-        true => Write::Remove(Key::Setting(key)),
-        false => {
-            let value = transfers.to_string();
-            Write::Put(Record::Setting(Setting { key, value }))
-        }
+    let write = match directions.is_empty() {
+        true => Write::Remove(Key::Setting(key.to_string())),
+        false => Write::Put(setting(&directions.to_string())),
     };
-    change.and(write).when(guard)
+    let guard = match old {
+        Some(old) => Guard::Is(setting(old)),
+        None => Guard::Absent(Key::Setting(key.to_string())),
+    };
+    Some((write, guard))
 }
 
 #[cfg(test)]

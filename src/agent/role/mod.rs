@@ -34,6 +34,7 @@ use std::collections::BTreeSet;
 
 use crate::cluster::{Place, Seat, Snapshot};
 
+pub use change::direct;
 pub use run::{Election, Hands, Look};
 
 /// What a decision looks at.

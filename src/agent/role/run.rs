@@ -17,7 +17,7 @@ use super::memory::Memory;
 use super::{Seen, change};
 use crate::base::{BoxFuture, Scope, clock};
 use crate::cluster::{Place, Role, Seat};
-use crate::host::verb::{Answer, Supervisor, Task, Verb};
+use crate::host::verb::{Answer, Root, Supervisor, Task, Verb};
 use crate::registry::{Error, Hearts, Registry, Revision, View, holds_until};
 
 /// Between two decisions without anything new.
@@ -28,21 +28,14 @@ const FAREWELL: Duration = Duration::from_secs(3);
 const QUESTIONS: usize = 32;
 
 /// What acts for the roles on this machine, and its clock.
-pub trait Hands: Send + Sync {
+pub trait Hands: Root {
     /// Time since boot.
-    fn now(&self) -> Duration;
-    fn ask(&self, verb: Verb) -> BoxFuture<'_, io::Result<Answer>>;
-}
-
-impl Hands for Supervisor {
     fn now(&self) -> Duration {
         clock::boot()
     }
-
-    fn ask(&self, verb: Verb) -> BoxFuture<'_, io::Result<Answer>> {
-        Box::pin(async move { Supervisor::ask(self, &verb).await })
-    }
 }
+
+impl Hands for Supervisor {}
 
 /// One look at the registry: first the view was read, then the heartbeats.
 #[derive(Clone, Debug, Default)]
@@ -225,7 +218,7 @@ impl Seats {
         let hands = self.election.hands.clone();
         self.questions.push(Box::pin(async move {
             let _inside = inside;
-            let result = hands.ask(Verb::Hold { task, epoch, until }).await;
+            let result = hands.ask(&Verb::Hold { task, epoch, until }).await;
             Done::Held {
                 place,
                 epoch,
@@ -367,7 +360,7 @@ async fn release(hands: &dyn Hands, place: &Place, gate: Gate) {
         alone = gate.write_owned() => Some(alone),
         () = passed(hands, end) => None,
     };
-    if let Err(error) = hands.ask(Verb::Release { task }).await {
+    if let Err(error) = hands.ask(&Verb::Release { task }).await {
         warn!(%place, %error, "the supervisor does not answer; the task ends by its time");
         passed(hands, end).await;
     }

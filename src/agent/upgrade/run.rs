@@ -15,7 +15,7 @@ use crate::base::{Scope, clock};
 use crate::cluster::{Fit, Member, Role, Snapshot, Standing};
 use crate::config::{Config, Engine};
 use crate::host::upgrade::{Record as Change, Stage};
-use crate::host::verb::{Answer, Supervisor, Verb};
+use crate::host::verb::{Answer, Root, Supervisor, Verb};
 use crate::registry::{self, Error, Guard, Key, Node, NodeState, Record, Registry, Setting, View, Write};
 
 const PACE: Duration = Duration::from_secs(1);

@@ -14,13 +14,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
 };
 use tokio::io::Interest;
-use tokio::net::UnixDatagram;
 use tokio::sync::watch;
 use tracing::warn;
+
+use crate::host::pair::{End, pair};
 
 const HELLO: [u8; 1] = [1];
 /// Device and memory.
@@ -40,7 +41,7 @@ pub struct Handed {
 
 /// The storage's end of the pair, handed down as "fuse".
 pub struct Heir {
-    socket: Socket,
+    socket: End,
     has_asked: AtomicBool,
 }
 
@@ -48,7 +49,7 @@ impl Heir {
     /// Must be called inside a runtime.
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
         Ok(Heir {
-            socket: Socket::new(socket)?,
+            socket: End::new(socket)?,
             has_asked: AtomicBool::new(false),
         })
     }
@@ -69,7 +70,7 @@ pub type Estate = Option<Arc<Handed>>;
 
 /// The supervisor's end.
 pub struct Trustee {
-    ours: Socket,
+    ours: End,
     /// To take back what waits there.
     theirs: OwnedFd,
     estate: watch::Receiver<Estate>,
@@ -80,10 +81,9 @@ pub struct Trustee {
 impl Trustee {
     /// Returns the storage's end, too. Must be called inside a runtime.
     pub fn new(estate: watch::Receiver<Estate>) -> io::Result<(Self, OwnedFd)> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        let (ours, theirs) = pair()?;
         let trustee = Trustee {
-            ours: Socket::new(ours)?,
+            ours: End::new(ours)?,
             theirs: theirs.try_clone()?,
             estate,
             has_heir: false,
@@ -94,7 +94,7 @@ impl Trustee {
     /// Goes on with a pair whose storage may have asked already. Must be called inside a runtime.
     pub fn adopt(ours: OwnedFd, theirs: OwnedFd, estate: watch::Receiver<Estate>) -> io::Result<Self> {
         Ok(Trustee {
-            ours: Socket::new(ours)?,
+            ours: End::new(ours)?,
             theirs,
             estate,
             has_heir: true,
@@ -103,7 +103,7 @@ impl Trustee {
 
     /// Copies of both ends, for who goes on with them.
     pub fn ends(&self) -> io::Result<(OwnedFd, OwnedFd)> {
-        Ok((self.ours.0.as_fd().try_clone_to_owned()?, self.theirs.try_clone()?))
+        Ok((self.ours.as_fd().try_clone_to_owned()?, self.theirs.try_clone()?))
     }
 
     /// Hands over to whoever asks, and again when something else is there. Keeps the last one open until it is dropped, also
@@ -132,22 +132,7 @@ impl Trustee {
     fn give(&mut self) -> io::Result<()> {
         while take(self.theirs.as_fd()).is_ok() {}
         let estate = self.estate.borrow_and_update().clone();
-        estate.map_or(Ok(()), |handed| give(self.ours.0.as_fd(), &handed))
-    }
-}
-
-/// Tokio has no type for sockets that keep messages apart and tell the end of the other side; of this one only the waiting is
-/// used.
-struct Socket(UnixDatagram);
-
-impl Socket {
-    fn new(socket: OwnedFd) -> io::Result<Self> {
-        Ok(Socket(UnixDatagram::from_std(socket.into())?))
-    }
-
-    /// Does an act that does not block as soon as it can be done. Cancel safe, for the act itself is not waited for.
-    async fn act<T>(&self, interest: Interest, mut act: impl FnMut(BorrowedFd<'_>) -> io::Result<T>) -> io::Result<T> {
-        self.0.async_io(interest, || act(self.0.as_fd())).await
+        estate.map_or(Ok(()), |handed| give(self.ours.as_fd(), &handed))
     }
 }
 
@@ -321,7 +306,7 @@ mod tests {
         let (trustee, end) = Trustee::new(receiver).expect("a pair");
         for number in 1..=3 {
             let (estate, _) = handed(number, "");
-            give(trustee.ours.0.as_fd(), &estate.expect("one")).expect("sent");
+            give(trustee.ours.as_fd(), &estate.expect("one")).expect("sent");
         }
         assert_eq!(soon(heir(&end).handed()).await.expect("handed").mount, 3);
     }
@@ -331,7 +316,7 @@ mod tests {
         let (_estate, receiver) = watch::channel(None);
         let (trustee, end) = Trustee::new(receiver).expect("a pair");
         for bytes in [&[0; 8][..], &[0; 3], &[0; 9]] {
-            rustix::net::send(&trustee.ours.0, bytes, SendFlags::empty()).expect("sent");
+            rustix::net::send(trustee.ours.as_fd(), bytes, SendFlags::empty()).expect("sent");
             let error = take(end.as_fd()).expect_err("no descriptors");
             assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         }

@@ -4,18 +4,16 @@
 
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
-use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::ParsedCertificate;
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme, version,
-};
+use rustls::{CertificateError, ClientConfig, RootCertStore, ServerConfig, version};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client};
 
 use super::error::ConnectError;
+use super::expect::{Expect, Judge, Shown};
 use super::identity::{Fingerprint, Identity, Name, NodeKey};
 use super::tls::{HANDSHAKE, explain};
 
@@ -28,8 +26,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let provider = Arc::new(ring::default_provider());
-    let expected = ExpectAuthority {
-        authority,
+    let expected = Expect {
+        judge: OfAuthority(authority),
         provider: provider.clone(),
     };
     let mut config = ClientConfig::builder_with_provider(provider)
@@ -75,56 +73,21 @@ pub(super) fn server_config(
     Ok(Arc::new(config))
 }
 
-/// The machine's check: the chain ends in the one authority that the token names.
+/// The chain ends in the one authority that the token names.
 #[derive(Debug)]
-struct ExpectAuthority {
-    authority: Fingerprint,
-    provider: Arc<CryptoProvider>,
-}
+struct OfAuthority(Fingerprint);
 
-impl ServerCertVerifier for ExpectAuthority {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let [authority] = intermediates else {
+impl Judge for OfAuthority {
+    fn judge(&self, shown: &Shown<'_>) -> Result<(), rustls::Error> {
+        let [authority] = shown.others else {
             return Err(CertificateError::UnknownIssuer.into());
         };
-        if Fingerprint::of(authority) != self.authority {
+        if Fingerprint::of(authority) != self.0 {
             return Err(CertificateError::UnknownIssuer.into());
         }
         let mut roots = RootCertStore::empty();
         roots.add(authority.clone().into_owned())?;
-        let parsed = ParsedCertificate::try_from(end_entity)?;
-        let algorithms = self.provider.signature_verification_algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(&parsed, &roots, &[], now, algorithms)?;
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::PeerIncompatible::Tls12NotOffered.into())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        let parsed = ParsedCertificate::try_from(shown.certificate)?;
+        verify_server_cert_signed_by_trust_anchor(&parsed, &roots, &[], shown.now, shown.algorithms)
     }
 }

@@ -22,6 +22,7 @@ mod call_tests;
 mod caller;
 mod dial;
 mod error;
+mod expect;
 mod frame;
 pub mod guest;
 pub mod identity;

@@ -7,9 +7,9 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::HandshakeSignatureValid;
 use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
-use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{Acceptor, ParsedCertificate, WebPkiClientVerifier};
@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor, TlsConnector, client, server};
 
 use super::error::ConnectError;
+use super::expect::{Expect, Judge, Shown};
 use super::guest;
 use super::identity::{Error, Identity, Name, NodeKey};
 
@@ -250,12 +251,15 @@ impl Credentials {
 
     fn client(&self, node: &Name, protocol: Protocol) -> ClientConfig {
         let mut config = self.client.clone();
-        let expected = ExpectNode {
-            wanted: Identity {
-                cluster: self.identity.cluster.clone(),
-                node: node.clone(),
+        let wanted = Identity {
+            cluster: self.identity.cluster.clone(),
+            node: node.clone(),
+        };
+        let expected = Expect {
+            judge: Node {
+                wanted,
+                roots: self.roots.clone(),
             },
-            roots: self.roots.clone(),
             provider: self.provider.clone(),
         };
         config.dangerous().set_certificate_verifier(Arc::new(expected));
@@ -291,54 +295,22 @@ fn server_config(
     Ok(Arc::new(config))
 }
 
-/// The dialler's check: signed by the authority, and exactly this node.
+/// Signed by the authority, and exactly this node.
 #[derive(Debug)]
-struct ExpectNode {
+struct Node {
     wanted: Identity,
     roots: Arc<RootCertStore>,
-    provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for ExpectNode {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let parsed = ParsedCertificate::try_from(end_entity)?;
-        let algorithms = self.provider.signature_verification_algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms)?;
-        let found = member(end_entity, &self.wanted.cluster)?;
+impl Judge for Node {
+    fn judge(&self, shown: &Shown<'_>) -> Result<(), rustls::Error> {
+        let parsed = ParsedCertificate::try_from(shown.certificate)?;
+        verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, shown.others, shown.now, shown.algorithms)?;
+        let found = member(shown.certificate, &self.wanted.cluster)?;
         if found.node != self.wanted.node {
             return Err(mismatch(Mismatch::Node(self.wanted.node.clone(), found.node)));
         }
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::PeerIncompatible::Tls12NotOffered.into())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        Ok(())
     }
 }
 

@@ -108,12 +108,6 @@ impl Keeper {
         }))
     }
 
-    /// Whoever works on the files has not ended since they were mounted: nobody waits for them again.
-    pub fn go_on(&self) {
-        self.state.send_modify(|state| state.phase = Phase::Ready);
-        self.gate.send_replace(true);
-    }
-
     /// Who is told of changes, and the storage module where this node runs one.
     pub fn attach(&mut self, changed: Arc<Notify>, storage: Option<watch::Receiver<State>>) {
         self.changed = changed;

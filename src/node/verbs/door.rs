@@ -18,12 +18,11 @@ const AT_ONCE: usize = 64;
 
 pub struct Door {
     acts: Arc<Acts>,
-    /// The other end must stay open elsewhere, too: between two agents nobody else has it, and ours must not take that for the end.
     ours: Arc<End>,
 }
 
 impl Door {
-    /// Must be called inside a runtime.
+    /// The agents' end must stay open elsewhere. Must be called inside a runtime.
     pub fn new(acts: Acts, ours: OwnedFd) -> io::Result<Self> {
         Ok(Door {
             acts: Arc::new(acts),
@@ -81,7 +80,7 @@ async fn reply(ours: &End, number: u64, answer: Answer) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::host::account::Account;
-    use crate::host::verb::{Supervisor, Task, Verb};
+    use crate::host::verb::{Root, Supervisor, Task, Verb};
     use crate::node::leftover;
     use crate::node::output::Output;
     use crate::node::verbs::{Parts, Verbs};
@@ -107,11 +106,12 @@ mod tests {
             leftover: Arc::new(leftover::Note::new(folder.path())),
             period: Duration::from_secs(60),
             past: None,
+            upgrade: None,
         })
         .expect("started");
         // Nothing, half a question, too much, and a whole question whose answer nobody takes.
         let long = vec![b' '; LONGEST + 1];
-        let verb = Verb::Upgrade { hash: String::new() };
+        let verb = Verb::Secrets;
         let whole = serde_json::to_vec(&Question { number: 7, verb }).expect("plain data");
         for left in [&b""[..], b"{\"number\":7,\"verb\":", &long, &whole] {
             rustix::net::send(&end, left, SendFlags::NOSIGNAL).expect("sent");

@@ -90,7 +90,7 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// `goes_on`: the supervisor replaced itself, and what it holds stays.
+    /// What a former supervisor left is taken away, unless the supervisor replaced itself and `goes_on`.
     pub fn new(note: Note, means: Means, scope: Scope, goes_on: bool) -> Arc<Self> {
         let holdings = note.read().unwrap_or_else(|error| {
             error!(%error, "what a former supervisor held is not known");

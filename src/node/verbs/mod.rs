@@ -56,6 +56,8 @@ use note::Note;
 /// The portal expects its jobs so often.
 pub const MINUTE: Duration = Duration::from_secs(60);
 
+type Pair = (OwnedFd, OwnedFd);
+
 /// What a supervisor does the acts with.
 pub struct Parts<'a> {
     pub config: &'a Arc<Config>,
@@ -68,25 +70,22 @@ pub struct Parts<'a> {
     /// How often the portal's jobs run.
     pub period: Duration,
     /// The pair that the executable before this one had, where the supervisor replaced itself: what it holds stays.
-    pub past: Option<(OwnedFd, OwnedFd)>,
+    pub past: Option<Pair>,
+    /// How another executable takes this one's place.
+    pub upgrade: Option<(Place, Requests)>,
 }
 
 /// The acts of a running supervisor.
 pub struct Verbs {
     holder: Arc<Holder>,
     scope: Scope,
-    ours: OwnedFd,
-    theirs: OwnedFd,
+    /// Ours and the agents'. Between two agents nobody else has theirs, and ours must not take that for the end.
+    pair: Pair,
 }
 
 impl Verbs {
     /// Returns the agents' end of the pair, too, handed down as "verbs". Must be called inside a runtime.
     pub fn start(parts: Parts) -> io::Result<(Self, OwnedFd)> {
-        Verbs::start_with(parts, None)
-    }
-
-    /// `upgrade`: how another executable takes this one's place.
-    pub(in crate::node) fn start_with(parts: Parts, upgrade: Option<(Place, Requests)>) -> io::Result<(Self, OwnedFd)> {
         let (config, user, scope) = (parts.config, parts.user, Scope::new());
         let cluster = Trust::new(config.trust()).identity();
         let cluster = cluster.map(|own| own.cluster.to_string()).unwrap_or_default();
@@ -110,23 +109,17 @@ impl Verbs {
             config: config.clone(),
             user: user.clone(),
             holder: holder.clone(),
-            upgrade,
+            upgrade: parts.upgrade,
         };
-        let (ours, theirs) = parts.past.map_or_else(pair, Ok)?;
-        let verbs = Verbs {
-            holder,
-            scope: scope.clone(),
-            ours: ours.try_clone()?,
-            theirs: theirs.try_clone()?,
-        };
-        let door = Door::new(acts, ours)?;
+        let pair = parts.past.map_or_else(pair, Ok)?;
+        let (door, theirs) = (Door::new(acts, pair.0.try_clone()?)?, pair.1.try_clone()?);
         scope.spawn(door.run(scope.clone()));
-        Ok((verbs, theirs))
+        Ok((Verbs { holder, scope, pair }, theirs))
     }
 
     /// For the next executable: the name of the pair, and copies of both ends.
     pub fn legacy(&self) -> io::Result<(&'static str, OwnedFd, OwnedFd)> {
-        Ok(("verbs", self.ours.try_clone()?, self.theirs.try_clone()?))
+        Ok(("verbs", self.pair.0.try_clone()?, self.pair.1.try_clone()?))
     }
 
     /// Ends what is held; nothing is held any more after that, and the agent is told so until the end.

@@ -35,7 +35,7 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// What a head on the mesh may have (`net::mesh`), less the field that we add.
 const HEAD: usize = 63 << 10;
 
-/// Of each field, by HTTP/2's way to count (RFC 9113 §10.5.1, RFC 9113 §6.5.2).
+/// Of each field, by HTTP/2's way to count (RFC 9113 §6.5.2).
 const FIELD: usize = 32;
 
 /// Whether the mesh takes a request's head.

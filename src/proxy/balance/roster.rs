@@ -4,10 +4,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use crate::cluster::{Fit, Member, Snapshot, Standing};
+use crate::config::Port;
 use crate::net::mesh::Name;
-
-/// Where a front's mesh listens, counted from its node's address.
-const PORT: u16 = 4;
 
 /// What a snapshot says of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +47,7 @@ impl Default for Roster {
 pub fn roster(snapshot: &Snapshot) -> Roster {
     let others = snapshot.nodes.iter().filter(|node| node.name != snapshot.own);
     let peers = others.filter_map(|node| {
-        let (name, address) = (node.name.parse().ok()?, node.port(PORT)?);
+        let (name, address) = (node.name.parse().ok()?, node.port(Port::Proxy)?);
         Some((name, (address, said(node, snapshot.is_stale))))
     });
     let own = snapshot.node(&snapshot.own);

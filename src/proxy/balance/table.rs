@@ -58,6 +58,26 @@ impl Links {
     }
 }
 
+impl Links {
+    /// Lets go of the nodes that are no peers any more.
+    fn gone(&self, roster: &Roster) -> Vec<Name> {
+        let mut gone = Vec::new();
+        let mut pulses = self.pulses.lock().expect("nothing panics under this lock");
+        pulses.retain(|name, scope| {
+            let stays = roster.peers.contains_key(name);
+            if !stays {
+                scope.drain();
+                gone.push(name.clone());
+            }
+            stays
+        });
+        drop(pulses);
+        let mut directory = self.directory.lock().expect("nothing panics under this lock");
+        directory.retain(|name, _| !gone.contains(name));
+        gone
+    }
+}
+
 impl Drop for Links {
     fn drop(&mut self) {
         self.scope.drain();
@@ -137,21 +157,10 @@ impl Table {
             targets.push(target);
         }
         *self.targets.write().expect("nothing panics under this lock") = targets.into();
-        let mut pulses = links.pulses.lock().expect("nothing panics under this lock");
-        pulses.retain(|name, scope| {
-            let stays = roster.peers.contains_key(name);
-            if !stays {
-                scope.drain();
-                links.mesh.forget(name);
-                links
-                    .directory
-                    .lock()
-                    .expect("nothing panics under this lock")
-                    .remove(name);
-                self.metrics.forget_target(name.as_str());
-            }
-            stays
-        });
+        for name in links.gone(roster) {
+            links.mesh.forget(&name);
+            self.metrics.forget_target(name.as_str());
+        }
     }
 
     fn admit(&self, links: &Links, name: &Name, said: Said, since: Option<Instant>) -> Arc<Target> {

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::agent::role::Hands;
 use crate::base::{BoxFuture, Scope};
-use crate::host::verb::{Answer, Task, Verb};
+use crate::host::verb::{Answer, Root, Task, Verb};
 use crate::registry::{
     Change, Error, Failure, File, Files, Found, Link, MemoryRegistry, NodeState, Record, Registry, Revision, Setting,
     View,
@@ -45,7 +45,10 @@ pub struct World {
     pub clocks: [(Duration, f64); 3],
     /// What each supervisor does: epoch and end, on the node's clock.
     pub acting: Mutex<[BTreeMap<Task, (u64, Duration)>; 3]>,
+    /// The newest epoch under which anybody acted, and who did.
     pub epochs: Mutex<BTreeMap<Task, (u64, usize)>>,
+    /// The newest that each supervisor has seen.
+    pub own_epochs: Mutex<[BTreeMap<Task, u64>; 3]>,
     pub faults: Mutex<Vec<String>>,
     pub story: Mutex<Vec<String>>,
     pub holds: Mutex<u64>,
@@ -84,6 +87,7 @@ impl World {
             clocks,
             acting: Mutex::default(),
             epochs: Mutex::default(),
+            own_epochs: Mutex::default(),
             faults: Mutex::default(),
             story: Mutex::default(),
             holds: Mutex::default(),
@@ -157,7 +161,13 @@ impl World {
             Verb::Hold { task, epoch, until } => {
                 let mut epochs = self.epochs.lock().unwrap();
                 let (seen, by) = epochs.get(task).copied().unwrap_or((0, node));
-                // Each supervisor knows only what it has seen itself; what is older altogether must not come.
+                // As the contract has it: by what this supervisor has seen itself, and not what others have.
+                let mut own = self.own_epochs.lock().unwrap();
+                let highest = own[node].entry(task.clone()).or_default();
+                if *epoch < *highest {
+                    return Answer::refused("an older epoch");
+                }
+                *highest = *epoch;
                 if *until <= self.clock(node) {
                     return Answer::refused("too late");
                 }
@@ -284,8 +294,11 @@ impl Hands for Reach {
     fn now(&self) -> Duration {
         self.world.clock(self.node)
     }
+}
 
-    fn ask(&self, verb: Verb) -> BoxFuture<'_, std::io::Result<Answer>> {
+impl Root for Reach {
+    fn ask<'a>(&'a self, verb: &'a Verb) -> BoxFuture<'a, std::io::Result<Answer>> {
+        let verb = verb.clone();
         // The supervisor carries out what it was asked though the agent dies, and what it takes up first is its own affair.
         let (sender, receiver) = oneshot::channel();
         let (world, node) = (self.world.clone(), self.node);
