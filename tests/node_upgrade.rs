@@ -197,6 +197,84 @@ async fn a_fuse_mount_lives_on_under_another_supervisor() {
     assert_eq!(mount_line(&node), None);
 }
 
+/// Works on files as PHP does, until told to stop: returns what failed, and its longest wait.
+fn work(folder: PathBuf, number: usize, stop: &AtomicBool) -> (u32, Vec<String>, Duration) {
+    let (mut rounds, mut faults, mut worst) = (0, Vec::new(), Duration::ZERO);
+    let shared = folder.join("shared");
+    let step = |round: u32| -> std::io::Result<()> {
+        use std::io::{Read, Write};
+        let (own, named) = (
+            folder.join(format!("{number}-new")),
+            folder.join(format!("{number}-{}", round % 7)),
+        );
+        let text = vec![b'a' + (round % 26) as u8; 40_000];
+        fs::File::create(&own)?.write_all(&text)?;
+        fs::rename(&own, &named)?;
+        if fs::read(&named)? != text {
+            return Err(std::io::Error::other("another text was read than was written"));
+        }
+        let mut file = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .read(true)
+            .open(&shared)?;
+        file.lock()?;
+        file.write_all(b"one more line\n")?;
+        file.read_to_end(&mut Vec::new())?;
+        file.unlock()?;
+        fs::read_dir(&folder)?.count();
+        fs::remove_file(&named)
+    };
+    while !stop.load(Ordering::Relaxed) {
+        let begun = Instant::now();
+        if let Err(error) = step(rounds) {
+            faults.push(error.to_string());
+        }
+        rounds += 1;
+        worst = worst.max(begun.elapsed());
+    }
+    (rounds, faults, worst)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_mount_does_not_hold_up_the_next_storage() {
+    let storage = format!(
+        "[storage]\nengine = \"replicated\"\nlisten = \"127.0.0.1:{}\"\n",
+        free_port()
+    );
+    let mut node = Node::start(&storage).await;
+    let folder = node.config.mount_point().join("busy");
+    fs::create_dir_all(&folder).unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let workers: Vec<_> = (0..6)
+        .map(|number| {
+            let (folder, stop) = (folder.clone(), stop.clone());
+            std::thread::spawn(move || work(folder, number, &stop))
+        })
+        .collect();
+    let load = Load::start(node.http());
+    let names = ["agent", "cache", "proxy", "storage"];
+    for round in 0..6 {
+        let modules = pids(&node, &names);
+        let begun = Instant::now();
+        node.signal_supervisor(Signal::SIGUSR2);
+        be_replaced(&node, &names, &modules).await;
+        println!("round {round}: {:.2?}", begun.elapsed());
+    }
+    let seen = load.end();
+    stop.store(true, Ordering::Relaxed);
+    for worker in workers {
+        let (rounds, faults, worst) = worker.join().unwrap();
+        println!("{rounds} rounds, {worst:.2?}, {faults:?}");
+        assert!(faults.is_empty() && rounds > 10);
+    }
+    println!("{seen:.2?}");
+    assert!(seen.faults.is_empty(), "{:#?}", seen.faults);
+    assert!(!node.log().contains("does not stop"), "{}", node.log());
+    node.signal_supervisor(Signal::SIGTERM);
+    assert_eq!(node.wait_for_end(), Some(0));
+}
+
 /// Of /proc/self/mountinfo, with the number of the connection.
 fn mount_line(node: &Node) -> Option<String> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();

@@ -203,7 +203,7 @@ impl Child {
                     break;
                 }
             }
-            if process::group(self.pid).is_empty() {
+            if process::is_over(self.pid) {
                 return;
             }
             let _ = killpg(group, Signal::SIGKILL);

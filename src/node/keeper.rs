@@ -102,6 +102,8 @@ pub struct Keeper {
 /// Why one run of a child is over.
 enum End {
     Ended(ExitStatus),
+    /// The same, but for a thread that hangs in the kernel.
+    Spent,
     /// Another one shall be started in its place.
     Replaced,
 }
@@ -184,6 +186,7 @@ impl Keeper {
                     format!("{status}, {last}")
                 }
                 Ok(End::Ended(status)) => status.to_string(),
+                Ok(End::Spent) => "ended, but for a thread that hangs in the kernel".to_owned(),
                 Err(error) => error.to_string(),
             };
             warn!(name = self.spec.name, why, ?delay, "child ended; starting it again");
@@ -231,6 +234,8 @@ impl Keeper {
         child.end_group().await;
         self.succession.let_go(child.pid);
         self.note.set(self.spec.name, None)?;
+        // What hangs in the kernel is waited for as long as that takes.
+        self.scope.spawn(child.outlive());
         ended
     }
 
@@ -264,9 +269,7 @@ impl Keeper {
                     _ => is_open = false,
                 },
                 ended = child.wait() => return ended.map(End::Ended),
-                () = spent(pid), if !is_open => {
-                    return Err(io::Error::other("ended, but for a thread that hangs in the kernel"));
-                }
+                () = spent(pid), if !is_open => return Ok(End::Spent),
                 _ = windows.tick() => {
                     empty += 1;
                     if empty >= EMPTY_WINDOWS {
@@ -343,15 +346,12 @@ impl Keeper {
         self.enter(Phase::Stopping, Some(child.pid), "");
         child.signal(self.spec.stop);
         let grace = stop::grace(self.spec.name);
-        let ended = match timeout(grace, child.wait()).await {
-            Ok(ended) => ended,
-            Err(_) => {
-                warn!(name = self.spec.name, ?grace, "does not stop; killing it");
-                child.signal(Signal::SIGKILL);
-                child.wait().await
-            }
-        };
-        ended.map(End::Ended)
+        if let Ok(ended) = timeout(grace, over(child)).await {
+            return ended;
+        }
+        warn!(name = self.spec.name, ?grace, "does not stop; killing it");
+        child.signal(Signal::SIGKILL);
+        over(child).await
     }
 
     /// systemd restarts the unit by its own rules; we start it when it is down, and watch. It outlives us.
@@ -402,13 +402,23 @@ impl Keeper {
     }
 }
 
+/// Waits for the end of a child that was told to end. Cancel safe.
+async fn over(child: &mut Child) -> io::Result<End> {
+    let pid = child.pid;
+    tokio::select! {
+        biased;
+        ended = child.wait() => ended.map(End::Ended),
+        () = spent(pid) => Ok(End::Spent),
+    }
+}
+
 /// Resolves when a process has let go of all that it had, although a thread of it hangs in the kernel; what that thread waits for
 /// may be an answer of the process that comes next. One that is only about to be waited for is not seen twice.
 async fn spent(pid: u32) {
     let mut looks = 0;
     while looks < 2 {
         tokio::time::sleep(SPENT_LOOK).await;
-        looks = if process::identity(pid).is_none() { looks + 1 } else { 0 };
+        looks = if process::is_running(pid) { 0 } else { looks + 1 };
     }
 }
 
