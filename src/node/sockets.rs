@@ -67,6 +67,12 @@ impl Sockets {
             .collect()
     }
 
+    /// The same sockets once more, for the supervisor itself.
+    pub fn copies(&self, names: &[&str]) -> io::Result<Vec<OwnedFd>> {
+        let wanted = self.0.iter().filter(|(name, _)| names.contains(name));
+        wanted.map(|(_, socket)| socket.try_clone()).collect()
+    }
+
     /// A machine without IPv6 serves the other addresses.
     fn tcp_list(&mut self, name: &'static str, key: &str, addresses: &[SocketAddr]) -> anyhow::Result<()> {
         for address in addresses {

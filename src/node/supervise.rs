@@ -26,6 +26,7 @@ use crate::agent::{self, ChildReport, Kind, Phase, Report};
 use crate::base::file::try_lock;
 use crate::base::{Scope, log};
 use crate::config::{self, Config, Loaded};
+use crate::host::address::farewell::Doors;
 use crate::host::{account, child};
 
 /// Reports, readiness and the watchdog; systemd's own interval is never below this.
@@ -74,6 +75,7 @@ async fn supervise(config: Arc<Config>, path: &Path) -> anyhow::Result<()> {
         user: &node.user,
         output: output.clone(),
         leftover: note.clone(),
+        doors: Doors::new(sockets.copies(&["http", "https"])?),
         period: verbs::MINUTE,
     };
     let (verbs, end) = Verbs::start(parts)?;

@@ -37,6 +37,7 @@ use super::{leftover, output::Output};
 use crate::base::Scope;
 use crate::config::Config;
 use crate::host::account::Account;
+use crate::host::address::farewell::Doors;
 use crate::host::verb::{Answer, Verb};
 use crate::net::mesh::trust::Trust;
 
@@ -58,7 +59,7 @@ impl Acts {
     async fn perform(&self, verb: Verb) -> Answer {
         match verb {
             Verb::Hold { task, epoch, until } => self.holder.hold(task, epoch, until).await,
-            Verb::Release { task } => self.holder.release(task).await,
+            Verb::Release { task, is_orderly } => self.holder.release(task, is_orderly).await,
             Verb::Sign { node, key } => sign::sign(&self.config, &node, &key),
             Verb::Secrets => secrets::gather(&self.config),
             Verb::Renew { certificate } => renew::renew(&self.config, &self.user, &certificate),
@@ -78,6 +79,8 @@ pub struct Parts<'a> {
     pub user: &'a Account,
     pub output: Output,
     pub leftover: Arc<leftover::Note>,
+    /// Of the front.
+    pub doors: Doors,
     /// How often the portal's jobs run.
     pub period: Duration,
 }
@@ -107,6 +110,7 @@ impl Verbs {
             config: config.clone(),
             executable: parts.executable.to_path_buf(),
             user: user.clone(),
+            doors: parts.doors,
             cron,
         };
         let holder = Holder::new(note, means, scope.clone());
