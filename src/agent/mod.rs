@@ -97,7 +97,10 @@ impl Agent {
         for listener in cx.take_unix("view") {
             cluster::publish(listener, self.registry.snapshots(), &cx.scope).context("view socket")?;
         }
-        upgrade::start(&self.config, &self.registry, supervisor.as_ref(), &cx.scope);
+        if let Some(root) = supervisor.clone() {
+            let kept = upgrade::keep(self.config.clone(), self.registry.clone(), root, cx.scope.clone());
+            cx.scope.spawn(kept);
+        }
         let hands = supervisor.map(|supervisor| supervisor as Arc<dyn role::Hands>);
         let followed = self.registry.clone().run(self.config.clone(), hands, cx.scope.clone());
         cx.scope.spawn(followed);

@@ -103,6 +103,8 @@ impl Shared {
 pub async fn set(config: &Config, state: &str) -> anyhow::Result<u8> {
     let shared = Shared::require(config).await?;
     match shared.state() {
+        // Whoever was silent is taken along.
+        DONE if state == RUNNING => {}
         "" | DONE => bail!("no other version is on its way; `bitrix-node upgrade apply --from FILE` sends one"),
         old if old == state => return say(&format!("it is {state} already")),
         _ => {}

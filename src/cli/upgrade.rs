@@ -50,7 +50,7 @@ pub enum Verb {
     },
     /// The node whose turn it is finishes; no other begins
     Pause,
-    /// Go on after a pause, or after a failure that was mended
+    /// Go on after a pause, after a failure that was mended, or for a node that was silent meanwhile
     Resume,
     /// Put the version before this one back
     Rollback,

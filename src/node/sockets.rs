@@ -10,6 +10,7 @@ use std::path::Path;
 use anyhow::Context;
 use nix::sys::socket::sockopt::AcceptConn;
 use nix::sys::socket::{SockaddrStorage, getsockname, getsockopt};
+use socket2::SockRef;
 use tracing::warn;
 
 use crate::config::{Config, Engine, Port};
@@ -78,6 +79,12 @@ impl Sockets {
             .collect()
     }
 
+    /// The same sockets once more, for the supervisor itself.
+    pub fn copies(&self, names: &[&str]) -> io::Result<Vec<OwnedFd>> {
+        let wanted = self.open.iter().filter(|(name, _)| names.contains(name));
+        wanted.map(|(_, socket)| socket.try_clone()).collect()
+    }
+
     /// Those that listen, for a successor. Ends of pairs are not among them.
     pub fn listening(&self) -> impl Iterator<Item = (&'static str, &OwnedFd)> {
         let listens = |socket: &OwnedFd| getsockopt(socket, AcceptConn).unwrap_or(false);
@@ -91,7 +98,10 @@ impl Sockets {
             let address = getsockname::<SockaddrStorage>(socket.as_raw_fd());
             known == name && address.is_ok_and(|address| is_it(&address))
         })?;
-        Some(self.inherited.swap_remove(found).1)
+        let (_, socket) = self.inherited.swap_remove(found);
+        // An address that was leaving meanwhile may have shut it; who it was does not know of that any more.
+        let _ = SockRef::from(&socket).detach_filter();
+        Some(socket)
     }
 
     /// A machine without IPv6 serves the other addresses.

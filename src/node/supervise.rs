@@ -32,6 +32,7 @@ use crate::agent::{self, ChildReport, Kind, Phase, Report};
 use crate::base::file::try_lock;
 use crate::base::{Scope, log};
 use crate::config::{self, Config, Loaded};
+use crate::host::address::farewell::Doors;
 use crate::host::{account, child, inheritance};
 
 /// Reports, readiness and the watchdog; systemd's own interval is never below this.
@@ -80,6 +81,7 @@ async fn supervise(config: Arc<Config>, path: &Path) -> anyhow::Result<()> {
         user: &node.user,
         output: output.clone(),
         leftover: note.clone(),
+        doors: Doors::new(sockets.copies(&["http", "https"])?),
         period: verbs::MINUTE,
         past: past.pairs.remove("verbs"),
         upgrade: Some((Place::new(executable.clone()), requests.clone())),

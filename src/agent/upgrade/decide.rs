@@ -1,14 +1,17 @@
 //! What this node does next about another version of bitrix-node in the whole cluster. Pure.
 //!
 //! One node at a time: whose turn it is stands in the registry, and only a free turn can be taken. Nodes that hold nothing go first,
-//! the storage's leader last, for each change of the leader makes the files wait. Whoever is silent is passed over; it takes
-//! its turn when it is back. Whoever fails gives the turn back and stops the whole: a version that one node cannot run
-//! is not tried on the next.
+//! the storage's leader last, for each change of the leader makes the files wait. Whoever is silent is passed over; once the others
+//! are done, its operator resumes the roll when it is back. Whoever fails gives the turn back and stops the whole: a version that
+//! one node cannot run is not tried on the next.
 
 use std::time::Duration;
 
 /// A node whose turn it is must be well for so long before it is given work again.
 pub const SETTLED: Duration = Duration::from_secs(10);
+
+/// A turn that has not come to its end after so long has failed: a machine may be slow, but the others wait for it.
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What the operator wants, and how far it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,6 +56,8 @@ pub struct Sight {
     /// Whose turn it is.
     pub turn: Option<String>,
     pub attempt: Attempt,
+    /// Since this node's turn began.
+    pub waited: Duration,
     /// For how long this node has been well, as the new version.
     pub settled: Duration,
     /// The operator said that it may cost service: there is nobody else who could serve.
@@ -81,17 +86,20 @@ pub fn decide(sight: &Sight) -> Act {
     };
     match &sight.turn {
         Some(turn) if *turn == sight.own => mine(sight, own),
-        Some(turn) => wait(format!("it is the turn of {turn}")),
-        None if sight.plan != Plan::Running => wait("nobody asked for another version, or it is paused"),
-        None => free(sight, own),
+        // One that has left for good does not end its turn.
+        Some(turn) if sight.nodes.iter().any(|node| node.name == *turn) => wait(format!("it is the turn of {turn}")),
+        _ if sight.plan != Plan::Running => wait("nobody asked for another version, or it is paused"),
+        _ => free(sight, own),
     }
 }
 
 /// What was begun is brought to its end, also when the plan was paused meanwhile: a node is not left drained.
 fn mine(sight: &Sight, own: &Node) -> Act {
+    let is_late = sight.waited > PATIENCE;
     if own.is_new {
         return match sight.settled >= SETTLED {
             true => Act::Finish,
+            false if is_late => Act::Fail("it runs the new version, and is not well".to_owned()),
             false => wait("this node is of the new version, and not well for long enough"),
         };
     }
@@ -102,6 +110,7 @@ fn mine(sight: &Sight, own: &Node) -> Act {
         Attempt::None if own.is_draining && own.seats == 0 => Act::Replace,
         // Seats that nobody else can take are left while the node restarts, which its operator accepted or which costs a moment only.
         Attempt::None if own.is_draining && !can_anybody_take(sight) => Act::Replace,
+        Attempt::None if is_late => Act::Fail("nobody takes over what it holds".to_owned()),
         Attempt::None => wait("this node is not empty yet"),
     }
 }
@@ -231,6 +240,21 @@ mod tests {
             ..sight
         };
         assert!(matches!(decide(&others), Act::Wait(why) if why.contains("n3")));
+    }
+
+    #[test]
+    fn a_turn_does_not_last_for_ever() {
+        let mut sight = sight("n3");
+        sight.turn = Some("n3".into());
+        sight.nodes[2].is_draining = true;
+        sight.nodes[2].seats = 1;
+        sight.waited = PATIENCE * 2;
+        assert!(matches!(decide(&sight), Act::Fail(_)), "nobody takes its seat");
+        sight.nodes[2].is_new = true;
+        assert!(matches!(decide(&sight), Act::Fail(_)), "it is not well");
+        // Whose turn it is has left the cluster.
+        (sight.turn, sight.nodes[2].is_new) = (Some("n9".into()), false);
+        assert_eq!(decide(&sight), Act::Begin);
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod parcel;
 mod run;
 
 pub use parcel::{Parcel, Target};
-pub use run::start;
+pub use run::keep;
 
 /// Keys of the settings.
 pub const TARGET: &str = "upgrade.target";

@@ -15,7 +15,7 @@ use crate::base::{Scope, clock};
 use crate::cluster::{Fit, Member, Role, Snapshot, Standing};
 use crate::config::{Config, Engine};
 use crate::host::upgrade::{Record as Change, Stage};
-use crate::host::verb::{Answer, Root, Supervisor, Verb};
+use crate::host::verb::{Answer, Root, Verb};
 use crate::registry::{self, Error, Guard, Key, Node, NodeState, Record, Registry, Setting, View, Write};
 
 const PACE: Duration = Duration::from_secs(1);
@@ -27,7 +27,7 @@ const RUNNING_FILE: &str = "/proc/self/exe";
 struct Roller {
     config: Arc<Config>,
     follower: Arc<Follower>,
-    supervisor: Arc<Supervisor>,
+    root: Arc<dyn Root>,
     /// Of this executable.
     build: String,
     well_since: Option<Instant>,
@@ -35,20 +35,8 @@ struct Roller {
     failed: Option<(String, String)>,
 }
 
-/// Takes this node's turns from here on; without a supervisor it takes none.
-pub fn start(config: &Arc<Config>, follower: &Arc<Follower>, supervisor: Option<&Arc<Supervisor>>, scope: &Scope) {
-    if let Some(supervisor) = supervisor {
-        scope.spawn(keep(
-            config.clone(),
-            follower.clone(),
-            supervisor.clone(),
-            scope.clone(),
-        ));
-    }
-}
-
-/// Until the scope drains.
-async fn keep(config: Arc<Config>, follower: Arc<Follower>, supervisor: Arc<Supervisor>, scope: Scope) {
+/// Takes this node's turns until the scope drains.
+pub async fn keep(config: Arc<Config>, follower: Arc<Follower>, root: Arc<dyn Root>, scope: Scope) {
     let build = match std::fs::read(RUNNING_FILE) {
         Ok(content) => blake3::hash(&content).to_hex().chars().take(DIGITS).collect(),
         Err(error) => {
@@ -59,7 +47,7 @@ async fn keep(config: Arc<Config>, follower: Arc<Follower>, supervisor: Arc<Supe
     let mut roller = Roller {
         config,
         follower,
-        supervisor,
+        root,
         build,
         well_since: None,
         failed: None,
@@ -147,7 +135,8 @@ impl Roller {
                 Some(_) => Plan::Paused,
             },
             turn: turn.and_then(|turn| turn.split(' ').next()).map(str::to_owned),
-            attempt: self.attempt(turn, target),
+            attempt: turn.map_or(Attempt::None, |turn| self.attempt(turn, target)),
+            waited: clock::boot().saturating_sub(turn.map_or(Duration::MAX, begun)),
             settled: since.map(|since| since.elapsed()).unwrap_or_default(),
             may_stop: view.setting(DOWNTIME) == Some("allowed"),
         }
@@ -161,20 +150,16 @@ impl Roller {
         node.fit.has(Fit::FRONT.with(Fit::WEB).with(files))
     }
 
-    /// How this node's own attempt of this turn went. A turn says when it began, on the boot clock of the node whose it is.
-    fn attempt(&self, turn: Option<&str>, target: &Target) -> Attempt {
-        let Some(turn) = turn else { return Attempt::None };
+    /// How this node's own attempt of this turn went.
+    fn attempt(&self, turn: &str, target: &Target) -> Attempt {
         if let Some((known, why)) = &self.failed
             && known == turn
         {
             return Attempt::Failed(why.clone());
         }
-        let begun: u64 = turn
-            .split(' ')
-            .nth(1)
-            .and_then(|begun| begun.parse().ok())
-            .unwrap_or(u64::MAX);
-        let change = Change::read(&self.config).filter(|change| change.begun >= begun && change.hash == target.hash);
+        let begun = begun(turn).as_millis();
+        let change =
+            Change::read(&self.config).filter(|change| u128::from(change.begun) >= begun && change.hash == target.hash);
         match change {
             Some(change) if change.stage == Stage::Trial => Attempt::UnderWay,
             Some(change) if change.stage == Stage::Failed => Attempt::Failed(change.detail),
@@ -208,7 +193,7 @@ impl Roller {
                 let verb = Verb::Upgrade {
                     hash: target.hash.clone(),
                 };
-                match self.supervisor.ask(&verb).await {
+                match self.root.ask(&verb).await {
                     Ok(Answer::Refused { why }) => why,
                     Ok(other) => format!("the supervisor said {other:?}"),
                     Err(error) => error.to_string(),
@@ -230,6 +215,10 @@ impl Roller {
             .await
             .map_err(|error| error.to_string())?;
         let path = self.config.staging().join(&target.hash);
+        let left = std::fs::read_dir(self.config.staging()).into_iter().flatten().flatten();
+        for former in left {
+            let _ = std::fs::remove_file(former.path());
+        }
         let lay = |path: &std::path::Path, content: &[u8]| {
             replace(path, content, Access::mode(0o600)).map_err(|error| format!("{}: {error}", path.display()))
         };
@@ -258,6 +247,12 @@ fn movable(snapshot: &Snapshot, node: &str) -> usize {
     seats
         .filter(|seat| matches!(seat.role, Role::Edge | Role::Cron))
         .count()
+}
+
+/// When a turn began, on the boot clock of the node whose it is.
+fn begun(turn: &str) -> Duration {
+    let number = turn.split(' ').nth(1).and_then(|begun| begun.parse().ok());
+    Duration::from_millis(number.unwrap_or(u64::MAX))
 }
 
 fn setting(key: &str, value: &str) -> Record {

@@ -4,7 +4,6 @@
 //! format closes them all and starts as after a crash; whoever knows it may find more fields than it knows, and passes them over.
 //! A field that is added has a default; one that changes its meaning needs a new format.
 
-use std::collections::BTreeMap;
 use std::os::fd::RawFd;
 
 use serde::{Deserialize, Serialize};
@@ -42,9 +41,6 @@ pub struct Estate {
     pub children: Vec<Running>,
     #[serde(default)]
     pub mount: Option<Mount>,
-    /// What other parts of the supervisor remember, by name; each reads its own.
-    #[serde(default)]
-    pub parts: BTreeMap<String, Value>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -165,7 +161,6 @@ mod tests {
                 number: u64::MAX,
                 connection: 9,
             }),
-            parts: [("holdings".to_string(), serde_json::json!({"cron": 3}))].into(),
         }
     }
 

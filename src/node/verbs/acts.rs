@@ -24,7 +24,7 @@ impl Acts {
     pub async fn perform(&self, verb: Verb) -> Answer {
         match verb {
             Verb::Hold { task, epoch, until } => self.holder.hold(task, epoch, until).await,
-            Verb::Release { task } => self.holder.release(task).await,
+            Verb::Release { task, is_orderly } => self.holder.release(task, is_orderly).await,
             Verb::Sign { node, key } => sign::sign(&self.config, &node, &key),
             Verb::Secrets => secrets::gather(&self.config),
             Verb::Renew { certificate } => renew::renew(&self.config, &self.user, &certificate),

@@ -80,6 +80,7 @@ async fn reply(ours: &End, number: u64, answer: Answer) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::host::account::Account;
+    use crate::host::address::farewell::Doors;
     use crate::host::verb::{Root, Supervisor, Task, Verb};
     use crate::node::leftover;
     use crate::node::output::Output;
@@ -104,6 +105,7 @@ mod tests {
             user: &user,
             output: Output::journal(),
             leftover: Arc::new(leftover::Note::new(folder.path())),
+            doors: Doors::default(),
             period: Duration::from_secs(60),
             past: None,
             upgrade: None,

@@ -41,6 +41,7 @@ use super::{leftover, output::Output};
 use crate::base::Scope;
 use crate::config::Config;
 use crate::host::account::Account;
+use crate::host::address::farewell::Doors;
 use crate::host::pair::pair;
 use crate::net::mesh::trust::Trust;
 use crate::node::reexec::Requests;
@@ -67,6 +68,8 @@ pub struct Parts<'a> {
     pub user: &'a Account,
     pub output: Output,
     pub leftover: Arc<leftover::Note>,
+    /// Of the front.
+    pub doors: Doors,
     /// How often the portal's jobs run.
     pub period: Duration,
     /// The pair that the executable before this one had, where the supervisor replaced itself: what it holds stays.
@@ -102,6 +105,7 @@ impl Verbs {
             config: config.clone(),
             executable: parts.executable.to_path_buf(),
             user: user.clone(),
+            doors: parts.doors,
             cron,
         };
         let holder = Holder::new(note, means, scope.clone(), parts.past.is_some());
