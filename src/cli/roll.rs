@@ -7,12 +7,13 @@ use std::sync::Arc;
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 
+use super::upgrade::say;
 use super::{Format, table};
-use crate::agent::upgrade::{BUILD, DONE, DOWNTIME, PAUSED, Parcel, RUNNING, STATE, TARGET, TURN, Target};
+use crate::agent::upgrade::{BUILD, DONE, DOWNTIME, PAUSED, Parcel, RUNNING, STATE, TARGET, TURN, Target, setting};
 use crate::base::error::{EXIT_DEGRADED, EXIT_OK};
 use crate::config::Config;
 use crate::node::upgrade::{Candidate, Key};
-use crate::registry::{self, Change, Files, Guard, NodeState, Publish, Record, Registry, Setting, View, Write};
+use crate::registry::{self, Change, Files, Guard, NodeState, Publish, Record, Registry, View, Write};
 
 /// The registry of a cluster.
 pub struct Shared {
@@ -170,16 +171,4 @@ pub async fn plan(config: &Config, output: Format) -> anyhow::Result<u8> {
     } else {
         EXIT_OK
     })
-}
-
-fn setting(key: &str, value: &str) -> Record {
-    Record::Setting(Setting {
-        key: key.to_owned(),
-        value: value.to_owned(),
-    })
-}
-
-fn say(text: &str) -> anyhow::Result<u8> {
-    writeln!(std::io::stdout(), "{text}")?;
-    Ok(EXIT_OK)
 }

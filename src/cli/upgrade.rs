@@ -231,7 +231,7 @@ fn describe(record: &Record) -> String {
     }
 }
 
-fn say(text: &str) -> anyhow::Result<u8> {
+pub(super) fn say(text: &str) -> anyhow::Result<u8> {
     writeln!(std::io::stdout(), "{text}")?;
     Ok(EXIT_OK)
 }

@@ -16,6 +16,8 @@ mod run;
 pub use parcel::{Parcel, Target};
 pub use run::keep;
 
+use crate::registry::{Record, Setting};
+
 /// Keys of the settings.
 pub const TARGET: &str = "upgrade.target";
 pub const STATE: &str = "upgrade.state";
@@ -28,3 +30,10 @@ pub const PAUSED: &str = "paused";
 pub const DONE: &str = "done";
 /// Label of a node.
 pub const BUILD: &str = "build";
+
+pub fn setting(key: &str, value: &str) -> Record {
+    Record::Setting(Setting {
+        key: key.to_owned(),
+        value: value.to_owned(),
+    })
+}

@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use super::decide::{Act, Attempt, Node as Row, Plan, Sight, decide};
 use super::parcel::{Parcel, Target};
-use super::{BUILD, DONE, DOWNTIME, RUNNING, STATE, TARGET, TURN};
+use super::{BUILD, DONE, DOWNTIME, RUNNING, STATE, TARGET, TURN, setting};
 use crate::agent::registry::Follower;
 use crate::base::file::{Access, replace};
 use crate::base::{Scope, clock};
@@ -16,7 +16,7 @@ use crate::cluster::{Fit, Member, Role, Snapshot, Standing};
 use crate::config::{Config, Engine};
 use crate::host::upgrade::{Record as Change, Stage};
 use crate::host::verb::{Answer, Root, Verb};
-use crate::registry::{self, Error, Guard, Key, Node, NodeState, Record, Registry, Setting, View, Write};
+use crate::registry::{self, Error, Guard, Key, Node, NodeState, Record, Registry, View, Write};
 
 const PACE: Duration = Duration::from_secs(1);
 /// Digits of the hash that tell one executable from another.
@@ -253,13 +253,6 @@ fn movable(snapshot: &Snapshot, node: &str) -> usize {
 fn begun(turn: &str) -> Duration {
     let number = turn.split(' ').nth(1).and_then(|begun| begun.parse().ok());
     Duration::from_millis(number.unwrap_or(u64::MAX))
-}
-
-fn setting(key: &str, value: &str) -> Record {
-    Record::Setting(Setting {
-        key: key.to_owned(),
-        value: value.to_owned(),
-    })
 }
 
 async fn label(registry: &dyn Registry, own: Node, build: &str) -> Result<(), Error> {

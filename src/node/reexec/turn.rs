@@ -89,10 +89,10 @@ impl Turn {
     async fn go_back(&mut self, why: &str) {
         error!(why, "a module of the new executable does not come up");
         self.dismiss();
-        let is_trial = Record::read(&self.config).is_some_and(|record| record.stage == Stage::Trial);
-        let is_new = Record::read(&self.config).is_some_and(|record| !record.hash.is_empty());
+        let record = Record::read(&self.config);
+        let is_new = record.is_some_and(|record| record.stage == Stage::Trial && !record.hash.is_empty());
         self.note(Stage::Failed, why);
-        if !is_trial || !is_new {
+        if !is_new {
             return;
         }
         if let Err(error) = self.place().restore(false) {
