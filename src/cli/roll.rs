@@ -13,7 +13,7 @@ use crate::agent::upgrade::{BUILD, DONE, DOWNTIME, PAUSED, Parcel, RUNNING, STAT
 use crate::base::error::{EXIT_DEGRADED, EXIT_OK};
 use crate::config::Config;
 use crate::node::upgrade::{Candidate, Key};
-use crate::registry::{self, Change, Files, Guard, NodeState, Publish, Record, Registry, View, Write};
+use crate::registry::{self, Change, Files, Guard, NodeState, Publish, Registry, View, Write};
 
 /// The registry of a cluster.
 pub struct Shared {
