@@ -4,6 +4,7 @@
 //! `overview` judges them (pure), and two doors show them: the control socket for root on this machine, the admin port for those who
 //! have the token. For the whole cluster the other agents are asked at that moment (`inquiry`).
 //! `mesh` meets the agents of other nodes and lets machines join (`join`), `renew` keeps this node's certificate, `members` the storage's group.
+//! `upgrade` takes this node's turn when the cluster gets another version.
 //! Where the storage is on, `registry` follows the shared facts of the cluster and adds this node's own; `outlook` makes of them the
 //! snapshot that the modules get (pure), and `role` elects this node where it should be.
 
@@ -23,6 +24,7 @@ mod renew;
 mod report;
 pub mod role;
 mod survey;
+pub mod upgrade;
 
 use std::sync::Arc;
 
@@ -95,17 +97,18 @@ impl Agent {
         for listener in cx.take_unix("view") {
             cluster::publish(listener, self.registry.snapshots(), &cx.scope).context("view socket")?;
         }
+        if let Some(root) = supervisor.clone() {
+            let kept = upgrade::keep(self.config.clone(), self.registry.clone(), root, cx.scope.clone());
+            cx.scope.spawn(kept);
+        }
         let hands = supervisor.map(|supervisor| supervisor as Arc<dyn role::Hands>);
-        let registry = self.registry.clone();
-        cx.scope
-            .spawn(registry.run(self.config.clone(), hands, cx.scope.clone()));
+        let followed = self.registry.clone().run(self.config.clone(), hands, cx.scope.clone());
+        cx.scope.spawn(followed);
         info!("agent serves");
         cx.scope.draining().await;
         Ok(())
     }
-}
 
-impl Agent {
     /// Where there may be other nodes: serves their agents and machines that join, keeps this node's certificate and the
     /// storage's members. Returns the way to the others.
     fn meet_others(&self, cx: &mut Cx, supervisor: Option<Arc<Supervisor>>) -> anyhow::Result<Option<Agents>> {

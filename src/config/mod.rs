@@ -42,6 +42,7 @@ pub struct Config {
     pub edge: Edge,
     pub cron: Cron,
     pub admin: Admin,
+    pub upgrade: Upgrade,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -116,6 +117,14 @@ pub struct Cache {
     pub max_item_size: Size,
     pub max_connections: usize,
     pub workers: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Upgrade {
+    /// PEM of the Ed25519 key whose word counts.
+    pub key: PathBuf,
+    pub patience: Period,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]

@@ -60,6 +60,8 @@ pub enum Verb {
     Secrets,
     /// This node's renewed certificate, as PEM.
     Renew { certificate: String },
+    /// Replace this executable by the one with that BLAKE3 hash in the staging folder, if its signature holds, and start anew.
+    Upgrade { hash: String },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -157,6 +157,8 @@ fn supervise(
             leftover: Arc::new(Note::new(&config.node.run_dir)),
             doors,
             period,
+            past: None,
+            upgrade: None,
         })
         .unwrap();
         sender.send(end).unwrap();

@@ -106,13 +106,15 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// What a former supervisor left is taken away.
-    pub fn new(note: Note, means: Means, scope: Scope) -> Arc<Self> {
+    /// What a former supervisor left is taken away, unless the supervisor replaced itself and `goes_on`.
+    pub fn new(note: Note, means: Means, scope: Scope, goes_on: bool) -> Arc<Self> {
         let holdings = note.read().unwrap_or_else(|error| {
             error!(%error, "what a former supervisor held is not known");
             Holdings::default()
         });
-        sweep(&holdings);
+        if !goes_on {
+            sweep(&holdings);
+        }
         let state = State {
             holdings,
             ..State::default()
