@@ -11,6 +11,7 @@ mod ascii;
 mod binary;
 pub mod command;
 mod connection;
+pub mod council;
 mod engine;
 mod meta;
 mod metrics;
