@@ -1,19 +1,40 @@
-//! `Engine`: executes commands. One node's store today; the place where a router will choose between the store and the
-//! owner of a key on another node.
+//! `Engine`: executes commands on this node's store, and holds what connections share. Where there are other nodes, `desk` decides
+//! what is executed here.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use super::command::{Command, Reply};
+use super::peer::Space;
+use super::router::Router;
 use super::stats;
 use super::store::{Clock, Moment, Store};
 
 /// Everything that the connections of a cache share.
-#[derive(Debug)]
 pub struct Engine {
-    pub store: Store,
+    pub store: Arc<Store>,
+    /// Where there are other nodes.
+    pub route: Option<Route>,
     pub clock: Clock,
     pub limits: Limits,
     pub traffic: Traffic,
+}
+
+/// How the keys of these connections are placed.
+pub struct Route {
+    pub router: Arc<Router>,
+    pub space: Space,
+    /// What `flush_all` may do.
+    pub flushes: Flushes,
+}
+
+/// What a client's `flush_all` empties.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flushes {
+    /// The space of its connection, on all nodes.
+    Space,
+    /// Nothing, and the client is told so.
+    Nothing,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -36,9 +57,11 @@ pub struct Traffic {
 }
 
 impl Engine {
-    pub fn new(store: Store, limits: Limits) -> Self {
+    /// Of a node that is alone.
+    pub fn new(store: impl Into<Arc<Store>>, limits: Limits) -> Self {
         Engine {
-            store,
+            store: store.into(),
+            route: None,
             clock: Clock::default(),
             limits,
             traffic: Traffic::default(),

@@ -18,3 +18,6 @@ pub use placement::Placement;
 pub use shard::{SHARDS, Shard, ShardSet};
 pub use standing::{Reader, Route, Standing, StandingWriter, State};
 pub use table::{Epoch, Node, Stage, Table, Term, majority};
+
+#[cfg(test)]
+pub use table::fixture;
