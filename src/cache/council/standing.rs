@@ -100,6 +100,15 @@ impl State {
         self.is_alone
     }
 
+    /// Whether readers would see no difference.
+    pub fn is_same(&self, other: &State) -> bool {
+        let epoch = |placement: &Option<Arc<Placement>>| placement.as_ref().map(|placement| placement.epoch());
+        epoch(&self.placement) == epoch(&other.placement)
+            && epoch(&self.next) == epoch(&other.next)
+            && self.serves == other.serves
+            && self.is_alone == other.is_alone
+    }
+
     /// Where a command of this shard belongs. `is_leased`: this node's lease holds.
     pub fn route(&self, shard: Shard, is_leased: bool) -> Route<'_> {
         if self.is_alone {
