@@ -45,15 +45,47 @@ pub enum Verdict {
 
 /// `term`: the candidate's.
 pub fn judge(ballots: &BTreeMap<Name, Ballot>, term: Term, view: Option<&View>) -> Verdict {
+    let chain = |ballot: &Ballot| ballot.memory.base.as_ref().map(|base| base.chain);
+    let chains: BTreeSet<Epoch> = ballots.values().filter_map(chain).collect();
+    let of = |wanted: Option<Epoch>| {
+        let votes = ballots
+            .iter()
+            .filter(|(_, ballot)| chain(ballot).is_none_or(|chain| Some(chain) == wanted));
+        judge_chain(
+            &votes.map(|(name, ballot)| (name.clone(), ballot.clone())).collect(),
+            term,
+            view,
+        )
+    };
+    // At most one chain can be inherited; who remembers another one has not been heard since.
+    let is_inherited = |verdict: &Verdict| matches!(verdict, Verdict::Elected(mandate) if mandate.is_inherited);
+    if let Some(elected) = chains.iter().map(|chain| of(Some(*chain))).find(is_inherited) {
+        return elected;
+    }
+    match judge_chain(ballots, term, view) {
+        // Old voters may be gone for ever: then those who know nothing decide.
+        Verdict::NotYet => of(None),
+        verdict => verdict,
+    }
+}
+
+/// For votes that all know the same chain, or none; or of several, and then none is inherited.
+fn judge_chain(ballots: &BTreeMap<Name, Ballot>, term: Term, view: Option<&View>) -> Verdict {
     let memories = || ballots.values().map(|ballot| &ballot.memory);
-    let committed = memories().filter(|memory| memory.is_committed).filter_map(|memory| memory.base.as_ref());
+    let committed = memories()
+        .filter(|memory| memory.is_committed)
+        .filter_map(|memory| memory.base.as_ref());
     let committed = committed.max_by_key(|table| table.epoch);
-    let floor = committed.map(|table| table.epoch);
+    let mut chains = memories().flat_map(Memory::tables).map(|table| table.chain);
+    let first = chains.next();
+    let is_single = chains.all(|chain| Some(chain) == first);
+    let floor = committed.map(|table| table.epoch).filter(|_| is_single);
     let open: BTreeMap<Epoch, &Arc<Table>> = memories()
         .flat_map(Memory::tables)
         .filter(|table| Some(table.epoch) > floor)
         .map(|table| (table.epoch, table))
         .collect();
+    let committed = committed.filter(|_| is_single);
     let known: Vec<&Arc<Table>> = committed.into_iter().chain(open.values().copied()).collect();
     let mut electorate: Vec<Vec<Name>> = known.iter().map(|table| table.voters.clone()).collect();
     if electorate.is_empty() {
@@ -72,9 +104,12 @@ pub fn judge(ballots: &BTreeMap<Name, Ballot>, term: Term, view: Option<&View>) 
         voters.len() - remembering < majority(voters.len())
     };
     let newest = known.last().copied();
-    let is_inherited = newest.is_some() && electorate.iter().all(remembers);
-    let mut suspects: BTreeSet<Name> =
-        known.iter().flat_map(|table| &table.nodes).map(|node| node.name.clone()).collect();
+    let is_inherited = newest.is_some() && is_single && electorate.iter().all(remembers);
+    let mut suspects: BTreeSet<Name> = known
+        .iter()
+        .flat_map(|table| &table.nodes)
+        .map(|node| node.name.clone())
+        .collect();
     // Then the table in force is the committed one or derives from it, and whoever else led has ended with this election.
     let is_plain = is_inherited && floor.is_some_and(|floor| open.values().all(|table| table.parent == floor));
     match is_plain {
@@ -94,7 +129,11 @@ pub fn judge(ballots: &BTreeMap<Name, Ballot>, term: Term, view: Option<&View>) 
         electorate,
         suspects,
     };
-    let is_all = mandate.electorate.iter().flatten().all(|voter| ballots.contains_key(voter));
+    let is_all = mandate
+        .electorate
+        .iter()
+        .flatten()
+        .all(|voter| ballots.contains_key(voter));
     match mandate.is_inherited || newest.is_none() || is_all {
         true => Verdict::Elected(mandate),
         false => Verdict::Forgetful(mandate),
@@ -103,8 +142,10 @@ pub fn judge(ballots: &BTreeMap<Name, Ballot>, term: Term, view: Option<&View>) 
 
 /// The table before the first one.
 fn genesis(term: Term, newest: Option<&Arc<Table>>, voters: Option<&Vec<Name>>, view: Option<&View>) -> Table {
+    let epoch = Epoch { term, number: 0 };
     Table {
-        epoch: Epoch { term, number: 0 },
+        epoch,
+        chain: epoch,
         parent: Epoch::default(),
         view: match newest {
             Some(table) => table.view,
@@ -151,6 +192,31 @@ mod tests {
     }
 
     const THREE: [&str; 3] = ["n1", "n2", "n3"];
+
+    #[test]
+    fn of_two_chains_the_one_is_inherited_that_a_majority_knows_whatever_its_numbers() {
+        let mut newer = table(2, &THREE);
+        newer.chain.term.mark = 77;
+        let (old, new) = (
+            || ballot(Some(table(8, &THREE)), None),
+            || ballot(Some(newer.clone()), None),
+        );
+        let mandate = elected(&[("n1", new()), ("n2", new()), ("n3", old())]);
+        assert!(mandate.is_inherited && *mandate.base == newer);
+        let Verdict::Forgetful(mandate) = verdict(&[("n2", new()), ("n3", old())]) else {
+            panic!("n1 knows which is in force")
+        };
+        assert!(!mandate.is_inherited && mandate.suspects.len() == 3);
+        let mut gone = table(8, &["n3", "n7", "n8"]);
+        gone.chain.term.mark = 66;
+        let gone = ballot(Some(gone), None);
+        assert!(
+            elected(&[("n1", ballot(None, None)), ("n2", ballot(None, None)), ("n3", gone)])
+                .base
+                .nodes
+                .is_empty()
+        );
+    }
 
     #[test]
     fn a_majority_inherits_the_table_and_leaves_out_only_the_last_leader_at_once() {

@@ -69,7 +69,10 @@ impl Lead {
             numbers: 0,
             electorate: mandate.electorate,
             suspects: mandate.suspects,
-            promised: ballots.iter().map(|(voter, ballot)| (voter.clone(), ballot.sent)).collect(),
+            promised: ballots
+                .iter()
+                .map(|(voter, ballot)| (voter.clone(), ballot.sent))
+                .collect(),
             contacts: BTreeMap::new(),
         }
     }
@@ -122,7 +125,9 @@ impl Lead {
     pub fn answer(&mut self, to: &Name, now: Duration) -> Order {
         let may = self.may_lease(to, now);
         let order = self.order(now);
-        let Some(contact) = self.contacts.get_mut(to) else { return order };
+        let Some(contact) = self.contacts.get_mut(to) else {
+            return order;
+        };
         if may {
             contact.leased = Some(contact.at);
         }
@@ -148,8 +153,12 @@ impl Lead {
 
     /// A lease is only given to who hears the answers, or it would be waited for in vain; and only under tables that this leader made.
     fn may_lease(&self, to: &Name, now: Duration) -> bool {
-        let Some(contact) = self.contacts.get(to) else { return false };
-        let is_close = contact.heard.is_some_and(|heard| now.saturating_sub(heard) <= self.timing.lease / 2);
+        let Some(contact) = self.contacts.get(to) else {
+            return false;
+        };
+        let is_close = contact
+            .heard
+            .is_some_and(|heard| now.saturating_sub(heard) <= self.timing.lease / 2);
         let incarnation = contact.ping.incarnation;
         let is_in = match &self.next {
             Some(next) => next.table.holds(to, incarnation) && !self.is_stuck(to, now),
@@ -171,7 +180,11 @@ impl Lead {
 
     fn has_prepared(&self, name: &Name) -> bool {
         let next = self.next.as_ref().map(|next| next.table.epoch);
-        next.is_some() && self.contacts.get(name).is_some_and(|contact| contact.ping.prepared == next)
+        next.is_some()
+            && self
+                .contacts
+                .get(name)
+                .is_some_and(|contact| contact.ping.prepared == next)
     }
 
     /// It answers, and does not do what it is told.
@@ -206,7 +219,8 @@ impl Lead {
             return false;
         }
         let mut table = self.wanted(view, now);
-        let is_same = |known: &Table| (&known.nodes, &known.voters, known.view) == (&table.nodes, &table.voters, table.view);
+        let is_same =
+            |known: &Table| (&known.nodes, &known.voters, known.view) == (&table.nodes, &table.voters, table.view);
         let is_known = match &self.next {
             Some(next) => is_same(&next.table),
             None => self.has_decided && is_same(&self.base),
@@ -248,6 +262,7 @@ impl Lead {
         Peer {
             incarnation: contact.ping.incarnation,
             wish: contact.ping.wish,
+            knows_base: contact.ping.base == Some(self.base.epoch),
             is_alive: self.is_alive(name, contact, now),
             is_leased: self.is_leased(name, now) && *name != self.own,
             cut: contact.ping.cut.clone(),

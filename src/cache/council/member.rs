@@ -21,7 +21,7 @@ pub struct Member {
     next: Option<Arc<Placement>>,
     /// The data path has stopped for the next table.
     is_stopped: bool,
-    /// It has been in a table, so it has data.
+    /// It has been in a table, or nearly, so it has data.
     holds: bool,
     is_emptied: bool,
     /// What it owns in every table that may be in force.
@@ -51,6 +51,15 @@ impl Member {
 
     pub fn next(&self) -> Option<&Arc<Placement>> {
         self.next.as_ref()
+    }
+
+    /// A table without this node is in force, and it serves nothing.
+    pub fn is_out(&self) -> bool {
+        let is_in = self
+            .base
+            .as_ref()
+            .is_some_and(|base| base.table().node(&self.own).is_some());
+        self.is_committed && !is_in && self.serves.is_empty()
     }
 
     pub fn is_emptied(&self) -> bool {
@@ -85,6 +94,8 @@ impl Member {
             Some(next) => {
                 let placement = Arc::new(Placement::new(next.clone()));
                 self.is_stopped = false;
+                // Who has prepared it takes copies already.
+                self.holds |= next.holds(&self.own, self.incarnation);
                 self.next = Some(placement.clone());
                 events.push(Event::Stop(placement));
             }
@@ -181,6 +192,16 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_was_being_filled_has_data_too() {
+        let mut member = Member::new(name("n3"), 1);
+        let two = tables(1, &["n1", "n2"]);
+        assert_eq!(member.take(&two, true, None), []);
+        member.take(&two, true, Some(&tables(2, &["n1", "n2", "+n3"])));
+        let events = member.take(&tables(3, &["n1", "n2"]), true, None);
+        assert_eq!(events, [Event::Empty { incarnation: 2 }]);
+    }
+
+    #[test]
     fn a_node_that_missed_a_table_or_is_not_in_one_begins_empty() {
         for (number, nodes) in [(2, &["n2", "n3"][..]), (7, &["n1", "n2"])] {
             let mut member = serving();
@@ -192,7 +213,10 @@ mod tests {
             // Empty, it may come into any table.
             let mut back = table(8, &["+n1", "n2"]);
             back.nodes[0].incarnation = 2;
-            assert!(matches!(&member.take(&Arc::new(back), true, None)[..], [Event::Commit(_)]));
+            assert!(matches!(
+                &member.take(&Arc::new(back), true, None)[..],
+                [Event::Commit(_)]
+            ));
         }
     }
 }

@@ -26,6 +26,8 @@ pub enum Message {
     /// Is there a way to you?
     Probe(Duration),
     Echo(Duration),
+    /// A leader to those who follow it: it leads no more, and serves nothing.
+    Release(Term),
 }
 
 /// A node to its leader; to all, when it knows none.
@@ -40,6 +42,8 @@ pub struct Ping {
     pub heard: Option<Duration>,
     /// It votes for no other for a while after that order came.
     pub is_promise: bool,
+    /// The table that it takes to be in force.
+    pub base: Option<Epoch>,
     /// The next table that it has prepared.
     pub prepared: Option<Epoch>,
     pub wish: Wish,
@@ -155,7 +159,7 @@ fn is_sound(message: &Message) -> bool {
         Message::Ping(ping) => ping.cut.len() <= NODES_MAX && ping.filled.len() <= NODES_MAX,
         Message::Order(order) => order.base.is_sound() && order.next.as_ref().is_none_or(|next| next.is_sound()),
         Message::Vote(vote) => vote.memory.tables().all(|table| table.is_sound()),
-        Message::Ask(_) | Message::Probe(_) | Message::Echo(_) => true,
+        Message::Ask(_) | Message::Probe(_) | Message::Echo(_) | Message::Release(_) => true,
     }
 }
 
@@ -211,6 +215,7 @@ mod tests {
             term: Term { number: 9, mark: 8 },
             heard: Some(Duration::from_secs(3)),
             is_promise: true,
+            base: None,
             prepared: Some(Epoch::default()),
             wish: Wish::Later,
             cut: vec![name("n2")],
@@ -234,7 +239,14 @@ mod tests {
             sent: Duration::ZERO,
             is_trial: true,
         });
-        let all = [ping, order(table(2, &["n1", "+n2", "n3"])), ask, vote, Message::Probe(Duration::ZERO)];
+        let all = [
+            ping,
+            order(table(2, &["n1", "+n2", "n3"])),
+            ask,
+            vote,
+            Message::Probe(Duration::ZERO),
+            Message::Release(Term::default()),
+        ];
         for message in all {
             let bytes = encode(&message);
             assert_eq!(decode(&bytes), Ok(message));
@@ -251,7 +263,9 @@ mod tests {
         let long = |number: usize| format!("{number:02}{}", "x".repeat(61));
         let names: Vec<String> = (0..NODES_MAX).map(long).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let Message::Order(mut largest) = order(table(2, &names)) else { unreachable!("it is one") };
+        let Message::Order(mut largest) = order(table(2, &names)) else {
+            unreachable!("it is one")
+        };
         largest.next = Some(largest.base.clone());
         assert!(encode(&Message::Order(largest)).len() < LONGEST);
     }

@@ -10,7 +10,7 @@
 //! How (each rule is pure and in a file of its own):
 //! - **Leader** (`stand`, `voter`, `campaign`). A voter that answers a leader promises not to vote for another for a lease and a bit. So a leader
 //!   leads until a lease after the time up to which a majority has answered (`Lead::until`), and does nothing after that. Terms grow.
-//! - **Lease** (`council`, `lead`). A node asks the leader every 40 ms and may serve for a lease from when it *asked*. The leader takes a lease for
+//! - **Lease** (`machine`, `lead`). A node asks the leader every 40 ms and may serve for a lease from when it *asked*. The leader takes a lease for
 //!   over a bit later than the node does. A node that does not hear the answers gets no more.
 //! - **Table** (`member`, `lead`, `plan`). A change has two steps. The leader sends the next table; each node stops serving what it will not own in it
 //!   and says so. When all have, or their leases are over, and a majority of voters knows the table, it is in force. A node that was left out,
@@ -21,10 +21,14 @@
 //!   more than its own.
 
 mod campaign;
-mod council;
+
+mod driver;
+#[cfg(test)]
+mod driver_tests;
 mod event;
 mod lead;
 mod link;
+mod machine;
 mod member;
 mod message;
 mod placement;
@@ -38,8 +42,9 @@ mod table;
 mod timing;
 mod voter;
 
-pub use council::{Act, Council};
+pub use driver::{COUNCIL, Parts, Seat, Teller, start};
 pub use event::{Event, Told};
+pub use machine::{Act, Council};
 pub use message::{Filled, Message};
 pub use placement::Placement;
 pub use shard::{SHARDS, Shard, ShardSet};

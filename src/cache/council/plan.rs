@@ -12,6 +12,8 @@ use crate::net::mesh::Name;
 pub struct Peer {
     pub incarnation: u64,
     pub wish: Wish,
+    /// It knows the table in force, so it has forgotten its data if it is not in it.
+    pub knows_base: bool,
     /// Both hear each other.
     pub is_alive: bool,
     /// It may still be serving: it was given a lease.
@@ -36,7 +38,13 @@ pub struct Scene<'a> {
 /// Nodes and voters of the table that should be in force. What it derives from is the caller's to say.
 pub fn plan(scene: &Scene<'_>) -> Table {
     let (view, voters) = scene.voters();
-    let mut kept: Vec<Node> = scene.base.nodes.iter().filter(|node| scene.keeps(node, &voters)).cloned().collect();
+    let mut kept: Vec<Node> = scene
+        .base
+        .nodes
+        .iter()
+        .filter(|node| scene.keeps(node, &voters))
+        .cloned()
+        .collect();
     scene.cut_off(&mut kept);
     for node in &mut kept {
         if node.stage == Stage::Filling && scene.is_filled(node) {
@@ -58,6 +66,7 @@ pub fn plan(scene: &Scene<'_>) -> Table {
     Table {
         epoch: Epoch::default(),
         parent: scene.base.epoch,
+        chain: scene.base.chain,
         view,
         voters,
         nodes,
@@ -87,7 +96,11 @@ impl Scene<'_> {
     /// Takes out those without whom all others reach each other: the one with the most broken links first, of equal ones the later name.
     fn cut_off(&self, kept: &mut Vec<Node>) {
         loop {
-            let count = |node: &Node| kept.iter().filter(|other| self.is_broken(&node.name, &other.name)).count();
+            let count = |node: &Node| {
+                kept.iter()
+                    .filter(|other| self.is_broken(&node.name, &other.name))
+                    .count()
+            };
             let others = kept.iter().filter(|node| node.name != *self.own);
             let worst = others.map(|node| (count(node), node.name.clone())).max();
             match worst {
@@ -118,7 +131,8 @@ impl Scene<'_> {
         let mut joining: Vec<Node> = Vec::new();
         for (name, peer) in self.peers {
             let is_known = self.base.holds(name, peer.incarnation) || kept.iter().any(|node| node.name == *name);
-            let wants = peer.is_alive && peer.wish == Wish::Serve && !is_known && voters.contains(name);
+            let wants =
+                peer.is_alive && peer.knows_base && peer.wish == Wish::Serve && !is_known && voters.contains(name);
             let mut present = kept.iter().chain(&joining);
             if wants && !present.any(|node| self.is_broken(name, &node.name)) {
                 joining.push(Node {
@@ -138,6 +152,9 @@ impl Scene<'_> {
         let Some(view) = self.view.filter(|view| view.version > version) else {
             return (version, base.clone());
         };
+        if view.voters == *base {
+            return (version, base.clone());
+        }
         let added = view.voters.iter().filter(|voter| !base.contains(voter));
         let removed = base.iter().filter(|voter| !view.voters.contains(voter));
         let (here, away): (Vec<&Name>, Vec<&Name>) = added.partition(|voter| self.is_alive(voter));
@@ -212,6 +229,7 @@ mod tests {
         Peer {
             incarnation,
             wish: Wish::Serve,
+            knows_base: true,
             is_alive: true,
             is_leased: true,
             cut: Vec::new(),
@@ -228,6 +246,9 @@ mod tests {
         world.peer("n3").is_leased = false;
         assert_eq!(world.nodes(), ["n1", "n2"]);
         *world.peer("n3") = peer(2);
+        world.peer("n3").knows_base = false;
+        assert_eq!(world.nodes(), ["n1", "n2"]);
+        world.peer("n3").knows_base = true;
         assert_eq!(world.nodes(), ["n1", "n2", "+n3"]);
         world.peer("n3").wish = Wish::Later;
         assert_eq!(world.nodes(), ["n1", "n2"]);
@@ -268,7 +289,11 @@ mod tests {
         assert_eq!(world.nodes(), ["n1", "n3", "n4"]);
         world.base = table(4, &["n1", "n3", "n4"]);
         world.base.voters = ["n1", "n2", "n3", "n4"].map(name).into();
-        assert_eq!(world.nodes(), ["n1", "n3", "n4"], "it does not come back while it is cut off");
+        assert_eq!(
+            world.nodes(),
+            ["n1", "n3", "n4"],
+            "it does not come back while it is cut off"
+        );
         world.peer("n2").cut = Vec::new();
         (world.peer("n3").cut, world.peer("n4").cut) = (Vec::new(), Vec::new());
         assert_eq!(world.nodes(), ["n1", "+n2", "n3", "n4"]);

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::campaign::{Ballot, Mandate, Verdict, judge};
-use super::council::Council;
 use super::lead::Lead;
+use super::machine::Council;
 use super::message::{Ask, Message, Vote};
 use super::table::Term;
 use crate::net::mesh::Name;
@@ -60,7 +60,7 @@ impl Council {
                 self.voter.end_silence();
             }
             let is_time = now >= self.candidate_at && now >= self.voter.free_at(&self.own) + self.delay();
-            if self.lead.is_some() || !is_voter || !is_time {
+            if self.lead.is_some() || self.is_leaving() || !is_voter || !is_time {
                 return;
             }
             self.campaign = Some(Campaign::new(true, now));
@@ -71,7 +71,9 @@ impl Council {
 
     /// Asks all, again and again.
     fn ask(&mut self, now: Duration) {
-        let Some(mut campaign) = self.campaign.take() else { return };
+        let Some(mut campaign) = self.campaign.take() else {
+            return;
+        };
         if now > campaign.since + self.timing.lease * 5 / 4 {
             // Others have promised themselves to somebody else, or to themselves.
             self.candidate_at = now + self.delay();
@@ -106,7 +108,9 @@ impl Council {
                 sent: now,
                 is_trial: campaign.is_trial,
             };
-            self.peers().iter().for_each(|peer| self.send(peer, Message::Ask(ask.clone())));
+            self.peers()
+                .iter()
+                .for_each(|peer| self.send(peer, Message::Ask(ask.clone())));
         }
         self.campaign = Some(campaign);
     }
@@ -119,12 +123,7 @@ impl Council {
                 false => self.voter.vote(ask.term, from, now),
             };
         if is_granted {
-            // One at a time: of two that ask on trial, the earlier name.
-            let yields = self.campaign.as_ref().is_some_and(|own| own.is_trial && (!ask.is_trial || *from < self.own));
-            if yields {
-                self.campaign = None;
-            }
-            self.candidate_at = self.candidate_at.max(now + self.timing.spread);
+            self.give_way(from, ask.is_trial, now);
         }
         let vote = Vote {
             term: ask.term,
@@ -138,12 +137,30 @@ impl Council {
         self.send(from, Message::Vote(vote));
     }
 
+    /// One at a time: of two that ask on trial, the earlier name. Only for a while, for a node that does not hear the answers asks for ever.
+    fn give_way(&mut self, to: &Name, is_trial: bool, now: Duration) {
+        let since = *self.asked.entry(to.clone()).or_insert(now);
+        if is_trial && now > since + self.timing.spread {
+            return;
+        }
+        let yields = self
+            .campaign
+            .as_ref()
+            .is_some_and(|own| own.is_trial && (!is_trial || *to < self.own));
+        if yields {
+            self.campaign = None;
+        }
+        self.candidate_at = self.candidate_at.max(now + self.timing.spread);
+    }
+
     pub(super) fn on_vote(&mut self, from: &Name, vote: Vote, now: Duration) {
         self.voter.observe(vote.seen);
         let tables = vote.memory.tables().map(|table| table.epoch.term).max();
         self.voter.observe(tables.unwrap_or_default());
         let is_asked = |campaign: &&mut Campaign| campaign.term == vote.term && campaign.is_trial == vote.is_trial;
-        let Some(campaign) = self.campaign.as_mut().filter(is_asked) else { return };
+        let Some(campaign) = self.campaign.as_mut().filter(is_asked) else {
+            return;
+        };
         if vote.is_granted {
             let ballot = Ballot {
                 sent: vote.sent,
@@ -193,7 +210,9 @@ impl Council {
         self.lead_self(now);
         let order = self.lead.as_ref().map(|lead| lead.order(now));
         for peer in self.peers() {
-            order.iter().for_each(|order| self.send(&peer, Message::Order(order.clone())));
+            order
+                .iter()
+                .for_each(|order| self.send(&peer, Message::Order(order.clone())));
         }
     }
 }

@@ -70,7 +70,8 @@ impl Voter {
     /// From when on it may vote for that node.
     pub fn free_at(&self, candidate: &Name) -> Duration {
         let promised = self.promise.as_ref().filter(|promise| promise.to != *candidate);
-        self.silent_until.max(promised.map_or(Duration::ZERO, |promise| promise.until))
+        self.silent_until
+            .max(promised.map_or(Duration::ZERO, |promise| promise.until))
     }
 
     /// Whether it would vote for it now.
@@ -136,12 +137,18 @@ mod tests {
         assert!(voter.vote(term(1), &name("n1"), start));
         assert!(!voter.vote(term(2), &name("n2"), start + timing.lease));
         assert!(voter.vote(term(3), &name("n1"), start + timing.lease));
-        assert!(!voter.vote(term(3), &name("n2"), start + 10 * timing.lease), "once in a term");
+        assert!(
+            !voter.vote(term(3), &name("n2"), start + 10 * timing.lease),
+            "once in a term"
+        );
         assert!(voter.vote(term(4), &name("n2"), start + 10 * timing.lease));
         assert!(!voter.follow(term(3), &name("n1"), start + 10 * timing.lease));
         assert_eq!(voter.seen, term(4));
         let former = Some((term(3), name("n1")));
-        assert_eq!((voter.last_before(term(4)), voter.last_before(term(5))), (former, Some((term(4), name("n2")))));
+        assert_eq!(
+            (voter.last_before(term(4)), voter.last_before(term(5))),
+            (former, Some((term(4), name("n2"))))
+        );
         voter.release(&name("n2"));
         assert!(voter.vote(term(5), &name("n3"), start + 10 * timing.lease));
     }

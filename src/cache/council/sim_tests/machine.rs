@@ -58,10 +58,14 @@ impl Machine {
 
     /// What it may serve; also while it is frozen, for it goes on where it stood.
     pub fn serves(&self, now: Duration) -> ShardSet {
-        let Some(process) = &self.process else { return ShardSet::EMPTY };
+        let Some(process) = &self.process else {
+            return ShardSet::EMPTY;
+        };
         let state = process.state.as_ref().filter(|state| !state.is_alone());
         let is_leased = self.time(now) < process.lease;
-        state.filter(|_| is_leased).map_or(ShardSet::EMPTY, |state| state.served())
+        state
+            .filter(|_| is_leased)
+            .map_or(ShardSet::EMPTY, |state| state.served())
     }
 
     pub fn runs(&self) -> bool {

@@ -108,7 +108,11 @@ fn after_a_single_fault_everything_is_served_within_half_a_second() {
         for strike in Strike::SINGLE {
             for victim in 0..3 {
                 let mut world = World::new(seed, 3, Flaw::None);
-                assert!(world.run_until(Duration::from_secs(4), World::is_whole), "{}", world.seen());
+                assert!(
+                    world.run_until(Duration::from_secs(4), World::is_whole),
+                    "{}",
+                    world.seen()
+                );
                 let pause = 500 + world.random.below(100);
                 world.run_for(Duration::from_millis(pause));
                 let is_leader = world.is_leader(victim);
@@ -122,7 +126,12 @@ fn after_a_single_fault_everything_is_served_within_half_a_second() {
                     }
                 }
                 let what = format!("seed {seed}: {strike:?} of n{}, leader {is_leader}", victim + 1);
-                assert!(world.faults.is_empty() && world.lost == 0, "{what}: {}\n{}", world.summary(), world.tale());
+                assert!(
+                    world.faults.is_empty() && world.lost == 0,
+                    "{what}: {}\n{}",
+                    world.summary(),
+                    world.tale()
+                );
                 assert!(stall <= SWITCH, "{what}: {stall:?}\n{}\n{}", world.seen(), world.tale());
                 took.push((stall, what));
             }
@@ -130,7 +139,14 @@ fn after_a_single_fault_everything_is_served_within_half_a_second() {
     }
     took.sort();
     let at = |share: usize| &took[(took.len() - 1) * share / 100].0;
-    say(format_args!("served again, of {}: half {:?}, 90 % {:?}, 99 % {:?}, all {:?}\n", took.len(), at(50), at(90), at(99), took.last()));
+    say(format_args!(
+        "served again, of {}: half {:?}, 90 % {:?}, 99 % {:?}, all {:?}\n",
+        took.len(),
+        at(50),
+        at(90),
+        at(99),
+        took.last()
+    ));
 }
 
 /// Each rule of the protocol is needed, and the simulation sees when one is missing.
@@ -139,7 +155,10 @@ fn flaws_are_found() {
     for flaw in Flaw::ALL {
         let found = (1..400).find_map(|seed| {
             let world = trouble(seed, 3, flaw);
-            let safety = world.faults.iter().find(|fault| fault.contains("serve") || fault.contains("older"));
+            let safety = world
+                .faults
+                .iter()
+                .find(|fault| fault.contains("serve") || fault.contains("older"));
             safety.map(|fault| format!("seed {seed}: {fault}"))
         });
         say(format_args!("{flaw:?}: {found:?}\n"));
@@ -150,6 +169,9 @@ fn flaws_are_found() {
 #[test]
 fn timings_may_be_stretched() {
     let timing = Timing::of(Duration::from_secs(1));
-    assert_eq!((timing.ping, timing.silence), (Duration::from_millis(200), Duration::from_secs(5)));
+    assert_eq!(
+        (timing.ping, timing.silence),
+        (Duration::from_millis(200), Duration::from_secs(5))
+    );
     assert!(timing.promise > timing.lease && timing.grace > timing.lease && timing.patience > timing.silence);
 }

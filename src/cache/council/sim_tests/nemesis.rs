@@ -108,7 +108,10 @@ pub fn strike(world: &mut World) {
             world.note(format!("{name} leaves"));
             world.leave(victim);
         }
-        _ => world.machines.iter_mut().for_each(|machine| machine.hang = Duration::ZERO),
+        _ => world
+            .machines
+            .iter_mut()
+            .for_each(|machine| machine.hang = Duration::ZERO),
     }
 }
 
@@ -124,7 +127,11 @@ fn start_all(world: &mut World) {
 
 fn join_lines(world: &mut World) {
     world.note("lines are whole".into());
-    world.lines.iter_mut().flatten().for_each(|line| *line = Line::default());
+    world
+        .lines
+        .iter_mut()
+        .flatten()
+        .for_each(|line| *line = Line::default());
 }
 
 /// The registry takes a node out, or in again.

@@ -86,11 +86,29 @@ impl Flaw {
 
 /// What happens at some time.
 enum Happening {
-    Message { from: usize, to: usize, message: Message },
-    Told { to: usize, life: u64, told: Told },
-    Tick { to: usize, life: u64, tick: u64 },
-    View { to: usize, life: u64, view: View },
-    Thaw { to: usize },
+    Message {
+        from: usize,
+        to: usize,
+        message: Message,
+    },
+    Told {
+        to: usize,
+        life: u64,
+        told: Told,
+    },
+    Tick {
+        to: usize,
+        life: u64,
+        tick: u64,
+    },
+    View {
+        to: usize,
+        life: u64,
+        view: View,
+    },
+    Thaw {
+        to: usize,
+    },
     /// A client's write somewhere, and a round of filling.
     Work,
 }
@@ -127,7 +145,9 @@ pub struct World {
 impl World {
     pub fn new(seed: u64, count: usize, flaw: Flaw) -> Self {
         let mut random = Random(seed);
-        let names: Vec<Name> = (1..=count).map(|number| format!("n{number}").parse().unwrap()).collect();
+        let names: Vec<Name> = (1..=count)
+            .map(|number| format!("n{number}").parse().unwrap())
+            .collect();
         let machine = |name: &Name| {
             // Fastest to slowest stays below a sixty-fourth.
             let rate = 0.9925 + random.below(1500) as f64 * 0.00001;
@@ -292,19 +312,23 @@ impl World {
         match happening {
             Happening::Message { from, message, .. } => {
                 let name = self.machines[from].name.clone();
+                let message = self.falsify(to, message);
                 self.call(to, |council, now| council.on_message(&name, message, now));
             }
             Happening::Told { life, told, .. } if life == own_life => self.told(to, told),
-            Happening::Tick { life, tick, .. } if life == own_life => {
-                if self.machines[to].process.as_ref().is_some_and(|process| process.tick == tick) {
-                    self.call(to, Council::on_tick);
-                }
+            Happening::Tick { life, tick, .. } if life == own_life && self.is_newest_tick(to, tick) => {
+                self.call(to, Council::on_tick);
             }
             Happening::View { life, view, .. } if life == own_life => {
                 self.call(to, |council, now| council.on_view(view, now));
             }
             _ => {}
         }
+    }
+
+    fn is_newest_tick(&self, of: usize, tick: u64) -> bool {
+        let process = self.machines[of].process.as_ref();
+        process.is_some_and(|process| process.tick == tick)
     }
 
     /// It goes on with what came meanwhile, in any order.
@@ -333,7 +357,9 @@ impl World {
 
     fn call(&mut self, to: usize, act: impl FnOnce(&mut Council, Duration) -> Vec<Act>) {
         let time = self.machines[to].time(self.now);
-        let Some(process) = &mut self.machines[to].process else { return };
+        let Some(process) = &mut self.machines[to].process else {
+            return;
+        };
         let acts = act(&mut process.council, time);
         acts.into_iter().for_each(|act| self.act(to, act));
         self.schedule_tick(to);
@@ -380,7 +406,10 @@ impl World {
         );
         let (name, serves) = (self.machines[of].name.clone(), state.served().len());
         let leads = if self.is_leader(of) { " leads" } else { "" };
-        self.note(format!("{name}{leads}: {tables:?}, {serves} shards, alone {}", state.is_alone()));
+        self.note(format!(
+            "{name}{leads}: {tables:?}, {serves} shards, alone {}",
+            state.is_alone()
+        ));
         if let Some(process) = &mut self.machines[of].process {
             process.state = Some(state);
         }
@@ -406,12 +435,13 @@ impl World {
     }
 
     fn send(&mut self, from: usize, to: &Name, message: Message) {
-        let Some(to) = self.machines.iter().position(|machine| machine.name == *to) else { return };
+        let Some(to) = self.machines.iter().position(|machine| machine.name == *to) else {
+            return;
+        };
         let line = self.lines[from][to];
         if line.is_cut || self.random.below(100) < line.loses {
             return;
         }
-        let message = self.falsify(to, message);
         let mut delay = MS / 5 + self.random.time(MS * 2) + self.random.time(line.delays);
         if self.random.is_one_of(300) {
             delay += self.random.time(MS * 60);
@@ -430,6 +460,7 @@ impl World {
                 let nothing = Table {
                     epoch: Default::default(),
                     parent: Default::default(),
+                    chain: Default::default(),
                     view: 0,
                     voters: self.view.voters.clone(),
                     nodes: Vec::new(),
@@ -447,7 +478,8 @@ impl World {
 
     /// Whether what one sends reaches the other, and the answer comes back.
     fn reaches(&self, one: usize, other: usize) -> bool {
-        one == other || (!self.lines[one][other].is_cut && !self.lines[other][one].is_cut && self.machines[other].runs())
+        one == other
+            || (!self.lines[one][other].is_cut && !self.lines[other][one].is_cut && self.machines[other].runs())
     }
 
     fn place(&self, name: &Name) -> Option<usize> {
@@ -473,7 +505,12 @@ impl World {
     }
 
     fn write(&mut self, owner: usize, shard: Shard) {
-        let Some(placement) = self.machines[owner].state().and_then(|state| state.placement().cloned()) else { return };
+        let Some(placement) = self.machines[owner]
+            .state()
+            .and_then(|state| state.placement().cloned())
+        else {
+            return;
+        };
         self.count += 1;
         let number = self.count;
         let process = self.machines[owner].process.as_mut().expect("it serves");
@@ -482,7 +519,9 @@ impl World {
         let epoch = placement.epoch();
         let must = |name: &Name| filled.contains(&(name.clone(), epoch));
         let replica = placement.replica(shard).map(|node| (node.name.clone(), true));
-        let fillers = placement.fillers(shard).map(|node| (node.name.clone(), must(&node.name)));
+        let fillers = placement
+            .fillers(shard)
+            .map(|node| (node.name.clone(), must(&node.name)));
         let copies: Vec<(Name, bool)> = replica.into_iter().chain(fillers).collect();
         let mut is_acknowledged = true;
         for (name, must) in copies {
@@ -496,9 +535,15 @@ impl World {
     }
 
     fn copy(&mut self, owner: usize, to: &Name, shard: Shard, number: u64) -> bool {
-        let Some(to) = self.place(to).filter(|to| self.reaches(owner, *to)) else { return false };
-        let (Some(state), Some(sent)) = (self.machines[to].state(), self.machines[owner].state()) else { return false };
-        let Some(epoch) = sent.placement().map(|placement| placement.epoch()) else { return false };
+        let Some(to) = self.place(to).filter(|to| self.reaches(owner, *to)) else {
+            return false;
+        };
+        let (Some(state), Some(sent)) = (self.machines[to].state(), self.machines[owner].state()) else {
+            return false;
+        };
+        let Some(epoch) = sent.placement().map(|placement| placement.epoch()) else {
+            return false;
+        };
         let takes = state.takes_copy(shard, &self.machines[owner].name, epoch);
         if let Some(process) = self.machines[to].process.as_mut().filter(|_| takes) {
             process.data.insert(shard, number);
@@ -508,13 +553,21 @@ impl World {
 
     /// One round: replicas and fillers get what the owner has; who has all of it is said to be filled.
     fn fill(&mut self, owner: usize, serves: ShardSet) {
-        let Some(placement) = self.machines[owner].state().and_then(|state| state.placement().cloned()) else { return };
+        let Some(placement) = self.machines[owner]
+            .state()
+            .and_then(|state| state.placement().cloned())
+        else {
+            return;
+        };
         let mut lacking: Vec<Name> = Vec::new();
         let owned = placement.owned(&self.machines[owner].name);
         for shard in Self::tracked().filter(|shard| owned.has(*shard)) {
             let copies = placement.replica(shard).into_iter().chain(placement.fillers(shard));
             let copies: Vec<Name> = copies.map(|node| node.name.clone()).collect();
-            let number = self.machines[owner].process.as_ref().and_then(|process| process.data.get(&shard).copied());
+            let number = self.machines[owner]
+                .process
+                .as_ref()
+                .and_then(|process| process.data.get(&shard).copied());
             for name in copies {
                 let is_copied = serves.has(shard)
                     && match number {
@@ -560,10 +613,17 @@ impl World {
         let mut faults = Vec::new();
         for (machine, serves) in self.machines.iter().zip(&serves) {
             for (shard, newest) in self.newest.iter_mut().filter(|(shard, _)| serves.has(**shard)) {
-                let data = machine.process.as_ref().and_then(|process| process.data.get(shard).copied());
+                let data = machine
+                    .process
+                    .as_ref()
+                    .and_then(|process| process.data.get(shard).copied());
                 match data {
                     Some(number) if number < *newest => {
-                        faults.push(format!("{} has {number} of {}, older than {newest}", machine.name, shard.index()));
+                        faults.push(format!(
+                            "{} has {number} of {}, older than {newest}",
+                            machine.name,
+                            shard.index()
+                        ));
                     }
                     Some(_) => {}
                     // A miss.

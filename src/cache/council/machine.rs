@@ -1,5 +1,6 @@
 //! `Council`: one node's part in it, without I/O and without a clock: it is given messages and the time, and answers with acts.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,6 +57,8 @@ pub struct Council {
     tick_at: Duration,
     /// Not before this does it want to lead.
     pub(super) candidate_at: Duration,
+    /// Who else wants to, since when; while nobody leads.
+    pub(super) asked: BTreeMap<Name, Duration>,
     /// When a leader was last heard.
     heard_at: Duration,
     is_alone: bool,
@@ -82,6 +85,7 @@ impl Council {
             ping_at: now,
             tick_at: now,
             candidate_at: now,
+            asked: BTreeMap::new(),
             heard_at: now,
             is_alone: false,
             put: (None, Duration::ZERO),
@@ -112,7 +116,8 @@ impl Council {
                 self.ping(now);
             }
             Told::Filled(filled) => {
-                self.filled.retain(|known| known.epoch == filled.epoch && known.node != filled.node);
+                self.filled
+                    .retain(|known| known.epoch == filled.epoch && known.node != filled.node);
                 self.filled.truncate(NODES_MAX - 1);
                 self.filled.push(filled);
                 self.ping(now);
@@ -129,6 +134,11 @@ impl Council {
         self.finish(now)
     }
 
+    /// Whether a table without this node is in force.
+    pub fn is_out(&self) -> bool {
+        self.member.is_out()
+    }
+
     pub fn on_message(&mut self, from: &Name, message: Message, now: Duration) -> Vec<Act> {
         match message {
             Message::Probe(sent) => return vec![Act::Send(from.clone(), Message::Echo(sent))],
@@ -143,6 +153,7 @@ impl Council {
             Message::Order(order) => self.obey(from, order, now),
             Message::Ask(ask) => self.on_ask(from, &ask, now),
             Message::Vote(vote) => self.on_vote(from, vote, now),
+            Message::Release(term) => self.on_release(from, term, now),
             Message::Probe(_) | Message::Echo(_) => {}
         }
         self.finish(now)
@@ -164,6 +175,11 @@ impl Council {
             self.tell(Event::Alone);
         }
         self.finish(now)
+    }
+
+    /// It was told to leave.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.keeps_cache && self.wish == Wish::Vote
     }
 
     pub fn next_tick(&self) -> Duration {
@@ -230,6 +246,7 @@ impl Council {
             term,
             heard: following.map(|following| following.heard),
             is_promise: !self.voter.is_silent(now) && self.voter.term() == term,
+            base: self.member.base().map(|base| base.epoch()),
             prepared: self.member.prepared(),
             wish: match self.wish {
                 Wish::Serve if !self.member.is_emptied() => Wish::Later,
@@ -264,6 +281,15 @@ impl Council {
         }
     }
 
+    /// Its promise to that leader is void.
+    fn on_release(&mut self, from: &Name, term: Term, now: Duration) {
+        let is_mine = |following: &mut Following| following.leader == *from && following.term == term;
+        if self.following.take_if(is_mine).is_some() {
+            self.voter.release(from);
+            self.candidate_at = now + self.delay();
+        }
+    }
+
     fn obey(&mut self, from: &Name, order: Order, now: Duration) {
         let is_own = *from == self.own;
         if !self.voter.follow(order.term, from, now) {
@@ -277,7 +303,9 @@ impl Council {
         }
         let is_new = known.is_none();
         self.follow(from, &order, now);
-        let is_of_this_process = order.echo.is_some_and(|(incarnation, _)| incarnation >> 32 == self.mark >> 32);
+        let is_of_this_process = order
+            .echo
+            .is_some_and(|(incarnation, _)| incarnation >> 32 == self.mark >> 32);
         // What it forgot may be newer than an order that was long on its way.
         if self.member.base().is_none() && !is_of_this_process {
             return self.ping(now);
@@ -286,7 +314,9 @@ impl Council {
         for event in self.member.take(&order.base, order.is_committed, order.next.as_ref()) {
             self.tell(event);
         }
-        let echo = order.echo.filter(|(incarnation, _)| order.is_lease && *incarnation == self.member.incarnation);
+        let echo = order
+            .echo
+            .filter(|(incarnation, _)| order.is_lease && *incarnation == self.member.incarnation);
         if let Some((_, sent)) = echo {
             self.member.lease = match &self.lead {
                 Some(lead) => lead.until(now),
@@ -303,6 +333,7 @@ impl Council {
             self.lead = None;
             self.campaign = None;
         }
+        self.asked.clear();
         self.following = Some(Following {
             leader: leader.clone(),
             term: order.term,
@@ -319,7 +350,7 @@ impl Council {
     fn finish(&mut self, now: Duration) -> Vec<Act> {
         self.decide(now);
         let memory = self.member.memory();
-        let state = State::new(self.own.clone())
+        let state = State::new(self.own.clone(), self.member.incarnation)
             .with_tables(self.member.base().cloned(), self.member.next().cloned())
             .serving(self.member.serves)
             .alone(self.is_alone);
@@ -335,7 +366,8 @@ impl Council {
         }
         acts.append(&mut self.acts);
         let newest = memory.tables().last().map(|table| table.epoch);
-        self.filled.retain(|filled| newest.is_some_and(|newest| filled.epoch <= newest));
+        self.filled
+            .retain(|filled| newest.is_some_and(|newest| filled.epoch <= newest));
         self.tick_at = match self.lead.is_some() || self.campaign.is_some() {
             true => self.ping_at.min(now + self.timing.ping / 4),
             false if self.candidate_at > now => self.ping_at.min(self.candidate_at),
@@ -353,12 +385,20 @@ impl Council {
             }
             let order = lead.order(now);
             let others: Vec<Name> = lead.audience().filter(|name| **name != self.own).cloned().collect();
-            others.iter().for_each(|name| self.send(name, Message::Order(order.clone())));
+            others
+                .iter()
+                .for_each(|name| self.send(name, Message::Order(order.clone())));
             self.lead_self(now);
         }
-        let is_out = |lead: &Lead| lead.has_decided() && !lead.base().voters.contains(&self.own);
-        if self.lead.as_ref().is_some_and(is_out) {
+        let Some(lead) = self.lead.as_ref().filter(|lead| lead.has_decided()) else {
+            return;
+        };
+        if self.is_leaving() && self.member.is_out() || !lead.base().voters.contains(&self.own) {
+            let term = lead.term;
             self.resign(now);
+            for peer in self.peers() {
+                self.send(&peer, Message::Release(term));
+            }
         }
     }
 }
