@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::message::Filled;
 use super::placement::Placement;
 use super::table::Epoch;
 
@@ -33,9 +34,5 @@ pub enum Told {
     Emptied { incarnation: u64 },
     /// Under the table of this epoch, the node that is filling has all that this one owns of what it will hold, and from now on no
     /// change of a session, lock or version key is answered before that node has it too. Must be said anew under every table.
-    Filled {
-        node: String,
-        incarnation: u64,
-        epoch: Epoch,
-    },
+    Filled(Filled),
 }

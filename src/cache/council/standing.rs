@@ -35,6 +35,8 @@ pub enum Route<'a> {
 #[derive(Clone, Debug)]
 pub struct State {
     own: Name,
+    /// Of its data.
+    incarnation: u64,
     /// The newest table that is in force, as far as this node knows.
     placement: Option<Arc<Placement>>,
     /// The table that is being prepared.
@@ -45,9 +47,10 @@ pub struct State {
 }
 
 impl State {
-    pub fn new(own: Name) -> Self {
+    pub fn new(own: Name, incarnation: u64) -> Self {
         State {
             own,
+            incarnation,
             placement: None,
             next: None,
             serves: ShardSet::EMPTY,
@@ -100,6 +103,14 @@ impl State {
         self.is_alone
     }
 
+    /// Whether readers would see no difference.
+    pub fn is_same(&self, other: &State) -> bool {
+        let epoch = |placement: &Option<Arc<Placement>>| placement.as_ref().map(|placement| placement.epoch());
+        epoch(&self.placement) == epoch(&other.placement)
+            && epoch(&self.next) == epoch(&other.next)
+            && (self.incarnation, self.serves, self.is_alone) == (other.incarnation, other.serves, other.is_alone)
+    }
+
     /// Where a command of this shard belongs. `is_leased`: this node's lease holds.
     pub fn route(&self, shard: Shard, is_leased: bool) -> Route<'_> {
         if self.is_alone {
@@ -117,7 +128,8 @@ impl State {
     }
 
     /// Whether this node, as the replica of the shard, takes a state that `owner` sends under `epoch`. It no longer does once it has
-    /// prepared a table in which that node does not own the shard or this one does not keep its copy.
+    /// prepared a table in which that node does not own the shard or this one does not keep its copy; nor after it was left out of a
+    /// table and has emptied itself, though older tables name it.
     pub fn takes_copy(&self, shard: Shard, owner: &Name, epoch: Epoch) -> bool {
         let Some(newest) = self.next.as_ref().or(self.placement.as_ref()) else {
             return false;
@@ -127,7 +139,7 @@ impl State {
         let is = |node: Option<&Node>, name: &Name| node.is_some_and(|node| node.name == *name);
         let is_kept =
             is(newest.replica(shard), &self.own) || newest.fillers(shard).any(|filler| filler.name == self.own);
-        is_known && is(newest.owner(shard), owner) && is_kept
+        is_known && is(newest.owner(shard), owner) && is_kept && newest.table().holds(&self.own, self.incarnation)
     }
 }
 
@@ -150,7 +162,7 @@ impl StandingWriter {
     pub fn new(own: Name) -> Self {
         StandingWriter {
             lease: Arc::default(),
-            states: watch::Sender::new(Arc::new(State::new(own))),
+            states: watch::Sender::new(Arc::new(State::new(own, 0))),
         }
     }
 
@@ -251,7 +263,9 @@ mod tests {
     fn a_command_goes_to_its_owner_and_waits_while_the_shard_moves() {
         let (old, new) = (placed(1, &["n1", "n2", "+n3"]), placed(2, &["n1", "n2", "n3"]));
         let own = old.owned(&name("n1"));
-        let state = State::new(name("n1")).with_tables(Some(old.clone()), None).serving(own);
+        let state = State::new(name("n1"), 1)
+            .with_tables(Some(old.clone()), None)
+            .serving(own);
         let (mine, other) = (owned_by(&old, "n1"), owned_by(&old, "n2"));
         assert_eq!(state.route(mine, true), Route::Own);
         assert_eq!(state.route(mine, false), Route::Wait);
@@ -264,7 +278,7 @@ mod tests {
             .serving(own.and(&new.owned(&name("n1"))));
         assert_eq!(preparing.route(moving, true), Route::Wait);
         assert_eq!(preparing.alone(true).route(moving, true), Route::Alone);
-        assert_eq!(State::new(name("n1")).route(mine, true), Route::Wait);
+        assert_eq!(State::new(name("n1"), 1).route(mine, true), Route::Wait);
     }
 
     #[test]
@@ -275,7 +289,7 @@ mod tests {
             .iter()
             .find(|shard| old.replica(*shard).unwrap().name == name("n3"));
         let shard = shard.expect("some");
-        let state = State::new(name("n3")).with_tables(Some(old.clone()), None);
+        let state = State::new(name("n3"), 1).with_tables(Some(old.clone()), None);
         assert!(state.takes_copy(shard, &name("n1"), old.epoch()));
         assert!(
             !state.takes_copy(shard, &name("n2"), old.epoch()) && !state.takes_copy(shard, &name("n1"), new.epoch())
@@ -291,6 +305,8 @@ mod tests {
         assert!(preparing.takes_copy(shard, &name("n1"), old.epoch()));
         assert!(preparing.takes_copy(shard, &name("n1"), new.epoch()));
         assert!(!preparing.takes_copy(heir, &name("n2"), old.epoch()));
+        let emptied = State::new(name("n3"), 2).with_tables(Some(old.clone()), None);
+        assert!(!emptied.takes_copy(shard, &name("n1"), old.epoch()));
     }
 
     #[tokio::test]
@@ -303,7 +319,7 @@ mod tests {
         assert_eq!(reader.route(shard, second), Route::Wait);
         let placement = placed(1, &["n1"]);
         writer.put(Arc::new(
-            State::new(name("n1"))
+            State::new(name("n1"), 1)
                 .with_tables(Some(placement), None)
                 .serving(ShardSet::ALL),
         ));
@@ -311,7 +327,7 @@ mod tests {
         writer.put_lease(second);
         assert!(!reader.serves(shard, second) && reader.serves(shard, second / 2));
         let waiting = async { reader.changed().await.is_alone() };
-        let put = async { writer.put(Arc::new(State::new(name("n1")).alone(true))) };
+        let put = async { writer.put(Arc::new(State::new(name("n1"), 1).alone(true))) };
         assert!(tokio::join!(waiting, put).0);
         drop(writer);
         assert_eq!(reader.route(shard, second), Route::Alone);

@@ -55,6 +55,9 @@ pub struct Table {
     pub epoch: Epoch,
     /// Of the table that was in force before this one.
     pub parent: Epoch,
+    /// Of the first table of its chain. Voters that forgot may begin another chain with lower numbers, so epochs tell which table is newer
+    /// only within one.
+    pub chain: Epoch,
     /// Version of the registry that `voters` is as of.
     pub view: u64,
     /// Whose majority decides. Some of them may keep no cache.
@@ -119,6 +122,7 @@ pub mod fixture {
         Table {
             epoch: epoch(number),
             parent: epoch(number.saturating_sub(1)),
+            chain: epoch(0),
             view: 1,
             voters: nodes.iter().map(|node| node.name.clone()).collect(),
             nodes,
