@@ -34,10 +34,10 @@ pub struct Rules {
 
 impl Rules {
     pub fn new<S: AsRef<[u8]>>(prefixes: &[S]) -> Self {
-        let prefixes = prefixes.iter().map(|prefix| prefix.as_ref().into());
-        Rules {
-            prefixes: prefixes.collect(),
-        }
+        let mut prefixes: Vec<Box<[u8]>> = prefixes.iter().map(|prefix| prefix.as_ref().into()).collect();
+        // The longest that fits is a key's.
+        prefixes.sort_by_key(|prefix| std::cmp::Reverse(prefix.len()));
+        Rules { prefixes }
     }
 
     pub fn class(&self, key: &[u8]) -> Class {
@@ -47,6 +47,11 @@ impl Rules {
             || is_session_id(key)
             || memchr::memmem::find(key, VERSION_KEY).is_some();
         if is_sync { Class::Sync } else { Class::Bulk }
+    }
+
+    /// A session's data: who takes a failed read of it for a miss begins an empty session and writes that over the old one.
+    pub fn is_session(&self, key: &[u8]) -> bool {
+        self.prefix(key).is_some() || is_session_id(key)
     }
 
     /// The virtual shard of a key. A lock lies where the session lies that it guards.
@@ -107,6 +112,17 @@ mod tests {
             ("menu", Class::Bulk),
         ] {
             assert_eq!(rules.class(key.as_bytes()), class, "{key}");
+        }
+    }
+
+    #[test]
+    fn sessions_are_told_from_what_may_be_missed() {
+        let rules = rules();
+        for key in ["memc.sess.key.abc", "0123456789abcdef0123456789"] {
+            assert!(rules.is_session(key.as_bytes()), "{key}");
+        }
+        for key in ["bxcluster|v1|BDV:0f", "x.php~", "menu", "abc.lock"] {
+            assert!(!rules.is_session(key.as_bytes()), "{key}");
         }
     }
 

@@ -28,7 +28,7 @@ where
     let mut is_draining = false;
     loop {
         let mut has_moved = false;
-        if let (Some(orders), Some(route)) = (session.orders(), &engine.route) {
+        if let (Some(orders), Some(route)) = (session.orders(), engine.route()) {
             // Boxed: an idle connection shall not hold the room for it.
             Box::pin(route.router.perform(orders, OUTPUT_HIGH)).await;
             session.settle(engine.clock.moment());

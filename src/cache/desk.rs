@@ -2,11 +2,14 @@
 //! one. Holds the router's gate, so never across an await.
 
 use super::class::Class;
+use std::cell::Cell;
+
 use super::command::{Command, Reply};
 use super::council::Route as Owner;
-use super::engine::{Engine, Flushes, Route};
+use super::engine::{Engine, Flushes, NO_FLUSH, Route};
 use super::late::Late;
 use super::router::{Entered, OnKey, Order, Work};
+use super::stats;
 use super::store::Moment;
 
 pub struct Desk<'a> {
@@ -14,7 +17,8 @@ pub struct Desk<'a> {
     pub moment: Moment,
     entered: Option<(&'a Route, Entered<'a>)>,
     /// Something was answered by right of the lease.
-    has_served: std::cell::Cell<bool>,
+    has_served: Cell<bool>,
+    is_sampled: Cell<bool>,
 }
 
 /// What came of a command.
@@ -28,13 +32,15 @@ impl<'a> Desk<'a> {
         Desk {
             engine,
             moment,
-            entered: engine.route.as_ref().map(|route| (route, route.router.enter())),
-            has_served: std::cell::Cell::new(false),
+            entered: engine.route().map(|route| (route, route.router.enter())),
+            has_served: Cell::new(false),
+            is_sampled: Cell::new(engine.hot.is_sampled()),
         }
     }
 
     /// `late`: commands before this one that are not answered yet.
     pub fn take(&self, command: Command<'_>, late: Option<&Late>) -> Taken {
+        self.sample(&command);
         let Some((route, entered)) = &self.entered else {
             return Taken::Answered(self.engine.execute(command, self.moment));
         };
@@ -44,8 +50,8 @@ impl<'a> Desk<'a> {
         let router = &route.router;
         let (shard, class) = (router.rules().shard(key), router.class(route.space, key));
         let later = |command: &Command<'_>| {
-            let on_key = OnKey::new(router.request_id(), shard, command);
-            let work = on_key.map_or(Work::Stats(Vec::new()), Work::Key);
+            let on_key = OnKey::new(router.request_id(), router.rules(), command);
+            let work = on_key.map_or(Work::Stats, Work::Key);
             Taken::Later(Order::new(route.space, work))
         };
         if late.is_some_and(|late| late.concerns(shard)) {
@@ -54,7 +60,8 @@ impl<'a> Desk<'a> {
         match entered.route(shard) {
             Owner::Own => {}
             Owner::Alone => {
-                let fallback = OnKey::new(0, shard, &command).map_or(Reply::Unavailable, |on_key| on_key.give_up());
+                let on_key = OnKey::new(0, router.rules(), &command);
+                let fallback = on_key.map_or(Reply::Unavailable, |on_key| on_key.give_up());
                 return Taken::Answered(entered.alone(route.space, command).unwrap_or(fallback));
             }
             Owner::Other(_) | Owner::Wait => return later(&command),
@@ -74,6 +81,15 @@ impl<'a> Desk<'a> {
         }
     }
 
+    /// Counts one key in so many reads of connections.
+    fn sample(&self, command: &Command<'_>) {
+        if self.is_sampled.take()
+            && let Some(key) = command.key()
+        {
+            self.engine.hot.count(key, self.moment.now);
+        }
+    }
+
     /// There are no other nodes.
     pub fn is_alone(&self) -> bool {
         self.entered.is_none()
@@ -88,19 +104,14 @@ impl<'a> Desk<'a> {
     }
 
     fn take_keyless(&self, route: &Route, command: Command<'_>) -> Taken {
-        match command {
-            Command::Flush { .. } if route.flushes == Flushes::Nothing => {
-                Taken::Answered(Reply::Refused("SERVER_ERROR flush_all is switched off"))
+        match (command, route.flushes) {
+            (Command::Flush { .. }, Flushes::Nothing) => Taken::Answered(Reply::Refused(NO_FLUSH)),
+            (Command::Flush { after }, Flushes::Space(space)) => {
+                stats::count(&self.engine.traffic.flushes, 1);
+                Taken::Later(Order::new(space, Work::Flush { after }))
             }
-            Command::Flush { after } => {
-                super::stats::count(&self.engine.traffic.flushes, 1);
-                Taken::Later(Order::new(route.space, Work::Flush { after }))
-            }
-            Command::Stats(words) if words == [b"cluster"] => {
-                let words = words.into_iter().map(<[u8]>::to_vec).collect();
-                Taken::Later(Order::new(route.space, Work::Stats(words)))
-            }
-            command => Taken::Answered(self.engine.execute(command, self.moment)),
+            (Command::Stats(words), _) if words == [b"cluster"] => Taken::Later(Order::new(route.space, Work::Stats)),
+            (command, _) => Taken::Answered(self.engine.execute(command, self.moment)),
         }
     }
 }

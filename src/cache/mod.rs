@@ -10,21 +10,23 @@
 
 mod ascii;
 mod binary;
-pub mod class;
+mod class;
 pub mod command;
-pub mod connection;
+mod connection;
 pub mod council;
 mod desk;
-pub mod engine;
+mod engine;
+mod hot;
 mod late;
+mod membership;
 mod meta;
 mod metrics;
 mod number;
 mod output;
-pub mod peer;
+mod peer;
 mod relay;
 mod request;
-pub mod router;
+mod router;
 mod service;
 mod session;
 mod stats;

@@ -157,13 +157,18 @@ impl Session {
             };
             match (request, what) {
                 (Request::Many(many), What::Many { from, answers, is_last }) => {
+                    let mut has_failed = false;
                     for (_, answer) in many.keys.skip(from).zip(answers) {
-                        if let reply @ Reply::Hit(_) = late.reply(answer) {
-                            many.form.encode(&reply, &mut self.output);
+                        match late.reply(answer) {
+                            reply @ Reply::Hit(_) => many.form.encode(&reply, &mut self.output),
+                            Reply::Unavailable => has_failed = true,
+                            _ => {}
                         }
                     }
-                    if is_last {
-                        ascii::encode_end(&mut self.output);
+                    match (is_last, has_failed) {
+                        (true, true) => many.form.encode(&Reply::Unavailable, &mut self.output),
+                        (true, false) => ascii::encode_end(&mut self.output),
+                        (false, _) => {}
                     }
                 }
                 (Request::One(_, form), What::One(answer)) => form.encode(&late.reply(answer), &mut self.output),
@@ -403,6 +408,10 @@ impl Session {
             };
             match (desk.take(Command::Get(get), self.late.as_deref()), &mut kept) {
                 (Taken::Answered(reply @ Reply::Hit(_)), None) => many.form.encode(&reply, &mut self.output),
+                (Taken::Answered(reply @ Reply::Unavailable), kept @ None) => {
+                    self.late.get_or_insert_default();
+                    *kept = Some((count, vec![Answer::Ready(reply)]));
+                }
                 (Taken::Answered(_), None) => {}
                 (Taken::Answered(reply), Some((_, answers))) => answers.push(Answer::Ready(reply)),
                 (Taken::Later(order), kept) => {

@@ -52,6 +52,9 @@ pub use standing::{Reader, Route, Standing, StandingWriter, State};
 pub use table::{Epoch, Node, Stage, Table, Term};
 pub use timing::Timing;
 
+#[cfg(test)]
+pub use table::fixture;
+
 use crate::net::mesh::Name;
 
 /// Who votes, by the registry.

@@ -192,8 +192,8 @@ impl Receipt {
 pub enum Control {
     /// Removes everything, now or after some milliseconds.
     Flush { space: Space, after: Option<u64> },
-    /// Rows of `stats` with these words.
-    Stats { space: Space, words: Vec<Vec<u8>> },
+    /// The numbers of a node.
+    Stats { space: Space },
 }
 
 impl Control {
@@ -204,13 +204,7 @@ impl Control {
                 out.extend([0, space.encode()]);
                 put_option(&mut out, *after, put_number);
             }
-            Control::Stats { space, words } => {
-                out.extend([1, space.encode()]);
-                put_number(&mut out, words.len() as u64);
-                for word in words {
-                    put_bytes(&mut out, word);
-                }
-            }
+            Control::Stats { space } => out.extend([1, space.encode()]),
         }
         out
     }
@@ -223,14 +217,7 @@ impl Control {
                 space,
                 after: option(from, Reader::number)?,
             }),
-            1 => {
-                let count = from.count()?;
-                let words = (0..count).map(|_| from.bytes().map(<[u8]>::to_vec));
-                Ok(Control::Stats {
-                    space,
-                    words: words.collect::<Result<_, _>>()?,
-                })
-            }
+            1 => Ok(Control::Stats { space }),
             _ => Err(Damaged),
         }
     }

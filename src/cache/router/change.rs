@@ -35,10 +35,21 @@ impl View {
     }
 }
 
+/// For the log.
+fn kind(event: &Event) -> &'static str {
+    match event {
+        Event::Stop(_) => "stop",
+        Event::Commit(_) => "commit",
+        Event::Empty { .. } => "empty",
+        Event::Alone => "alone",
+        Event::Rejoined => "rejoined",
+    }
+}
+
 impl Router {
     /// Does what the council wants done, and says what it wants to hear. Blocks for as long as dropping items takes.
     pub fn carry_out(self: &Arc<Self>, event: Event) -> Option<Told> {
-        debug!(?event, "the council says");
+        debug!(event = kind(&event), "the council says");
         let told = match event {
             Event::Stop(next) => {
                 self.stop();

@@ -25,9 +25,8 @@ impl Router {
     pub(super) async fn fan_out(&self, space: Space, work: &Work, deadline: Instant) -> Reply {
         match work {
             Work::Flush { after } => self.flush_all(space, *after, deadline).await,
-            Work::Stats(words) => {
-                let words = words.clone();
-                let rows = self.ask_all(&Control::Stats { space, words }, deadline).await;
+            Work::Stats => {
+                let rows = self.ask_all(&Control::Stats { space }, deadline).await;
                 Reply::Table(
                     rows.into_iter()
                         .flat_map(|(node, body)| labelled(&node, &body))
@@ -115,7 +114,7 @@ impl Router {
                 self.flush(*space, *after);
                 Vec::new()
             }
-            Control::Stats { space, .. } => encode_rows(&self.rows(*space)),
+            Control::Stats { space } => encode_rows(&self.rows(*space)),
         }
     }
 

@@ -9,7 +9,7 @@ use tracing::{debug, info};
 use super::Router;
 use super::holding::{Holding, Member, Shards};
 use super::stream::{About, Stream};
-use crate::cache::council::{Stage, Told};
+use crate::cache::council::{self, Stage, Told};
 use crate::cache::peer::message::{Change, Note};
 use crate::cache::peer::{Epoch, Space};
 use crate::cache::store::Cursor;
@@ -204,11 +204,11 @@ impl Router {
         }
         for member in news {
             info!(node = %member.name, "has all that it shall have of this node's cache");
-            let told = Told::Filled {
-                node: member.name.to_string(),
+            let told = Told::Filled(council::Filled {
+                node: member.name,
                 incarnation: member.incarnation,
                 epoch,
-            };
+            });
             // The council is gone only when the module ends.
             let _ = self.told.send(told).await;
         }

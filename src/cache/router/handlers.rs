@@ -48,14 +48,17 @@ struct AskHandler(Arc<Router>);
 impl AskHandler {
     /// Executes the commands in their order. Not across an await: an asking node that is gone leaves nothing half done.
     fn act(&self, body: &[u8]) -> Result<Vec<Option<Done>>, Damaged> {
-        let (_, mut from) = message::open(body)?;
+        let (epoch, mut from) = message::open(body)?;
         let entered = self.0.enter();
+        // What was sent under another table may have been asked again since, and answered: a message can lie in a broken line for
+        // seconds.
+        let is_timely = entered.epoch() == Some(epoch);
         let (mut answers, mut stopped, mut size) = (Vec::new(), ShardSet::EMPTY, 0);
         while !from.is_empty() {
             let asked = message::asked(&mut from)?;
             let key = asked.command.key().unwrap_or_default();
             let shard = self.0.rules().shard(key);
-            if stopped.has(shard) || size >= ANSWER_MAX {
+            if !is_timely || stopped.has(shard) || size >= ANSWER_MAX {
                 stopped.insert(shard);
                 answers.push(None);
                 continue;
@@ -109,9 +112,12 @@ struct ControlHandler(Arc<Router>);
 impl Handler for ControlHandler {
     fn call<'a>(&'a self, _peer: &'a Identity, body: Bytes) -> BoxFuture<'a, Result<Bytes, Fault>> {
         Box::pin(async move {
-            let (_, mut from) = message::open(&body).map_err(failed)?;
+            let (epoch, mut from) = message::open(&body).map_err(failed)?;
             let control = Control::decode(&mut from).map_err(failed)?;
-            Ok(self.0.control(&control).into())
+            match (&control, self.0.epoch() == Some(epoch)) {
+                (Control::Flush { .. }, false) => Err(Fault::Failed("a flush of another table".into())),
+                _ => Ok(self.0.control(&control).into()),
+            }
         })
     }
 }

@@ -1,5 +1,6 @@
 //! The router: brings each command to the node that has its key, and keeps a second copy of what must not be lost.
 //!
+//! - Messages between nodes are of one table: what was sent under another one is not executed, however late it comes.
 //! - A node is asked by its own clients. What it owns it answers from its store at once (`desk`); for the rest it makes an `Order`
 //!   that `perform` carries to the owner, again and again until it is answered or its time is up. A command that changes something is
 //!   executed once however often it is carried (`memory`).
@@ -42,7 +43,7 @@ use super::class::{Class, Rules};
 use super::council::{Standing, Told};
 use super::peer::{RequestId, Space};
 use super::store::{Clock, Store};
-use crate::base::Scope;
+use crate::base::{Health, Scope, Status};
 use crate::net::mesh::{Mesh, Name};
 
 /// One node's part in the cluster's cache.
@@ -110,10 +111,6 @@ impl Router {
         router
     }
 
-    pub fn own(&self) -> &Name {
-        &self.own
-    }
-
     /// How much care an item of that key needs. The composite storage makes anew what it misses.
     pub fn class(&self, space: Space, key: &[u8]) -> Class {
         match space {
@@ -134,6 +131,22 @@ impl Router {
     pub fn request_id(&self) -> RequestId {
         let counter = self.requests.fetch_add(1, Ordering::Relaxed);
         u64::from(self.run) << 32 | u64::from(counter)
+    }
+
+    /// For the module's own row in `status`.
+    pub fn status(&self, detail: &str) -> Status {
+        let entered = self.enter();
+        let health = if entered.has_table() {
+            Health::Good
+        } else {
+            Health::Degraded
+        };
+        let detail = match (entered.is_alone(), entered.has_table()) {
+            (true, _) => format!("{detail}; alone: no majority of nodes is in reach"),
+            (false, false) => format!("{detail}; not among the other nodes' caches yet"),
+            (false, true) => detail.to_string(),
+        };
+        Status { health, detail }
     }
 
     fn filled(&self) -> std::sync::MutexGuard<'_, Filled> {

@@ -1,5 +1,6 @@
 //! An order: a command that the node of the client cannot answer at once, kept until it is answered.
 
+use crate::cache::class::Rules;
 use crate::cache::command::{Command, Reply};
 use crate::cache::council::Shard;
 use crate::cache::peer::{RequestId, Space};
@@ -18,7 +19,7 @@ pub enum Work {
     Flush {
         after: Option<u64>,
     },
-    Stats(Vec<Vec<u8>>),
+    Stats,
 }
 
 /// A command on one key.
@@ -28,11 +29,13 @@ pub struct OnKey {
     pub shard: Shard,
     key: Box<[u8]>,
     command: Command<'static>,
+    /// A miss would be taken for a session that is over.
+    is_session: bool,
 }
 
 impl OnKey {
     /// `None`: the command has no key.
-    pub fn new(id: RequestId, shard: Shard, command: &Command<'_>) -> Option<Self> {
+    pub fn new(id: RequestId, rules: &Rules, command: &Command<'_>) -> Option<Self> {
         let key = match command {
             // In the record already.
             Command::Set(_) => Box::default(),
@@ -40,7 +43,8 @@ impl OnKey {
         };
         Some(OnKey {
             id,
-            shard,
+            shard: rules.shard(command.key()?),
+            is_session: rules.is_session(command.key()?),
             key,
             command: command.with_key(b"")?,
         })
@@ -57,11 +61,11 @@ impl OnKey {
         }
     }
 
-    /// What a client is told when nobody can answer in time: a failed read is a miss, because a client knows how to go on
-    /// after a miss.
+    /// What a client is told when nobody can answer in time. A failed read is a miss, because a client knows how to go on after a
+    /// miss; but for a session: the program would go on with an empty one, and write that.
     pub fn give_up(&self) -> Reply {
         match self.command {
-            Command::Get(get) if get.vivify.is_none() => Reply::Miss,
+            Command::Get(get) if get.vivify.is_none() && !self.is_session => Reply::Miss,
             _ => Reply::Unavailable,
         }
     }

@@ -13,7 +13,7 @@ use crate::cache::class::Class;
 use crate::cache::command::{Command, Delete, Mode, Reply};
 use crate::cache::council::{Route, Shard, State as CouncilState};
 use crate::cache::peer::message::{Asked, Change, Note};
-use crate::cache::peer::{self, Space};
+use crate::cache::peer::{self, Epoch, Space};
 use crate::cache::store::State;
 
 /// A look at this node's part, which does not change while it is held. Never across an await.
@@ -83,12 +83,22 @@ impl Entered<'_> {
         self.is_leased && self.state.serves(shard) && self.view.is_as(&self.state)
     }
 
+    /// Of the table that is in force here.
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.state.placement().map(|placement| placement.epoch())
+    }
+
     /// Where a command of the shard belongs.
     pub fn route(&self, shard: Shard) -> Route<'_> {
         match self.state.route(shard, self.is_leased) {
             Route::Own if !self.view.is_as(&self.state) => Route::Wait,
             route => route,
         }
+    }
+
+    /// This node is in the table, under its lease.
+    pub fn has_table(&self) -> bool {
+        self.is_leased && !self.state.is_alone() && self.state.placement().is_some()
     }
 
     pub fn is_alone(&self) -> bool {

@@ -100,7 +100,7 @@ impl Router {
     fn plan(&self, orders: &mut [Order]) -> Plan {
         let entered = self.enter();
         let (mut plan, mut stopped) = (Plan::default(), ShardSet::EMPTY);
-        let epoch = self.epoch().unwrap_or_default();
+        let epoch = entered.epoch().unwrap_or_default();
         for (place, order) in orders.iter_mut().enumerate() {
             let Work::Key(on_key) = &order.work else { continue };
             if order.reply.is_some() || stopped.has(on_key.shard) {

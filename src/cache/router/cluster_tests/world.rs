@@ -208,7 +208,7 @@ impl World {
             *incarnation += 1;
             *incarnation
         };
-        node.put(State::new(node.name.clone()));
+        node.put(State::new(node.name.clone(), incarnation));
         let told = node.router.carry_out(Event::Empty { incarnation });
         assert_eq!(told, Some(Told::Emptied { incarnation }));
         node.writer.put_lease(Duration::MAX);
@@ -228,7 +228,7 @@ impl World {
             let wait = async {
                 loop {
                     match node.told.lock().await.recv().await.expect("the router lives") {
-                        Told::Filled { node, epoch, .. } if node == text && epoch.number == number => return,
+                        Told::Filled(filled) if filled.node == name(text) && filled.epoch.number == number => return,
                         _ => {}
                     }
                 }
@@ -280,15 +280,15 @@ impl Node {
             };
             let mut engine = Engine::new(stores[space.index()].clone(), limits);
             engine.clock = clock;
-            engine.route = Some(Route {
+            engine.place(Route {
                 router: router.clone(),
                 space,
-                flushes: Flushes::Space,
+                flushes: Flushes::Space(space),
             });
             Arc::new(engine)
         });
         Node {
-            state: Mutex::new(State::new(own.clone())),
+            state: Mutex::new(State::new(own.clone(), 1)),
             name: own,
             router,
             stores,
