@@ -181,6 +181,25 @@ fn workers(caches: &Caches, seconds: u64) -> Vec<Worker> {
     workers
 }
 
+/// What each fault cost on the node that is well; times of strikes and waits in nanoseconds.
+fn tell_waits(faults: &[(Fault, usize)], struck: &[u64], waits: &[(u64, u64)]) {
+    for ((fault, at), time) in faults.iter().zip(struck) {
+        let longest = |from: u64, to: u64| {
+            let within = waits.iter().filter(|(begun, _)| (from..to).contains(begun));
+            within
+                .map(|(begun, ended)| (ended - begun) / 1_000_000)
+                .max()
+                .unwrap_or_default()
+        };
+        println!(
+            "{fault:?} of n{}: longest wait on n1 {} ms when it struck, {} ms when it was over",
+            at + 1,
+            longest(time - 1_000_000_000, time + 1_500_000_000),
+            longest(time + 1_500_000_000, time + 4_500_000_000)
+        );
+    }
+}
+
 async fn rounds(faults: &[(Fault, usize)]) {
     let mut caches = Caches::start().await;
     let length = Duration::from_secs(2);
@@ -241,6 +260,7 @@ async fn rounds(faults: &[(Fault, usize)]) {
     for rounds in shared.into_values() {
         bad.extend(doubled(rounds, LOCK));
     }
+    tell_waits(faults, &struck, &waits);
     println!(
         "{written} rounds written; on n1 {not_opened} failed and the longest wait was {} ms",
         worst / 1_000_000

@@ -21,6 +21,7 @@ mod keeper;
 mod memory;
 mod order;
 mod owner;
+mod parts;
 mod perform;
 mod send;
 mod stream;
@@ -33,6 +34,7 @@ use tokio::sync::{mpsc, watch};
 pub use handlers::{ITEM_MAX, LIMITS, services};
 pub use order::{OnKey, Order, Work};
 pub use owner::Entered;
+pub use parts::Parts;
 
 use self::change::View;
 use self::fill::Filled;
@@ -68,49 +70,7 @@ pub struct Router {
     scope: Scope,
 }
 
-/// What a router is made of.
-pub struct Parts {
-    pub own: Name,
-    pub rules: Rules,
-    /// In the order of `Space::ALL`.
-    pub stores: [Arc<Store>; Space::ALL.len()],
-    pub clock: Clock,
-    pub standing: Standing,
-    pub mesh: Mesh,
-    /// The council's ear. Full: the router waits with what can wait.
-    pub told: mpsc::Sender<Told>,
-}
-
 impl Router {
-    /// Its tasks are tasks of `scope`.
-    pub fn new(parts: Parts, scope: &Scope) -> Arc<Self> {
-        let random = || getrandom::u32().unwrap_or_else(|_| std::process::id());
-        for store in &parts.stores {
-            // Far from those of other nodes, and below 2^53, which every client's numbers can hold.
-            store.count_uniques_from(u64::from(random()) << 20);
-        }
-        let router = Arc::new(Router {
-            own: parts.own,
-            rules: parts.rules,
-            stores: parts.stores,
-            clock: parts.clock,
-            standing: parts.standing,
-            gate: RwLock::default(),
-            outstanding: Arc::default(),
-            memory: Memory::default(),
-            keeper: Mutex::default(),
-            filled: Mutex::default(),
-            mesh: parts.mesh,
-            told: parts.told,
-            changed: watch::Sender::new(0),
-            run: random(),
-            requests: AtomicU32::new(1),
-            scope: scope.clone(),
-        });
-        scope.spawn(fill::run(router.clone()));
-        router
-    }
-
     /// How much care an item of that key needs. The composite storage makes anew what it misses.
     pub fn class(&self, space: Space, key: &[u8]) -> Class {
         match space {

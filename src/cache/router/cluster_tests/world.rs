@@ -21,6 +21,7 @@ use crate::cache::store::{Clock, Store};
 use crate::net::mesh::{ConnectError, Dial, Identity, Mesh, Name, Protocol, Services, Stream};
 
 pub const PATIENCE: Duration = Duration::from_secs(30);
+const UNAVAILABLE: &str = "SERVER_ERROR no answer from the node that has the key\r\n";
 pub const NAMES: [&str; 3] = ["n1", "n2", "n3"];
 
 /// Which ways are open: a message to or from a node that is shut waits.
@@ -346,16 +347,16 @@ impl Client {
         self.stream.write_all(request.as_bytes()).await.unwrap();
     }
 
-    /// What comes until the text ends so.
-    pub async fn read_until(&mut self, end: &str) -> String {
+    /// What comes until the text ends in one of these ways.
+    async fn read_until(&mut self, ends: &[&str]) -> String {
         let mut text = Vec::new();
         let reading = async {
-            while !text.ends_with(end.as_bytes()) {
+            while !ends.iter().any(|end| text.ends_with(end.as_bytes())) {
                 text.push(self.stream.read_u8().await.expect("the connection lives"));
             }
         };
         if timeout(PATIENCE, reading).await.is_err() {
-            panic!("no {end:?} after {:?}", String::from_utf8_lossy(&text));
+            panic!("no {ends:?} after {:?}", String::from_utf8_lossy(&text));
         }
         String::from_utf8(text).unwrap()
     }
@@ -363,7 +364,7 @@ impl Client {
     /// A request with a reply of one line.
     pub async fn line(&mut self, request: &str) -> String {
         self.send(request).await;
-        self.read_until("\r\n").await.trim_end().to_string()
+        self.read_until(&["\r\n"]).await.trim_end().to_string()
     }
 
     pub async fn set(&mut self, key: &str, value: &str) -> String {
@@ -372,11 +373,20 @@ impl Client {
     }
 
     pub async fn get(&mut self, key: &str) -> Option<String> {
+        self.try_get(key).await.expect("an owner answers")
+    }
+
+    /// An error is the answer that says nothing.
+    pub async fn try_get(&mut self, key: &str) -> Result<Option<String>, String> {
         self.send(&format!("get {key}\r\n")).await;
-        let reply = self.read_until("END\r\n").await;
+        let reply = self.read_until(&["END\r\n", UNAVAILABLE]).await;
+        if reply == UNAVAILABLE {
+            return Err(reply);
+        }
         let mut lines = reply.lines();
-        let head = lines.next()?;
-        head.starts_with("VALUE ")
-            .then(|| lines.next().unwrap_or_default().to_string())
+        let head = lines.next().unwrap_or_default();
+        Ok(head
+            .starts_with("VALUE ")
+            .then(|| lines.next().unwrap_or_default().to_string()))
     }
 }
