@@ -1,6 +1,7 @@
 //! What the operator says: one struct per section of the file, one field per key.
 //! The reference of all keys and their defaults is `assets/config/bitrix-node.toml`; it is parsed, not repeated, here.
 
+mod cache;
 mod check;
 mod edit;
 mod external;
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+pub use cache::{Cache, Flush};
 pub use check::check;
 pub use edit::{Edit, edit};
 pub use external::External;
@@ -105,18 +107,6 @@ pub struct Db {
     pub binary: PathBuf,
     pub data_dir: PathBuf,
     pub buffer_pool: Size,
-}
-
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Cache {
-    /// Here; else another node's is reached under the same address.
-    pub run: bool,
-    pub listen: SocketAddr,
-    pub memory: Size,
-    pub max_item_size: Size,
-    pub max_connections: usize,
-    pub workers: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
