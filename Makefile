@@ -80,6 +80,7 @@ test-fuse: release dependencies-kernel ## The FUSE door under PHP, killed proces
 
 test-cluster: release dependencies ## A cluster in network namespaces under a nemesis (SEED=7, NODES=5, CLUSTER_SECONDS=180; needs root, 35 minutes)
 	tests/cluster/judge_test.py
+	tests/cluster/roll.py $(BINARY)
 	tests/cluster/run.py $(BINARY) --nodes $(NODES) --seconds $(CLUSTER_SECONDS) $(if $(SEED),--seed $(SEED))
 
 dependencies-kernel: ## Install what the kernel tests and the storage bench need (Debian, needs root)

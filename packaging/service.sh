@@ -15,7 +15,7 @@ bitrix_node_configured() {
 # A node that runs goes on with the new executable, keeping its connections where it can. One that does not is left alone.
 bitrix_node_upgraded() {
     [ -d /run/systemd/system ] && systemctl -q is-active bitrix-node.service || return 0
-    systemctl try-restart bitrix-node.service || true
+    bitrix-node upgrade restart || systemctl try-restart bitrix-node.service || true
 }
 
 bitrix_node_stopped() {

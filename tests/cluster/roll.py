@@ -25,11 +25,10 @@ from cluster import FLOATING, PLAIN, Cluster
 from shared import HERE, Table, now, set_namespace, until
 
 sys.path.append(str(HERE.parent / "machines"))
-import load  # noqa: E402
-from load import Load  # noqa: E402
+import load as browser  # noqa: E402
 
 # Three nodes share this machine's processors; whoever waits as long as a browser has not been failed.
-load.PACE, load.TIMEOUT = 0.3, 30
+browser.PACE, browser.TIMEOUT = 0.3, 30
 
 NODES = 3
 # By PHP with database, cache and files; a file.
@@ -56,7 +55,7 @@ esac
 """
 
 
-class Clients(Load):
+class Clients(browser.Load):
     """At the machine of the clients."""
 
     handle = None
@@ -82,6 +81,7 @@ class Roll:
             self.found()
             self.good()
             self.unsigned()
+            self.distrusted()
             self.paused()
             self.back()
             self.broken()
@@ -94,21 +94,26 @@ class Roll:
     def found(self):
         cluster = self.cluster
         cluster.make()
-        self.key = self.folder / "release.key"
-        public = self.folder / "release.pem"
-        subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", self.key], check=True)
-        subprocess.run(["openssl", "pkey", "-in", self.key, "-pubout", "-out", public], check=True)
+        self.key, public = self.pair("release")
         for node in cluster.nodes:
             # Each machine has its own.
             place = node.folder / "bin"
             place.mkdir()
             node.executable = shutil.copy2(cluster.executable, place / "bitrix-node")
-            node.config.write_text(node.config.read_text() + UPGRADE.format(key=public))
+            shutil.copy2(public, place / "release.pem")
+            node.config.write_text(node.config.read_text() + UPGRADE.format(key=place / "release.pem"))
         began = now()
         cluster.found()
         cluster.install()
         self.first = cluster.nodes[0]
         self.table.row("cluster", True, f"{NODES} nodes and the portal after {now() - began:.0f} s")
+
+    def pair(self, name):
+        """Of keys: the private one, and the public one."""
+        private, public = self.folder / f"{name}.key", self.folder / f"{name}.pem"
+        subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", private], check=True)
+        subprocess.run(["openssl", "pkey", "-in", private, "-pubout", "-out", public], check=True)
+        return private, public
 
     def version(self, mark, text=None):
         """The same program with a mark at its end, which makes it another file; signed. Returns its path."""
@@ -192,15 +197,27 @@ class Roll:
         until(f"all are healthy ({what})", lambda: all(map(is_well, self.cluster.nodes)))
 
     def unsigned(self):
-        """What the agent lays down is root's to judge: also where the operator's own check was passed by."""
         path = self.version("third")
         path.write_bytes(path.read_bytes() + b"!")
         one = self.first.launch("upgrade", "apply", "--from", path)
         errors = one.communicate(timeout=60)[1]
         self.table.row("a wrong signature", one.returncode != 0 and "is no signature of" in errors, errors.strip()[:100])
 
+    def distrusted(self):
+        """What reaches a node through its cluster is judged by the key of this node."""
+        path, (_, other) = self.version("fourth"), self.pair("other")
+        for node in self.cluster.nodes[1:]:
+            shutil.copy2(other, node.folder / "bin/release.pem")
+        self.apply(path)
+        self.until_state("failed")
+        state, new = self.plan()["state"], self.run_by(path)
+        self.table.row("another node's key", "is no signature of" in state and set(new) <= {self.first.name}, f"{state[:100]}; new: {new}")
+        for node in self.cluster.nodes[1:]:
+            shutil.copy2(self.folder / "release.pem", node.folder / "bin/release.pem")
+        self.whole("refused")
+
     def paused(self):
-        path = self.version("fourth")
+        path = self.version("fifth")
         self.apply(path)
         until("one has its turn", lambda: self.plan().get("turn"), ROLL)
         self.first.command("upgrade", "pause")
@@ -215,7 +232,8 @@ class Roll:
         self.whole("resumed")
 
     def back(self):
-        node, before = self.cluster.nodes[-1], self.folder / "second"
+        node = self.cluster.nodes[-1]
+        before = self.folder / "second"
         self.under_load("one goes back", lambda: node.command("upgrade", "rollback"))
         new = self.run_by(before)
         self.table.row("the version before", new == [node.name], f"run by {new}")

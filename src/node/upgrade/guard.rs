@@ -1,6 +1,7 @@
 //! A process of the old executable that outlives it: when the new one ends soon, or does not say in time that all is well, it puts
 //! the old file back and sees to it that the old one is started.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -75,9 +76,11 @@ impl Guard {
         let pid = match command::find("systemd-run").filter(|_| is_unit) {
             None => command::detach(&program, &arguments, theirs)?,
             Some(run) => {
-                let unit = format!("--unit=bitrix-node-guard-{}", std::process::id());
-                let mut all = ["--quiet".into(), "--scope".into(), "--collect".into(), unit.into()].to_vec();
-                all.extend(["--".into(), program.into()]);
+                let said = "--description=bitrix-node, before an upgrade";
+                let mut all = ["--quiet", "--scope", "--collect", said, "--"]
+                    .map(OsString::from)
+                    .to_vec();
+                all.push(program.into());
                 all.extend(arguments);
                 command::detach(&run, &all, theirs)?
             }
