@@ -49,6 +49,8 @@ bitrix_node_forget_daemons() {
 
 bitrix_node_purge() {
     bitrix_node_forget_daemons
+    # Kept by an upgrade.
+    rm -f /usr/bin/bitrix-node.previous
     for folder in /var/lib/bitrix-node /var/log/bitrix-node /run/bitrix-node /etc/bitrix-node; do
         bitrix_node_remove "$folder"
     done

@@ -40,6 +40,8 @@ main() {
     esac
     [ "$(id -u)" = 0 ] || { echo "uninstall: this needs root; use sudo" >&2; exit 77; }
     remove || { echo "uninstall: the package is still there; see above" >&2; exit 1; }
+    # Kept by an upgrade.
+    rm -f /usr/bin/bitrix-node.previous
     # Not every package tool removes the folders.
     rmdir /usr/lib/bitrix-node /usr/share/doc/bitrix-node /usr/share/licenses/bitrix-node 2>/dev/null
     if [ -z "$purge" ]; then

@@ -87,7 +87,7 @@ impl Supervisor {
             uid,
             gid,
         };
-        let keeper = Keeper::new(&place.config(), Path::new(EXECUTABLE), &portal, Space::Own);
+        let keeper = Keeper::new(&place.config(), Path::new(EXECUTABLE), &portal, Space::Own, None);
         let mut keeper = keeper.unwrap().expect("files are mounted");
         let parts = keeper.parts.take().expect("it has a door");
         let (state, gate, stop) = (keeper.state.subscribe(), keeper.gate.subscribe(), keeper.stop.clone());

@@ -49,6 +49,8 @@ const OWNERS: [(&str, &[&str]); 20] = [
         &[
             "src/host/child.rs",
             "src/host/address/wire.rs",
+            "src/host/inheritance.rs",
+            "src/host/process.rs",
             "src/net/listen.rs",
             "src/storage/door/fuse/memory/area.rs",
         ],

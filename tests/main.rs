@@ -14,6 +14,7 @@ mod mesh;
 mod node;
 mod node_front;
 mod node_fuse;
+mod node_upgrade;
 mod proxy_balance;
 mod proxy_front;
 mod proxy_nodes;

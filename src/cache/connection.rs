@@ -5,8 +5,10 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::sleep;
 
 use super::engine::Engine;
 use super::output::SLICES;
@@ -18,7 +20,10 @@ use crate::base::Scope;
 /// ten thousand idle connections cost no buffers.
 const READ: usize = 32 << 10;
 
-/// Serves a client until it leaves, breaks the protocol, or the scope drains and no request is half read.
+/// A page of the portal asks again within moments: closed between two of its requests, it would fail.
+const SILENCE: Duration = Duration::from_millis(500);
+
+/// Serves a client until it leaves, breaks the protocol, or the scope drains, no request is half read and none comes any more.
 pub async fn serve<S>(mut stream: S, engine: &Engine, scope: Scope) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -45,7 +50,7 @@ where
             session.resume(engine, engine.clock.moment());
             continue;
         }
-        if session.is_closed() || is_draining && session.is_idle() {
+        if session.is_closed() {
             return Ok(());
         }
         let count = tokio::select! {
@@ -55,6 +60,7 @@ where
                 is_draining = true;
                 continue;
             }
+            () = sleep(SILENCE), if is_draining && session.is_idle() => return Ok(()),
         };
         if count == 0 {
             return Ok(());

@@ -227,7 +227,7 @@ impl Plan {
 pub async fn ready(config: &Config, plan: &Plan) -> anyhow::Result<()> {
     install(plan).await?;
     prepare::folders(config)?;
-    prepare::node(config).await?;
+    prepare::node(config, false).await?;
     Ok(())
 }
 

@@ -20,6 +20,7 @@ mod preflight;
 mod registry;
 mod remove;
 mod role;
+mod roll;
 mod seats;
 mod settle;
 mod status;
@@ -28,6 +29,7 @@ mod table;
 mod token;
 mod tree;
 mod uninstall;
+mod upgrade;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -85,10 +87,20 @@ fn perform(cli: Cli) -> anyhow::Result<u8> {
         Verb::Registry(verb) => block_on(registry::perform(verb, load(&path)?.config)),
         Verb::Preflight(preflight) => preflight.perform(&load(&path)?.config),
         Verb::Demo(demo) => block_on(demo.perform()),
+        Verb::Upgrade(verb) => block_on(upgrade::perform(verb, load(&path)?.config, &path)),
         Verb::Version { output } => generate::version(output),
         Verb::Completion { shell } => generate::completion(shell),
         Verb::Man { folder } => generate::man(&folder),
         Verb::Module { name } => supervisor::module::run(&name, &path).map(|()| EXIT_OK),
+        Verb::UpgradeProbe => {
+            load(&path)?;
+            println!("{}", supervisor::upgrade::introduce());
+            Ok(EXIT_OK)
+        }
+        Verb::UpgradeGuard { order } => {
+            let config = load(&path)?.config;
+            block_on(supervisor::upgrade::watch(&order, &config, &path)).map(|()| EXIT_OK)
+        }
         Verb::MountWorker { order } => {
             println!("{}", mount::serve(&order)?);
             Ok(EXIT_OK)

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use super::{
     cache, config, demo, doctor, events, init, join, logs, node, portal, preflight, registry, role, status, storage,
-    token, uninstall,
+    token, uninstall, upgrade,
 };
 use crate::config::{DEFAULT_PATH, Period};
 
@@ -72,6 +72,9 @@ pub enum Verb {
     Uninstall(uninstall::Uninstall),
     /// Run a whole demo portal in the foreground, and leave nothing behind
     Demo(demo::Demo),
+    /// Another version in the place of this one
+    #[command(subcommand)]
+    Upgrade(upgrade::Verb),
     /// Version of this executable
     Version {
         #[arg(long, value_enum, default_value_t = Format::Table)]
@@ -89,6 +92,10 @@ pub enum Verb {
     AddressWorker { order: String },
     #[command(hide = true)]
     CronWorker { order: String },
+    #[command(hide = true)]
+    UpgradeProbe,
+    #[command(hide = true)]
+    UpgradeGuard { order: String },
 }
 
 /// How a command prints.

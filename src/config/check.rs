@@ -17,6 +17,7 @@ pub fn check(config: &Config) -> Problems {
     services(config, &mut problems);
     cluster(config, &mut problems);
     files(config, &mut problems);
+    upgrade(config, &mut problems);
     problems
 }
 
@@ -112,6 +113,13 @@ fn proxy(proxy: &Proxy, problems: &mut Problems) {
         let message = format!("upstream \"{upstream}\" must look like http://host:port");
         require(problems, is_upstream(upstream), "proxy.routes", message);
     }
+}
+
+fn upgrade(config: &Config, problems: &mut Problems) {
+    let upgrade = &config.upgrade;
+    require(problems, upgrade.key.is_absolute(), "upgrade.key", NEEDS_ABSOLUTE);
+    let patience = (1..=600).contains(&upgrade.patience.0.as_secs());
+    require(problems, patience, "upgrade.patience", "must be between 1s and 10m");
 }
 
 fn portal(config: &Config, problems: &mut Problems) {

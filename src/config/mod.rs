@@ -44,6 +44,7 @@ pub struct Config {
     pub edge: Edge,
     pub cron: Cron,
     pub admin: Admin,
+    pub upgrade: Upgrade,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -106,6 +107,14 @@ pub struct Db {
     pub binary: PathBuf,
     pub data_dir: PathBuf,
     pub buffer_pool: Size,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Upgrade {
+    /// PEM of the Ed25519 key whose word counts.
+    pub key: PathBuf,
+    pub patience: Period,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]

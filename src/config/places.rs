@@ -81,6 +81,11 @@ impl Config {
         self.node.data_dir.join("view")
     }
 
+    /// Where the agent lays another version of this executable, for root to look at.
+    pub fn staging(&self) -> PathBuf {
+        self.node.data_dir.join("upgrade")
+    }
+
     /// PHP-FPM's door.
     pub fn php_socket(&self) -> PathBuf {
         self.node.run_dir.join("php").join("fpm.sock")

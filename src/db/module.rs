@@ -5,13 +5,14 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::UnixStream;
 use tracing::info;
 
 use super::packet::{NO_SERVER, TOO_MANY, refusal};
-use crate::base::{BoxFuture, Cx, Service, Status};
+use crate::base::{BoxFuture, Cx, Scope, Service, Status};
 use crate::cluster::{Held, Role};
 use crate::config::{Config, Port};
 use crate::metrics::names;
@@ -28,6 +29,9 @@ const WORDS: Words = Words {
     relayed: names::DB_RELAYED,
     refused: names::DB_REFUSED,
 };
+
+/// For the sessions of answers under way: as long as a front may take for one, and less than the supervisor has patience.
+const GRACE: Duration = Duration::from_secs(27);
 
 pub struct Db {
     config: Arc<Config>,
@@ -49,8 +53,20 @@ impl Db {
     }
 
     async fn serve(&self, mut cx: Cx) -> anyhow::Result<()> {
-        let (config, scope) = (&self.config, &cx.scope.clone());
-        let held = Held::follow(config, Role::Db, Port::Db, scope)?;
+        // Sessions that are under way when this module ends need their way to the holder, and hear of another one.
+        let (doors, ways) = (Scope::new(), Scope::new());
+        let served = self.listen(&mut cx, &doors, &ways);
+        if served.is_ok() {
+            cx.scope.draining().await;
+            doors.stop(GRACE).await;
+        }
+        ways.stop(Duration::ZERO).await;
+        served
+    }
+
+    fn listen(&self, cx: &mut Cx, doors: &Scope, ways: &Scope) -> anyhow::Result<()> {
+        let config = &self.config;
+        let held = Held::follow(config, Role::Db, Port::Db, ways)?;
         let connect = match config.db.run {
             true => to_mariadb(config.db_socket()),
             false => relay::nowhere(),
@@ -58,17 +74,16 @@ impl Db {
         let offer = held.offer(WORDS, connect);
         for listener in cx.take_tcp("db-mesh") {
             offer
-                .listen(listener, held.tls.clone(), scope)
+                .listen(listener, held.tls.clone(), doors)
                 .context("answer other nodes")?;
         }
-        let relay = (!config.db.run).then(|| held.relay(WORDS, scope));
+        let relay = (!config.db.run).then(|| held.relay(WORDS, ways));
         for listener in cx.take_tcp("db") {
             let relay = relay.as_ref().context("MariaDB itself listens there")?;
-            relay.listen(listener, scope).context("listen for PHP")?;
+            relay.listen(listener, doors).context("listen for PHP")?;
         }
         info!(runs = config.db.run, "the way to the database is open");
         let _ = self.ways.set(Ways { offer, relay });
-        scope.draining().await;
         Ok(())
     }
 }

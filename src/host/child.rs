@@ -1,9 +1,11 @@
 //! One supervised child: started with handed-down sockets as an unprivileged user, in a process group of its own,
-//! and told to end when its parent dies. Nothing of its group outlives it.
+//! and told to end when its parent dies. Nothing of its group outlives it. A parent that replaced itself by another executable
+//! goes on with the children that it has (`adopt`).
 
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -15,10 +17,10 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, killpg, sigprocmask};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid, getppid};
-use tokio::process::{ChildStderr, ChildStdout};
+use tokio::net::unix::pipe::Receiver;
 
 use super::account::Account;
-use super::process;
+use super::process::{self, Watched};
 use crate::net::listen::FIRST_DESCRIPTOR;
 
 /// Descriptors from 3 upward that `reserve` keeps for handed-down sockets. More sockets than this are refused.
@@ -42,14 +44,30 @@ pub struct Launch {
     pub when_orphaned: Signal,
 }
 
-/// A running child.
+/// A running child. Killed when this is dropped.
 #[derive(Debug)]
 pub struct Child {
-    inner: tokio::process::Child,
+    inner: Inner,
     /// Its process id, and the id of its process group.
     pub pid: u32,
-    pub output: Option<ChildStdout>,
-    pub errors: Option<ChildStderr>,
+    pub output: Option<Receiver>,
+    pub errors: Option<Receiver>,
+}
+
+#[derive(Debug)]
+enum Inner {
+    Started(tokio::process::Child),
+    Adopted(Adopted),
+}
+
+/// Started by this very process before it became this executable.
+#[derive(Debug)]
+struct Adopted {
+    pid: Pid,
+    process: Watched,
+    ended: Option<ExitStatus>,
+    /// It may outlive us.
+    is_free: bool,
 }
 
 /// Keeps descriptors 3…34 busy, so that none of ours has a number that a child's sockets will get.
@@ -98,6 +116,7 @@ impl Child {
             "LISTEN_PID",
             "LISTEN_FDS",
             "LISTEN_FDNAMES",
+            super::inheritance::VARIABLE,
         ] {
             command.env_remove(name);
         }
@@ -120,23 +139,57 @@ impl Child {
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", launch.program.display()));
         let mut inner = command.kill_on_drop(true).spawn().map_err(named)?;
         let pid = inner.id().expect("not yet waited for");
+        let output = inner.stdout.take().map(|pipe| pipe.into_owned_fd()).transpose()?;
+        let errors = inner.stderr.take().map(|pipe| pipe.into_owned_fd()).transpose()?;
         Ok(Child {
             pid,
-            output: inner.stdout.take(),
-            errors: inner.stderr.take(),
-            inner,
+            output: output.map(Receiver::from_owned_fd).transpose()?,
+            errors: errors.map(Receiver::from_owned_fd).transpose()?,
+            inner: Inner::Started(inner),
         })
+    }
+
+    /// Goes on with a child that this process started before it became this executable, and has not waited for. Until then its
+    /// process id is nobody else's. Must be called inside a runtime.
+    pub fn adopt(pid: u32, output: Option<OwnedFd>, errors: Option<OwnedFd>) -> io::Result<Self> {
+        let inner = Inner::Adopted(Adopted {
+            pid: pid_of(pid),
+            process: Watched::open(pid)?,
+            ended: None,
+            is_free: false,
+        });
+        Ok(Child {
+            inner,
+            pid,
+            output: output.map(Receiver::from_owned_fd).transpose()?,
+            errors: errors.map(Receiver::from_owned_fd).transpose()?,
+        })
+    }
+
+    /// Only waits for its end; it is not killed, also when nobody waits any more.
+    pub async fn outlive(mut self) {
+        if let Inner::Adopted(child) = &mut self.inner {
+            child.is_free = true;
+        }
+        let _ = self.wait().await;
     }
 
     /// Waits for its end. Cancel safe.
     pub async fn wait(&mut self) -> io::Result<ExitStatus> {
-        self.inner.wait().await
+        match &mut self.inner {
+            Inner::Started(child) => child.wait().await,
+            Inner::Adopted(child) => child.wait().await,
+        }
     }
 
     /// Signals the child itself, not its group.
     pub fn signal(&self, signal: Signal) {
-        if let Some(pid) = self.inner.id() {
-            let _ = nix::sys::signal::kill(pid_of(pid), signal);
+        let pid = match &self.inner {
+            Inner::Started(child) => child.id().map(pid_of),
+            Inner::Adopted(child) => child.ended.is_none().then_some(child.pid),
+        };
+        if let Some(pid) = pid {
+            let _ = nix::sys::signal::kill(pid, signal);
         }
     }
 
@@ -150,7 +203,7 @@ impl Child {
                     break;
                 }
             }
-            if process::group(self.pid).is_empty() {
+            if process::is_over(self.pid) {
                 return;
             }
             let _ = killpg(group, Signal::SIGKILL);
@@ -160,6 +213,34 @@ impl Child {
             pid = self.pid,
             "processes of the group do not end; they hang in the kernel"
         );
+    }
+}
+
+impl Adopted {
+    async fn wait(&mut self) -> io::Result<ExitStatus> {
+        loop {
+            if let Some(ended) = self.ended {
+                return Ok(ended);
+            }
+            self.process.ended().await;
+            self.ended = match waitpid(self.pid, Some(WaitPidFlag::WNOHANG))? {
+                WaitStatus::Exited(_, code) => Some(ExitStatus::from_raw(code << 8)),
+                WaitStatus::Signaled(_, signal, _) => Some(ExitStatus::from_raw(signal as i32)),
+                // Its descriptor says so before it can be waited for, while it is traced.
+                _ => {
+                    tokio::time::sleep(GROUP_PAUSE).await;
+                    None
+                }
+            };
+        }
+    }
+}
+
+impl Drop for Adopted {
+    fn drop(&mut self) {
+        if self.ended.is_none() && !self.is_free {
+            let _ = nix::sys::signal::kill(self.pid, Signal::SIGKILL);
+        }
     }
 }
 
@@ -192,4 +273,41 @@ pub fn above_reserved(descriptor: &impl std::os::fd::AsFd) -> io::Result<OwnedFd
     let copy = fcntl(descriptor, FcntlArg::F_DUPFD_CLOEXEC(FIRST_DESCRIPTOR + RESERVED))?;
     // SAFETY: fcntl just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt;
+
+    /// Waited for by whoever adopts it.
+    #[allow(clippy::zombie_processes)]
+    fn shell(script: &str) -> (u32, Option<OwnedFd>) {
+        #[allow(clippy::disallowed_methods)]
+        let mut command = std::process::Command::new("/bin/sh");
+        command.args(["-c", script]).stdout(Stdio::piped());
+        let mut started = command.spawn().expect("started");
+        (started.id(), started.stdout.take().map(OwnedFd::from))
+    }
+
+    #[tokio::test]
+    async fn an_adopted_child_is_heard_and_waited_for() {
+        let (pid, output) = shell("echo here; exit 7");
+        let mut child = Child::adopt(pid, output, None).expect("adopted");
+        let mut said = String::new();
+        let mut pipe = child.output.take().expect("given");
+        pipe.read_to_string(&mut said).await.expect("read");
+        assert_eq!(said, "here\n");
+        assert_eq!(child.wait().await.expect("ended").code(), Some(7));
+        assert_eq!(child.wait().await.expect("known").code(), Some(7));
+    }
+
+    #[tokio::test]
+    async fn an_adopted_child_takes_signals() {
+        let (pid, _output) = shell("exec sleep 100");
+        let mut child = Child::adopt(pid, None, None).expect("adopted");
+        child.signal(Signal::SIGTERM);
+        let ended = child.wait().await.expect("ended");
+        assert_eq!(ended.signal(), Some(Signal::SIGTERM as i32));
+    }
 }

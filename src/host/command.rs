@@ -174,6 +174,27 @@ pub fn become_program(path: &Path, arguments: &[String]) -> io::Error {
     std::process::Command::new(path).args(arguments).exec()
 }
 
+/// Starts a program that outlives us, in a process group of its own, with our standard error. Whoever calls must wait for it in
+/// the end. Returns its process id.
+pub fn detach(path: &Path, arguments: &[std::ffi::OsString], input: OwnedFd) -> io::Result<u32> {
+    use std::os::unix::process::CommandExt;
+    #[allow(clippy::disallowed_methods)]
+    let mut command = std::process::Command::new(path);
+    command.args(arguments).env_remove(super::inheritance::VARIABLE);
+    command.stdin(Stdio::from(input)).stdout(Stdio::null()).process_group(0);
+    // Waited for by its number.
+    #[allow(clippy::zombie_processes)]
+    let started = command.spawn().map_err(|error| named(error, path))?;
+    Ok(started.id())
+}
+
+/// Like `become_program`, with one more variable in the environment.
+pub fn become_with(path: &Path, arguments: &[std::ffi::OsString], name: &str, value: &str) -> io::Error {
+    use std::os::unix::process::CommandExt;
+    #[allow(clippy::disallowed_methods)]
+    std::process::Command::new(path).args(arguments).env(name, value).exec()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

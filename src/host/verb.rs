@@ -50,8 +50,9 @@ pub enum Verb {
     /// before, an `until` that is past or more than 10 s away, an address that somebody else has, and all of them while the node
     /// is stopping. After a refusal to begin nothing of it is held.
     Hold { task: Task, epoch: u64, until: Duration },
-    /// End the task; answered when it has ended, at the latest when its hold would have. What is not held has ended.
-    Release { task: Task },
+    /// End the task; answered when it has ended, at the latest when its hold would have. What is not held has ended. `is_orderly`:
+    /// the connections by an address may come to their end first, for two seconds.
+    Release { task: Task, is_orderly: bool },
     /// Sign a node's certificate. `key`: its public key, SubjectPublicKeyInfo in DER, of the kind that `NodeKey` has. Whether the
     /// asker has the private one is the agent's to check, by the request's signature.
     Sign { node: String, key: Vec<u8> },
@@ -59,6 +60,8 @@ pub enum Verb {
     Secrets,
     /// This node's renewed certificate, as PEM.
     Renew { certificate: String },
+    /// Replace this executable by the one with that BLAKE3 hash in the staging folder, if its signature holds, and start anew.
+    Upgrade { hash: String },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -214,7 +217,10 @@ mod tests {
     }
 
     fn release() -> Verb {
-        Verb::Release { task: Task::Cron }
+        Verb::Release {
+            task: Task::Cron,
+            is_orderly: false,
+        }
     }
 
     #[tokio::test]

@@ -376,8 +376,10 @@ pub async fn copy<S: AsyncRead + AsyncWrite + Unpin>(local: &mut S, mut stream: 
 
 /// Resolves when somebody else holds the service, or the same node anew. Cancel safe.
 async fn deposed(mut holder: Holder, holding: &Holding) {
-    // Without a sender this process is ending.
-    let _ = holder.wait_for(|now| now.as_ref() != Some(holding)).await;
+    if holder.wait_for(|now| now.as_ref() != Some(holding)).await.is_err() {
+        // Without a sender this process is ending: what is under way comes to its end before it, or is cut then.
+        std::future::pending().await
+    }
 }
 
 fn gauge(set: &mut Set, name: names::Name, count: usize) {

@@ -156,6 +156,22 @@ async fn bytes_pass_both_ways_and_the_end_of_one_way_leaves_the_other() {
 }
 
 #[tokio::test]
+async fn a_session_goes_on_when_its_process_hears_nothing_of_the_holder_any_more() {
+    let mut world = World::new();
+    world.holder.send_replace(holding("n1", 1));
+    let mut sessions = world.offer("n1", world.holder.subscribe());
+    let relay = world.relay();
+    let mut client = world.connect(&relay);
+    let mut server = soon(sessions.recv()).await.unwrap();
+    pass(&mut client, &mut server).await;
+    // As when it is told to end.
+    world.holder = watch::Sender::new(None);
+    pass(&mut client, &mut server).await;
+    pass(&mut server, &mut client).await;
+    world.scope.stop(Duration::ZERO).await;
+}
+
+#[tokio::test]
 async fn a_reader_that_stops_stops_its_writer() {
     let world = World::new();
     world.holder.send_replace(holding("n1", 1));

@@ -7,7 +7,7 @@ use std::sync::{Arc, RwLock};
 
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, SubjectPublicKeyInfoDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ProtocolVersion, ServerConfig, crypto::CryptoProvider};
@@ -85,6 +85,13 @@ fn read(chain: &Path, key: &Path) -> io::Result<CertifiedKey> {
         .keys_match()
         .map_err(|error| named(key, &format!("does not belong to the certificate ({error})")))?;
     Ok(certified)
+}
+
+/// SubjectPublicKeyInfo in DER, from PEM.
+pub fn public_key(pem: &[u8]) -> io::Result<Vec<u8>> {
+    let key = SubjectPublicKeyInfoDer::from_pem_slice(pem);
+    key.map(|key| key.to_vec())
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))
 }
 
 /// How long the certificate of that PEM chain holds.

@@ -30,6 +30,8 @@ pub struct ChildSpec {
     pub reload: Option<Signal>,
     /// It is started when the portal's files are there, where they are mounted.
     pub needs_files: bool,
+    /// Its successor is started before it ends: both can serve side by side, from the same sockets.
+    pub overlaps: bool,
 }
 
 #[derive(Clone)]
@@ -111,6 +113,8 @@ pub fn modules(executable: &Path, path: &Path, config: &Config, user: &Account, 
             reload: Some(Signal::SIGHUP),
             // The front opens the document root.
             needs_files: name == "proxy",
+            // The others have something that only one process may have: the replica, the store, the node's voice.
+            overlaps: matches!(name, "proxy" | "db"),
         })
         .collect()
 }

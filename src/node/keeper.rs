@@ -1,13 +1,14 @@
 //! One child's life: start, see it ready, see it alive, restart it with capped backoff, stop it.
 
 use std::io;
+use std::mem::take;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::ChildStdout;
+use tokio::net::unix::pipe::Receiver;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -17,6 +18,7 @@ use super::children::{ChildSpec, Probe, Ready, Run};
 use super::leftover::Note;
 use super::output::{Form, Output};
 use super::stop;
+use super::succession::{Inherited, Succession};
 use crate::agent::{ChildReport, Kind, Phase};
 use crate::base::Scope;
 use crate::base::backoff::Backoff;
@@ -83,39 +85,74 @@ pub struct Keeper {
     pub state: watch::Sender<State>,
     pub stop: CancellationToken,
     pub reload: Arc<Notify>,
+    /// Asks for another start without a fault, for there is a new executable.
+    pub replace: Arc<Notify>,
     /// Told whenever the state changes.
     pub changed: Arc<Notify>,
     pub output: Output,
     pub note: Arc<Note>,
     pub scope: Scope,
+    pub succession: Arc<Succession>,
+    /// Goes on with this one, where there is one.
+    adopted: Option<Child>,
     /// The last line that the child wrote: mostly the reason of its end.
     last_line: Arc<Mutex<String>>,
 }
 
+/// Why one run of a child is over.
+enum End {
+    Ended(ExitStatus),
+    /// The same, but for a thread that hangs in the kernel.
+    Spent,
+    /// Another one shall be started in its place.
+    Replaced,
+}
+
 impl Keeper {
     pub fn new(spec: ChildSpec, output: Output, note: Arc<Note>, changed: Arc<Notify>, scope: Scope) -> Self {
+        let succession = Succession::new(spec.name, spec.stop, stop::grace(spec.name), note.clone());
         Keeper {
             spec,
             state: watch::Sender::new(State::starting()),
             stop: CancellationToken::new(),
             reload: Arc::default(),
+            replace: Arc::default(),
             changed,
             output,
             note,
             scope,
+            succession: Arc::new(succession),
+            adopted: None,
             last_line: Arc::default(),
         }
     }
 
+    /// Goes on with children that were started before; all but the last finish what they hold when that one is ready.
+    pub fn adopt(&mut self, mut children: Vec<Inherited>) -> io::Result<()> {
+        let Some(last) = children.pop() else { return Ok(()) };
+        for older in children {
+            self.succession.hold(&older.child)?;
+            self.succession.set_aside(older.child);
+        }
+        self.state.send_modify(|state| {
+            state.phase = if last.is_ready { Phase::Ready } else { Phase::Starting };
+            (state.pid, state.restarts) = (Some(last.child.pid), last.restarts);
+        });
+        self.adopted = Some(last.child);
+        Ok(())
+    }
+
     /// Runs until stopped. Must run on the main thread, like everything that starts children. `files`: true once what it needs
     /// is mounted.
-    pub async fn run(self, files: Option<watch::Receiver<bool>>) {
-        if self.has(files).await {
+    pub async fn run(mut self, files: Option<watch::Receiver<bool>>) {
+        let adopted = take(&mut self.adopted);
+        if adopted.is_some() || self.has(files).await {
             match self.spec.run.clone() {
-                Run::Program(launch) => self.keep_program(&launch).await,
+                Run::Program(launch) => self.keep_program(&launch, adopted).await,
                 Run::Unit(unit) => self.keep_unit(&unit).await,
             }
         }
+        self.succession.finish(&self.scope).await;
         self.enter(Phase::Stopped, None, "");
     }
 
@@ -130,11 +167,11 @@ impl Keeper {
         matches!(mounted, Some(Ok(_)))
     }
 
-    async fn keep_program(&self, launch: &Launch) {
+    async fn keep_program(&self, launch: &Launch, mut adopted: Option<Child>) {
         let mut backoff = Backoff::new(FIRST_RESTART, LONGEST_BACKOFF);
         loop {
             let started = Instant::now();
-            let ended = self.run_once(launch).await;
+            let ended = self.run_once(launch, adopted.take()).await;
             if self.stop.is_cancelled() {
                 return;
             }
@@ -143,11 +180,13 @@ impl Keeper {
             }
             let delay = backoff.delay();
             let why = match ended {
-                Ok(status) if status.code().is_some_and(|code| code != 0) => {
+                Ok(End::Replaced) => continue,
+                Ok(End::Ended(status)) if status.code().is_some_and(|code| code != 0) => {
                     let last = self.last_line.lock().expect("nothing panics under this lock");
                     format!("{status}, {last}")
                 }
-                Ok(status) => status.to_string(),
+                Ok(End::Ended(status)) => status.to_string(),
+                Ok(End::Spent) => "ended, but for a thread that hangs in the kernel".to_owned(),
                 Err(error) => error.to_string(),
             };
             warn!(name = self.spec.name, why, ?delay, "child ended; starting it again");
@@ -160,10 +199,19 @@ impl Keeper {
         }
     }
 
-    async fn run_once(&self, launch: &Launch) -> io::Result<ExitStatus> {
-        let mut child = Child::launch(launch)?;
-        self.enter(Phase::Starting, Some(child.pid), "");
+    async fn run_once(&self, launch: &Launch, adopted: Option<Child>) -> io::Result<End> {
+        let is_adopted = adopted.is_some();
+        let mut child = match adopted {
+            Some(child) => child,
+            None => Child::launch(launch)?,
+        };
+        if is_adopted && self.state.borrow().phase == Phase::Ready {
+            self.succession.retire(&self.scope);
+        } else {
+            self.enter(Phase::Starting, Some(child.pid), "");
+        }
         self.note.set(self.spec.name, process::identity(child.pid))?;
+        self.succession.hold(&child)?;
         let form = match self.spec.ready {
             Ready::Beats => Form::Ours,
             Ready::Answers(_) => Form::Foreign(self.spec.name),
@@ -179,8 +227,15 @@ impl Keeper {
                 self.watch_probe(&mut child, probe).await
             }
         };
+        if self.spec.overlaps && matches!(ended, Ok(End::Replaced)) {
+            self.succession.set_aside(child);
+            return ended;
+        }
         child.end_group().await;
+        self.succession.let_go(child.pid);
         self.note.set(self.spec.name, None)?;
+        // What hangs in the kernel is waited for as long as that takes.
+        self.scope.spawn(child.outlive());
         ended
     }
 
@@ -192,11 +247,7 @@ impl Keeper {
     }
 
     /// A module writes a line each second: `ready`, or `starting`.
-    async fn watch_beats(
-        &self,
-        child: &mut Child,
-        beats: Option<Lines<BufReader<ChildStdout>>>,
-    ) -> io::Result<ExitStatus> {
+    async fn watch_beats(&self, child: &mut Child, beats: Option<Lines<BufReader<Receiver>>>) -> io::Result<End> {
         let mut beats = beats.ok_or_else(|| io::Error::other("its standard output was not piped"))?;
         let mut windows = interval(BEAT_WINDOW);
         windows.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -208,6 +259,7 @@ impl Keeper {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return self.end(child).await,
+                () = self.replace.notified() => return self.give_way(child).await,
                 () = self.reload.notified() => child.signal(Signal::SIGHUP),
                 beat = beats.next_line(), if is_open => match beat {
                     Ok(Some(line)) => {
@@ -216,10 +268,8 @@ impl Keeper {
                     }
                     _ => is_open = false,
                 },
-                ended = child.wait() => return ended,
-                () = spent(pid), if !is_open => {
-                    return Err(io::Error::other("ended, but for a thread that hangs in the kernel"));
-                }
+                ended = child.wait() => return ended.map(End::Ended),
+                () = spent(pid), if !is_open => return Ok(End::Spent),
                 _ = windows.tick() => {
                     empty += 1;
                     if empty >= EMPTY_WINDOWS {
@@ -236,25 +286,26 @@ impl Keeper {
         if is_ready && !was_ready {
             info!(name = self.spec.name, pid, "ready");
             self.enter(Phase::Ready, Some(pid), "");
+            self.succession.retire(&self.scope);
         }
     }
 
-    async fn watch_probe(&self, child: &mut Child, probe: Probe) -> io::Result<ExitStatus> {
-        let mut is_ready = false;
+    async fn watch_probe(&self, child: &mut Child, probe: Probe) -> io::Result<End> {
+        let mut is_ready = self.state.borrow().phase == Phase::Ready;
         loop {
             let pause = if is_ready { PROBE_READY } else { PROBE_STARTING };
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return self.end(child).await,
                 () = self.reload.notified() => if let Some(signal) = self.spec.reload { child.signal(signal) },
-                ended = child.wait() => return ended,
+                ended = child.wait() => return ended.map(End::Ended),
                 () = tokio::time::sleep(pause) => {}
             }
             // The probe is waited for together with the child: one that hangs must not hide an end.
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return self.end(child).await,
-                ended = child.wait() => return ended,
+                ended = child.wait() => return ended.map(End::Ended),
                 answer = timeout(PROBE_DEADLINE, probe()) => is_ready = self.probed(child.pid, is_ready, answer),
             }
         }
@@ -283,18 +334,24 @@ impl Keeper {
         false
     }
 
-    async fn end(&self, child: &mut Child) -> io::Result<ExitStatus> {
+    /// For a successor: at once where both can serve side by side, else when this one has ended.
+    async fn give_way(&self, child: &mut Child) -> io::Result<End> {
+        if !self.spec.overlaps {
+            self.end(child).await?;
+        }
+        Ok(End::Replaced)
+    }
+
+    async fn end(&self, child: &mut Child) -> io::Result<End> {
         self.enter(Phase::Stopping, Some(child.pid), "");
         child.signal(self.spec.stop);
         let grace = stop::grace(self.spec.name);
-        match timeout(grace, child.wait()).await {
-            Ok(ended) => ended,
-            Err(_) => {
-                warn!(name = self.spec.name, ?grace, "does not stop; killing it");
-                child.signal(Signal::SIGKILL);
-                child.wait().await
-            }
+        if let Ok(ended) = timeout(grace, over(child)).await {
+            return ended;
         }
+        warn!(name = self.spec.name, ?grace, "does not stop; killing it");
+        child.signal(Signal::SIGKILL);
+        over(child).await
     }
 
     /// systemd restarts the unit by its own rules; we start it when it is down, and watch. It outlives us.
@@ -345,13 +402,23 @@ impl Keeper {
     }
 }
 
+/// Waits for the end of a child that was told to end. Cancel safe.
+async fn over(child: &mut Child) -> io::Result<End> {
+    let pid = child.pid;
+    tokio::select! {
+        biased;
+        ended = child.wait() => ended.map(End::Ended),
+        () = spent(pid) => Ok(End::Spent),
+    }
+}
+
 /// Resolves when a process has let go of all that it had, although a thread of it hangs in the kernel; what that thread waits for
 /// may be an answer of the process that comes next. One that is only about to be waited for is not seen twice.
 async fn spent(pid: u32) {
     let mut looks = 0;
     while looks < 2 {
         tokio::time::sleep(SPENT_LOOK).await;
-        looks = if process::identity(pid).is_none() { looks + 1 } else { 0 };
+        looks = if process::is_running(pid) { 0 } else { looks + 1 };
     }
 }
 

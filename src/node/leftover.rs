@@ -119,7 +119,7 @@ mod tests {
         leader.wait().expect("reaped");
         assert_eq!(process::identity(worker.pid), Some(worker));
         Note::new(folder.path()).clear().await.expect("cleared");
-        let is_dead = |stat: Option<Identity>| stat != Some(worker) || process::group(leader.id()).is_empty();
+        let is_dead = |stat: Option<Identity>| stat != Some(worker) || process::is_over(leader.id());
         assert!(is_dead(process::identity(worker.pid)), "the worker still runs");
     }
 }

@@ -11,6 +11,9 @@
 //! leftover  what a killed supervisor left running
 //! module    the other end: what a module process does
 //! output    everybody's log lines
+//! succession what follows one another under one name
+//! reexec    another executable in the place of this one
+//! upgrade   whose word counts for it, and the way back
 //! verbs     the privileged acts, for the agent
 //! ```
 
@@ -21,9 +24,12 @@ pub mod module;
 pub mod mount;
 pub mod output;
 pub mod prepare;
+mod reexec;
 mod sockets;
 mod stop;
+mod succession;
 mod supervise;
+pub mod upgrade;
 pub mod verbs;
 
 pub use supervise::run;

@@ -37,6 +37,8 @@ pub struct Node {
     /// The user of the modules.
     pub user: Account,
     pub daemons: Vec<ChildSpec>,
+    /// Those whose configuration changed while they ran, and that can read it again.
+    pub changed: Vec<&'static str>,
 }
 
 /// The folders, with the access that each one needs. Nothing of the network-facing user is writable by it
@@ -62,6 +64,7 @@ pub fn folders(config: &Config) -> anyhow::Result<()> {
     if config.storage.engine == Engine::Replicated {
         make(&config.storage(), Access::owned(0o700, user.uid, user.gid))?;
     }
+    make(&config.staging(), Access::owned(0o700, user.uid, user.gid))?;
     if config.storage.engine != Engine::None {
         make(&config.view(), Access::owned(0o700, user.uid, user.gid))?;
     }
@@ -88,23 +91,27 @@ pub fn folders(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Secrets, certificate, and the daemons with their configuration.
-pub async fn node(config: &Config) -> anyhow::Result<Node> {
+/// Secrets, certificate, and the daemons with their configuration. `go_on`: daemons that run are not stopped for a new one.
+pub async fn node(config: &Config, go_on: bool) -> anyhow::Result<Node> {
     let user = account::require(&config.node.user)?;
     Secret::ensure(&config.secrets().join("admin.token"), Access::owned(0o640, 0, user.gid))?;
     certificate(config, &user)?;
     trust(config, &user)?;
-    let mut daemons = Vec::new();
+    let (mut daemons, mut changed) = (Vec::new(), Vec::new());
     match db::find(config).filter(|_| config.db.run) {
-        Some(binary) => daemons.push(mariadb(config, &binary).await?),
+        Some(binary) => daemons.push(mariadb(config, &binary, go_on).await?),
         None if !config.db.run => {}
         None => warn!("MariaDB is not installed; `bitrix-node init` installs it"),
     }
     match php::find(config) {
-        Some(binary) => daemons.push(php_fpm(config, &binary).await?),
+        Some(binary) => {
+            let (php, is_changed) = php_fpm(config, &binary, go_on).await?;
+            changed.extend((go_on && is_changed).then_some(php.name));
+            daemons.push(php);
+        }
         None => warn!("PHP-FPM is not installed; `bitrix-node init` installs it"),
     }
-    Ok(Node { user, daemons })
+    Ok(Node { user, daemons, changed })
 }
 
 /// Writes the daemons' configuration again; returns the names of those whose file changed.
@@ -200,7 +207,7 @@ fn php_children(config: &Config) -> usize {
     php::pool::children(config, facts::memory(), facts::processors())
 }
 
-async fn mariadb(config: &Config, binary: &Path) -> anyhow::Result<ChildSpec> {
+async fn mariadb(config: &Config, binary: &Path, go_on: bool) -> anyhow::Result<ChildSpec> {
     let form = if by_units(config) {
         db::render::Form::DropIn
     } else {
@@ -219,7 +226,10 @@ async fn mariadb(config: &Config, binary: &Path) -> anyhow::Result<ChildSpec> {
         let folder = DB_FOLDERS.map(Path::new).into_iter().find(|f| f.is_dir());
         let folder = folder.context("no folder for MariaDB's configuration; set node.daemons = \"child\"")?;
         let unit = Unit("mariadb.service".to_string());
-        if ensure(&folder.join(DB_DROP_IN), text.as_bytes(), readable)? {
+        let is_changed = ensure(&folder.join(DB_DROP_IN), text.as_bytes(), readable)?;
+        if is_changed && go_on {
+            warn!("MariaDB's configuration changed; it holds when MariaDB is started again");
+        } else if is_changed {
             // New places and sizes hold after a restart only.
             unit.stop()
                 .await
@@ -256,14 +266,16 @@ async fn mariadb(config: &Config, binary: &Path) -> anyhow::Result<ChildSpec> {
         stop: Signal::SIGTERM,
         reload: None,
         needs_files: false,
+        overlaps: false,
     })
 }
 
-async fn php_fpm(config: &Config, binary: &Path) -> anyhow::Result<ChildSpec> {
+/// And whether its configuration changed.
+async fn php_fpm(config: &Config, binary: &Path, go_on: bool) -> anyhow::Result<(ChildSpec, bool)> {
     let changed = write_pool(config, binary)?;
     let run = if by_units(config) {
         let unit = Unit(php::Places::of(binary).unit);
-        if changed {
+        if changed && !go_on {
             unit.stop()
                 .await
                 .context("restart PHP-FPM with its new configuration")?;
@@ -288,14 +300,16 @@ async fn php_fpm(config: &Config, binary: &Path) -> anyhow::Result<ChildSpec> {
     });
     // SIGQUIT ends it when the running requests are answered, SIGUSR2 re-executes it without closing its socket.
     let (stop, reload) = (Signal::SIGQUIT, Some(Signal::SIGUSR2));
-    Ok(ChildSpec {
+    let spec = ChildSpec {
         name: "php-fpm",
         run,
         ready: Ready::Answers(probe),
         stop,
         reload,
         needs_files: true,
-    })
+        overlaps: false,
+    };
+    Ok((spec, changed))
 }
 
 fn pool_file(config: &Config) -> std::path::PathBuf {

@@ -8,6 +8,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::Context;
+use nix::sys::socket::sockopt::AcceptConn;
+use nix::sys::socket::{SockaddrStorage, getsockname, getsockopt};
+use socket2::SockRef;
 use tracing::warn;
 
 use crate::config::{Config, Engine, Port};
@@ -16,12 +19,20 @@ use crate::host::child::above_reserved;
 use crate::net::listen;
 
 /// Open sockets with their names.
-pub struct Sockets(Vec<(&'static str, OwnedFd)>);
+#[derive(Default)]
+pub struct Sockets {
+    open: Vec<(&'static str, OwnedFd)>,
+    /// Left by a predecessor and not yet taken; what nobody takes is closed.
+    inherited: Vec<(String, OwnedFd)>,
+}
 
 impl Sockets {
-    /// Binds everything that the configuration names. Root does this before it starts anything.
-    pub fn bind(config: &Config, user: &Account) -> anyhow::Result<Self> {
-        let mut sockets = Sockets(Vec::new());
+    /// Binds everything that the configuration names and that was not `inherited`. Root does this before it starts anything.
+    pub fn bind(config: &Config, user: &Account, inherited: Vec<(String, OwnedFd)>) -> anyhow::Result<Self> {
+        let mut sockets = Sockets {
+            open: Vec::new(),
+            inherited,
+        };
         sockets.tcp_list("http", "proxy.http", &config.proxy.http)?;
         sockets.tcp_list("https", "proxy.https", &config.proxy.https)?;
         sockets.tcp("cache", "cache.listen", config.cache.listen)?;
@@ -53,21 +64,47 @@ impl Sockets {
         sockets.unix("view", &config.view_socket(), user)?;
         sockets.unix("control", &config.control_socket(), user)?;
         sockets.unix("feed", &config.feed_socket(), user)?;
+        sockets.inherited.clear();
         Ok(sockets)
     }
 
     /// One end of a pair; the other one stays with the supervisor.
     pub fn add(&mut self, name: &'static str, end: &OwnedFd) -> io::Result<()> {
-        self.0.push((name, above_reserved(end)?));
+        self.open.push((name, above_reserved(end)?));
         Ok(())
     }
 
     /// The descriptors that a child shall get.
     pub fn named(&self, names: &[&str]) -> Vec<(String, RawFd)> {
-        let wanted = self.0.iter().filter(|(name, _)| names.contains(name));
+        let wanted = self.open.iter().filter(|(name, _)| names.contains(name));
         wanted
             .map(|(name, descriptor)| (name.to_string(), descriptor.as_raw_fd()))
             .collect()
+    }
+
+    /// The same sockets once more, for the supervisor itself.
+    pub fn copies(&self, names: &[&str]) -> io::Result<Vec<OwnedFd>> {
+        let wanted = self.open.iter().filter(|(name, _)| names.contains(name));
+        wanted.map(|(_, socket)| socket.try_clone()).collect()
+    }
+
+    /// Those that listen, for a successor. Ends of pairs are not among them.
+    pub fn listening(&self) -> impl Iterator<Item = (&'static str, &OwnedFd)> {
+        let listens = |socket: &OwnedFd| getsockopt(socket, AcceptConn).unwrap_or(false);
+        let open = self.open.iter().filter(move |(_, socket)| listens(socket));
+        open.map(|(name, socket)| (*name, socket))
+    }
+
+    /// The inherited socket of that name for which it holds.
+    fn take(&mut self, name: &str, is_it: impl Fn(&SockaddrStorage) -> bool) -> Option<OwnedFd> {
+        let found = self.inherited.iter().position(|(known, socket)| {
+            let address = getsockname::<SockaddrStorage>(socket.as_raw_fd());
+            known == name && address.is_ok_and(|address| is_it(&address))
+        })?;
+        let (_, socket) = self.inherited.swap_remove(found);
+        // An address that was leaving meanwhile may have shut it; who it was does not know of that any more.
+        let _ = SockRef::from(&socket).detach_filter();
+        Some(socket)
     }
 
     /// A machine without IPv6 serves the other addresses.
@@ -81,22 +118,32 @@ impl Sockets {
             }
         }
         anyhow::ensure!(
-            addresses.is_empty() || self.0.iter().any(|(bound, _)| *bound == name),
+            addresses.is_empty() || self.open.iter().any(|(bound, _)| *bound == name),
             "none of {key} can be listened on; name an address of this machine"
         );
         Ok(())
     }
 
     fn tcp(&mut self, name: &'static str, key: &str, address: SocketAddr) -> anyhow::Result<()> {
+        if let Some(socket) = self.take(name, |bound| *bound == SockaddrStorage::from(address)) {
+            self.open.push((name, socket));
+            return Ok(());
+        }
         let listener = listen::tcp(address).with_context(|| match address.port() {
             0 => format!("cannot listen on {key} {address}"),
             port => format!("cannot listen on {key} {address} (`ss -ltnp sport = :{port}` shows who holds the port)"),
         })?;
-        self.0.push((name, above_reserved(&listener)?));
+        self.open.push((name, above_reserved(&listener)?));
         Ok(())
     }
 
     fn unix(&mut self, name: &'static str, path: &Path, user: &Account) -> anyhow::Result<()> {
+        let is_there = path.exists();
+        let is_it = |bound: &SockaddrStorage| bound.as_unix_addr().is_some_and(|bound| bound.path() == Some(path));
+        if let Some(socket) = self.take(name, is_it).filter(|_| is_there) {
+            self.open.push((name, socket));
+            return Ok(());
+        }
         let bind = || -> io::Result<OwnedFd> {
             let listener = listen::unix(path)?;
             // Root, and the modules through their group. Set before the first accept; until then nobody answers.
@@ -104,7 +151,7 @@ impl Sockets {
             std::os::unix::fs::chown(path, None, Some(user.gid))?;
             above_reserved(&listener)
         };
-        self.0.push((
+        self.open.push((
             name,
             bind().with_context(|| format!("cannot listen on {}", path.display()))?,
         ));

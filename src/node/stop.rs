@@ -12,8 +12,9 @@ pub const ORDER: [(&str, Duration); 8] = [
     ("mount", Duration::from_secs(25)),
     // Nobody asks it any more.
     ("cache", Duration::from_secs(5)),
-    // Other nodes' sessions end by themselves or are cut: a transaction without its client is taken back.
-    ("db", Duration::from_secs(5)),
+    // Other nodes' sessions end with the answers that they are for, as long as a front may take for one, or are cut: a transaction
+    // without its client is taken back.
+    ("db", Duration::from_secs(30)),
     // Killing a database costs a recovery at the next start.
     ("mariadb", Duration::from_secs(300)),
     // Late, so that `status` can be asked.

@@ -2,6 +2,9 @@
 //! and stops everything in the written order. It reads nothing from the network.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::mem::take;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,24 +12,28 @@ use std::time::Duration;
 use anyhow::Context;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
-use super::children::{self, ChildSpec};
+use super::children::{self, ChildSpec, Run};
 use super::keeper::{self, Keeper, State};
 use super::leftover::Note;
 use super::output::Output;
+use super::reexec::{self, Leaver, Module, Requests, Turn};
 use super::sockets::Sockets;
+use super::succession::{Held, Inherited};
+use super::upgrade::{Guard, Place};
 use super::verbs::{self, Verbs};
-use super::{mount, prepare, stop};
+use super::{mount, prepare, stop, succession};
 use crate::agent::{self, ChildReport, Kind, Phase, Report};
 use crate::base::file::try_lock;
 use crate::base::{Scope, log};
 use crate::config::{self, Config, Loaded};
-use crate::host::{account, child};
+use crate::host::address::farewell::Doors;
+use crate::host::{account, child, inheritance};
 
 /// Reports, readiness and the watchdog; systemd's own interval is never below this.
 const TICK: Duration = Duration::from_secs(1);
@@ -52,41 +59,89 @@ async fn supervise(config: Arc<Config>, path: &Path) -> anyhow::Result<()> {
         Output::file(&config.node_log())?
     };
     let filter = log::start("supervisor", &config.node.log, journal, output.clone())?;
-    let lock = config.node.data_dir.join("lock");
-    let _lock = try_lock(&lock)
-        .with_context(|| lock.display().to_string())?
-        .with_context(|| {
-            format!(
-                "{} is in use by a running bitrix-node; stop that one first, or set node.data_dir",
-                lock.display()
-            )
-        })?;
+    let scope = Scope::new();
+    let mut past = reexec::inherit(&scope);
+    let lock = match past.lock.take() {
+        Some(lock) => lock,
+        None => lock(&config)?,
+    };
     child::adopt_orphans()?;
     let executable = std::env::current_exe().context("path of this executable")?;
-    mount::leave(&config, &executable, prepare::space(&config)).await;
     let note = Arc::new(Note::new(&config.node.run_dir));
-    note.clear().await?;
-    let node = prepare::node(&config).await?;
-    let mut sockets = Sockets::bind(&config, &node.user)?;
+    if !past.is_there() {
+        mount::leave(&config, &executable, prepare::space(&config)).await;
+        note.clear().await?;
+    }
+    let node = prepare::node(&config, past.is_there()).await?;
+    let mut sockets = Sockets::bind(&config, &node.user, take(&mut past.sockets))?;
+    let (requests, wishes) = mpsc::channel(1);
     let parts = verbs::Parts {
         config: &config,
         executable: &executable,
         user: &node.user,
         output: output.clone(),
         leftover: note.clone(),
+        doors: Doors::new(sockets.copies(&["http", "https"])?),
         period: verbs::MINUTE,
+        past: past.pairs.remove("verbs"),
+        upgrade: Some((Place::new(executable.clone()), requests.clone())),
     };
     let (verbs, end) = Verbs::start(parts)?;
     sockets.add("verbs", &end)?;
     let portal = account::require(&config.portal.user)?;
-    let files = mount::Keeper::new(&config, &executable, &portal, prepare::space(&config))?;
+    let files = mount::Keeper::new(&config, &executable, &portal, prepare::space(&config), past.mount())?;
     if let Some(parts) = files.as_ref().and_then(|files| files.parts.as_ref()) {
         sockets.add("fuse", &parts.end)?;
     }
     let mut specs = children::modules(&executable, path, &config, &node.user, &sockets);
     specs.extend(node.daemons);
-    let supervisor = Supervisor::start(&config, specs, files, output, note, path, filter);
+    let leaver = Leaver {
+        executable,
+        arguments: ["run".into(), "--config".into(), path.into()].into(),
+        lock,
+        sockets,
+        pairs: vec![verbs.legacy()?],
+        mount: None,
+        acting: None,
+        children: Vec::new(),
+    };
+    let is_heir = past.is_there();
+    let ground = Ground {
+        output,
+        note,
+        scope,
+        path: path.to_path_buf(),
+        filter,
+    };
+    let mut supervisor = Supervisor::start(&config, specs, files, past.children, ground, requests)?;
+    // Open until all children have ended.
+    let _leaver = supervisor.take_turns(&config, leaver, is_heir, past.guard, wishes);
+    supervisor.renew(&node.changed);
     supervisor.run(&verbs).await
+}
+
+/// What everything in the supervisor stands on.
+struct Ground {
+    output: Output,
+    note: Arc<Note>,
+    scope: Scope,
+    path: PathBuf,
+    filter: log::Filter,
+}
+
+fn lock(config: &Config) -> anyhow::Result<File> {
+    let path = config.node.data_dir.join("lock");
+    let lock = try_lock(&path).with_context(|| path.display().to_string())?;
+    let mut lock = lock.with_context(|| {
+        format!(
+            "{} is in use by a running bitrix-node; stop that one first, or set node.data_dir",
+            path.display()
+        )
+    })?;
+    // For whoever must tell this process something.
+    lock.set_len(0)?;
+    writeln!(lock, "{}", std::process::id())?;
+    Ok(lock)
 }
 
 struct Kept {
@@ -94,6 +149,8 @@ struct Kept {
     state: watch::Receiver<State>,
     stop: CancellationToken,
     reload: Arc<Notify>,
+    replace: Arc<Notify>,
+    held: Held,
     task: JoinHandle<Option<()>>,
 }
 
@@ -105,6 +162,8 @@ impl Kept {
             stop: files.stop.clone(),
             // Where the files are mounted changes at a restart only.
             reload: Arc::default(),
+            replace: Arc::default(),
+            held: Held::default(),
             task: scope.spawn(files.run()),
         }
     }
@@ -117,72 +176,137 @@ struct Supervisor {
     reports: watch::Sender<Report>,
     /// Of a FUSE mount.
     closing: Option<mount::Closing>,
-    scope: Scope,
-    path: PathBuf,
-    filter: log::Filter,
+    legacy: Option<mount::Legacy>,
+    acting: Option<Arc<Mutex<()>>>,
+    /// For another executable.
+    requests: Requests,
+    stopping: CancellationToken,
+    ground: Ground,
 }
 
 impl Supervisor {
+    /// `past`: children to go on with, by name.
     fn start(
         config: &Config,
         specs: Vec<ChildSpec>,
         files: Option<mount::Keeper>,
-        output: Output,
-        note: Arc<Note>,
-        path: &Path,
-        filter: log::Filter,
-    ) -> Self {
-        let scope = Scope::new();
-        let changed = Arc::new(Notify::new());
-        let mut children = BTreeMap::new();
+        mut past: BTreeMap<String, Vec<Inherited>>,
+        ground: Ground,
+        requests: Requests,
+    ) -> anyhow::Result<Self> {
+        let scope = ground.scope.clone();
+        let reports = watch::Sender::new(Report::Supervisor { children: Vec::new() });
+        let mut supervisor = Supervisor {
+            children: BTreeMap::new(),
+            changed: Arc::new(Notify::new()),
+            reports,
+            closing: None,
+            legacy: None,
+            acting: None,
+            requests,
+            stopping: CancellationToken::new(),
+            ground,
+        };
         let gate = files.as_ref().filter(|_| config.is_portal_on_files());
         let gate = gate.map(|files| files.gate.subscribe());
         for spec in specs {
-            let (name, kind) = (spec.name, spec.kind());
             let gate = gate.clone().filter(|_| spec.needs_files);
-            let keeper = Keeper::new(spec, output.clone(), note.clone(), changed.clone(), scope.clone());
-            let (state, stop, reload) = (keeper.state.subscribe(), keeper.stop.clone(), keeper.reload.clone());
-            let task = scope.spawn(keeper.run(gate));
-            children.insert(
-                name,
-                Kept {
-                    kind,
-                    state,
-                    stop,
-                    reload,
-                    task,
-                },
-            );
+            let inherited = match spec.run {
+                Run::Program(_) => past.remove(spec.name),
+                Run::Unit(_) => None,
+            };
+            supervisor.keep(spec, gate, inherited.unwrap_or_default())?;
         }
-        let mut closing = None;
-        if let Some(mut files) = files {
-            let storage = children.get("storage").map(|kept: &Kept| kept.state.clone());
-            files.attach(changed.clone(), storage);
-            if let Some(parts) = files.parts.take() {
-                // Of the supervisor's own scope, which ends after the storage.
-                scope.spawn(parts.trustee.run());
-                closing = Some(parts.closing);
-            }
-            send(config, files.reports.subscribe(), &scope);
-            children.insert(mount::NAME, Kept::mount(files, &scope));
+        succession::end(past.into_values().flatten(), &supervisor.ground.note, &scope);
+        if let Some(files) = files {
+            supervisor.keep_files(config, files);
         }
-        let reports = watch::Sender::new(Report::Supervisor { children: Vec::new() });
-        send(config, reports.subscribe(), &scope);
-        Supervisor {
-            children,
-            changed,
-            reports,
-            closing,
-            scope,
-            path: path.to_path_buf(),
-            filter,
+        send(config, supervisor.reports.subscribe(), &scope);
+        Ok(supervisor)
+    }
+
+    fn keep(
+        &mut self,
+        spec: ChildSpec,
+        gate: Option<watch::Receiver<bool>>,
+        past: Vec<Inherited>,
+    ) -> anyhow::Result<()> {
+        let Ground {
+            output, note, scope, ..
+        } = &self.ground;
+        let (name, kind) = (spec.name, spec.kind());
+        let mut keeper = Keeper::new(spec, output.clone(), note.clone(), self.changed.clone(), scope.clone());
+        keeper.adopt(past).with_context(|| name.to_owned())?;
+        let kept = Kept {
+            kind,
+            state: keeper.state.subscribe(),
+            stop: keeper.stop.clone(),
+            reload: keeper.reload.clone(),
+            replace: keeper.replace.clone(),
+            held: keeper.succession.held.clone(),
+            task: scope.spawn(keeper.run(gate)),
+        };
+        self.children.insert(name, kept);
+        Ok(())
+    }
+
+    fn keep_files(&mut self, config: &Config, mut files: mount::Keeper) {
+        let scope = &self.ground.scope;
+        let storage = self.children.get("storage").map(|kept| kept.state.clone());
+        files.attach(self.changed.clone(), storage);
+        self.acting = Some(files.acting.clone());
+        if let Some(parts) = files.parts.take() {
+            // Of the supervisor's own scope, which ends after the storage.
+            scope.spawn(parts.trustee.run());
+            self.closing = Some(parts.closing);
+            self.legacy = Some(parts.legacy);
         }
+        send(config, files.reports.subscribe(), scope);
+        self.children.insert(mount::NAME, Kept::mount(files, scope));
+    }
+
+    /// From here on it gives way to another executable when it is asked to.
+    fn take_turns(
+        &mut self,
+        config: &Arc<Config>,
+        mut leaver: Leaver,
+        is_heir: bool,
+        guard: Option<Guard>,
+        wishes: mpsc::Receiver<reexec::Request>,
+    ) -> Arc<Leaver> {
+        leaver.mount = self.legacy.take();
+        leaver.acting = self.acting.take();
+        let held = self.children.iter();
+        leaver.children = held
+            .map(|(name, kept)| (*name, kept.held.clone(), kept.state.clone()))
+            .collect();
+        let modules = self.children.iter().filter(|(_, kept)| kept.kind == Kind::Module);
+        let places = modules.map(|(name, kept)| Module {
+            name,
+            replace: kept.replace.clone(),
+            state: kept.state.clone(),
+        });
+        let leaver = Arc::new(leaver);
+        let turn = Turn {
+            leaver: leaver.clone(),
+            modules: reexec::order(places.collect()),
+            requests: wishes,
+            stopping: self.stopping.clone(),
+            config: config.clone(),
+            path: self.ground.path.clone(),
+            guard,
+            scope: self.ground.scope.clone(),
+        };
+        self.ground.scope.spawn(turn.run(is_heir));
+        leaver
     }
 
     async fn run(mut self, verbs: &Verbs) -> anyhow::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hang_up = signal(SignalKind::hangup())?;
+        let mut another = signal(SignalKind::user_defined2())?;
+        inheritance::listen()?;
         let mut ticks = interval(TICK);
         // The sockets are bound: connections wait in their queues from here on.
         notify(&[NotifyState::Ready, NotifyState::Status("starting")]);
@@ -192,6 +316,7 @@ impl Supervisor {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 _ = hang_up.recv() => self.reload(),
+                _ = another.recv() => self.request(),
                 () = self.changed.notified() => drop(self.report()),
                 _ = ticks.tick() => {
                     let children = self.report();
@@ -205,6 +330,7 @@ impl Supervisor {
             }
         }
         info!("stopping");
+        self.stopping.cancel();
         notify(&[NotifyState::Stopping]);
         tokio::select! {
             () = async { verbs.let_go().await; self.stop().await } => info!("stopped"),
@@ -213,7 +339,7 @@ impl Supervisor {
             _ = interrupt.recv() => error!("told to stop again: children are killed"),
         }
         verbs.stop().await;
-        self.scope.stop(Duration::ZERO).await;
+        self.ground.scope.stop(Duration::ZERO).await;
         if let Some(closing) = self.closing {
             closing.close().await;
         }
@@ -260,9 +386,9 @@ impl Supervisor {
             i128::from(now.tv_sec()) * 1_000_000 + i128::from(now.tv_nsec()) / 1_000
         });
         notify(&[NotifyState::Reloading, NotifyState::MonotonicUsec(now)]);
-        match config::load(&self.path, false) {
+        match config::load(&self.ground.path, false) {
             Ok(loaded) => {
-                if let Err(error) = self.filter.set(&loaded.config.node.log) {
+                if let Err(error) = self.ground.filter.set(&loaded.config.node.log) {
                     error!(%error, "log filter not changed");
                 }
                 match prepare::reload(&loaded.config) {
@@ -278,6 +404,22 @@ impl Supervisor {
             }
         }
         notify(&[NotifyState::Ready]);
+    }
+
+    /// Daemons whose configuration is another one than they were started with.
+    fn renew(&self, changed: &[&str]) {
+        let kept = changed.iter().filter_map(|name| self.children.get(name));
+        kept.for_each(|kept| kept.reload.notify_one());
+    }
+
+    fn request(&self) {
+        let request = reexec::Request {
+            may_go_back: true,
+            refused: None,
+        };
+        if self.requests.try_send(request).is_err() {
+            warn!("another executable is asked for while one takes its place");
+        }
     }
 
     /// Modules always, a daemon only when its own configuration changed.
@@ -297,6 +439,6 @@ fn send(config: &Config, reports: watch::Receiver<Report>, scope: &Scope) {
 }
 
 /// Without systemd there is nobody to notify, and that is fine.
-fn notify(states: &[NotifyState]) {
+pub(super) fn notify(states: &[NotifyState]) {
     let _ = sd_notify::notify(states);
 }

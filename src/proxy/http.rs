@@ -20,7 +20,7 @@ use super::error::Kind;
 use super::guard::{Guard, Patience};
 use super::limit::Permit;
 use super::service::{Front, Requests, isolated};
-use super::{access_log, answer};
+use super::{access_log, answer, leaving};
 use crate::base::Scope;
 use crate::net::serve::serve;
 use crate::net::tls::{self, TlsAcceptor, TlsStream};
@@ -142,10 +142,10 @@ impl Door {
         let mut serving = pin!(serving.with_upgrades());
         let result = tokio::select! {
             result = serving.as_mut() => result,
-            () = self.front.scope.draining() => tokio::select! {
+            chance = self.last_chance(&connection) => tokio::select! {
                 // The next answer says that it is the last one.
                 result = serving.as_mut() => result,
-                () = unasked(&connection) => {
+                () = unasked(&connection, chance) => {
                     serving.as_mut().graceful_shutdown();
                     serving.await
                 }
@@ -174,7 +174,7 @@ impl Door {
         let result = loop {
             tokio::select! {
                 result = serving.as_mut() => break result,
-                () = self.front.scope.draining() => {
+                _ = self.last_chance(&connection) => {
                     serving.as_mut().graceful_shutdown();
                     break serving.await;
                 }
@@ -190,6 +190,14 @@ impl Door {
             }
         };
         ended(&connection, result);
+    }
+
+    /// Resolves when the connection must come to its end; then, how long an idle one is kept.
+    async fn last_chance(&self, connection: &Connection) -> Duration {
+        tokio::select! {
+            () = self.front.scope.draining() => LAST_CHANCE,
+            () = self.front.leaving.leaves(connection.local.ip()) => leaving::LAST_CHANCE,
+        }
     }
 
     fn requests(&self, connection: &Arc<Connection>) -> Requests {
@@ -217,14 +225,14 @@ impl Door {
     }
 }
 
-/// Resolves when an HTTP/1 connection of a front that drains was idle for a while. Closed at once it would cut a client that is
+/// Resolves when an HTTP/1 connection that must end was idle for a while. Closed at once it would cut a client that is
 /// just asking: HTTP/1 has no word for it but in an answer.
-async fn unasked(connection: &Connection) {
+async fn unasked(connection: &Connection, chance: Duration) {
     let begun = Instant::now();
     loop {
         let now = Instant::now();
         let idle = connection.idle_since(connection.begun());
-        let end = idle.map_or(now, |since| since.max(begun)) + LAST_CHANCE;
+        let end = idle.map_or(now, |since| since.max(begun)) + chance;
         if end <= now {
             return;
         }

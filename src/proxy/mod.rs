@@ -32,6 +32,7 @@ mod host;
 mod hostile;
 mod http;
 mod intake;
+mod leaving;
 mod limit;
 mod metrics;
 mod module;

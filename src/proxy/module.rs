@@ -105,10 +105,11 @@ impl Proxy {
     }
 
     fn front(&self, config: &Config, scope: &Scope, tls: Option<Arc<Tls>>) -> anyhow::Result<Arc<Front>> {
-        let setup = Setup::open(config, scope, &self.metrics)?;
+        let leaving = Arc::default();
+        let setup = Setup::open(config, scope, &leaving, &self.metrics)?;
         let balancer = Arc::new(Balancer::new(tls, config.php.children, self.metrics.clone())?);
         let (metrics, limit) = (self.metrics.clone(), self.limit.clone());
-        let front = Front::new(setup, metrics, limit, balancer, scope.clone())?;
+        let front = Front::new(setup, metrics, limit, balancer, leaving, scope.clone())?;
         Ok(Arc::new(front))
     }
 
@@ -117,7 +118,12 @@ impl Proxy {
         let config = lock(&self.config).clone();
         let setup = match config == running.config {
             true => None,
-            false => Some(Setup::open(&config, &running.front.scope, &self.metrics)?),
+            false => Some(Setup::open(
+                &config,
+                &running.front.scope,
+                &running.front.leaving,
+                &self.metrics,
+            )?),
         };
         if let Some(certificate) = &running.certificate {
             let (chain, key) = config.certificate();
@@ -194,6 +200,8 @@ fn meet(front: &Arc<Front>, config: &Config, tls: Arc<Tls>, listeners: Vec<TcpLi
         scope.spawn(server.clone().serve(listener, scope.clone()));
     }
     let snapshots = cluster::follow(config.view_socket(), scope);
+    let (leaver, changes, until) = (front.clone(), snapshots.clone(), scope.clone());
+    scope.spawn(async move { leaver.leaving.follow(changes, until).await });
     scope.spawn(front.balancer.clone().follow(snapshots, scope.clone()));
     Ok(())
 }

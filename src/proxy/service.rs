@@ -18,6 +18,7 @@ use super::connection::Connection;
 use super::error::{Error, Kind, Side};
 use super::exchange::{Body, Exchange, Target};
 use super::intake::{self, Ids};
+use super::leaving::Leaving;
 use super::limit::Limit;
 use super::metrics::Metrics;
 use super::record::Record;
@@ -37,6 +38,7 @@ pub struct Front {
     pub limit: Arc<Limit>,
     pub scope: Scope,
     pub balancer: Arc<Balancer>,
+    pub leaving: Arc<Leaving>,
     ids: Ids,
 }
 
@@ -66,6 +68,7 @@ impl Front {
         metrics: Arc<Metrics>,
         limit: Arc<Limit>,
         balancer: Arc<Balancer>,
+        leaving: Arc<Leaving>,
         scope: Scope,
     ) -> anyhow::Result<Self> {
         Ok(Front {
@@ -74,6 +77,7 @@ impl Front {
             limit,
             scope,
             balancer,
+            leaving,
             ids: Ids::new()?,
         })
     }
@@ -139,7 +143,8 @@ impl Front {
         });
         sign(&mut answer, &id);
         let is_upgraded = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if version < Version::HTTP_2 && !is_upgraded && !is_hop && self.scope.is_draining() {
+        let is_last = self.scope.is_draining() || self.leaving.has(connection.local.ip());
+        if version < Version::HTTP_2 && !is_upgraded && !is_hop && is_last {
             answer
                 .headers_mut()
                 .insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -1,5 +1,7 @@
 //! What the front derives from the configuration; replaced as a whole when that changes.
 
+use std::sync::Arc;
+
 use anyhow::Context;
 
 use super::access_log::AccessLog;
@@ -8,6 +10,7 @@ use super::fastcgi::{Php, PhpSettings};
 use super::forward::Upstream;
 use super::framing::Limits;
 use super::guard::Patience;
+use super::leaving::Leaving;
 use super::limit::Bounds;
 use super::metrics::Metrics;
 use super::path::Path;
@@ -34,13 +37,13 @@ pub struct Setup {
 
 impl Setup {
     /// Opens the document root and the log. `scope` owns connections to upstreams.
-    pub fn open(config: &Config, scope: &Scope, metrics: &Metrics) -> anyhow::Result<Self> {
+    pub fn open(config: &Config, scope: &Scope, leaving: &Arc<Leaving>, metrics: &Metrics) -> anyhow::Result<Self> {
         let (proxy, root) = (&config.proxy, config.portal_root());
         let silence = proxy.upstream_timeout.0;
         let files = Files::open(&root, proxy.follow_symlinks)
             .with_context(|| format!("open the document root {}", root.display()))?;
         let upstreams = proxy.routes.iter();
-        let upstreams = upstreams.map(|route| Upstream::new(&route.upstream, silence, scope.clone()));
+        let upstreams = upstreams.map(|route| Upstream::new(&route.upstream, silence, scope.clone(), leaving.clone()));
         let fallback = Path::parse(&config.portal.fallback).map_err(anyhow::Error::msg);
         let log = config.access_log().map(|path| {
             AccessLog::open(&path, metrics.log_dropped.clone())

@@ -1,6 +1,8 @@
 //! WebSocket pass-through: who asks for it (RFC 6455 §4), and the tunnel after 101. Frames are not looked at.
 
+use std::net::IpAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{self, Either};
@@ -12,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tracing::debug;
 
+use super::leaving::Leaving;
 use crate::base::Scope;
 
 /// When we drain: enough for a message in flight and its reply. Clients connect again, to another process.
@@ -39,8 +42,9 @@ pub fn is_agreed(headers: &HeaderMap) -> bool {
     is_websocket && protocols.next().is_none() && options.any(|option| option.trim().eq_ignore_ascii_case("upgrade"))
 }
 
-/// Carries bytes both ways, in a task of the scope, until both sides have ended. There is no idle limit: the ends ping each other.
-pub fn tunnel(scope: &Scope, client: OnUpgrade, upstream: OnUpgrade) {
+/// Carries bytes both ways, in a task of the scope, until both sides have ended, or the address leaves by which the client came.
+/// There is no idle limit: the ends ping each other.
+pub fn tunnel(scope: &Scope, leaving: Arc<Leaving>, local: IpAddr, client: OnUpgrade, upstream: OnUpgrade) {
     let draining = scope.clone();
     scope.spawn(async move {
         let (client, upstream) = match future::try_join(client, upstream).await {
@@ -54,6 +58,7 @@ pub fn tunnel(scope: &Scope, client: OnUpgrade, upstream: OnUpgrade) {
         tokio::select! {
             () = carry(TokioIo::new(client), TokioIo::new(upstream)) => {}
             () = over => {}
+            () = leaving.leaves(local) => {}
         }
     });
 }

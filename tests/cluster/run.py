@@ -188,11 +188,11 @@ def act(line):
     return float(time), int(run)
 
 
-def inside(options):
+def inside(options, course=Run):
     machine.Groups(os.environ[INSIDE]).prefer()
     # Names of network namespaces, sockets, pid files.
     subprocess.run(["mount", "-t", "tmpfs", "none", "/run"], check=True)
-    sys.exit(1 if Run(options, Path(os.environ["BITRIX_CLUSTER_FOLDER"])).all() else 0)
+    sys.exit(1 if course(options, Path(os.environ["BITRIX_CLUSTER_FOLDER"])).all() else 0)
 
 
 def outside(options):

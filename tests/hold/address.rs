@@ -3,9 +3,12 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use bitrix_node::base::clock;
+use bitrix_node::host::address::farewell::Doors;
 use bitrix_node::host::verb::{Answer, Task};
 
 use super::machine::Machine;
@@ -14,6 +17,8 @@ use crate::support::netns::{self, Host, Network};
 
 /// For IPv4; IPv6 has the next one.
 const PORT: u16 = 4711;
+/// The same of a front that waits to be asked.
+const FRONT: u16 = 4721;
 const MINUTE: Duration = Duration::from_secs(60);
 const HOLD: Duration = Duration::from_secs(3);
 /// Outlasts what a busy machine needs to look; the supervisor takes up to ten seconds.
@@ -37,17 +42,20 @@ fn network() -> Network {
     network
 }
 
+/// Listens for either kind of address.
+fn listen_at(host: &Host, port: u16) -> [TcpListener; 2] {
+    let namespace = host.descriptor();
+    let bind = move || {
+        netns::enter(namespace).unwrap();
+        [IpAddr::from([0; 4]), IpAddr::from([0; 16])]
+            .map(|any| TcpListener::bind(SocketAddr::new(any, port + u16::from(any.is_ipv6()))).unwrap())
+    };
+    std::thread::scope(|scope| scope.spawn(bind).join().unwrap())
+}
+
 /// Answers each connection with a byte, in threads that end with the test.
 fn serve(host: &Host, name: u8) {
-    let namespace = host.descriptor();
-    for any in [IpAddr::from([0; 4]), IpAddr::from([0; 16])] {
-        let listener = std::thread::scope(|scope| {
-            let bind = move || {
-                netns::enter(namespace).unwrap();
-                TcpListener::bind(SocketAddr::new(any, PORT + u16::from(any.is_ipv6()))).unwrap()
-            };
-            scope.spawn(bind).join().unwrap()
-        });
+    for listener in listen_at(host, PORT) {
         std::thread::spawn(move || {
             while let Ok((mut stream, _)) = listener.accept() {
                 let _ = stream.write_all(&[name]);
@@ -146,6 +154,93 @@ async fn neighbours_follow_an_address_from_one_node_to_the_next() {
         };
         assert!(shown.contains(own), "{shown}");
         machines[1].release(&task).await;
+    }
+}
+
+/// A client of the address: connects, says that it has, and asks when it may.
+fn client(host: &Host, address: IpAddr) -> (std::thread::JoinHandle<std::io::Result<u8>>, Receiver<()>, Sender<()>) {
+    let namespace = host.descriptor();
+    let ((connected, is_connected), (may, go)) = (channel(), channel());
+    let ask = move || {
+        netns::enter(namespace).unwrap();
+        let at = SocketAddr::new(address, FRONT + u16::from(address.is_ipv6()));
+        let mut stream = TcpStream::connect_timeout(&at, LONG)?;
+        stream.set_read_timeout(Some(LONG))?;
+        connected.send(()).unwrap();
+        go.recv().unwrap();
+        stream.write_all(b"?")?;
+        let mut name = [0];
+        stream.read_exact(&mut name).map(|()| name[0])
+    };
+    (std::thread::spawn(ask), is_connected, may)
+}
+
+/// Answers each connection that asks, and closes it.
+fn front(listeners: &[TcpListener; 2], name: u8) {
+    for listener in listeners {
+        let listener = listener.try_clone().unwrap();
+        std::thread::spawn(move || {
+            while let Ok((mut stream, _)) = listener.accept() {
+                std::thread::spawn(move || {
+                    if stream.read_exact(&mut [0]).is_ok() {
+                        let _ = stream.write_all(&[name]);
+                    }
+                });
+            }
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_orderly_end_cuts_nobody_and_lets_nobody_begin() {
+    let network = network();
+    let (first, second) = (network.host(0), network.host(1));
+    let listeners = listen_at(first, FRONT);
+    front(&listeners, 0);
+    let doors = Doors::new(listeners.map(OwnedFd::from).into());
+    let machines = [
+        Machine::with_front(first.descriptor(), MINUTE, doors),
+        Machine::new(Some(second.descriptor()), MINUTE),
+    ];
+    front(&listen_at(second, FRONT), 1);
+    for address in ADDRESSES {
+        let task = task(address);
+        machines[0].must_hold(&task, 1, LONG).await;
+        let (begun, is_connected, may_ask) = client(network.host(2), ip(address));
+        is_connected.recv().unwrap();
+        let release = machines[0].let_go(&task, true);
+        let mut release = std::pin::pin!(release);
+        // The one that has begun is waited for, and a late one is not let in.
+        let soon = Duration::from_millis(250);
+        let asked = tokio::time::timeout(soon, release.as_mut()).await;
+        let (late, is_connected_late, may_ask_late) = client(network.host(2), ip(address));
+        let waited = tokio::time::timeout(soon, release.as_mut()).await;
+        assert!(
+            asked.is_err() && waited.is_err() && has(first, address),
+            "{address}: it is there while somebody uses it"
+        );
+        assert!(
+            is_connected_late.try_recv().is_err(),
+            "{address}: nobody begins any more"
+        );
+        may_ask.send(()).unwrap();
+        assert_eq!(
+            begun.join().unwrap().unwrap(),
+            0,
+            "{address}: the first one answers to the end"
+        );
+        release.await;
+        assert!(!has(first, address), "{address}");
+        machines[1].must_hold(&task, 2, LONG).await;
+        may_ask_late.send(()).unwrap();
+        assert_eq!(late.join().unwrap().unwrap(), 1, "{address}: the next holder answers");
+        machines[1].release(&task).await;
+        // The first one lets everybody in again.
+        machines[0].must_hold(&task, 3, LONG).await;
+        let (again, _connected, may_ask) = client(network.host(2), ip(address));
+        may_ask.send(()).unwrap();
+        assert_eq!(again.join().unwrap().unwrap(), 0, "{address}");
+        machines[0].release(&task).await;
     }
 }
 

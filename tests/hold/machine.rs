@@ -9,6 +9,7 @@ use std::time::Duration;
 use bitrix_node::base::clock;
 use bitrix_node::config::{Config, parse};
 use bitrix_node::host::account;
+use bitrix_node::host::address::farewell::Doors;
 use bitrix_node::host::verb::{Answer, Root, Supervisor, Task, Verb};
 use bitrix_node::node::leftover::Note;
 use bitrix_node::node::output::Output;
@@ -45,8 +46,17 @@ impl Machine {
         Self::again(namespace, period, folder)
     }
 
+    /// With a front that listens on these sockets.
+    pub fn with_front(namespace: RawFd, period: Duration, doors: Doors) -> Self {
+        Self::start(Some(namespace), period, doors, Arc::new(tempfile::tempdir().unwrap()))
+    }
+
     /// With the folders of another one.
     pub fn again(namespace: Option<RawFd>, period: Duration, folder: Arc<TempDir>) -> Self {
+        Self::start(namespace, period, Doors::default(), folder)
+    }
+
+    fn start(namespace: Option<RawFd>, period: Duration, doors: Doors, folder: Arc<TempDir>) -> Self {
         // Users other than root must reach their files inside.
         std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let text = format!(
@@ -63,7 +73,7 @@ impl Machine {
             if let Some(namespace) = namespace {
                 netns::enter(namespace).unwrap();
             }
-            supervise(&own, period, &sender, receiver);
+            supervise(&own, (period, doors), &sender, receiver);
         });
         let agent = Supervisor::new(end.recv().unwrap()).unwrap();
         Machine {
@@ -95,7 +105,12 @@ impl Machine {
     }
 
     pub async fn release(&self, task: &Task) {
-        let verb = Verb::Release { task: task.clone() };
+        self.let_go(task, false).await;
+    }
+
+    pub async fn let_go(&self, task: &Task, is_orderly: bool) {
+        let task = task.clone();
+        let verb = Verb::Release { task, is_orderly };
         assert_eq!(self.agent.ask(&verb).await.unwrap(), Answer::Done);
     }
 
@@ -125,7 +140,7 @@ impl Drop for Machine {
 
 fn supervise(
     config: &Arc<Config>,
-    period: Duration,
+    (period, doors): (Duration, Doors),
     sender: &std::sync::mpsc::Sender<OwnedFd>,
     mut turns: mpsc::Receiver<Turn>,
 ) {
@@ -140,7 +155,10 @@ fn supervise(
             user: &account::require(&config.node.user).unwrap(),
             output: Output::file(&config.node_log()).unwrap(),
             leftover: Arc::new(Note::new(&config.node.run_dir)),
+            doors,
             period,
+            past: None,
+            upgrade: None,
         })
         .unwrap();
         sender.send(end).unwrap();

@@ -23,6 +23,8 @@ pub struct Node {
     folder: Option<TempDir>,
     pub file: PathBuf,
     pub config: Config,
+    /// What `run` starts.
+    pub executable: PathBuf,
     supervisor: Option<Child>,
 }
 
@@ -55,6 +57,7 @@ impl Node {
             folder: Some(folder),
             file,
             config,
+            executable: EXECUTABLE.into(),
             supervisor: None,
         };
         node.must(&["init", "--yes"]);
@@ -86,7 +89,7 @@ impl Node {
     pub fn run(&mut self) {
         let log = File::create(self.file.with_file_name("supervisor.log")).unwrap();
         #[allow(clippy::disallowed_methods)]
-        let mut command = std::process::Command::new(EXECUTABLE);
+        let mut command = std::process::Command::new(&self.executable);
         command.args(["run", "--config"]).arg(&self.file).stdin(Stdio::null());
         command.stdout(log.try_clone().unwrap()).stderr(log);
         self.supervisor = Some(command.spawn().unwrap());

@@ -231,7 +231,7 @@ impl Seats {
     fn stop(&mut self, place: Place) {
         let (hands, gate) = (self.election.hands.clone(), self.gate(&place));
         self.questions.push(Box::pin(async move {
-            release(&*hands, &place, gate).await;
+            release(&*hands, &place, gate, false).await;
             Done::Stopped
         }));
     }
@@ -246,9 +246,10 @@ impl Seats {
         let gate = self.gate(&place);
         let (hands, registry) = (self.election.hands.clone(), self.election.registry.clone());
         let change = change::give_up(own, &[(place.clone(), old)], &why);
+        let is_orderly = matches!(why, Cause::Transfer(_) | Cause::Drain | Cause::Unwanted);
         info!(%place, ?why, "gives the seat up");
         self.commit = Some(Box::pin(async move {
-            release(&*hands, &place, gate).await;
+            release(&*hands, &place, gate, is_orderly).await;
             let result = registry.commit(change).await;
             Done::Committed { what, result }
         }));
@@ -341,7 +342,7 @@ impl Seats {
         while self.questions.next().await.is_some() {}
         for (place, _) in &held {
             let gate = self.gate(place);
-            release(&*self.election.hands, place, gate).await;
+            release(&*self.election.hands, place, gate, false).await;
         }
         if !held.is_empty() {
             let change = change::give_up(&snapshot.own, &held, &Cause::Ending);
@@ -352,7 +353,7 @@ impl Seats {
 }
 
 /// Returns when the task has certainly ended, and no question to hold it is under way that could begin it again.
-async fn release(hands: &dyn Hands, place: &Place, gate: Gate) {
+async fn release(hands: &dyn Hands, place: &Place, gate: Gate, is_orderly: bool) {
     let Some(task) = task(place) else { return };
     // Longer than any hold that was asked for until now.
     let end = holds_until(hands.now());
@@ -360,7 +361,7 @@ async fn release(hands: &dyn Hands, place: &Place, gate: Gate) {
         alone = gate.write_owned() => Some(alone),
         () = passed(hands, end) => None,
     };
-    if let Err(error) = hands.ask(&Verb::Release { task }).await {
+    if let Err(error) = hands.ask(&Verb::Release { task, is_orderly }).await {
         warn!(%place, %error, "the supervisor does not answer; the task ends by its time");
         passed(hands, end).await;
     }

@@ -15,9 +15,11 @@
 //! arp, ndp   the frames that ask for an address and tell of it (pure)
 //! wire       a socket for such frames
 //! probe      whether somebody else has the address: a process without rights reads what the network says
+//! farewell   the end of its connections, before another machine gets it
 //! ```
 
 pub mod arp;
+pub mod farewell;
 pub mod lifetime;
 pub mod ndp;
 pub mod netlink;

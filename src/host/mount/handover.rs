@@ -74,6 +74,8 @@ pub struct Trustee {
     /// To take back what waits there.
     theirs: OwnedFd,
     estate: watch::Receiver<Estate>,
+    /// Somebody has asked.
+    has_heir: bool,
 }
 
 impl Trustee {
@@ -84,18 +86,34 @@ impl Trustee {
             ours: End::new(ours)?,
             theirs: theirs.try_clone()?,
             estate,
+            has_heir: false,
         };
         Ok((trustee, theirs))
+    }
+
+    /// Goes on with a pair whose storage may have asked already. Must be called inside a runtime.
+    pub fn adopt(ours: OwnedFd, theirs: OwnedFd, estate: watch::Receiver<Estate>) -> io::Result<Self> {
+        Ok(Trustee {
+            ours: End::new(ours)?,
+            theirs,
+            estate,
+            has_heir: true,
+        })
+    }
+
+    /// Copies of both ends, for who goes on with them.
+    pub fn ends(&self) -> io::Result<(OwnedFd, OwnedFd)> {
+        Ok((self.ours.as_fd().try_clone_to_owned()?, self.theirs.try_clone()?))
     }
 
     /// Hands over to whoever asks, and again when something else is there. Keeps the last one open until it is dropped, also
     /// when there is nobody any more who says what is there.
     pub async fn run(mut self) {
-        let (mut has_heir, mut is_told) = (false, true);
+        let mut is_told = true;
         loop {
             tokio::select! {
                 heard = self.ours.act(Interest::READABLE, hear) => match heard {
-                    Ok(()) => has_heir = true,
+                    Ok(()) => self.has_heir = true,
                     Err(error) => {
                         warn!(%error, "the storage is handed no mount any more");
                         return std::future::pending().await;
@@ -103,7 +121,9 @@ impl Trustee {
                 },
                 changed = self.estate.changed(), if is_told => is_told = changed.is_ok(),
             }
-            if has_heir && let Err(error) = self.give() {
+            if self.has_heir
+                && let Err(error) = self.give()
+            {
                 warn!(%error, "the mount cannot be handed to the storage");
             }
         }
@@ -240,6 +260,26 @@ mod tests {
         // No successor of the supervisor would come through this pair.
         let error = soon(second.handed()).await.expect_err("gone");
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[tokio::test]
+    async fn an_heir_is_told_by_who_goes_on_with_the_pair() {
+        let (estate, receiver) = watch::channel(None);
+        let (trustee, end) = Trustee::new(receiver).expect("a pair");
+        estate.send(handed(1, "one").0).expect("somebody listens");
+        let (ours, theirs) = trustee.ends().expect("copied");
+        let scope = Scope::new();
+        scope.spawn(trustee.run());
+        let storage = heir(&end);
+        assert_eq!(soon(storage.handed()).await.expect("handed").mount, 1);
+        scope.stop(Duration::ZERO).await;
+        let (estate, receiver) = watch::channel(None);
+        let scope = Scope::new();
+        scope.spawn(Trustee::adopt(ours, theirs, receiver).expect("adopted").run());
+        // What was handed before is not handed again until something else is mounted.
+        estate.send(handed(2, "two").0).expect("somebody listens");
+        assert_eq!(soon(storage.handed()).await.expect("handed").mount, 2);
+        scope.stop(Duration::ZERO).await;
     }
 
     #[tokio::test]

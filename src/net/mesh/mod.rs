@@ -32,6 +32,7 @@ mod peer;
 #[cfg(test)]
 mod peer_tests;
 mod queue;
+mod refusals;
 mod server;
 mod service;
 mod streams;

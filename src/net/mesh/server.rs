@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode};
@@ -15,15 +15,18 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::base::{BoxFuture, Scope};
 use crate::net::serve;
 
 use super::dial::{self, Stream};
+use super::error::ConnectError;
 use super::identity::Identity;
 use super::keeper::AGE;
 use super::link::{self, Limits};
+use super::refusals::Refusals;
 use super::service::Services;
 use super::streams::{self, Body, ByteStream, Tasks};
 use super::tls::{Came, Protocol, Tls};
@@ -74,43 +77,53 @@ impl Server {
     async fn accept(self: Arc<Self>, listener: TcpListener, guests: Option<Arc<dyn Guests>>, scope: Scope) {
         let permits = Arc::new(Semaphore::new(CONNECTIONS));
         let tasks = scope.clone();
+        let refusals = Arc::<Mutex<Refusals>>::default();
         serve::serve(listener, permits, scope, move |tcp, address| {
-            self.clone().connection(tcp, address, guests.clone(), tasks.clone())
+            let door = Door {
+                server: self.clone(),
+                guests: guests.clone(),
+                refusals: refusals.clone(),
+            };
+            door.connection(tcp, address, tasks.clone())
         })
         .await;
     }
+}
 
-    async fn connection(
-        self: Arc<Self>,
-        tcp: TcpStream,
-        address: SocketAddr,
-        guests: Option<Arc<dyn Guests>>,
-        scope: Scope,
-    ) {
+/// One listening socket.
+struct Door {
+    server: Arc<Server>,
+    guests: Option<Arc<dyn Guests>>,
+    refusals: Arc<Mutex<Refusals>>,
+}
+
+impl Door {
+    async fn connection(self, tcp: TcpStream, address: SocketAddr, scope: Scope) {
+        let server = &self.server;
         if let Err(error) = dial::tune(&tcp) {
             debug!(client.addr = %address, %error, "a connection between nodes broke at once");
             return;
         }
         // Watched from before the handshake: a certificate replaced meanwhile is not missed.
-        let mut renewal = self.tls.renewed();
-        let came = match &guests {
-            None => self
+        let mut renewal = server.tls.renewed();
+        let came = match &self.guests {
+            None => server
                 .tls
                 .accept(tcp)
                 .await
                 .map(|(tls, peer, protocol)| Came::Node(tls, peer, protocol)),
-            Some(_) => self.tls.welcome(tcp).await,
+            Some(_) => server.tls.welcome(tcp).await,
         };
         let (stream, peer, protocol) = match came {
             Ok(Came::Node(stream, peer, protocol)) => (stream, peer, protocol),
             Ok(Came::Guest(stream)) => {
-                if let Some(guests) = guests {
+                if let Some(guests) = &self.guests {
                     guests.converse(Box::new(stream), address).await;
                 }
                 return;
             }
             Err(error) => {
-                warn!(client.addr = %address, %error, "a connection between nodes was refused");
+                self.refused(address, &error);
                 return;
             }
         };
@@ -121,14 +134,28 @@ impl Server {
                 () = tokio::time::sleep(OVERDUE) => {}
             }
         };
-        match (protocol, &self.streams) {
+        match (protocol, &server.streams) {
             (Protocol::Call, _) => {
-                self.services.serve(stream, peer, self.limits, &scope, leave).await;
+                server.services.serve(stream, peer, server.limits, &scope, leave).await;
             }
             (Protocol::Streams, Some(streams)) => serve_streams(streams, stream, peer, &scope, leave).await,
             (Protocol::Streams, None) => {
                 warn!(node = %peer.node, "a node asks for HTTP/2, which is not served here");
             }
+        }
+    }
+
+    fn refused(&self, address: SocketAddr, error: &ConnectError) {
+        let noted = {
+            let mut refusals = self.refusals.lock().expect("nothing panics under this lock");
+            refusals.note(address.ip(), Instant::now())
+        };
+        match noted {
+            Some(0) => warn!(client.addr = %address, %error, "a connection between nodes was refused"),
+            Some(before) => {
+                warn!(client.addr = %address, %error, before, "a connection between nodes was refused, as others before it");
+            }
+            None => debug!(client.addr = %address, %error, "a connection between nodes was refused"),
         }
     }
 }

@@ -15,12 +15,36 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use super::keeper::DETACH;
-use crate::host::mount::{Answer, Estate, Order, Trustee, Worker, fuse};
+use crate::host::mount::{Answer, Estate, Handed, Order, Trustee, Worker, fuse};
 
 pub struct Door {
     estate: watch::Sender<Estate>,
     /// The kernel's number of the connection; 0: it is not known.
     connection: Arc<AtomicU32>,
+}
+
+/// What outlives this executable, for the one that comes next.
+pub struct Legacy {
+    /// Both ends of the pair with the storage.
+    pub ours: OwnedFd,
+    pub theirs: OwnedFd,
+    estate: watch::Receiver<Estate>,
+    connection: Arc<AtomicU32>,
+}
+
+impl Legacy {
+    /// What is mounted, with the kernel's number of its connection.
+    pub fn mount(&self) -> Option<(Arc<Handed>, u32)> {
+        let handed = self.estate.borrow().clone()?;
+        Some((handed, self.connection.load(Ordering::Relaxed)))
+    }
+}
+
+/// As the predecessor left it.
+pub struct Inherited {
+    pub ours: OwnedFd,
+    pub theirs: OwnedFd,
+    pub mount: Option<(Handed, u32)>,
 }
 
 /// The other parts of a door.
@@ -30,21 +54,49 @@ pub struct Parts {
     /// For every storage process, as "fuse".
     pub end: OwnedFd,
     pub closing: Closing,
+    pub legacy: Legacy,
 }
 
 impl Door {
-    /// `executable`: this program. Must be called inside a runtime.
-    pub fn new(executable: PathBuf) -> io::Result<(Self, Parts)> {
+    /// `executable`: this program. `inherited`: what there is to go on with. Must be called inside a runtime.
+    pub fn new(executable: PathBuf, inherited: Option<Inherited>) -> io::Result<(Self, Parts)> {
         let (estate, receiver) = watch::channel(None);
         let connection: Arc<AtomicU32> = Arc::default();
-        let closing = Closing {
+        let (trustee, end) = match inherited {
+            None => Trustee::new(receiver.clone())?,
+            Some(inherited) => {
+                if let Some((handed, number)) = inherited.mount {
+                    estate.send_replace(Some(Arc::new(handed)));
+                    connection.store(number, Ordering::Relaxed);
+                }
+                let end = inherited.theirs.try_clone()?;
+                (Trustee::adopt(inherited.ours, inherited.theirs, receiver.clone())?, end)
+            }
+        };
+        let (ours, theirs) = trustee.ends()?;
+        let legacy = Legacy {
+            ours,
+            theirs,
             estate: receiver.clone(),
+            connection: connection.clone(),
+        };
+        let closing = Closing {
+            estate: receiver,
             connection: connection.clone(),
             worker: Worker::new(executable),
         };
-        let (trustee, end) = Trustee::new(receiver)?;
-        let parts = Parts { trustee, end, closing };
+        let parts = Parts {
+            trustee,
+            end,
+            closing,
+            legacy,
+        };
         Ok((Door { estate, connection }, parts))
+    }
+
+    /// Something is offered to the storage.
+    pub fn has_mount(&self) -> bool {
+        self.estate.borrow().is_some()
     }
 
     /// Offers a new mount to the storage in place of the last one; returns its device, to be mounted.

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Mutex, Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::decide::{Act, Pulse, Title, decide, say};
-use super::door::{Door, Parts};
+use super::door::{Door, Inherited, Parts};
 use super::numbers::Numbers;
 use crate::agent::{Phase, Report};
 use crate::base::backoff::Backoff;
@@ -62,28 +62,38 @@ pub struct Keeper {
     /// The storage of this node, where that is what is mounted.
     storage: Option<watch::Receiver<State>>,
     changed: Arc<Notify>,
+    /// Held during each act: who holds it knows that none is under way.
+    pub acting: Arc<Mutex<()>>,
 }
 
 impl Keeper {
-    /// `None`: the files are on this machine's own disk. `executable`: this program. Must be called inside a runtime.
-    pub fn new(config: &Config, executable: &Path, portal: &Account, space: Space) -> io::Result<Option<Self>> {
+    /// `None`: the files are on this machine's own disk. `executable`: this program. `inherited`: the mount goes on. Must be called
+    /// inside a runtime.
+    pub fn new(
+        config: &Config,
+        executable: &Path,
+        portal: &Account,
+        space: Space,
+        inherited: Option<Inherited>,
+    ) -> io::Result<Option<Self>> {
         let Some(files) = config.files() else { return Ok(None) };
         let is_made = !matches!(files, Files::Watched(_)) && config.is_portal_on_files();
         let (door, parts) = match files {
-            Files::Door { .. } => Some(Door::new(executable.to_path_buf())?).unzip(),
+            Files::Door { .. } => Some(Door::new(executable.to_path_buf(), inherited)?).unzip(),
             _ => (None, None),
         };
+        let is_inherited = door.as_ref().is_some_and(Door::has_mount);
         Ok(Some(Keeper {
             portal: is_made.then(|| (config.portal_root(), portal.clone())),
-            has_portal: !is_made,
+            has_portal: !is_made || is_inherited,
             files,
             space,
             data_dir: config.node.data_dir.clone(),
             worker: Worker::new(executable.to_path_buf()),
             // A mount that is there from before lost its device with the supervisor that had it.
             pulse: match door {
-                Some(_) => Pulse::Dead(LOST.to_owned()),
-                None => Pulse::Unknown,
+                Some(_) if !is_inherited => Pulse::Dead(LOST.to_owned()),
+                _ => Pulse::Unknown,
             },
             door,
             parts,
@@ -94,6 +104,7 @@ impl Keeper {
             stop: CancellationToken::new(),
             storage: None,
             changed: Arc::default(),
+            acting: Arc::default(),
         }))
     }
 
@@ -125,7 +136,9 @@ impl Keeper {
             return;
         }
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+        let acting = self.acting.clone();
         loop {
+            let act = acting.lock().await;
             let pause = match self.next() {
                 // Waited for to its end: one that was cut short could still take effect.
                 Act::Mount { renew } => self.mount(renew, &mut backoff).await,
@@ -138,6 +151,7 @@ impl Keeper {
                     PAUSE
                 }
             };
+            drop(act);
             if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
                 return;
             }
@@ -379,7 +393,7 @@ mod tests {
             uid: 7,
             gid: 7,
         };
-        let keeper = Keeper::new(&config, &program, &portal, Space::Own)
+        let keeper = Keeper::new(&config, &program, &portal, Space::Own, None)
             .expect("made")
             .expect("something is shared");
         (folder, keeper)

@@ -21,5 +21,5 @@ mod numbers;
 
 pub use super::keeper::State;
 pub use decide::{Pulse, Title, say};
-pub use door::{Closing, Parts};
+pub use door::{Closing, Inherited, Legacy};
 pub use keeper::{DETACH, Keeper, MOUNT, NAME, PROBE, leave};

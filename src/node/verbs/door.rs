@@ -10,7 +10,7 @@ use tracing::{debug, warn};
 
 use super::Acts;
 use crate::base::Scope;
-use crate::host::pair::{End, pair};
+use crate::host::pair::End;
 use crate::host::verb::{Answer, LONGEST, Question, Reply};
 
 /// Acts under way. The agent says each of its few seats again every second; more questions wait in the pair.
@@ -19,20 +19,15 @@ const AT_ONCE: usize = 64;
 pub struct Door {
     acts: Arc<Acts>,
     ours: Arc<End>,
-    /// Between two agents nobody else has it, and ours must not take that for the end.
-    _theirs: OwnedFd,
 }
 
 impl Door {
-    /// Returns the agents' end, too. Must be called inside a runtime.
-    pub fn new(acts: Acts) -> io::Result<(Self, OwnedFd)> {
-        let (ours, theirs) = pair()?;
-        let door = Door {
+    /// The agents' end must stay open elsewhere. Must be called inside a runtime.
+    pub fn new(acts: Acts, ours: OwnedFd) -> io::Result<Self> {
+        Ok(Door {
             acts: Arc::new(acts),
             ours: Arc::new(End::new(ours)?),
-            _theirs: theirs.try_clone()?,
-        };
-        Ok((door, theirs))
+        })
     }
 
     /// Until the scope is killed.
@@ -85,6 +80,7 @@ async fn reply(ours: &End, number: u64, answer: Answer) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::host::account::Account;
+    use crate::host::address::farewell::Doors;
     use crate::host::verb::{Root, Supervisor, Task, Verb};
     use crate::node::leftover;
     use crate::node::output::Output;
@@ -109,7 +105,10 @@ mod tests {
             user: &user,
             output: Output::journal(),
             leftover: Arc::new(leftover::Note::new(folder.path())),
+            doors: Doors::default(),
             period: Duration::from_secs(60),
+            past: None,
+            upgrade: None,
         })
         .expect("started");
         // Nothing, half a question, too much, and a whole question whose answer nobody takes.

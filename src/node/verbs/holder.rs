@@ -33,10 +33,18 @@ pub enum Phase {
     Ended(Option<String>),
 }
 
+/// How long a hold lasts.
+#[derive(Clone, Copy)]
+struct Term {
+    /// Since boot; zero: it is released.
+    until: Duration,
+    /// It is released as soon as those who use it have come to their end.
+    is_ending: bool,
+}
+
 /// One hold, as whoever carries it out sees it.
 pub struct Hold {
-    /// Since boot; zero: it is released.
-    until: watch::Receiver<Duration>,
+    term: watch::Receiver<Term>,
     phase: watch::Sender<Phase>,
     pub epoch: u64,
 }
@@ -48,7 +56,11 @@ impl Hold {
     }
 
     pub fn until(&self) -> Duration {
-        *self.until.borrow()
+        self.term.borrow().until
+    }
+
+    pub fn is_ending(&self) -> bool {
+        self.term.borrow().is_ending
     }
 
     pub fn has_begun(&self) {
@@ -59,16 +71,20 @@ impl Hold {
     pub async fn wait(&mut self, most: Duration) {
         let wait = most.min(self.left());
         // Whoever releases it says so before it lets go of the sender.
-        let _ = tokio::time::timeout(wait, self.until.changed()).await;
+        let _ = tokio::time::timeout(wait, self.term.changed()).await;
     }
 }
 
 struct Running {
-    until: watch::Sender<Duration>,
+    term: watch::Sender<Term>,
     phase: watch::Receiver<Phase>,
 }
 
 impl Running {
+    fn release(&self) {
+        self.term.send_modify(|term| term.until = Duration::ZERO);
+    }
+
     fn has_ended(&self) -> bool {
         // A task that panicked says nothing any more.
         matches!(*self.phase.borrow(), Phase::Ended(_)) || self.phase.has_changed().is_err()
@@ -90,13 +106,15 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// What a former supervisor left is taken away.
-    pub fn new(note: Note, means: Means, scope: Scope) -> Arc<Self> {
+    /// What a former supervisor left is taken away, unless the supervisor replaced itself and `goes_on`.
+    pub fn new(note: Note, means: Means, scope: Scope, goes_on: bool) -> Arc<Self> {
         let holdings = note.read().unwrap_or_else(|error| {
             error!(%error, "what a former supervisor held is not known");
             Holdings::default()
         });
-        sweep(&holdings);
+        if !goes_on {
+            sweep(&holdings);
+        }
         let state = State {
             holdings,
             ..State::default()
@@ -122,12 +140,15 @@ impl Holder {
         }
     }
 
-    pub async fn release(&self, task: Task) -> Answer {
+    pub async fn release(&self, task: Task, is_orderly: bool) -> Answer {
         let phase = {
             let mut state = self.state();
             state.holdings.release(&task);
             state.running.get(&task).map(|running| {
-                running.until.send_replace(Duration::ZERO);
+                match (is_orderly, &task) {
+                    (true, Task::Address(_)) => running.term.send_modify(|term| term.is_ending = true),
+                    _ => running.release(),
+                }
                 running.phase.clone()
             })
         };
@@ -143,7 +164,7 @@ impl Holder {
             let mut state = self.state();
             state.is_stopping = true;
             for running in state.running.values() {
-                running.until.send_replace(Duration::ZERO);
+                running.release();
             }
             state.running.values().map(|running| running.phase.clone()).collect()
         };
@@ -175,7 +196,7 @@ impl Holder {
                 state.holdings.release(task);
                 return Err(format!("the last hold of {task} is just ending; ask again"));
             }
-            running.until.send_replace(end);
+            running.term.send_modify(|term| term.until = end);
             return Ok(running.phase.clone());
         }
         let (running, hold) = begin(end, epoch);
@@ -191,7 +212,7 @@ impl Holder {
         let epoch = hold.epoch;
         info!(%task, epoch, "the agent says that the seat is this node's");
         let ended = self.means.carry_out(&task, &mut hold).await;
-        let is_released = hold.until().is_zero();
+        let is_released = hold.is_ending() || hold.until().is_zero();
         match &ended {
             Ok(()) if is_released => info!(%task, epoch, "let go: the agent released it, or the node stops"),
             Ok(()) => warn!(%task, epoch, "let go: the agent did not renew its hold"),
@@ -209,14 +230,18 @@ impl Holder {
 }
 
 fn begin(until: Duration, epoch: u64) -> (Running, Hold) {
-    let (sender, receiver) = watch::channel(until);
+    let term = Term {
+        until,
+        is_ending: false,
+    };
+    let (sender, receiver) = watch::channel(term);
     let (phase, seen) = watch::channel(Phase::Beginning);
     let running = Running {
-        until: sender,
+        term: sender,
         phase: seen,
     };
     let hold = Hold {
-        until: receiver,
+        term: receiver,
         phase,
         epoch,
     };

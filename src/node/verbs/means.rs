@@ -1,5 +1,6 @@
 //! How a task is carried out: a floating address is put up and kept, the portal's jobs run.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use super::cron::Cron;
 use super::holder::Hold;
 use crate::config::Config;
 use crate::host::account::Account;
+use crate::host::address::farewell::{Doors, Shut};
 use crate::host::address::wire::Wire;
 use crate::host::address::{self, Place, probe};
 use crate::host::verb::Task;
@@ -25,12 +27,19 @@ const ONCE_MORE: Duration = Duration::from_millis(400);
 const SOON: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(1)];
 const LATER: Duration = Duration::from_secs(10);
 
+/// Connections by an address that goes to another node get so long to end, and what would be left of the hold is this.
+const ORDERLY: Duration = Duration::from_secs(2);
+const RESERVE: Duration = Duration::from_millis(300);
+const LOOK: Duration = Duration::from_millis(20);
+
 pub struct Means {
     pub config: Arc<Config>,
     /// This program, for workers.
     pub executable: PathBuf,
     /// Whose rights the worker gets that reads the network.
     pub user: Account,
+    /// Of the front.
+    pub doors: Doors,
     pub cron: Cron,
 }
 
@@ -60,11 +69,39 @@ impl Means {
         info!(address = %place.address, interface = place.interface, epoch = hold.epoch, "the floating address is up");
         hold.has_begun();
         let ended = keep(&place, wire.as_ref(), hold).await;
+        // Until the address is away: nobody begins anew by it.
+        let _shut = match hold.is_ending() {
+            true => self.see_off(place.address.addr(), hold).await,
+            false => None,
+        };
         match address::remove(&place) {
             Ok(_) => info!(address = %place.address, "the floating address is taken away"),
             Err(error) => warn!(address = %place.address, %error, "the address stays until the kernel ends it"),
         }
         ended
+    }
+
+    /// Lets the connections by the address come to their end.
+    async fn see_off(&self, address: IpAddr, hold: &mut Hold) -> Option<Shut> {
+        let left = hold.left().saturating_sub(RESERVE);
+        let end = Instant::now() + ORDERLY.min(left);
+        let shut = self.doors.shut(address);
+        let shut = shut.inspect_err(|error| warn!(%address, %error, "connections can still be begun"));
+        loop {
+            match self.doors.connections(address) {
+                Ok(0) => break,
+                Ok(open) if hold.left().is_zero() || Instant::now() >= end => {
+                    info!(%address, open, "connections are cut");
+                    break;
+                }
+                Ok(_) => hold.wait(LOOK).await,
+                Err(error) => {
+                    warn!(%address, %error, "whether connections are open is not known");
+                    break;
+                }
+            }
+        }
+        shut.ok()
     }
 
     /// Nobody else has it.
@@ -96,7 +133,7 @@ async fn keep(place: &Place, wire: Option<&Wire>, hold: &mut Hold) -> Result<(),
     loop {
         hold.wait(RENEW).await;
         let left = hold.left();
-        if left.is_zero() {
+        if left.is_zero() || hold.is_ending() {
             return Ok(());
         }
         address::keep(place, left).map_err(|error| format!("{} cannot be renewed: {error}", place.address))?;

@@ -1,6 +1,7 @@
 //! The privileged acts (`host::verb`), done for the agent alone: one file per verb.
 //!
 //! ```text
+//! acts      which act each verb is
 //! door      the pair with the agents, one after another: takes questions apart, bounds them, answers
 //! holder    holds of exclusive seats: begun, renewed, released, ended
 //! holdings  which are held, until when, and which epochs were seen (pure)
@@ -11,11 +12,13 @@
 //! sign      a node's certificate
 //! secrets   what the nodes of a cluster share; also its writing, for one that joins
 //! renew     this node's own certificate
+//! upgrade   another version of this executable
 //! ```
 //!
 //! Each act that changes something is one line in the log, with its reason. Nothing here reads from the network: what the agent
 //! passes on from there is a name, a number or a key, and is looked at as such before it is used.
 
+mod acts;
 mod cron;
 mod door;
 pub mod guard;
@@ -26,6 +29,7 @@ mod note;
 mod renew;
 pub mod secrets;
 mod sign;
+mod upgrade;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -37,37 +41,23 @@ use super::{leftover, output::Output};
 use crate::base::Scope;
 use crate::config::Config;
 use crate::host::account::Account;
-use crate::host::verb::{Answer, Verb};
+use crate::host::address::farewell::Doors;
+use crate::host::pair::pair;
 use crate::net::mesh::trust::Trust;
+use crate::node::reexec::Requests;
+use crate::node::upgrade::Place;
 
+use acts::Acts;
 use cron::Cron;
 use door::Door;
 use holder::Holder;
 use means::Means;
 use note::Note;
 
-/// What the acts need.
-struct Acts {
-    config: Arc<Config>,
-    /// The user of the modules.
-    user: Account,
-    holder: Arc<Holder>,
-}
-
-impl Acts {
-    async fn perform(&self, verb: Verb) -> Answer {
-        match verb {
-            Verb::Hold { task, epoch, until } => self.holder.hold(task, epoch, until).await,
-            Verb::Release { task } => self.holder.release(task).await,
-            Verb::Sign { node, key } => sign::sign(&self.config, &node, &key),
-            Verb::Secrets => secrets::gather(&self.config),
-            Verb::Renew { certificate } => renew::renew(&self.config, &self.user, &certificate),
-        }
-    }
-}
-
 /// The portal expects its jobs so often.
 pub const MINUTE: Duration = Duration::from_secs(60);
+
+type Pair = (OwnedFd, OwnedFd);
 
 /// What a supervisor does the acts with.
 pub struct Parts<'a> {
@@ -78,14 +68,22 @@ pub struct Parts<'a> {
     pub user: &'a Account,
     pub output: Output,
     pub leftover: Arc<leftover::Note>,
+    /// Of the front.
+    pub doors: Doors,
     /// How often the portal's jobs run.
     pub period: Duration,
+    /// The pair that the executable before this one had, where the supervisor replaced itself: what it holds stays.
+    pub past: Option<Pair>,
+    /// How another executable takes this one's place.
+    pub upgrade: Option<(Place, Requests)>,
 }
 
 /// The acts of a running supervisor.
 pub struct Verbs {
     holder: Arc<Holder>,
     scope: Scope,
+    /// Ours and the agents'. Between two agents nobody else has theirs, and ours must not take that for the end.
+    pair: Pair,
 }
 
 impl Verbs {
@@ -107,17 +105,25 @@ impl Verbs {
             config: config.clone(),
             executable: parts.executable.to_path_buf(),
             user: user.clone(),
+            doors: parts.doors,
             cron,
         };
-        let holder = Holder::new(note, means, scope.clone());
+        let holder = Holder::new(note, means, scope.clone(), parts.past.is_some());
         let acts = Acts {
             config: config.clone(),
             user: user.clone(),
             holder: holder.clone(),
+            upgrade: parts.upgrade,
         };
-        let (door, theirs) = Door::new(acts)?;
+        let pair = parts.past.map_or_else(pair, Ok)?;
+        let (door, theirs) = (Door::new(acts, pair.0.try_clone()?)?, pair.1.try_clone()?);
         scope.spawn(door.run(scope.clone()));
-        Ok((Verbs { holder, scope }, theirs))
+        Ok((Verbs { holder, scope, pair }, theirs))
+    }
+
+    /// For the next executable: the name of the pair, and copies of both ends.
+    pub fn legacy(&self) -> io::Result<(&'static str, OwnedFd, OwnedFd)> {
+        Ok(("verbs", self.pair.0.try_clone()?, self.pair.1.try_clone()?))
     }
 
     /// Ends what is held; nothing is held any more after that, and the agent is told so until the end.

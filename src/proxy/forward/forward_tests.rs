@@ -33,7 +33,12 @@ impl World {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("address");
         let scope = Scope::new();
-        let upstream = Upstream::new(&format!("http://{address}"), Duration::from_secs(20), scope.clone());
+        let upstream = Upstream::new(
+            &format!("http://{address}"),
+            Duration::from_secs(20),
+            scope.clone(),
+            Arc::default(),
+        );
         World {
             listener,
             upstream: upstream.expect("an upstream"),
@@ -185,7 +190,7 @@ async fn absent_upstream_is_unavailable_and_strange_addresses_are_refused() {
     assert_eq!(error.kind, Kind::Unavailable);
     for address in ["https://a:1", "http://a:1/path", "a", "http://a:1/?q", ""] {
         assert!(
-            Upstream::new(address, Duration::ZERO, scope.clone()).is_err(),
+            Upstream::new(address, Duration::ZERO, scope.clone(), Arc::default()).is_err(),
             "{address}"
         );
     }
@@ -199,6 +204,7 @@ async fn upstream_may_have_a_name() {
         &format!("http://localhost:{port}"),
         Duration::from_secs(20),
         Scope::new(),
+        Arc::default(),
     );
     let upstream = upstream.expect("an upstream");
     let serve = async {

@@ -1,6 +1,7 @@
 //! `Upstream`: one request over one connection, and what to do when that one dies.
 
 use std::future::{Future, poll_fn};
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Poll, ready};
@@ -20,6 +21,7 @@ use super::rewrite::{head, response};
 use crate::base::Scope;
 use crate::proxy::error::{Error, Kind};
 use crate::proxy::exchange::{Body, Exchange};
+use crate::proxy::leaving::Leaving;
 use crate::proxy::silence::Silence;
 use crate::proxy::websocket;
 
@@ -28,6 +30,7 @@ pub struct Upstream {
     pool: Arc<Pool>,
     silence: Duration,
     scope: Scope,
+    leaving: Arc<Leaving>,
 }
 
 /// Why a request got no answer.
@@ -39,10 +42,16 @@ struct Failure {
     is_broken: bool,
 }
 
+/// Whoever asks for a WebSocket, and where it reached us.
+struct Client {
+    local: IpAddr,
+    upgrade: OnUpgrade,
+}
+
 impl Upstream {
     /// `upstream`: `http://host:port`, without path. `silence`: longest time without a sign of life while we wait for it.
-    /// Connections and WebSocket tunnels live in `scope`. Fails on another form of address, or when a name is given and the system has no resolver.
-    pub fn new(upstream: &str, silence: Duration, scope: Scope) -> anyhow::Result<Upstream> {
+    /// Connections and WebSocket tunnels live in `scope`; a tunnel ends with the address that its client reached. Fails on another form of address, or when a name is given and the system has no resolver.
+    pub fn new(upstream: &str, silence: Duration, scope: Scope, leaving: Arc<Leaving>) -> anyhow::Result<Upstream> {
         let uri: Uri = upstream
             .parse()
             .with_context(|| format!("read the upstream {upstream}"))?;
@@ -57,6 +66,7 @@ impl Upstream {
             pool: Arc::new(pool),
             silence,
             scope,
+            leaving,
         })
     }
 
@@ -69,6 +79,8 @@ impl Upstream {
         let client = websocket::is_asked(&exchange.request)
             .then(|| exchange.request.extensions.remove::<OnUpgrade>())
             .flatten();
+        let local = exchange.local.ip();
+        let client = client.map(|upgrade| Client { local, upgrade });
         let is_upgrade = client.is_some();
         let (upload, watch) = Upload::new(body);
         let mut request = head(exchange, is_upgrade).map(|()| upload);
@@ -134,17 +146,17 @@ impl Upstream {
         mut answer: Response<Incoming>,
         connection: Connection,
         watch: Arc<Watch>,
-        client: Option<OnUpgrade>,
+        client: Option<Client>,
     ) -> Result<Response<Body>, Error> {
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let Some(client) = client.filter(|_| websocket::is_agreed(answer.headers())) else {
+            let Some(Client { local, upgrade }) = client.filter(|_| websocket::is_agreed(answer.headers())) else {
                 return Err(Error::new(
                     Kind::Upstream,
                     "the upstream switches to a protocol that was not asked for",
                 ));
             };
             let upstream = hyper::upgrade::on(&mut answer);
-            websocket::tunnel(&self.scope, client, upstream);
+            websocket::tunnel(&self.scope, self.leaving.clone(), local, upgrade, upstream);
             return Ok(response(answer.map(|_| empty()), true));
         }
         let body = |incoming| Answer::new(incoming, connection, self.pool.clone(), watch, self.silence).boxed_unsync();

@@ -186,7 +186,7 @@ impl World {
                 }
                 Answer::Done
             }
-            Verb::Release { task } => {
+            Verb::Release { task, .. } => {
                 self.acting.lock().unwrap()[node].remove(task);
                 Answer::Done
             }
