@@ -116,7 +116,7 @@ impl Router {
             Change::Flush => self.forget_copies(note.space, sender),
         }
         if let Some((id, reply)) = note.request {
-            self.memory.lock(id).keep(id, reply, now);
+            self.memory.lock(id).keep(id, reply, self.elapsed());
         }
         true
     }

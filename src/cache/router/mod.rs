@@ -30,6 +30,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 pub use handlers::{ITEM_MAX, LIMITS, services};
 pub use order::{OnKey, Order, Work};
@@ -65,6 +66,8 @@ pub struct Router {
     told: mpsc::Sender<Told>,
     /// Grows with every event: who waits looks again.
     changed: watch::Sender<u64>,
+    /// Memory is kept by the clock that deadlines are measured by.
+    began: Instant,
     run: u32,
     requests: AtomicU32,
     scope: Scope,
@@ -107,6 +110,11 @@ impl Router {
             (false, true) => detail.to_string(),
         };
         Status { health, detail }
+    }
+
+    /// Milliseconds since the start.
+    fn elapsed(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     fn filled(&self) -> std::sync::MutexGuard<'_, Filled> {

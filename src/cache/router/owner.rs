@@ -203,7 +203,7 @@ impl Entered<'_> {
             waits = self.barrier(shard, class);
         }
         if id != 0 {
-            memory.keep(id, told.clone(), now);
+            memory.keep(id, told.clone(), self.router.elapsed());
         }
         Some(Done {
             reply: told,

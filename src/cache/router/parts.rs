@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, RwLock};
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use super::memory::Memory;
 use super::{Router, fill};
@@ -48,6 +49,7 @@ impl Router {
             mesh: parts.mesh,
             told: parts.told,
             changed: watch::Sender::new(0),
+            began: Instant::now(),
             run: random(),
             requests: AtomicU32::new(1),
             scope: scope.clone(),

@@ -16,7 +16,7 @@ use crate::cache::connection;
 use crate::cache::council::fixture::{name, table};
 use crate::cache::council::{Event, Placement, StandingWriter, State, Told};
 use crate::cache::engine::{Engine, Flushes, Limits, Route};
-use crate::cache::peer::Space;
+use crate::cache::peer::{ASK, Space};
 use crate::cache::store::{Clock, Store};
 use crate::net::mesh::{ConnectError, Dial, Identity, Mesh, Name, Protocol, Services, Stream};
 
@@ -321,6 +321,14 @@ impl Node {
         let serves = next.owned(&self.name);
         self.put(state.with_tables(Some(next.clone()), None).serving(serves));
         assert_eq!(self.router.carry_out(Event::Commit(next.clone())), None);
+    }
+
+    /// Of its service for commands.
+    pub async fn answer(&self, body: Vec<u8>) -> Vec<u8> {
+        let services = services(&self.router);
+        let (_, handler) = services.iter().find(|(id, _)| *id == ASK).unwrap();
+        let peer: Identity = "bitrix-node://c/n9".parse().unwrap();
+        handler.call(&peer, body.into()).await.unwrap().to_vec()
     }
 
     pub fn client(&self, space: Space) -> Client {
