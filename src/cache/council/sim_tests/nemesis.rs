@@ -165,8 +165,11 @@ pub fn mend(world: &mut World) {
     start_all(world);
 }
 
-/// A run that shows this flaw, and how many machines it needs. `None`: any trouble shows it soon.
-pub fn scene(flaw: Flaw) -> Option<(usize, fn(&mut World))> {
+/// How many machines it needs, and what happens to them.
+pub type Scene = (usize, fn(&mut World));
+
+/// A run that shows this flaw. `None`: any trouble shows it soon.
+pub fn scene(flaw: Flaw) -> Option<Scene> {
     match flaw {
         Flaw::None | Flaw::NoPromise | Flaw::NoGrace | Flaw::NoEmptying => None,
         Flaw::NoSilence => Some((5, forgotten_promise)),
