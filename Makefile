@@ -37,9 +37,10 @@ run: release ## A whole demo portal in the foreground; Ctrl-C removes it (needs 
 test: dependencies check release ## Everything that CI checks
 	$(STORAGE) a_short_round -- --ignored --nocapture
 
-test-sim: ## Replica groups and the election of roles under random faults, by seed (SEED=7, SEEDS=1..1001)
+test-sim: ## Replica groups, the election of roles and the council of caches under random faults, by seed (SEED=7, SEEDS=1..1001)
 	SEED=$(SEED) SEEDS=$(SEEDS) $(CARGO) test --locked --lib storage::sim -- --nocapture
 	SEED=$(SEED) SEEDS=$(SEEDS) $(CARGO) test --locked --lib agent::role::sim_tests -- --nocapture
+	SEED=$(SEED) SEEDS=$(SEEDS) $(CARGO) test --locked --release --lib cache::council::sim_tests -- --nocapture
 	$(CARGO) test --locked --release --lib agent::role::model_tests -- --nocapture --include-ignored
 
 check: fmt lint unit

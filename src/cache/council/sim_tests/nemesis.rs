@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::world::{Line, MS, World};
+use super::world::{Flaw, Line, MS, World};
 
 /// A fault that the others must bridge quickly.
 #[derive(Clone, Copy, Debug)]
@@ -163,4 +163,74 @@ pub fn mend(world: &mut World) {
         world.crash_if_leaving(machine);
     }
     start_all(world);
+}
+
+/// How many machines it needs, and what happens to them.
+pub type Scene = (usize, fn(&mut World));
+
+/// A run that shows this flaw. `None`: any trouble shows it soon.
+pub fn scene(flaw: Flaw) -> Option<Scene> {
+    match flaw {
+        Flaw::None | Flaw::NoPromise | Flaw::NoGrace | Flaw::NoEmptying => None,
+        Flaw::NoSilence => Some((5, forgotten_promise)),
+        Flaw::NoMemory => Some((3, forgotten_table)),
+        Flaw::LeaseFromReception => Some((3, late_answer)),
+    }
+}
+
+fn cut(world: &mut World, one: usize, other: usize, is_cut: bool) {
+    world.lines[one][other].is_cut = is_cut;
+    world.lines[other][one].is_cut = is_cut;
+}
+
+fn leader(world: &World) -> usize {
+    let leader = (0..world.machines.len()).find(|machine| world.is_leader(*machine));
+    leader.expect("somebody leads a whole cluster")
+}
+
+/// 1. Two of five start anew, cut off from the leader and a follower of it; a third voter reaches both sides, and keeps its promise to the leader.
+/// 2. That one starts anew, and no longer hears the leader. It must not help the two at once: the follower was given a lease meanwhile.
+fn forgotten_promise(world: &mut World) {
+    let first = leader(world);
+    let others: Vec<usize> = (0..5).filter(|machine| *machine != first).collect();
+    let (voter, follower, away) = (others[0], others[1], [others[2], others[3]]);
+    for lost in away {
+        cut(world, lost, first, true);
+        cut(world, lost, follower, true);
+    }
+    for lost in away {
+        world.crash(lost);
+        world.start(lost);
+    }
+    world.run_for(MS * 1500);
+    cut(world, voter, first, true);
+    cut(world, voter, follower, true);
+    world.crash(voter);
+    world.start(voter);
+    world.run_for(MS * 1200);
+}
+
+/// 1. One is cut off; the other two go on.
+/// 2. One of these ends for ever, the other one starts anew and knows nothing; the one that was away reaches it.
+fn forgotten_table(world: &mut World) {
+    let away = 2;
+    cut(world, away, 0, true);
+    cut(world, away, 1, true);
+    world.run_for(MS * 1000);
+    world.crash(0);
+    world.crash(1);
+    world.start(1);
+    cut(world, away, 1, false);
+    world.run_for(MS * 4000);
+}
+
+/// A follower is frozen while an answer is on its way, and finds it when it goes on.
+fn late_answer(world: &mut World) {
+    let follower = (leader(world) + 1) % 3;
+    for machine in 0..3 {
+        world.lines[machine][follower].delays = MS * 30;
+    }
+    world.run_for(MS * 300);
+    world.freeze(follower, MS * 1500);
+    world.run_for(MS * 2000);
 }

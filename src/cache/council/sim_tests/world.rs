@@ -7,13 +7,10 @@ use std::time::Duration;
 
 use super::machine::{Machine, Process};
 use crate::cache::council::table::Table;
-use crate::cache::council::{Act, Council, Event, Filled, Message, Shard, ShardSet, Stage, State, Timing, Told, View};
+use crate::cache::council::{Act, Council, Event, Message, Node, SHARDS, Shard, Stage, State, Timing, Told, View};
 use crate::net::mesh::Name;
 
 pub const MS: Duration = Duration::from_millis(1);
-/// Shards whose data are looked at.
-const TRACKED: usize = 24;
-
 /// SplitMix64.
 pub struct Random(u64);
 
@@ -85,7 +82,7 @@ impl Flaw {
 }
 
 /// What happens at some time.
-enum Happening {
+pub(super) enum Happening {
     Message {
         from: usize,
         to: usize,
@@ -136,8 +133,9 @@ pub struct World {
     flaw: Flaw,
     queue: BinaryHeap<Reverse<(Duration, u64)>>,
     happenings: BTreeMap<u64, Happening>,
-    count: u64,
-    newest: BTreeMap<Shard, u64>,
+    pub(super) count: u64,
+    /// The newest number of each shard that was acknowledged.
+    pub(super) newest: BTreeMap<Shard, u64>,
     /// What a frozen machine will do first.
     held: Vec<Vec<Happening>>,
 }
@@ -265,7 +263,7 @@ impl World {
         process.is_some_and(|process| process.council.is_leader())
     }
 
-    fn plan(&mut self, within: Duration, happening: Happening) {
+    pub(super) fn plan(&mut self, within: Duration, happening: Happening) {
         self.count += 1;
         self.queue.push(Reverse((self.now + within, self.count)));
         self.happenings.insert(self.count, happening);
@@ -346,7 +344,7 @@ impl World {
         }
     }
 
-    fn told(&mut self, to: usize, told: Told) {
+    pub(super) fn told(&mut self, to: usize, told: Told) {
         if let (Told::Emptied { .. }, Some(process)) = (&told, &mut self.machines[to].process)
             && self.flaw != Flaw::NoEmptying
         {
@@ -391,7 +389,7 @@ impl World {
 
     fn put(&mut self, of: usize, state: Arc<State>) {
         let show = |table: Option<&Arc<Table>>| {
-            let node = |node: &crate::cache::council::Node| match node.stage {
+            let node = |node: &Node| match node.stage {
                 Stage::Serving => node.name.to_string(),
                 Stage::Filling => format!("+{}", node.name),
             };
@@ -472,176 +470,10 @@ impl World {
         }
     }
 
-    fn tracked() -> impl Iterator<Item = Shard> {
-        Shard::all().step_by(512 / TRACKED)
-    }
-
-    /// Whether what one sends reaches the other, and the answer comes back.
-    fn reaches(&self, one: usize, other: usize) -> bool {
-        one == other
-            || (!self.lines[one][other].is_cut && !self.lines[other][one].is_cut && self.machines[other].runs())
-    }
-
-    fn place(&self, name: &Name) -> Option<usize> {
-        self.machines.iter().position(|machine| machine.name == *name)
-    }
-
-    fn work(&mut self) {
-        self.plan(MS * 2, Happening::Work);
-        for owner in 0..self.machines.len() {
-            let serves = self.machines[owner].serves(self.now);
-            if !self.machines[owner].runs() || serves.is_empty() {
-                continue;
-            }
-            for shard in Self::tracked().filter(|shard| serves.has(*shard)) {
-                if self.random.is_one_of(6) {
-                    self.write(owner, shard);
-                }
-            }
-            if self.random.is_one_of(4) {
-                self.fill(owner, serves);
-            }
-        }
-    }
-
-    fn write(&mut self, owner: usize, shard: Shard) {
-        let Some(placement) = self.machines[owner]
-            .state()
-            .and_then(|state| state.placement().cloned())
-        else {
-            return;
-        };
-        self.count += 1;
-        let number = self.count;
-        let process = self.machines[owner].process.as_mut().expect("it serves");
-        process.data.insert(shard, number);
-        let filled = process.filled.clone();
-        let epoch = placement.epoch();
-        let must = |name: &Name| filled.contains(&(name.clone(), epoch));
-        let replica = placement.replica(shard).map(|node| (node.name.clone(), true));
-        let fillers = placement
-            .fillers(shard)
-            .map(|node| (node.name.clone(), must(&node.name)));
-        let copies: Vec<(Name, bool)> = replica.into_iter().chain(fillers).collect();
-        let mut is_acknowledged = true;
-        for (name, must) in copies {
-            let is_copied = self.copy(owner, &name, shard, number);
-            is_acknowledged &= is_copied || !must;
-        }
-        if is_acknowledged {
-            self.acknowledged += 1;
-            self.newest.insert(shard, number);
-        }
-    }
-
-    fn copy(&mut self, owner: usize, to: &Name, shard: Shard, number: u64) -> bool {
-        let Some(to) = self.place(to).filter(|to| self.reaches(owner, *to)) else {
-            return false;
-        };
-        let (Some(state), Some(sent)) = (self.machines[to].state(), self.machines[owner].state()) else {
-            return false;
-        };
-        let Some(epoch) = sent.placement().map(|placement| placement.epoch()) else {
-            return false;
-        };
-        let takes = state.takes_copy(shard, &self.machines[owner].name, epoch);
-        if let Some(process) = self.machines[to].process.as_mut().filter(|_| takes) {
-            process.data.insert(shard, number);
-        }
-        takes
-    }
-
-    /// One round: replicas and fillers get what the owner has; who has all of it is said to be filled.
-    fn fill(&mut self, owner: usize, serves: ShardSet) {
-        let Some(placement) = self.machines[owner]
-            .state()
-            .and_then(|state| state.placement().cloned())
-        else {
-            return;
-        };
-        let mut lacking: Vec<Name> = Vec::new();
-        let owned = placement.owned(&self.machines[owner].name);
-        for shard in Self::tracked().filter(|shard| owned.has(*shard)) {
-            let copies = placement.replica(shard).into_iter().chain(placement.fillers(shard));
-            let copies: Vec<Name> = copies.map(|node| node.name.clone()).collect();
-            let number = self.machines[owner]
-                .process
-                .as_ref()
-                .and_then(|process| process.data.get(&shard).copied());
-            for name in copies {
-                let is_copied = serves.has(shard)
-                    && match number {
-                        Some(number) => self.copy(owner, &name, shard, number),
-                        None => self.place(&name).is_some_and(|to| self.reaches(owner, to)),
-                    };
-                if !is_copied {
-                    lacking.push(name);
-                }
-            }
-        }
-        let filling = placement.table().nodes.iter();
-        let filling = filling.filter(|node| node.stage == Stage::Filling);
-        let filled: Vec<Filled> = filling
-            .filter(|node| !lacking.contains(&node.name))
-            .map(|node| Filled {
-                node: node.name.clone(),
-                incarnation: node.incarnation,
-                epoch: placement.epoch(),
-            })
-            .collect();
-        for filled in filled {
-            let process = self.machines[owner].process.as_mut().expect("it serves");
-            let claim = (filled.node.clone(), filled.epoch);
-            if !process.filled.contains(&claim) {
-                process.filled.push(claim);
-                self.told(owner, Told::Filled(filled));
-            }
-        }
-    }
-
-    /// What must hold at every moment.
-    fn look(&mut self) {
-        let serves: Vec<ShardSet> = self.machines.iter().map(|machine| machine.serves(self.now)).collect();
-        for (one, other) in (0..serves.len()).flat_map(|one| (0..one).map(move |other| (one, other))) {
-            let both = serves[one].and(&serves[other]).iter().next();
-            if let Some(shard) = both {
-                let names = [one, other].map(|machine| self.machines[machine].name.to_string());
-                self.fault(format!("{names:?} serve shard {}", shard.index()));
-                return;
-            }
-        }
-        let mut faults = Vec::new();
-        for (machine, serves) in self.machines.iter().zip(&serves) {
-            for (shard, newest) in self.newest.iter_mut().filter(|(shard, _)| serves.has(**shard)) {
-                let data = machine
-                    .process
-                    .as_ref()
-                    .and_then(|process| process.data.get(shard).copied());
-                match data {
-                    Some(number) if number < *newest => {
-                        faults.push(format!(
-                            "{} has {number} of {}, older than {newest}",
-                            machine.name,
-                            shard.index()
-                        ));
-                    }
-                    Some(_) => {}
-                    // A miss.
-                    None => {
-                        self.lost += u64::from(*newest > 0);
-                        *newest = 0;
-                    }
-                }
-            }
-        }
-        faults.truncate(1);
-        faults.into_iter().for_each(|fault| self.fault(fault));
-    }
-
     /// Every shard is served by a node that runs.
     pub fn is_served(&self) -> bool {
         let served = self.machines.iter().filter(|machine| machine.runs());
-        served.map(|machine| machine.serves(self.now).len()).sum::<usize>() == crate::cache::council::SHARDS
+        served.map(|machine| machine.serves(self.now).len()).sum::<usize>() == SHARDS
     }
 
     /// And all voters serve.
