@@ -10,6 +10,7 @@
 mod ascii;
 mod binary;
 pub mod command;
+mod compat;
 mod connection;
 mod engine;
 mod meta;
@@ -23,6 +24,7 @@ mod session;
 mod stats;
 pub mod store;
 
+pub use compat::Compat;
 pub use relay::Relay;
 pub use service::Cache;
 

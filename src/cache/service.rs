@@ -1,13 +1,13 @@
 //! `Cache`: the service. Listens where the supervisor says, sweeps once a second.
 
-use std::net::TcpListener as StdListener;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, info};
@@ -79,27 +79,20 @@ impl Cache {
         for listener in tcp {
             listener.set_nonblocking(true)?;
             let listener = TcpListener::from_std(listener).context("listen on TCP")?;
-            let handle = self.handler(&cx.scope);
-            let handle = move |stream: tokio::net::TcpStream, _| {
-                // Replies are whole when they are written: waiting for more only delays them.
-                let _ = stream.set_nodelay(true);
-                // Boxed, or each future around it would hold its size twice.
-                Box::pin(handle.clone().run(stream))
-            };
+            let handle = self.handler(&cx.scope).of_tcp();
             cx.scope
                 .spawn(serve(listener, self.permits.clone(), cx.scope.clone(), handle));
         }
         for listener in unix {
             listener.set_nonblocking(true)?;
             let listener = UnixListener::from_std(listener).context("listen on a unix socket")?;
-            let handle = self.handler(&cx.scope);
-            let handle = move |stream, _| Box::pin(handle.clone().run(stream));
+            let handle = self.handler(&cx.scope).of_unix();
             cx.scope
                 .spawn(serve(listener, self.permits.clone(), cx.scope.clone(), handle));
         }
         self.offer(cx.take_tcp("cache-mesh"), &cx.scope)?;
         info!(memory = self.engine.store.budget(), "cache is open");
-        self.sweep(&cx.scope).await;
+        sweep(&self.engine, &cx.scope).await;
         Ok(())
     }
 
@@ -127,17 +120,6 @@ impl Cache {
             engine: self.engine.clone(),
             permits: self.permits.clone(),
             scope: scope.clone(),
-        }
-    }
-
-    async fn sweep(&self, scope: &Scope) {
-        let mut second = tokio::time::interval(Duration::from_secs(1));
-        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                () = scope.draining() => return,
-                _ = second.tick() => self.engine.store.sweep(self.engine.clock.moment().now),
-            }
         }
     }
 }
@@ -169,15 +151,43 @@ impl Service for Cache {
     }
 }
 
+/// Frees what has expired, once a second, until the scope drains.
+pub async fn sweep(engine: &Engine, scope: &Scope) {
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = scope.draining() => return,
+            _ = second.tick() => engine.store.sweep(engine.clock.moment().now),
+        }
+    }
+}
+
 /// What each connection needs.
 #[derive(Clone)]
-struct Handler {
-    engine: Arc<Engine>,
-    permits: Arc<Semaphore>,
-    scope: Scope,
+pub struct Handler {
+    pub engine: Arc<Engine>,
+    pub permits: Arc<Semaphore>,
+    pub scope: Scope,
 }
 
 impl Handler {
+    /// For the accept loop of a TCP listener. Boxed, or each future around it would hold its size twice.
+    pub fn of_tcp(&self) -> impl Fn(TcpStream, SocketAddr) -> BoxFuture<'static, ()> + use<> {
+        let handler = self.clone();
+        move |stream, _| {
+            // Replies are whole when they are written: waiting for more only delays them.
+            let _ = stream.set_nodelay(true);
+            Box::pin(handler.clone().run(stream))
+        }
+    }
+
+    /// For the accept loop of a unix socket.
+    pub fn of_unix(&self) -> impl Fn(UnixStream, tokio::net::unix::SocketAddr) -> BoxFuture<'static, ()> + use<> {
+        let handler = self.clone();
+        move |stream, _| Box::pin(handler.clone().run(stream))
+    }
+
     async fn run<S: AsyncRead + AsyncWrite + Unpin>(self, stream: S) {
         let traffic = &self.engine.traffic;
         traffic.connections_total.fetch_add(1, Ordering::Relaxed);
