@@ -8,6 +8,7 @@
 //!   protocols, and `noreply` silences errors too.
 
 mod ascii;
+pub mod backend;
 mod binary;
 pub mod command;
 mod compat;

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import sources
+from differential import differential
 from limits import limits
 from server import Server
 
@@ -137,7 +138,7 @@ def pylibmc(kind, folder):
         return pytest(["tests"], root, {})
 
 
-ALL = {"memccapable": memccapable, "t": own_tests, "phpt": phpt, "pymemcache": pymemcache, "pylibmc": pylibmc, "limits": limits}
+ALL = {"memccapable": memccapable, "t": own_tests, "phpt": phpt, "pymemcache": pymemcache, "pylibmc": pylibmc, "limits": limits, "differential": differential}
 
 
 def main():

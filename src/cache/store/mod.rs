@@ -20,7 +20,7 @@ mod verb;
 #[cfg(test)]
 mod model_tests;
 
-pub use record::{KEY_MAX, Record};
+pub use record::{KEY_MAX, Record, SHARE_FROM};
 pub use shard::Counters;
 pub use sharded::{SHARDS, Store};
 pub use time::{Clock, Expiry, Moment};

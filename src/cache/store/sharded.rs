@@ -67,9 +67,8 @@ impl Store {
                 self.with(key, now, |shard, at| verb::touch(shard, key, expiry.deadline(now), at))
             }
             Command::Set(set) => {
-                // The key lies in the record, which moves into the shard: a second handle keeps it readable meanwhile.
-                let key = set.record.clone();
-                self.with(key.key(), now, |shard, at| verb::set(shard, set, at))
+                let hash = self.hasher.hash_one(set.record.key());
+                self.with_hash(hash, now, |shard, at| verb::set(shard, set, at))
             }
             Command::Delete(delete) => self.with(delete.key, now, |shard, at| verb::delete(shard, &delete, at)),
             Command::Arithmetic(sum) => self.with(sum.key, now, |shard, at| verb::arithmetic(shard, &sum, at)),
@@ -180,7 +179,10 @@ impl Store {
     }
 
     fn with<T>(&self, key: &[u8], now: u64, verb: impl FnOnce(&mut Shard, Situation) -> T) -> T {
-        let hash = self.hasher.hash_one(key);
+        self.with_hash(self.hasher.hash_one(key), now, verb)
+    }
+
+    fn with_hash<T>(&self, hash: u64, now: u64, verb: impl FnOnce(&mut Shard, Situation) -> T) -> T {
         // The upper half chooses the shard, the lower half the chain in it.
         let index = (hash >> 32) as usize % SHARDS;
         let situation = Situation {
