@@ -18,7 +18,7 @@ PACKAGES = target/packages
 # From where nodes will fetch the release: the folder that `make dist` fills, as a URL.
 BASE_URL ?=
 
-.PHONY: help build release run test test-registry test-sim test-storage check fmt lint unit check-static dependencies test-nfs-kernel test-fuse test-cluster test-cache dependencies-cache dependencies-kernel bench \
+.PHONY: help build release run test test-registry test-sim test-storage test-sessions check fmt lint unit check-static dependencies test-nfs-kernel test-fuse test-cluster test-cache dependencies-cache dependencies-kernel bench \
 	bench-balance bench-cache bench-storage docs stage deb rpm lint-packages dist test-machines clean
 
 help: ## Show this
@@ -59,6 +59,9 @@ test-registry: ## The registry before nfs-ganesha, an independent server (Debian
 
 test-storage: release ## Three storage nodes in network namespaces under faults (needs root, 7 minutes)
 	$(STORAGE) storage:: -- --ignored --nocapture --test-threads=1
+
+test-sessions: release ## PHP's sessions on three caches in network namespaces under faults (needs root, 2 minutes)
+	$(STORAGE) sessions:: -- --ignored --nocapture --test-threads=1
 
 check-static: ## Is the release executable static?
 	packaging/check-static.sh $(BINARY)

@@ -20,5 +20,6 @@ mod proxy_nodes;
 mod proxy_time;
 mod registry;
 mod relay;
+mod sessions;
 mod storage;
 mod support;

@@ -72,6 +72,8 @@ struct Pair {
     db: SocketAddr,
     cache: SocketAddr,
     snapshot: watch::Sender<Arc<Snapshot>>,
+    /// The agent's port of n2.
+    away: u16,
     scope: Scope,
 }
 
@@ -106,11 +108,9 @@ impl Pair {
         let away = Arc::new(away);
         let near = Arc::new(Db::new(away.clone()));
         run(&scope, &near, vec![("db", db_socket)]);
-        run(
-            &scope,
-            &Arc::new(cache::Relay::new(away)),
-            vec![("cache", cache_socket)],
-        );
+        let (_, cache_mesh_away, base_away) = mesh_listeners();
+        let sockets = vec![("cache", cache_socket), ("cache-mesh", cache_mesh_away)];
+        run(&scope, &Arc::new(cache::Relay::new(away)), sockets);
         let pair = Pair {
             mariadb,
             _folder: folder,
@@ -119,9 +119,11 @@ impl Pair {
             db,
             cache,
             snapshot,
+            away: base_away,
             scope,
         };
         pair.give(Some("n1"), 1, base);
+        eventually("the caches have found a leader", async || pair.store().await).await;
         pair
     }
 
@@ -142,10 +144,27 @@ impl Pair {
         };
         self.snapshot.send_replace(Arc::new(Snapshot {
             revision: epoch,
-            nodes: vec![member("n1", base), member("n2", 1)],
+            nodes: vec![member("n1", base), member("n2", self.away)],
             seats: vec![seat(Role::Db), seat(Role::Cache)],
             ..Snapshot::default()
         }));
+    }
+
+    /// Through n2.
+    async fn store(&self) -> Result<(), String> {
+        let mut cache = TcpStream::connect(self.cache)
+            .await
+            .map_err(|error| error.to_string())?;
+        cache
+            .write_all(b"set memc.sess.key.x 0 0 1\r\n1\r\nquit\r\n")
+            .await
+            .unwrap();
+        let mut said = String::new();
+        cache
+            .read_to_string(&mut said)
+            .await
+            .map_err(|error| error.to_string())?;
+        if said == "STORED\r\n" { Ok(()) } else { Err(said) }
     }
 
     fn take(&self, epoch: u64) {

@@ -385,6 +385,7 @@ pub fn line(reply: &Reply) -> &'static str {
         Reply::TooLarge => "SERVER_ERROR object too large for cache",
         Reply::BadChunk => "CLIENT_ERROR bad data chunk",
         Reply::Refused(text) => text,
+        Reply::Unavailable => "SERVER_ERROR no answer from the node that has the key",
         _ => "ERROR",
     }
 }

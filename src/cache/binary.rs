@@ -50,6 +50,7 @@ const NOT_STORED: Status = (0x05, b"Not stored.");
 const NOT_NUMERIC: Status = (0x06, b"Non-numeric server-side value for incr or decr");
 /// Also the answer to SASL: there are no mechanisms, and clients take this for "not needed".
 const UNKNOWN: Status = (0x81, b"Unknown command");
+const UNAVAILABLE: Status = (0x86, b"Temporary failure");
 
 /// An expiry of an increment that says: fail if there is no item.
 const NO_INITIAL: u32 = u32::MAX;
@@ -342,6 +343,7 @@ fn status(opcode: u8, reply: &Reply) -> Status {
         (Reply::NotStored, _) => NOT_STORED,
         (Reply::NotNumeric, _) => NOT_NUMERIC,
         (Reply::TooLarge, _) => TOO_LARGE,
+        (Reply::Unavailable, _) => UNAVAILABLE,
         // Sub-commands of STAT that do not exist, or have no form here.
         (Reply::Unknown | Reply::Refused(_) | Reply::Dump(_), opcode::STAT) => NOT_FOUND,
         (Reply::Unknown, _) => UNKNOWN,

@@ -31,8 +31,39 @@ pub enum Command<'a> {
     Quit,
 }
 
+impl<'a> Command<'a> {
+    /// The key of a command that touches an item.
+    pub fn key(&self) -> Option<&[u8]> {
+        match self {
+            Command::Get(get) => Some(get.key),
+            Command::Set(set) => Some(set.record.key()),
+            Command::Delete(delete) => Some(delete.key),
+            Command::Arithmetic(sum) => Some(sum.key),
+            Command::Touch { key, .. } => Some(key),
+            _ => None,
+        }
+    }
+
+    /// Leaves every item as it is.
+    pub fn is_read(&self) -> bool {
+        matches!(self, Command::Get(get) if get.touch.is_none() && get.vivify.is_none() && get.recache.is_none())
+    }
+
+    /// The same on a key that lies elsewhere; a stored item keeps the key in its record.
+    pub fn with_key<'b>(&self, key: &'b [u8]) -> Option<Command<'b>> {
+        Some(match self {
+            Command::Get(get) => Command::Get(Get { key, ..*get }),
+            Command::Set(set) => Command::Set(set.clone()),
+            Command::Delete(delete) => Command::Delete(Delete { key, ..*delete }),
+            Command::Arithmetic(sum) => Command::Arithmetic(Arithmetic { key, ..*sum }),
+            Command::Touch { expiry, .. } => Command::Touch { key, expiry: *expiry },
+            _ => return None,
+        })
+    }
+}
+
 /// A read. The default is a plain `get`.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Get<'a> {
     pub key: &'a [u8],
     /// New end of life.
@@ -84,13 +115,13 @@ pub struct Terms {
     pub vivify: Option<Expiry>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Set {
     pub terms: Terms,
     pub record: Record,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Delete<'a> {
     pub key: &'a [u8],
     pub compare: Option<u64>,
@@ -101,7 +132,7 @@ pub struct Delete<'a> {
     pub keep_item: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Arithmetic<'a> {
     pub key: &'a [u8],
     pub delta: u64,
@@ -114,7 +145,7 @@ pub struct Arithmetic<'a> {
 }
 
 /// What came of a command.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Reply {
     Hit(Hit),
     /// Nothing to read, touch, delete or count.
@@ -147,11 +178,13 @@ pub enum Reply {
     Malformed,
     /// An error of the client's, as the text protocols say it.
     Refused(&'static str),
+    /// The nodes that must have a part in it could not be reached in time; it may have happened or not.
+    Unavailable,
     Quit,
 }
 
 /// An item as a reader sees it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Hit {
     pub record: Record,
     pub flags: u32,

@@ -74,7 +74,7 @@ impl Compat {
             scope.spawn(serve(listener, permits.clone(), scope.clone(), handler.of_unix()));
         }
         tokio::select! {
-            () = sweep(&engine, &scope) => {}
+            () = sweep(std::slice::from_ref(&engine), &scope) => {}
             () = stop => {}
         }
         scope.stop(GRACE).await;

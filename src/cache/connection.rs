@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::engine::Engine;
 use super::output::SLICES;
-use super::session::Session;
+use super::session::{OUTPUT_HIGH, Session};
 use super::stats;
 use crate::base::Scope;
 
@@ -27,11 +27,23 @@ where
     let mut draining = pin!(scope.draining());
     let mut is_draining = false;
     loop {
+        let mut has_moved = false;
+        if let (Some(orders), Some(route)) = (session.orders(), engine.route()) {
+            // Boxed: an idle connection shall not hold the room for it.
+            Box::pin(route.router.perform(orders, OUTPUT_HIGH)).await;
+            session.settle(engine.clock.moment());
+            has_moved = true;
+        }
         while !session.output.is_empty() {
             poll_fn(|cx| poll_write(&mut stream, &mut session, engine, cx)).await?;
-            if session.output.is_empty() && session.is_waiting() {
-                session.resume(engine, engine.clock.moment());
-            }
+            has_moved = true;
+        }
+        if session.orders().is_some() {
+            continue;
+        }
+        if has_moved && session.is_waiting() {
+            session.resume(engine, engine.clock.moment());
+            continue;
         }
         if session.is_closed() || is_draining && session.is_idle() {
             return Ok(());

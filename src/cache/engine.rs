@@ -1,26 +1,53 @@
-//! `Engine`: executes commands. One node's store today; the place where a router will choose between the store and the
-//! owner of a key on another node.
+//! `Engine`: executes commands on this node's store, and holds what connections share. Where there are other nodes, `desk` decides
+//! what is executed here.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::{Arc, OnceLock};
 
 use super::command::{Command, Reply};
+use super::hot::Hot;
+use super::peer::Space;
+use super::router::Router;
 use super::stats;
 use super::store::{Clock, Moment, Record, Store};
 
 /// A block of places, and a doubled vector of chains.
 const GROWTH: usize = 32 << 10;
-const NO_FLUSH: &str = "CLIENT_ERROR flush_all not allowed";
 const FULL: &str = "SERVER_ERROR out of memory storing object";
 
 /// Everything that the connections of a cache share.
-#[derive(Debug)]
 pub struct Engine {
-    pub store: Store,
+    pub store: Arc<Store>,
+    /// Where there are other nodes.
+    route: OnceLock<Route>,
+    /// What `flush_all` empties where there are none; `None`: nothing.
+    pub flushed: Option<Arc<Store>>,
+    pub hot: Arc<Hot>,
     pub clock: Clock,
     pub limits: Limits,
     rules: Rules,
     pub traffic: Traffic,
 }
+
+/// How the keys of these connections are placed.
+pub struct Route {
+    pub router: Arc<Router>,
+    pub space: Space,
+    /// What `flush_all` may do.
+    pub flushes: Flushes,
+}
+
+/// What a client's `flush_all` empties.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flushes {
+    /// That space, on all nodes.
+    Space(Space),
+    /// Nothing, and the client is told so.
+    Nothing,
+}
+
+/// To whom `flush_all` may not be said.
+pub const NO_FLUSH: &str = "CLIENT_ERROR flush_all not allowed";
 
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -61,18 +88,33 @@ pub struct Traffic {
 }
 
 impl Engine {
-    pub fn new(store: Store, limits: Limits) -> Self {
+    /// Of a node that is alone.
+    pub fn new(store: impl Into<Arc<Store>>, limits: Limits) -> Self {
         Self::with_rules(store, limits, Rules::default())
     }
 
-    pub fn with_rules(store: Store, limits: Limits, rules: Rules) -> Self {
+    pub fn with_rules(store: impl Into<Arc<Store>>, limits: Limits, rules: Rules) -> Self {
+        let store = store.into();
         Engine {
+            flushed: rules.allows_flush.then(|| store.clone()),
             store,
+            route: OnceLock::new(),
+            hot: Arc::default(),
             clock: Clock::default(),
             limits,
             rules,
             traffic: Traffic::default(),
         }
+    }
+
+    /// From now on keys are placed on nodes.
+    pub fn place(&self, route: Route) {
+        // Said once, before the first connection.
+        let _ = self.route.set(route);
+    }
+
+    pub fn route(&self) -> Option<&Route> {
+        self.route.get()
     }
 
     pub fn execute(&self, command: Command<'_>, moment: Moment) -> Reply {
@@ -81,14 +123,15 @@ impl Engine {
             Command::Version => Reply::Version,
             Command::Verbosity | Command::Noop => Reply::Done,
             Command::Quit => Reply::Quit,
-            Command::Flush { .. } if !self.rules.allows_flush => Reply::Refused(NO_FLUSH),
             Command::Set(set) if !self.rules.evicts && self.is_full_for(&set.record) => {
                 stats::count(&self.traffic.refused, 1);
                 Reply::Refused(FULL)
             }
             Command::Flush { .. } => {
                 stats::count(&self.traffic.flushes, 1);
-                self.of_store(command, moment)
+                let flushed = self.flushed.as_ref();
+                let reply = flushed.and_then(|store| store.execute(command, moment.now));
+                reply.unwrap_or(Reply::Refused(NO_FLUSH))
             }
             command => self.of_store(command, moment),
         }

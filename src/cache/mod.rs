@@ -3,23 +3,32 @@
 //! - Three dialects on one port: classic text (`ascii`) and meta commands (`meta`), told apart line by line, and binary
 //!   (`binary`), told by the first byte of a connection. All speak of the same `Command` and `Reply`.
 //! - `session` turns bytes into commands and replies into bytes, in order and without a socket; `connection` moves the bytes.
-//! - `engine` executes a command. Each names one key, so that a router can stand there later.
+//! - `engine` executes a command on this node's store. Where there are other nodes `desk` decides what may be answered at once; the
+//!   rest is the `router`'s, which brings each command to the node that has its key. The `council` says which node that is.
 //! - Limits and error texts are memcached's, with two exceptions: keys with control bytes are refused in the text
 //!   protocols, and `noreply` silences errors too.
 
 mod ascii;
 pub mod backend;
 mod binary;
+mod class;
 pub mod command;
 mod compat;
 mod connection;
+pub mod council;
+mod desk;
 mod engine;
+mod hot;
+mod late;
+mod membership;
 mod meta;
 mod metrics;
 mod number;
 mod output;
+mod peer;
 mod relay;
 mod request;
+mod router;
 mod service;
 mod session;
 mod stats;

@@ -1,11 +1,12 @@
 //! `Relay`: the module in the place of the cache where another node has it. Listens under the same address and passes each connection
-//! on to the node that holds the role; what is in it is not read.
+//! on to the node that holds the role; what is in it is not read. It votes in the council of caches, and keeps nothing.
 
 use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
 use tracing::info;
 
+use super::membership;
 use crate::base::{BoxFuture, Cx, Service, Status};
 use crate::cluster::{Held, Role};
 use crate::config::{Config, Port};
@@ -39,9 +40,7 @@ impl Relay {
         // Another node whose view is older is told that the cache is not here.
         let offer = held.offer(WORDS, relay::nowhere());
         for listener in cx.take_tcp("cache-mesh") {
-            offer
-                .listen(listener, held.tls.clone(), &scope)
-                .context("answer other nodes")?;
+            membership::vote(&self.config, offer.clone(), listener, &scope).context("answer other nodes")?;
         }
         let relay = held.relay(WORDS, &scope);
         for listener in cx.take_tcp("cache") {

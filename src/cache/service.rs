@@ -1,6 +1,7 @@
-//! `Cache`: the service. Listens where the supervisor says, sweeps once a second.
+//! `Cache`: the service. Listens where the supervisor says, joins the caches of other nodes where there are some, sweeps once a second.
 
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::os::unix::net::UnixListener as StdUnixListener;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -12,21 +13,26 @@ use tokio::sync::Semaphore;
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, info};
 
-use super::engine::{Engine, Limits};
+use super::engine::{Engine, Flushes, Limits, Route};
+use super::membership::{self, Brought, Membership};
 use super::metrics::Metrics;
-use super::relay::WORDS;
+use super::peer::Space;
+use super::router::ITEM_MAX;
 use super::store::Store;
 use super::{connection, stats};
 use crate::base::{BoxFuture, Cx, Scope, Service, Status};
-use crate::cluster::{Held, Role};
-use crate::config::{Config, Port};
+use crate::config::{Config, Flush};
 use crate::host::facts;
 use crate::net::mesh::{ByteStream, Tunnel};
-use crate::net::relay::{Connect, Offer};
+use crate::net::relay::Connect;
 use crate::net::serve::serve;
 
-/// Name of the listening sockets.
-const SOCKET: &str = "cache";
+/// Names of the listening sockets, in the order of `Space::ALL`.
+const SOCKETS: [&str; Space::ALL.len()] = ["cache", "cache-composite"];
+/// The composite storage's share of the memory, where it has an address.
+const COMPOSITE_SHARE: usize = 4;
+/// What it has without one: pages that other nodes of the cluster keep here.
+const COMPOSITE_MIN: usize = 16 << 20;
 const MEMORY_MIN: usize = 64 << 20;
 /// More threads than this gain nothing: the portal's PHP needs the processors.
 const WORKERS_MAX: usize = 4;
@@ -34,11 +40,12 @@ const WORKERS_MAX: usize = 4;
 /// The memcached-protocol cache of this node.
 pub struct Cache {
     config: Arc<Config>,
-    engine: Arc<Engine>,
+    /// In the order of `Space::ALL`.
+    engines: [Arc<Engine>; Space::ALL.len()],
     metrics: Metrics,
     permits: Arc<Semaphore>,
     /// Where there are other nodes.
-    offer: OnceLock<Arc<Offer>>,
+    membership: OnceLock<Membership>,
 }
 
 impl Cache {
@@ -60,64 +67,122 @@ impl Cache {
             tcp_port: cache.listen.port(),
         };
         let max_connections = cache.max_connections.min(Semaphore::MAX_PERMITS);
-        let store = Store::new(memory, cache.max_item_size.bytes());
+        let max_item = match config.cluster.address.is_empty() {
+            true => cache.max_item_size.bytes(),
+            // What does not fit a message between nodes cannot be kept twice.
+            false => cache.max_item_size.bytes().min(ITEM_MAX),
+        };
+        let composite = match cache.composite.is_empty() {
+            true => COMPOSITE_MIN,
+            false => memory / COMPOSITE_SHARE,
+        };
+        let engines = Space::ALL.map(|space| {
+            let budget = match (space, cache.composite.is_empty()) {
+                (Space::Portal, true) => memory,
+                (Space::Portal, false) => memory - composite,
+                (Space::Composite, _) => composite,
+            };
+            Engine::new(Store::new(budget, max_item), limits)
+        });
+        let [mut portal, composite] = engines;
+        portal.flushed = match cache.flush {
+            Flush::All => portal.flushed,
+            Flush::Composite => Some(composite.store.clone()),
+            Flush::Off => None,
+        };
+        let engines = [Arc::new(portal), Arc::new(composite)];
         Cache {
             config,
-            engine: Arc::new(Engine::new(store, limits)),
+            engines,
             metrics: Metrics::default(),
             permits: Arc::new(Semaphore::new(max_connections)),
-            offer: OnceLock::new(),
+            membership: OnceLock::new(),
         }
     }
 
     async fn serve(&self, mut cx: Cx) -> anyhow::Result<()> {
-        let (tcp, unix) = (cx.take_tcp(SOCKET), cx.take_unix(SOCKET));
-        ensure!(
-            !tcp.is_empty() || !unix.is_empty(),
-            "no socket named \"{SOCKET}\" was handed down"
-        );
-        for listener in tcp {
-            listener.set_nonblocking(true)?;
-            let listener = TcpListener::from_std(listener).context("listen on TCP")?;
-            let handle = self.handler(&cx.scope).of_tcp();
-            cx.scope
-                .spawn(serve(listener, self.permits.clone(), cx.scope.clone(), handle));
+        if let Some(listener) = cx.take_tcp("cache-mesh").into_iter().next() {
+            self.join(listener, &cx.scope)?;
         }
-        for listener in unix {
-            listener.set_nonblocking(true)?;
-            let listener = UnixListener::from_std(listener).context("listen on a unix socket")?;
-            let handle = self.handler(&cx.scope).of_unix();
-            cx.scope
-                .spawn(serve(listener, self.permits.clone(), cx.scope.clone(), handle));
+        let mut count = 0;
+        for space in Space::ALL {
+            let name = SOCKETS[space.index()];
+            let (tcp, unix) = (cx.take_tcp(name), cx.take_unix(name));
+            count += tcp.len() + unix.len();
+            for listener in tcp {
+                self.listen_tcp(space, listener, &cx.scope)?;
+            }
+            for listener in unix {
+                self.listen_unix(space, listener, &cx.scope)?;
+            }
         }
-        self.offer(cx.take_tcp("cache-mesh"), &cx.scope)?;
-        info!(memory = self.engine.store.budget(), "cache is open");
-        sweep(&self.engine, &cx.scope).await;
+        ensure!(count > 0, "no socket named \"{}\" was handed down", SOCKETS[0]);
+        info!(memory = self.portal().store.budget(), "cache is open");
+        let over = async {
+            match self.membership.get() {
+                Some(joined) => joined.over().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = sweep(&self.engines, &cx.scope) => Ok(()),
+            // Without it nothing is served: a new process begins anew.
+            ended = over => ended.context("the council of caches"),
+        }
+    }
+
+    fn portal(&self) -> &Arc<Engine> {
+        &self.engines[Space::Portal.index()]
+    }
+
+    fn listen_tcp(&self, space: Space, listener: StdListener, scope: &Scope) -> anyhow::Result<()> {
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener).context("listen on TCP")?;
+        let handle = self.handler(space, scope).of_tcp();
+        scope.spawn(serve(listener, self.permits.clone(), scope.clone(), handle));
         Ok(())
     }
 
-    /// Lets other nodes in, where there are any, while this one holds the role.
-    fn offer(&self, listeners: Vec<StdListener>, scope: &Scope) -> anyhow::Result<()> {
-        for listener in listeners {
-            let held = Held::follow(&self.config, Role::Cache, Port::Cache, scope)?;
-            let handler = self.handler(scope);
-            let connect: Connect = Arc::new(move || {
-                let handler = handler.clone();
-                let tunnel = move |stream: ByteStream| -> BoxFuture<'static, ()> { Box::pin(handler.run(stream)) };
-                Box::pin(std::future::ready(Ok(Box::new(tunnel) as Tunnel)))
-            });
-            let offer = held.offer(WORDS, connect);
-            offer
-                .listen(listener, held.tls.clone(), scope)
-                .context("answer other nodes")?;
-            let _ = self.offer.set(offer);
-        }
+    fn listen_unix(&self, space: Space, listener: StdUnixListener, scope: &Scope) -> anyhow::Result<()> {
+        listener.set_nonblocking(true)?;
+        let listener = UnixListener::from_std(listener).context("listen on a unix socket")?;
+        let handle = self.handler(space, scope).of_unix();
+        scope.spawn(serve(listener, self.permits.clone(), scope.clone(), handle));
         Ok(())
     }
 
-    fn handler(&self, scope: &Scope) -> Handler {
+    /// Meets the caches of other nodes; from then on keys are placed.
+    fn join(&self, listener: StdListener, scope: &Scope) -> anyhow::Result<()> {
+        let handler = self.handler(Space::Portal, scope);
+        let connect: Connect = Arc::new(move || {
+            let handler = handler.clone();
+            let tunnel = move |stream: ByteStream| -> BoxFuture<'static, ()> { Box::pin(handler.run(stream)) };
+            Box::pin(std::future::ready(Ok(Box::new(tunnel) as Tunnel)))
+        });
+        let brought = Brought {
+            config: &self.config,
+            stores: self.engines.each_ref().map(|engine| engine.store.clone()),
+            clock: self.portal().clock,
+            connect,
+        };
+        let joined = membership::join(brought, listener, scope)?;
+        for (space, engine) in Space::ALL.into_iter().zip(&self.engines) {
+            let flushes = match (space, self.config.cache.flush) {
+                (Space::Composite, _) => Flushes::Space(Space::Composite),
+                (Space::Portal, Flush::All) => Flushes::Space(Space::Portal),
+                (Space::Portal, Flush::Composite) => Flushes::Space(Space::Composite),
+                (Space::Portal, Flush::Off) => Flushes::Nothing,
+            };
+            let router = joined.router.clone();
+            engine.place(Route { router, space, flushes });
+        }
+        let _ = self.membership.set(joined);
+        Ok(())
+    }
+
+    fn handler(&self, space: Space, scope: &Scope) -> Handler {
         Handler {
-            engine: self.engine.clone(),
+            engine: self.engines[space.index()].clone(),
             permits: self.permits.clone(),
             scope: scope.clone(),
         }
@@ -134,31 +199,31 @@ impl Service for Cache {
     }
 
     fn status(&self) -> Status {
-        let (items, sum) = stats::totals(&self.engine);
-        let store = &self.engine.store;
-        Status::good(detail(
-            items,
-            store.used(),
-            store.budget(),
-            sum.get_hits,
-            sum.get_misses,
-        ))
+        let (items, sum) = stats::totals(self.portal());
+        let store = &self.portal().store;
+        let detail = detail(items, store.used(), store.budget(), sum.get_hits, sum.get_misses);
+        match self.membership.get() {
+            Some(joined) => joined.router.status(&detail),
+            None => Status::good(detail),
+        }
     }
 
     fn metrics(&self) -> String {
-        let of_others = self.offer.get().map(|offer| offer.metrics());
-        self.metrics.encode(&self.engine) + &of_others.unwrap_or_default()
+        let of_others = self.membership.get().map(|joined| joined.offer.metrics());
+        self.metrics.encode(self.portal()) + &of_others.unwrap_or_default()
     }
 }
 
 /// Frees what has expired, once a second, until the scope drains.
-pub async fn sweep(engine: &Engine, scope: &Scope) {
+pub async fn sweep(engines: &[Arc<Engine>], scope: &Scope) {
     let mut second = tokio::time::interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = scope.draining() => return,
-            _ = second.tick() => engine.store.sweep(engine.clock.moment().now),
+            _ = second.tick() => for engine in engines {
+                engine.store.sweep(engine.clock.moment().now);
+            },
         }
     }
 }

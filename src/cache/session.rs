@@ -1,12 +1,18 @@
 //! One client's conversation without its socket: bytes in, commands executed, replies queued in their order.
 //!
+//! A command that another node has a part in becomes an order: its reply, and all after it, are kept until `settle` finds them whole.
+//! All requests of one read are looked at before anybody waits; no further ones are until all of these are answered.
+//!
 //! A value that is not all there when its head is read gets its record at once and is read into it, so that a large value
 //! is never copied. Nothing else keeps more than one unfinished line or header: an idle client costs no buffer.
 
-use super::command::{Command, Get, Mode, Reply, Set};
+use super::command::{Command, Delete, Get, Mode, Reply, Set};
+use super::desk::{Desk, Taken};
 use super::engine::Engine;
+use super::late::{Answer, Entry, Late, What};
 use super::output::Output;
-use super::request::{Decoded, Head, Many, Refusal, Request, SCRATCH, Scratch};
+use super::request::{Decoded, Form, Head, Many, Refusal, Request, SCRATCH, Scratch};
+use super::router::Order;
 use super::store::{Moment, Record};
 use super::{ascii, binary};
 
@@ -58,6 +64,8 @@ pub struct Session {
     /// The unfinished request, or requests that wait until output is written.
     input: Vec<u8>,
     pub output: Output,
+    /// Requests that wait for other nodes.
+    late: Option<Box<Late>>,
 }
 
 impl Default for Session {
@@ -67,6 +75,7 @@ impl Default for Session {
             state: State::Request,
             input: Vec::new(),
             output: Output::default(),
+            late: None,
         }
     }
 }
@@ -74,12 +83,17 @@ impl Default for Session {
 impl Session {
     /// No more will be executed; close once the output is written.
     pub fn is_closed(&self) -> bool {
-        matches!(self.state, State::Closed)
+        matches!(self.state, State::Closed) && self.late.is_none()
+    }
+
+    /// What other nodes must be asked before anything more is read.
+    pub fn orders(&mut self) -> Option<&mut [Order]> {
+        self.late.as_deref_mut().map(|late| &mut late.orders[..])
     }
 
     /// Between requests, with nothing to say.
     pub fn is_idle(&self) -> bool {
-        matches!(self.state, State::Request) && self.input.is_empty() && self.output.is_empty()
+        matches!(self.state, State::Request) && self.input.is_empty() && self.output.is_empty() && self.late.is_none()
     }
 
     /// Something was received that `resume` may go on with.
@@ -87,9 +101,9 @@ impl Session {
         !self.input.is_empty() || matches!(self.state, State::Many { .. })
     }
 
-    /// Output must be written before anything more is read.
+    /// Output must be written, or other nodes heard, before anything more is executed.
     pub fn is_full(&self) -> bool {
-        self.output.len() >= OUTPUT_HIGH
+        self.output.len() >= OUTPUT_HIGH || self.late.as_ref().is_some_and(|late| late.is_full())
     }
 
     /// Where the next bytes of a value belong; after filling some of it call `filled`.
@@ -113,7 +127,7 @@ impl Session {
     /// Bytes from the client.
     pub fn receive(&mut self, bytes: &[u8], engine: &Engine, moment: Moment) {
         if self.input.is_empty() && !self.is_full() {
-            let used = self.run(bytes, engine, moment);
+            let used = self.attend(bytes, engine, moment);
             self.input.extend_from_slice(bytes.get(used..).unwrap_or_default());
         } else {
             self.input.extend_from_slice(bytes);
@@ -121,27 +135,77 @@ impl Session {
         }
     }
 
-    /// Goes on with what was received before; call when output has been written.
+    /// Goes on with what was received before; call when output has been written and nobody is waited for.
     pub fn resume(&mut self, engine: &Engine, moment: Moment) {
         let mut input = std::mem::take(&mut self.input);
-        let used = self.run(&input, engine, moment);
+        let used = self.attend(&input, engine, moment);
         if used < input.len() {
             input.drain(..used);
             self.input = input;
         }
     }
 
+    /// Writes what has been answered, in its order.
+    pub fn settle(&mut self, moment: Moment) {
+        let Some(mut late) = self.late.take() else { return };
+        while self.output.len() < OUTPUT_HIGH
+            && let Some(Entry { line, what }) = late.pop()
+        {
+            let mut scratch = SCRATCH;
+            let Decoded::Whole { request, .. } = self.decode(&line, moment, &mut scratch) else {
+                continue;
+            };
+            match (request, what) {
+                (Request::Many(many), What::Many { from, answers, is_last }) => {
+                    let mut has_failed = false;
+                    for (_, answer) in many.keys.skip(from).zip(answers) {
+                        match late.reply(answer) {
+                            reply @ Reply::Hit(_) => many.form.encode(&reply, &mut self.output),
+                            Reply::Unavailable => has_failed = true,
+                            _ => {}
+                        }
+                    }
+                    match (is_last, has_failed) {
+                        (true, true) => many.form.encode(&Reply::Unavailable, &mut self.output),
+                        (true, false) => ascii::encode_end(&mut self.output),
+                        (false, _) => {}
+                    }
+                }
+                (Request::One(_, form), What::One(answer)) => form.encode(&late.reply(answer), &mut self.output),
+                (Request::Store(head), What::One(answer)) => head.form.encode(&late.reply(answer), &mut self.output),
+                (Request::Refusal(refusal), What::One(answer)) => {
+                    refusal.form.encode(&late.reply(answer), &mut self.output);
+                }
+                _ => {}
+            }
+        }
+        if !late.is_empty() {
+            self.late = Some(late);
+        }
+    }
+
+    /// Executes under one look at this node's part in the cluster.
+    fn attend(&mut self, input: &[u8], engine: &Engine, moment: Moment) -> usize {
+        let desk = Desk::new(engine, moment);
+        let used = self.run(input, &desk);
+        if !desk.is_sound() {
+            // The process stood still in between: others may serve these keys by now.
+            (self.output, self.late, self.state) = (Output::default(), None, State::Closed);
+        }
+        used
+    }
+
     /// Executes all that is whole; returns the bytes used.
-    fn run(&mut self, input: &[u8], engine: &Engine, moment: Moment) -> usize {
+    fn run(&mut self, input: &[u8], desk: &Desk<'_>) -> usize {
         let mut used = 0;
         while !self.is_full() {
             let rest = input.get(used..).unwrap_or_default();
             let step = match self.state {
                 State::Closed => return input.len(),
-                State::Request => self.request(rest, engine, moment),
-                State::Value { .. } => self.value(rest, engine, moment),
+                State::Request => self.request(rest, desk),
+                State::Value { .. } => self.value(rest, desk),
                 State::Skip(left) => self.skip(left, rest),
-                State::Many { .. } => self.go_on(engine, moment),
+                State::Many { .. } => self.go_on(desk),
             };
             match step {
                 Step::Used(count) => used += count,
@@ -165,9 +229,9 @@ impl Session {
         }
     }
 
-    fn request(&mut self, input: &[u8], engine: &Engine, moment: Moment) -> Step {
+    fn request(&mut self, input: &[u8], desk: &Desk<'_>) -> Step {
         let mut scratch = SCRATCH;
-        let (size, request) = match self.decode(input, moment, &mut scratch) {
+        let (size, request) = match self.decode(input, desk.moment, &mut scratch) {
             Decoded::Partial => return Step::Starved(0),
             Decoded::Hopeless => {
                 self.state = State::Closed;
@@ -177,27 +241,41 @@ impl Session {
         };
         match request {
             Request::One(command, form) => {
-                let reply = engine.execute(command, moment);
-                form.encode(&reply, &mut self.output);
-                if matches!(reply, Reply::Quit) {
+                let is_quit = matches!(command, Command::Quit);
+                let taken = desk.take(command, self.late.as_deref());
+                self.answer(taken, &form, input.get(..size).unwrap_or_default());
+                if is_quit {
                     self.state = State::Closed;
                 }
             }
             Request::Many(many) => {
                 let line = input.get(..size).unwrap_or_default();
-                self.many(&many, line, 0, engine, moment);
+                self.many(&many, line, 0, desk);
             }
-            Request::Refusal(refusal) => self.refuse(&refusal),
+            Request::Refusal(refusal) => self.refuse(refusal, input.get(..size).unwrap_or_default()),
             Request::Store(head) => {
                 let (line, value) = input.split_at_checked(size).unwrap_or((input, &[]));
-                return Step::Used(size + self.store(&head, line, value, engine, moment));
+                return Step::Used(size + self.store(&head, line, value, desk));
             }
         }
         Step::Used(size)
     }
 
-    fn refuse(&mut self, refusal: &Refusal<'_>) {
-        refusal.form.encode(&refusal.reply, &mut self.output);
+    /// Writes a reply, or keeps it behind those that are not there yet.
+    fn answer(&mut self, taken: Taken, form: &Form<'_>, line: &[u8]) {
+        match (taken, &mut self.late) {
+            (Taken::Answered(reply), None) => form.encode(&reply, &mut self.output),
+            (Taken::Answered(reply), Some(late)) => late.push(line, What::One(Answer::Ready(reply))),
+            (Taken::Later(order), late) => {
+                let late = late.get_or_insert_default();
+                let place = late.order(order);
+                late.push(line, What::One(Answer::Order(place)));
+            }
+        }
+    }
+
+    fn refuse(&mut self, refusal: Refusal<'_>, line: &[u8]) {
+        self.answer(Taken::Answered(refusal.reply), &refusal.form, line);
         self.state = match (refusal.is_last, refusal.skip) {
             (true, _) => State::Closed,
             (false, 0) => State::Request,
@@ -206,20 +284,17 @@ impl Session {
     }
 
     /// Starts a storage command with the part of its value that is there; returns how much of that was used.
-    fn store(&mut self, head: &Head<'_>, line: &[u8], value: &[u8], engine: &Engine, moment: Moment) -> usize {
+    fn store(&mut self, head: &Head<'_>, line: &[u8], value: &[u8], desk: &Desk<'_>) -> usize {
         let length = head.length + head.form.trailer();
-        if !engine.store.fits(head.key.len(), head.length) {
-            // A client that failed to replace an item must not find the old one.
-            let forget = head.terms.mode == Mode::Set && head.terms.compare.is_none();
-            engine.store.refuse_too_large(head.key, forget, moment.now);
-            head.form.encode(&Reply::TooLarge, &mut self.output);
+        if !desk.engine.store.fits(head.key.len(), head.length) {
+            self.refuse_too_large(head, line, desk);
             self.state = State::Skip(length);
             return 0;
         }
         let mut record = Record::reserve(head.key, head.length);
         let there = fill(&mut record, 0, length, value);
         if there == length {
-            self.finish(head, record, engine, moment);
+            self.finish(head, record, line, desk);
         } else {
             self.state = State::Value {
                 line: line.into(),
@@ -232,7 +307,7 @@ impl Session {
     }
 
     /// Goes on reading a value.
-    fn value(&mut self, input: &[u8], engine: &Engine, moment: Moment) -> Step {
+    fn value(&mut self, input: &[u8], desk: &Desk<'_>) -> Step {
         match std::mem::replace(&mut self.state, State::Request) {
             State::Value {
                 line,
@@ -255,9 +330,9 @@ impl Session {
                 if let Decoded::Whole {
                     request: Request::Store(head),
                     ..
-                } = self.decode(&line, moment, &mut scratch)
+                } = self.decode(&line, desk.moment, &mut scratch)
                 {
-                    self.finish(&head, record, engine, moment);
+                    self.finish(&head, record, &line, desk);
                 }
                 Step::Used(there)
             }
@@ -269,14 +344,38 @@ impl Session {
     }
 
     /// Stores a record that is all there.
-    fn finish(&mut self, head: &Head<'_>, record: Record, engine: &Engine, moment: Moment) {
-        let reply = if record.is_terminated() {
+    fn finish(&mut self, head: &Head<'_>, record: Record, line: &[u8], desk: &Desk<'_>) {
+        let taken = if record.is_terminated() {
             let terms = head.terms;
-            engine.execute(Command::Set(Set { terms, record }), moment)
+            desk.take(Command::Set(Set { terms, record }), self.late.as_deref())
         } else {
-            Reply::BadChunk
+            Taken::Answered(Reply::BadChunk)
         };
-        head.form.encode(&reply, &mut self.output);
+        self.answer(taken, &head.form, line);
+    }
+
+    /// A client that failed to replace an item must not find the old one.
+    fn refuse_too_large(&mut self, head: &Head<'_>, line: &[u8], desk: &Desk<'_>) {
+        let forget = head.terms.mode == Mode::Set && head.terms.compare.is_none();
+        if desk.is_alone() || !forget {
+            desk.engine.store.refuse_too_large(head.key, forget, desk.moment.now);
+            return self.answer(Taken::Answered(Reply::TooLarge), &head.form, line);
+        }
+        let delete = Delete {
+            key: head.key,
+            compare: None,
+            new_cas: None,
+            invalidate: None,
+            keep_item: false,
+        };
+        match desk.take(Command::Delete(delete), self.late.as_deref()) {
+            Taken::Answered(_) => self.answer(Taken::Answered(Reply::TooLarge), &head.form, line),
+            Taken::Later(order) => {
+                let late = self.late.get_or_insert_default();
+                let place = late.order(order);
+                late.push(line, What::One(Answer::After(place, Reply::TooLarge)));
+            }
+        }
     }
 
     fn skip(&mut self, left: usize, input: &[u8]) -> Step {
@@ -293,9 +392,12 @@ impl Session {
     }
 
     /// Answers the keys of a text `get` from number `done` on, until the output is full.
-    fn many(&mut self, many: &Many<'_>, line: &[u8], done: usize, engine: &Engine, moment: Moment) {
+    fn many(&mut self, many: &Many<'_>, line: &[u8], done: usize, desk: &Desk<'_>) {
+        // From the first key on that another node is asked for.
+        let mut kept: Option<(usize, Vec<Answer>)> = self.late.is_some().then(|| (done, Vec::new()));
         for (count, key) in many.keys.enumerate().skip(done) {
             if self.is_full() {
+                self.keep_many(line, kept, false);
                 let line = line.into();
                 self.state = State::Many { line, done: count };
                 return;
@@ -304,23 +406,43 @@ impl Session {
                 touch: many.touch,
                 ..Get::plain(key)
             };
-            if let reply @ Reply::Hit(_) = engine.execute(Command::Get(get), moment) {
-                many.form.encode(&reply, &mut self.output);
+            match (desk.take(Command::Get(get), self.late.as_deref()), &mut kept) {
+                (Taken::Answered(reply @ Reply::Hit(_)), None) => many.form.encode(&reply, &mut self.output),
+                (Taken::Answered(reply @ Reply::Unavailable), kept @ None) => {
+                    self.late.get_or_insert_default();
+                    *kept = Some((count, vec![Answer::Ready(reply)]));
+                }
+                (Taken::Answered(_), None) => {}
+                (Taken::Answered(reply), Some((_, answers))) => answers.push(Answer::Ready(reply)),
+                (Taken::Later(order), kept) => {
+                    let place = self.late.get_or_insert_default().order(order);
+                    let (_, answers) = kept.get_or_insert_with(|| (count, Vec::new()));
+                    answers.push(Answer::Order(place));
+                }
             }
         }
-        ascii::encode_end(&mut self.output);
+        match kept {
+            None => ascii::encode_end(&mut self.output),
+            kept => self.keep_many(line, kept, true),
+        }
+    }
+
+    fn keep_many(&mut self, line: &[u8], kept: Option<(usize, Vec<Answer>)>, is_last: bool) {
+        if let (Some((from, answers)), Some(late)) = (kept, &mut self.late) {
+            late.push(line, What::Many { from, answers, is_last });
+        }
     }
 
     /// Goes on with a text `get` of many keys.
-    fn go_on(&mut self, engine: &Engine, moment: Moment) -> Step {
+    fn go_on(&mut self, desk: &Desk<'_>) -> Step {
         if let State::Many { line, done } = std::mem::replace(&mut self.state, State::Request) {
             let mut scratch = SCRATCH;
             if let Decoded::Whole {
                 request: Request::Many(many),
                 ..
-            } = self.decode(&line, moment, &mut scratch)
+            } = self.decode(&line, desk.moment, &mut scratch)
             {
-                self.many(&many, &line, done, engine, moment);
+                self.many(&many, &line, done, desk);
             }
         }
         Step::Used(0)

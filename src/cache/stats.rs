@@ -15,6 +15,8 @@ use super::store::{Counters, Moment, SHARDS};
 const CLASSES: u64 = 64;
 /// Longest answer of one `cachedump`, as in memcached; further keys are left out.
 const DUMP_MAX: usize = 2 << 20;
+/// Keys that `stats top-keys` shows.
+const TOP_KEYS: usize = 50;
 const BAD_LINE: &str = "CLIENT_ERROR bad command line";
 const BAD_CLASS: &str = "CLIENT_ERROR Illegal slab id";
 const DETAIL_USAGE: &str = "CLIENT_ERROR usage: stats detail on|off|dump";
@@ -42,6 +44,8 @@ pub fn answer(engine: &Engine, words: &[&[u8]], moment: Moment) -> Reply {
         [b"detail", b"on" | b"off", ..] => return Reply::Done,
         [b"detail", b"dump", ..] => {}
         [b"detail", ..] => return Reply::Refused(DETAIL_USAGE),
+        [b"cluster"] => general(engine, moment, &mut rows),
+        [b"top-keys"] => top_keys(engine, &mut rows),
         [b"reset", ..] => {
             reset(engine);
             return Reply::Reset;
@@ -170,6 +174,12 @@ fn settings(engine: &Engine, rows: &mut Rows) {
     rows.add("dump_enabled", "yes");
     rows.add("binding_protocol", "auto-negotiate");
     rows.add("auth_enabled_sasl", "no");
+}
+
+fn top_keys(engine: &Engine, rows: &mut Rows) {
+    for (key, count) in engine.hot.top(TOP_KEYS) {
+        rows.add(key.escape_ascii(), count);
+    }
 }
 
 fn reset(engine: &Engine) {

@@ -3,6 +3,7 @@
 //! Exit codes: 0 well, 1 degraded or the command failed, 2 down or a wrong command line.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod cache;
 mod client;
 mod config;
 mod demo;
@@ -79,6 +80,7 @@ fn perform(cli: Cli) -> anyhow::Result<u8> {
         Verb::Node(node::Verb::Remove(remove)) => block_on(remove.perform(load(&path)?.config)),
         Verb::Node(node::Verb::Member(verb)) => block_on(member::perform(verb, load(&path)?.config)),
         Verb::Node(verb) => node::perform(&verb, &load(&path)?.config),
+        Verb::Cache(verb) => block_on(cache::perform(verb, load(&path)?.config)),
         Verb::Role(verb) => block_on(role::perform(verb, load(&path)?.config)),
         Verb::Events(events) => block_on(events.perform(load(&path)?.config)),
         Verb::Registry(verb) => block_on(registry::perform(verb, load(&path)?.config)),

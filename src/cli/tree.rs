@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::{
-    config, demo, doctor, events, init, join, logs, memcached, node, portal, preflight, registry, role, status,
+    cache, config, demo, doctor, events, init, join, logs, memcached, node, portal, preflight, registry, role, status,
     storage, token, uninstall,
 };
 use crate::config::{DEFAULT_PATH, Period};
@@ -55,6 +55,9 @@ pub enum Verb {
     /// The machines of the cluster
     #[command(subcommand)]
     Node(node::Verb),
+    /// The portal's cache on all nodes
+    #[command(subcommand)]
+    Cache(cache::Verb),
     /// The exclusive roles: who holds them, and who shall
     #[command(subcommand)]
     Role(role::Verb),

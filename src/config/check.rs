@@ -305,6 +305,22 @@ fn services(config: &Config, problems: &mut Problems) {
     require(problems, is_interface, "edge.interface", "is no name of an interface");
     let item = (1 << 10..=1 << 30).contains(&cache.max_item_size.0);
     require(problems, item, "cache.max_item_size", "must be between 1KiB and 1GiB");
+    let composite = cache.composite.iter();
+    require(
+        problems,
+        composite
+            .clone()
+            .all(|address| address.ip().is_loopback() && *address != cache.listen),
+        "cache.composite",
+        "must be loopback addresses other than cache.listen",
+    );
+    let prefixes = cache.sync_prefixes.iter();
+    require(
+        problems,
+        prefixes.clone().all(|prefix| (1..=200).contains(&prefix.len())),
+        "cache.sync_prefixes",
+        "have 1 to 200 bytes each",
+    );
     require(
         problems,
         cache.max_connections > 0,
@@ -360,6 +376,8 @@ mod tests {
             ("[portal]\ndatabase = \"a`b\"", "portal.database"),
             ("[php]\nchildren = 4\nkept_connections = 4", "php.kept_connections"),
             ("[cache]\nlisten = \"0.0.0.0:11211\"", "cache.listen"),
+            ("[cache]\ncomposite = [\"127.0.0.1:11211\"]", "cache.composite"),
+            ("[cache]\nsync_prefixes = [\"\"]", "cache.sync_prefixes"),
             ("[db]\nrun = false", "db.run"),
             ("[cluster]\naddress = \"10.0.0.2\"\n[cache]\nrun = false", "cache.run"),
             ("[storage]\nlisten = \"0.0.0.0:2049\"", "storage.clients"),

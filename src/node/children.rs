@@ -58,7 +58,7 @@ impl ChildSpec {
 /// The modules of this executable and the sockets that each one gets.
 const MODULES: [(&str, &[&str]); 3] = [
     ("agent", &["control", "feed", "view", "admin", "agent-mesh", "verbs"]),
-    ("cache", &["cache", "cache-mesh"]),
+    ("cache", &["cache", "cache-composite", "cache-mesh"]),
     ("proxy", &["http", "https", "proxy-mesh"]),
 ];
 /// Runs where there are other nodes: the way to the database of one of them, or theirs to this one's.

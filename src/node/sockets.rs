@@ -25,6 +25,9 @@ impl Sockets {
         sockets.tcp_list("http", "proxy.http", &config.proxy.http)?;
         sockets.tcp_list("https", "proxy.https", &config.proxy.https)?;
         sockets.tcp("cache", "cache.listen", config.cache.listen)?;
+        for address in &config.cache.composite {
+            sockets.tcp("cache-composite", "cache.composite", *address)?;
+        }
         if !config.db.run {
             sockets.tcp("db", "db.listen", config.db.listen)?;
         }

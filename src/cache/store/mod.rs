@@ -6,8 +6,10 @@
 //!   for all shards; a write that goes over it drops items of the shards in turn until it holds again, so memory is above
 //!   the budget by at most one item a thread, for the moment between. Values still being sent are kept by their readers.
 //! - Ends of life are exact to the millisecond when an item is met; `sweep` frees what nobody meets.
+//! - What other nodes hold of it leaves and comes as states of keys (`copy`).
 //! - Pure files: `policy` (who goes), `time` (expiry rules), `table`, `slab`, `record`.
 
+mod copy;
 mod policy;
 mod record;
 mod shard;
@@ -20,6 +22,7 @@ mod verb;
 #[cfg(test)]
 mod model_tests;
 
+pub use copy::{Copy, Cursor, State};
 pub use record::{KEY_MAX, Record, SHARE_FROM};
 pub use shard::Counters;
 pub use sharded::{SHARDS, Store};

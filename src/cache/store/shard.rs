@@ -144,6 +144,11 @@ impl Shard {
         &mut self.slab[place]
     }
 
+    /// A place below `places`, used or free.
+    pub fn peek(&self, place: u32) -> Option<&Slot> {
+        (place < self.slab.len()).then(|| &self.slab[place])
+    }
+
     pub fn record(&self, place: u32) -> &Record {
         &self.slab[place].record
     }
@@ -207,6 +212,11 @@ impl Shard {
         self.unlink(place);
         self.table.remove(&mut self.slab, place);
         self.slab.give_back(place);
+    }
+
+    /// The next unique is this one.
+    pub fn count_uniques_from(&mut self, first: u64) {
+        self.next_cas = first;
     }
 
     pub fn take_cas(&mut self) -> u64 {

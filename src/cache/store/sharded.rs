@@ -4,6 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
+use super::copy::{self, State};
 use super::record::Record;
 use super::shard::{Counters, Shard};
 use super::time::FOREVER;
@@ -60,25 +61,55 @@ impl Store {
 
     /// Executes a command on one key, or a flush. The others are not the store's: `None`.
     pub fn execute(&self, command: Command<'_>, now: u64) -> Option<Reply> {
+        if let Command::Flush { after } = command {
+            self.flush(after, now);
+            return Some(Reply::Done);
+        }
+        self.on_key(command, now, |_, _, _, _| {})
+    }
+
+    /// Executes a command on one key, and tells its reply and the state of the key then to `note`, before anybody else
+    /// can change it. `note` must not come back to this store.
+    pub fn execute_noting(&self, command: Command<'_>, now: u64, note: impl FnOnce(&Reply, State)) -> Option<Reply> {
+        self.on_key(command, now, |reply, shard, key, at| {
+            note(reply, copy::state(shard, key, at));
+        })
+    }
+
+    fn on_key(
+        &self,
+        command: Command<'_>,
+        now: u64,
+        then: impl FnOnce(&Reply, &mut Shard, &[u8], Situation),
+    ) -> Option<Reply> {
         self.flush_if_due(now);
-        let reply = match command {
-            Command::Get(get) => self.with(get.key, now, |shard, at| verb::get(shard, &get, at)),
-            Command::Touch { key, expiry } => {
-                self.with(key, now, |shard, at| verb::touch(shard, key, expiry.deadline(now), at))
-            }
+        let mut room = [0; u8::MAX as usize];
+        let key = match &command {
             Command::Set(set) => {
-                let hash = self.hasher.hash_one(set.record.key());
-                self.with_hash(hash, now, |shard, at| verb::set(shard, set, at))
+                // The key lies in the record, which moves into the shard.
+                let key = set.record.key();
+                let (place, _) = room.split_at_mut(key.len());
+                place.copy_from_slice(key);
+                &*place
             }
-            Command::Delete(delete) => self.with(delete.key, now, |shard, at| verb::delete(shard, &delete, at)),
-            Command::Arithmetic(sum) => self.with(sum.key, now, |shard, at| verb::arithmetic(shard, &sum, at)),
-            Command::Flush { after } => {
-                self.flush(after, now);
-                Reply::Done
-            }
+            Command::Get(get) => get.key,
+            Command::Delete(delete) => delete.key,
+            Command::Arithmetic(sum) => sum.key,
+            Command::Touch { key, .. } => *key,
             _ => return None,
         };
-        Some(reply)
+        Some(self.with(key, now, |shard, at| {
+            let reply = match command {
+                Command::Get(get) => verb::get(shard, &get, at),
+                Command::Touch { key, expiry } => verb::touch(shard, key, expiry.deadline(now), at),
+                Command::Set(set) => verb::set(shard, set, at),
+                Command::Delete(delete) => verb::delete(shard, &delete, at),
+                Command::Arithmetic(sum) => verb::arithmetic(shard, &sum, at),
+                _ => Reply::Unknown,
+            };
+            then(&reply, shard, key, at);
+            reply
+        }))
     }
 
     /// Whether an item of that size may be stored.
@@ -151,7 +182,7 @@ impl Store {
     }
 
     /// A flush replaces one that was due later, as in memcached.
-    fn flush(&self, after: Option<u64>, now: u64) {
+    pub(super) fn flush(&self, after: Option<u64>, now: u64) {
         let due = after.map_or(NO_FLUSH, |after| now.saturating_add(after));
         self.flush_at.store(due, Ordering::Release);
         if after.is_none() {
@@ -178,11 +209,8 @@ impl Store {
         }
     }
 
-    fn with<T>(&self, key: &[u8], now: u64, verb: impl FnOnce(&mut Shard, Situation) -> T) -> T {
-        self.with_hash(self.hasher.hash_one(key), now, verb)
-    }
-
-    fn with_hash<T>(&self, hash: u64, now: u64, verb: impl FnOnce(&mut Shard, Situation) -> T) -> T {
+    pub(super) fn with<T>(&self, key: &[u8], now: u64, verb: impl FnOnce(&mut Shard, Situation) -> T) -> T {
+        let hash = self.hasher.hash_one(key);
         // The upper half chooses the shard, the lower half the chain in it.
         let index = (hash >> 32) as usize % SHARDS;
         let situation = Situation {
@@ -208,7 +236,7 @@ impl Store {
     }
 
     /// Runs `work` on a shard and books what its weight has become.
-    fn adjusted<T>(&self, index: usize, work: impl FnOnce(&mut Shard) -> T) -> T {
+    pub(super) fn adjusted<T>(&self, index: usize, work: impl FnOnce(&mut Shard) -> T) -> T {
         let mut shard = self.lock(index);
         let before = shard.bytes();
         let result = work(&mut shard);
@@ -222,7 +250,7 @@ impl Store {
         result
     }
 
-    fn lock(&self, index: usize) -> MutexGuard<'_, Shard> {
+    pub(super) fn lock(&self, index: usize) -> MutexGuard<'_, Shard> {
         self.shards[index].lock().expect("no verb panics under the lock")
     }
 }

@@ -53,8 +53,8 @@ impl Expiry {
     }
 }
 
-/// Reads the clocks.
-#[derive(Debug)]
+/// Reads the clocks. Copies agree.
+#[derive(Clone, Copy, Debug)]
 pub struct Clock {
     start: Instant,
 }

@@ -1,0 +1,233 @@
+//! Three caches in one process: what clients see of them while nodes are lost, frozen and come back.
+
+mod history;
+mod nemesis;
+mod world;
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
+
+use self::world::{NAMES, World};
+use crate::cache::peer::Space;
+
+#[tokio::test(start_paused = true)]
+async fn every_node_answers_for_all_keys() {
+    let world = World::start().await;
+    let mut clients = NAMES.map(|name| world.client(name));
+    for number in 0..300usize {
+        for key in [format!("s.{number}"), format!("k{number}")] {
+            assert_eq!(clients[number % 3].set(&key, &key).await, "STORED");
+        }
+    }
+    for client in &mut clients {
+        for number in 0..300 {
+            for key in [format!("s.{number}"), format!("k{number}")] {
+                assert_eq!(client.get(&key).await, Some(key));
+            }
+        }
+    }
+    // Sessions are there twice, the rest once.
+    let items: usize = world
+        .nodes
+        .values()
+        .map(|node| node.stores[0].shards().map(|(items, _)| items).sum::<usize>())
+        .sum();
+    assert_eq!(items, 900);
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn replies_come_in_order_whoever_has_the_keys() {
+    let world = World::start().await;
+    let (mut requests, mut replies) = (String::new(), String::new());
+    for number in 0..2000 {
+        requests += &format!(
+            "set k{number} {number} 0 2\r\nab\r\nappend k{number} 0 0 1\r\nc\r\nget k{number} none k{}\r\n",
+            number / 2
+        );
+        replies += &format!("STORED\r\nSTORED\r\nVALUE k{number} {number} 3\r\nabc\r\n");
+        let half = number / 2;
+        replies += &format!("VALUE k{half} {half} 3\r\nabc\r\nEND\r\n");
+    }
+    requests += "delete k7\r\nget k7\r\nset n 0 0 1\r\n7\r\nincr n 3\r\ndecr n 100\r\ntouch n 9\r\ntouch none 9\r\nversion\r\nfoo\r\nmn\r\n";
+    replies +=
+        "DELETED\r\nEND\r\nSTORED\r\n10\r\n0\r\nTOUCHED\r\nNOT_FOUND\r\nVERSION 1.6.18-bitrix-node\r\nERROR\r\nMN\r\n";
+    let (mut read, mut write) = tokio::io::split(world.client("n1").take_stream());
+    let mut got = vec![0; replies.len()];
+    let (sent, read) = tokio::join!(write.write_all(requests.as_bytes()), read.read_exact(&mut got));
+    sent.and(read).unwrap();
+    assert!(
+        got == replies.as_bytes(),
+        "{}",
+        first_difference(&got, replies.as_bytes())
+    );
+    world.stop().await;
+}
+
+fn first_difference(got: &[u8], wanted: &[u8]) -> String {
+    let at = got
+        .iter()
+        .zip(wanted)
+        .position(|(got, wanted)| got != wanted)
+        .unwrap_or_default();
+    let part =
+        |bytes: &[u8]| String::from_utf8_lossy(&bytes[at.saturating_sub(60)..bytes.len().min(at + 60)]).into_owned();
+    format!("{:?} instead of {:?}", part(got), part(wanted))
+}
+
+#[tokio::test(start_paused = true)]
+async fn sessions_outlive_their_owner_and_nothing_old_comes_back() {
+    let world = World::start().await;
+    let mut client = world.client("n1");
+    for number in 0..200 {
+        client.set(&format!("s.{number}"), "old").await;
+        client.set(&format!("k{number}"), "old").await;
+    }
+    for number in 0..200 {
+        assert_eq!(client.set(&format!("s.{number}"), "new").await, "STORED");
+        assert_eq!(client.set(&format!("k{number}"), "new").await, "STORED");
+    }
+    world.cut("n3", false);
+    let began = Instant::now();
+    let asked = async {
+        // Some of these are n3's: they wait for the table.
+        for number in 0..200 {
+            assert_eq!(
+                client.get(&format!("s.{number}")).await,
+                Some("new".to_string()),
+                "{number}"
+            );
+        }
+        began.elapsed()
+    };
+    let lost = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        world.lose("n3").await;
+    };
+    let (took, ()) = tokio::join!(asked, lost);
+    assert!(took < Duration::from_millis(500), "{took:?}");
+    let mut misses = 0;
+    for number in 0..200 {
+        match client.get(&format!("k{number}")).await.as_deref() {
+            Some("new") => {}
+            None => misses += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!((30..110).contains(&misses), "a third was n3's: {misses}");
+    // It comes back with all it had, and none of it is seen.
+    for number in 0..200 {
+        client.set(&format!("s.{number}"), "newer").await;
+        let deleted = client.line(&format!("delete k{number}\r\n")).await;
+        assert!(["DELETED", "NOT_FOUND"].contains(&deleted.as_str()));
+    }
+    world.cut("n3", true);
+    world.rejoin("n3").await;
+    let mut returned = world.client("n3");
+    for number in 0..200 {
+        for client in [&mut client, &mut returned] {
+            assert_eq!(client.get(&format!("s.{number}")).await, Some("newer".to_string()));
+            assert_eq!(client.get(&format!("k{number}")).await, None);
+        }
+    }
+    // And it has what it needs when the next one goes.
+    world.cut("n1", false);
+    world.lose("n1").await;
+    for number in 0..200 {
+        assert_eq!(returned.get(&format!("s.{number}")).await, Some("newer".to_string()));
+    }
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_an_owner_reads_miss_and_writes_fail_within_a_second() {
+    let world = World::start().await;
+    let mut client = world.client("n1");
+    for node in ["n2", "n3"] {
+        world.cut(node, false);
+    }
+    let began = Instant::now();
+    let mut failed = 0;
+    for number in 0..20 {
+        let asked = Instant::now();
+        match client.set(&format!("k{number}"), "v").await.as_str() {
+            "STORED" => {}
+            "SERVER_ERROR no answer from the node that has the key" => {
+                failed += 1;
+                assert_eq!(client.get(&format!("k{number}")).await, None);
+            }
+            other => panic!("{other}"),
+        }
+        assert!(asked.elapsed() < Duration::from_secs(2));
+    }
+    assert!(failed > 5 && began.elapsed() < Duration::from_secs(40), "{failed}");
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_empties_its_space_on_every_node() {
+    let world = World::start().await;
+    let mut portal = world.client("n1");
+    let mut composite = world.node("n2").client(Space::Composite);
+    for number in 0..100 {
+        portal.set(&format!("s.{number}"), "v").await;
+        portal.set(&format!("k{number}"), "v").await;
+        composite.set(&format!("k{number}"), "page").await;
+    }
+    assert_eq!(composite.line("flush_all\r\n").await, "OK");
+    for number in 0..100 {
+        assert_eq!(portal.get(&format!("k{number}")).await.as_deref(), Some("v"));
+        assert_eq!(composite.get(&format!("k{number}")).await, None);
+    }
+    assert_eq!(portal.line("flush_all\r\n").await, "OK");
+    // Neither an owner nor a copy has anything.
+    let items = |node: &world::Node| node.stores[0].shards().map(|(items, _)| items).sum::<usize>();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    for node in world.nodes.values() {
+        assert_eq!(items(node), 0, "{}", node.name);
+    }
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_that_is_too_large_takes_the_old_one_away() {
+    let world = World::start().await;
+    let mut client = world.client("n1");
+    let large = "x".repeat(1 << 20);
+    for number in 0..10 {
+        for key in [format!("s.{number}"), format!("k{number}")] {
+            client.set(&key, "old").await;
+            assert_eq!(
+                client.set(&key, &large).await,
+                "SERVER_ERROR object too large for cache"
+            );
+            assert_eq!(client.get(&key).await, None);
+        }
+    }
+    let fits = "y".repeat((1 << 20) - 500);
+    for number in 0..10 {
+        let key = format!("s.{number}");
+        assert_eq!(client.set(&key, &fits).await, "STORED");
+        assert!(client.get(&key).await == Some(fits.clone()));
+    }
+    world.stop().await;
+}
+
+#[test]
+fn no_session_is_lost_no_lock_granted_twice_and_nothing_old_is_read() {
+    let seeds = match std::option_env!("SEED").and_then(|seed| seed.parse().ok()) {
+        Some(seed) => vec![seed],
+        None => (1..=3).collect::<Vec<u64>>(),
+    };
+    for seed in seeds {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        let told = runtime.block_on(nemesis::run(seed, 6));
+        std::io::Write::write_all(&mut std::io::stderr(), format!("{told}\n").as_bytes()).unwrap();
+    }
+}

@@ -1,0 +1,174 @@
+//! What concerns no key goes to every node of the table: flushes, and the sums of statistics.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::{Instant, timeout_at};
+use tracing::debug;
+
+use super::Router;
+use super::order::Work;
+use crate::cache::command::Reply;
+use crate::cache::peer::bytes::{Reader, put_bytes, put_number};
+use crate::cache::peer::message::Control;
+use crate::cache::peer::{CONTROL, Space};
+use crate::net::mesh::{Class as Line, Name};
+
+/// Before a node that did not answer is asked again.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// Name and value of a row of `stats`.
+type Row = (String, String);
+
+impl Router {
+    /// Does a thing on every node.
+    pub(super) async fn fan_out(&self, space: Space, work: &Work, deadline: Instant) -> Reply {
+        match work {
+            Work::Flush { after } => self.flush_all(space, *after, deadline).await,
+            Work::Stats => {
+                let rows = self.ask_all(&Control::Stats { space }, deadline).await;
+                Reply::Table(
+                    rows.into_iter()
+                        .flat_map(|(node, body)| labelled(&node, &body))
+                        .collect(),
+                )
+            }
+            Work::Key(_) => Reply::Unavailable,
+        }
+    }
+
+    /// Every node of the table must have flushed, or be out of it.
+    async fn flush_all(&self, space: Space, after: Option<u64>, deadline: Instant) -> Reply {
+        self.flush(space, after);
+        let control = Control::Flush { space, after };
+        let mut done: Vec<Name> = vec![self.own.clone()];
+        loop {
+            let state = self.standing.state();
+            if state.is_alone() {
+                return Reply::Done;
+            }
+            let nodes = state.placement().map(|placement| placement.table().nodes.clone());
+            let nodes = nodes.unwrap_or_default();
+            let left: Vec<Name> = nodes
+                .into_iter()
+                .map(|node| node.name)
+                .filter(|name| !done.contains(name))
+                .collect();
+            if left.is_empty() && state.placement().is_some() {
+                return Reply::Done;
+            }
+            if Instant::now() >= deadline {
+                return Reply::Unavailable;
+            }
+            let mut changed = self.changed.subscribe();
+            let asked = join_all(left.iter().map(|name| self.control_of(name, &control, deadline)));
+            let answers = tokio::select! {
+                answers = asked => answers,
+                // Who is out of the table need not answer.
+                _ = changed.changed() => continue,
+            };
+            let before = done.len();
+            let answered = left.into_iter().zip(answers).filter(|(_, answer)| answer.is_some());
+            done.extend(answered.map(|(name, _)| name));
+            if done.len() == before {
+                let _ = timeout_at(deadline.min(Instant::now() + AGAIN), changed.changed()).await;
+            }
+        }
+    }
+
+    /// What each node of the table that answers says, this one first.
+    async fn ask_all(&self, control: &Control, deadline: Instant) -> Vec<(Name, Vec<u8>)> {
+        let own = (self.own.clone(), self.control(control));
+        let state = self.standing.state();
+        let nodes = state.placement().map(|placement| placement.table().nodes.clone());
+        let others = nodes.unwrap_or_default().into_iter().map(|node| node.name);
+        let others = others.filter(|name| *name != self.own).map(|name| async move {
+            let answer = self.control_of(&name, control, deadline).await?;
+            Some((name, answer))
+        });
+        let answers = join_all(others).await.into_iter().flatten();
+        std::iter::once(own).chain(answers).collect()
+    }
+
+    async fn control_of(&self, name: &Name, control: &Control, deadline: Instant) -> Option<Vec<u8>> {
+        let within = deadline.saturating_duration_since(Instant::now());
+        let body = control.encode(self.epoch().unwrap_or_default());
+        let called = self
+            .mesh
+            .peer(name)
+            .call(Line::Calls, CONTROL, body.into(), within)
+            .await;
+        match called {
+            Ok(answer) => Some(answer.to_vec()),
+            Err(error) => {
+                debug!(node = %name, %error, "a cache does not answer");
+                None
+            }
+        }
+    }
+
+    /// This node's part.
+    pub(super) fn control(&self, control: &Control) -> Vec<u8> {
+        match control {
+            Control::Flush { space, after } => {
+                self.flush(*space, *after);
+                Vec::new()
+            }
+            Control::Stats { space } => encode_rows(&self.rows(*space)),
+        }
+    }
+
+    /// The numbers of one store, for `cache stats`.
+    fn rows(&self, space: Space) -> Vec<Row> {
+        let store = self.store(space);
+        let (mut items, mut hits, mut misses, mut sets, mut evictions) = (0, 0, 0, 0, 0);
+        for (count, counters) in store.shards() {
+            items += count;
+            hits += counters.get_hits;
+            misses += counters.get_misses;
+            sets += counters.set_commands;
+            evictions += counters.evictions;
+        }
+        let row = |name: &str, value: String| (name.to_string(), value);
+        let mut rows = vec![
+            row("curr_items", items.to_string()),
+            row("bytes", store.used().to_string()),
+            row("limit_maxbytes", store.budget().to_string()),
+            row("get_hits", hits.to_string()),
+            row("get_misses", misses.to_string()),
+            row("cmd_set", sets.to_string()),
+            row("evictions", evictions.to_string()),
+        ];
+        let view = self.gate.read().expect("nothing panics under this lock");
+        if let Some(holding) = &view.holding {
+            rows.push(row("epoch", holding.placement.epoch().to_string()));
+            rows.push(row("shards_owned", holding.owned.len().to_string()));
+            let copied = holding.kept.sync.minus(&holding.owned).len();
+            rows.push(row("shards_copied", copied.to_string()));
+            let waiting: usize = view.targets.iter().map(|(stream, _)| stream.bytes()).sum();
+            rows.push(row("copies_waiting_bytes", waiting.to_string()));
+        }
+        rows
+    }
+}
+
+fn encode_rows(rows: &[Row]) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_number(&mut out, rows.len() as u64);
+    for (name, value) in rows {
+        put_bytes(&mut out, name.as_bytes());
+        put_bytes(&mut out, value.as_bytes());
+    }
+    out
+}
+
+fn labelled(node: &Name, body: &[u8]) -> Vec<Row> {
+    let mut from = Reader(body);
+    let count = from.count().unwrap_or_default();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let rows = (0..count).map_while(|_| {
+        let (name, value) = (from.bytes().ok()?, from.bytes().ok()?);
+        Some((format!("{node}:{}", text(name)), text(value)))
+    });
+    rows.collect()
+}

@@ -1,0 +1,132 @@
+//! The side that keeps copies: takes each stream in its order, from the owner of the shard alone, and only what is new in it.
+
+use std::collections::HashMap;
+use std::sync::{MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::Router;
+use super::holding::Shards;
+use crate::cache::peer::message::{self, Change, Note, Receipt};
+use crate::cache::peer::{Damaged, Epoch, Space};
+use crate::net::mesh::Name;
+
+/// How long a piece waits for this node's own table to change.
+const PATIENCE: Duration = Duration::from_millis(50);
+const LOOK: Duration = Duration::from_millis(2);
+
+/// Where the streams of other nodes stand.
+#[derive(Debug, Default)]
+pub struct Keeper {
+    streams: HashMap<Name, Place>,
+    /// What came since the last table: it may be of shards that the next one does not give to this node.
+    taken: Shards,
+}
+
+/// The next place of a stream under an epoch. A sender has one piece under way at a time and begins each epoch with the first that was
+/// not kept: so the first piece of an epoch tells where the stream stands, and late doubles are known by their numbers or their epoch.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    epoch: Epoch,
+    next: u64,
+}
+
+impl Keeper {
+    pub fn take_shards(&mut self) -> Shards {
+        std::mem::take(&mut self.taken)
+    }
+
+    pub fn forget(&mut self) {
+        *self = Keeper::default();
+    }
+}
+
+impl Router {
+    pub(super) fn keeper(&self) -> MutexGuard<'_, Keeper> {
+        self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a piece of a stream.
+    pub async fn keep(&self, sender: &Name, piece: &[u8]) -> Result<Receipt, Damaged> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut changed = self.changed.subscribe();
+        loop {
+            changed.mark_unchanged();
+            match self.take(sender, piece)? {
+                Receipt::OtherEpoch if Instant::now() < deadline => {
+                    let _ = timeout_at(deadline.min(Instant::now() + LOOK), changed.changed()).await;
+                }
+                receipt => return Ok(receipt),
+            }
+        }
+    }
+
+    fn take(&self, sender: &Name, piece: &[u8]) -> Result<Receipt, Damaged> {
+        let (epoch, mut from) = message::open(piece)?;
+        let mut number = from.number()?;
+        let mut keeper = self.keeper();
+        let view = self.gate.read().expect("nothing panics under this lock");
+        let state = self.standing.state();
+        let known = [state.placement(), state.next()].into_iter().flatten();
+        let is_known = known.into_iter().any(|placement| placement.epoch() == epoch);
+        if !is_known || view.is_dropping {
+            return Ok(Receipt::OtherEpoch);
+        }
+        let place = match keeper.streams.get(sender) {
+            Some(place) if place.epoch > epoch => return Ok(Receipt::OtherEpoch),
+            Some(place) if place.epoch == epoch => *place,
+            _ => Place { epoch, next: number },
+        };
+        let mut next = place.next;
+        let mut is_refused = false;
+        while !from.is_empty() && number <= next {
+            let note = message::note(&mut from)?;
+            if number == next {
+                if let Some(note) = note
+                    && !self.apply(&mut keeper, sender, epoch, note)
+                {
+                    is_refused = true;
+                    break;
+                }
+                next += 1;
+            }
+            number += 1;
+        }
+        keeper.streams.insert(sender.clone(), Place { epoch, next });
+        match is_refused && next == place.next {
+            true => Ok(Receipt::OtherEpoch),
+            false => Ok(Receipt::Kept(next)),
+        }
+    }
+
+    /// `false`: the sender does not own that shard, as far as this node knows.
+    fn apply(&self, keeper: &mut Keeper, sender: &Name, epoch: Epoch, note: Note) -> bool {
+        let now = self.clock.moment().now;
+        let standing = self.standing.state();
+        match note.change {
+            Change::State(state) => {
+                let shard = self.rules.shard(state.key());
+                if !standing.takes_copy(shard, sender, epoch) {
+                    return false;
+                }
+                keeper.taken.insert(shard, self.class(note.space, state.key()));
+                self.store(note.space).put(state, now);
+            }
+            Change::Flush => self.forget_copies(note.space, sender),
+        }
+        if let Some((id, reply)) = note.request {
+            self.memory.lock(id).keep(id, reply, now);
+        }
+        true
+    }
+
+    /// The sender has flushed: its copies here go too.
+    fn forget_copies(&self, space: Space, sender: &Name) {
+        let state = self.standing.state();
+        if let Some(placement) = state.next().or(state.placement()) {
+            let owned = placement.owned(sender);
+            self.store(space).retain(|key| !owned.has(self.rules.shard(key)));
+        }
+    }
+}

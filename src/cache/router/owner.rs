@@ -1,0 +1,241 @@
+//! What an owner does with a command: executes it once, notes the state for the nodes that keep copies, and says what the reply
+//! waits for.
+
+use std::sync::{Arc, RwLockReadGuard};
+
+use tokio::time::{Instant, timeout_at};
+
+use super::Router;
+use super::change::View;
+use super::stream::{About, QUEUE_HIGH, Stream};
+use crate::base::clock;
+use crate::cache::class::Class;
+use crate::cache::command::{Command, Delete, Mode, Reply};
+use crate::cache::council::{Route, Shard, State as CouncilState};
+use crate::cache::peer::message::{Asked, Change, Note};
+use crate::cache::peer::{self, Epoch, Space};
+use crate::cache::store::State;
+
+/// A look at this node's part, which does not change while it is held. Never across an await.
+pub struct Entered<'a> {
+    router: &'a Router,
+    view: RwLockReadGuard<'a, View>,
+    state: Arc<CouncilState>,
+    is_leased: bool,
+}
+
+/// Executed, but perhaps not to be told yet.
+#[derive(Debug)]
+pub struct Done {
+    /// Encoded.
+    pub reply: Box<[u8]>,
+    shard: Shard,
+    waits: Vec<(Arc<Stream>, u64)>,
+}
+
+impl Router {
+    pub fn enter(&self) -> Entered<'_> {
+        let view = self.gate.read().expect("nothing panics under this lock");
+        Entered {
+            router: self,
+            view,
+            // Inside the gate: after the council's `Stop` nothing older is seen.
+            state: self.standing.state(),
+            is_leased: self.standing.is_leased(clock::boot()),
+        }
+    }
+
+    /// The lease holds now: what was read since a look that said so was the newest.
+    pub fn is_leased(&self) -> bool {
+        self.standing.is_leased(clock::boot())
+    }
+
+    /// Waits until the copies are confirmed; then whether the reply may be told. If not, the command must be asked again.
+    pub async fn settle(&self, done: &Done, deadline: Instant) -> bool {
+        let mut changed = self.changed.subscribe();
+        for (stream, number) in &done.waits {
+            loop {
+                changed.mark_unchanged();
+                if !self.enter().serves(done.shard) {
+                    return false;
+                }
+                let kept = async {
+                    tokio::select! {
+                        () = stream.kept(*number) => true,
+                        _ = changed.changed() => false,
+                    }
+                };
+                match timeout_at(deadline, kept).await {
+                    Ok(true) => break,
+                    Ok(false) => {}
+                    Err(_) => return false,
+                }
+            }
+        }
+        // A stream that was closed has confirmed nothing: only an owner knows that it needed not.
+        self.enter().serves(done.shard)
+    }
+}
+
+impl Entered<'_> {
+    /// This node answers for the shard now.
+    pub fn serves(&self, shard: Shard) -> bool {
+        self.is_leased && self.state.serves(shard) && self.view.is_as(&self.state)
+    }
+
+    /// Of the table that is in force here.
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.state.placement().map(|placement| placement.epoch())
+    }
+
+    /// Where a command of the shard belongs.
+    pub fn route(&self, shard: Shard) -> Route<'_> {
+        match self.state.route(shard, self.is_leased) {
+            Route::Own if !self.view.is_as(&self.state) => Route::Wait,
+            route => route,
+        }
+    }
+
+    /// This node is in the table, under its lease.
+    pub fn has_table(&self) -> bool {
+        self.is_leased && !self.state.is_alone() && self.state.placement().is_some()
+    }
+
+    pub fn is_alone(&self) -> bool {
+        self.state.is_alone()
+    }
+
+    /// Another node must hear of a change.
+    pub fn has_copies(&self, shard: Shard, class: Class) -> bool {
+        self.view.streams(shard, class).next().is_some()
+    }
+
+    /// What was read in this shard may be told, as far as copies go. Look after reading.
+    pub fn is_confirmed(&self, shard: Shard) -> bool {
+        self.router.outstanding.has_none(shard)
+    }
+
+    /// Executes a command on a key. `None`: not here, or not now.
+    pub fn act(&self, asked: Asked<'_>) -> Option<Done> {
+        let key = asked.command.key()?;
+        let (shard, class) = (self.router.rules.shard(key), self.router.class(asked.space, key));
+        if !self.serves(shard) {
+            return None;
+        }
+        if asked.command.is_read() {
+            return self.read(shard, class, asked);
+        }
+        let is_full = |stream: &Arc<Stream>| stream.bytes() >= QUEUE_HIGH;
+        if self.view.streams(shard, class).any(is_full) {
+            return None;
+        }
+        self.write(shard, class, asked)
+    }
+
+    fn read(&self, shard: Shard, class: Class, asked: Asked<'_>) -> Option<Done> {
+        let now = self.router.clock.moment().now;
+        let reply = self.router.store(asked.space).execute(asked.command, now)?;
+        Some(Done {
+            reply: encoded(&reply),
+            shard,
+            waits: self.barrier(shard, class),
+        })
+    }
+
+    /// All that was noted for this shard so far, and more.
+    fn barrier(&self, shard: Shard, class: Class) -> Vec<(Arc<Stream>, u64)> {
+        if self.is_confirmed(shard) {
+            return Vec::new();
+        }
+        let streams = self.view.streams(shard, class);
+        streams
+            .filter_map(|stream| Some((stream.clone(), stream.last()?)))
+            .collect()
+    }
+
+    fn write(&self, shard: Shard, class: Class, asked: Asked<'_>) -> Option<Done> {
+        let Asked { id, space, command } = asked;
+        let now = self.router.clock.moment().now;
+        let mut memory = self.router.memory.lock(id);
+        if let Some(reply) = memory.find(id) {
+            return Some(Done {
+                reply: reply.clone(),
+                shard,
+                waits: self.barrier(shard, class),
+            });
+        }
+        let is_add = matches!(&command, Command::Set(set) if set.terms.mode == Mode::Add);
+        let store = self.router.store(space);
+        let too_large = match &command {
+            Command::Set(set) if !store.fits(set.record.key().len(), set.record.value().len()) => {
+                let forget = set.terms.mode == Mode::Set && set.terms.compare.is_none();
+                Some((set.record.clone(), forget))
+            }
+            _ => None,
+        };
+        let (mut waits, mut told) = (Vec::new(), Box::default());
+        let note = |reply: &Reply, state: State| {
+            let reply = if too_large.is_some() { &Reply::TooLarge } else { reply };
+            told = encoded(reply);
+            // Who polls a lock changes nothing: no state, but what he saw must be confirmed.
+            if is_add && matches!(reply, Reply::NotStored) {
+                return;
+            }
+            for stream in self.view.streams(shard, class) {
+                let note = Note {
+                    space,
+                    request: (id != 0).then(|| (id, told.clone())),
+                    change: Change::State(state.clone()),
+                };
+                waits.push((stream.clone(), stream.push(About::Change(shard, class), note)));
+            }
+        };
+        match &too_large {
+            None => store.execute_noting(command, now, note)?,
+            Some((_, false)) => {
+                told = encoded(&Reply::TooLarge);
+                Reply::TooLarge
+            }
+            // A client that failed to replace an item must not find the old one.
+            Some((record, true)) => store.execute_noting(forget(record.key()), now, note)?,
+        };
+        if waits.is_empty() {
+            waits = self.barrier(shard, class);
+        }
+        if id != 0 {
+            memory.keep(id, told.clone(), now);
+        }
+        Some(Done {
+            reply: told,
+            shard,
+            waits,
+        })
+    }
+
+    /// Serves a key alone, without a majority. `None`: sessions and locks are not served so.
+    pub fn alone(&self, space: Space, command: Command<'_>) -> Option<Reply> {
+        match self.router.class(space, command.key()?) {
+            Class::Bulk => {
+                let now = self.router.clock.moment().now;
+                self.router.store(space).execute(command, now)
+            }
+            Class::Sync => None,
+        }
+    }
+}
+
+fn forget(key: &[u8]) -> Command<'_> {
+    Command::Delete(Delete {
+        key,
+        compare: None,
+        new_cas: None,
+        invalidate: None,
+        keep_item: false,
+    })
+}
+
+fn encoded(reply: &Reply) -> Box<[u8]> {
+    let mut out = Vec::new();
+    peer::reply::encode(reply, &mut out);
+    out.into()
+}

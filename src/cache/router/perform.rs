@@ -1,0 +1,216 @@
+//! Carries the orders of one client to whoever has the keys, until each is answered or its time is up.
+//!
+//! In rounds: what is not answered yet is sent to its owner, many in one message, and executed here where this node is the owner. An
+//! owner that does not serve a shard executes no later command of that shard either, so commands on one key happen in their order.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+use tracing::debug;
+
+use super::Router;
+use super::order::{OnKey, Order, Work};
+use super::owner::{Done, Entered};
+use crate::cache::command::Reply;
+use crate::cache::council::{Route, ShardSet};
+use crate::cache::peer::bytes::Reader;
+use crate::cache::peer::message::{self, Ask, Asked};
+use crate::cache::peer::{self, ASK, Epoch, Space};
+use crate::net::mesh::{Class as Line, Name};
+
+/// In all, for one client's commands that came together. PHP's clients wait for a second.
+pub const DEADLINE: Duration = Duration::from_millis(900);
+/// Before what nobody answers is asked again, if nothing is heard of the council before.
+const AGAIN: Duration = Duration::from_millis(5);
+/// Bytes of commands in one message; one more may be added. Below the largest body of the mesh with the largest item.
+const ASK_MAX: usize = 256 << 10;
+/// The same for one round over all nodes, so that a client that sends much holds little.
+const HEAVY: usize = 64 << 10;
+
+/// One round: who is asked for what, by the orders' places.
+#[derive(Default)]
+struct Plan {
+    own: Vec<(usize, Done)>,
+    others: HashMap<Name, (Vec<usize>, Ask)>,
+}
+
+impl Router {
+    /// The table in force here.
+    pub fn epoch(&self) -> Option<Epoch> {
+        let state = self.standing.state();
+        state.placement().map(|placement| placement.epoch())
+    }
+
+    /// Answers orders from the first on; returns when all are answered, or so many that their replies hold `enough` bytes.
+    pub async fn perform(&self, orders: &mut [Order], enough: usize) {
+        let deadline = Instant::now() + DEADLINE;
+        let mut from = 0;
+        while from < orders.len() && held(orders) < enough {
+            let rest = orders.get_mut(from..).unwrap_or_default();
+            match rest.first_mut() {
+                Some(Order { work: Work::Key(_), .. }) => {
+                    let count = rest.iter().take_while(|order| matches!(order.work, Work::Key(_)));
+                    let count = count.count();
+                    self.perform_keys(rest.get_mut(..count).unwrap_or_default(), enough, deadline)
+                        .await;
+                    let is_done = |order: &&Order| order.reply.is_some();
+                    from += orders
+                        .get(from..)
+                        .unwrap_or_default()
+                        .iter()
+                        .take_while(is_done)
+                        .count();
+                }
+                Some(order) => {
+                    if order.reply.is_none() {
+                        order.reply = Some(self.fan_out(order.space, &order.work, deadline).await);
+                    }
+                    from += 1;
+                }
+                None => return,
+            }
+        }
+    }
+
+    async fn perform_keys(&self, orders: &mut [Order], enough: usize, deadline: Instant) {
+        let mut changed = self.changed.subscribe();
+        loop {
+            changed.mark_unchanged();
+            let open = orders.iter().filter(|order| order.reply.is_none()).count();
+            if open == 0 || held(orders) >= enough {
+                return;
+            }
+            if Instant::now() >= deadline {
+                return give_up(orders);
+            }
+            let plan = self.plan(orders);
+            self.round(plan, orders, deadline, &changed).await;
+            let left = orders.iter().filter(|order| order.reply.is_none()).count();
+            if left == open {
+                let _ = timeout_at(deadline.min(Instant::now() + AGAIN), changed.changed()).await;
+            }
+        }
+    }
+
+    /// Executes what is this node's own, and sorts the rest by its owners.
+    fn plan(&self, orders: &mut [Order]) -> Plan {
+        let entered = self.enter();
+        let (mut plan, mut stopped) = (Plan::default(), ShardSet::EMPTY);
+        let epoch = entered.epoch().unwrap_or_default();
+        for (place, order) in orders.iter_mut().enumerate() {
+            let Work::Key(on_key) = &order.work else { continue };
+            if order.reply.is_some() || stopped.has(on_key.shard) {
+                continue;
+            }
+            match entered.route(on_key.shard) {
+                Route::Own => match entered.act(asked(order.space, on_key)) {
+                    Some(done) => plan.own.push((place, done)),
+                    None => stopped.insert(on_key.shard),
+                },
+                Route::Other(node) => {
+                    let (places, ask) = plan
+                        .others
+                        .entry(node.name.clone())
+                        .or_insert_with(|| (Vec::new(), Ask::new(epoch)));
+                    if ask.size() < ASK_MAX {
+                        ask.push(on_key.id, order.space, &on_key.command());
+                        places.push(place);
+                    } else {
+                        stopped.insert(on_key.shard);
+                    }
+                }
+                Route::Wait => stopped.insert(on_key.shard),
+                Route::Alone => order.reply = Some(alone(&entered, order.space, on_key)),
+            }
+        }
+        plan
+    }
+
+    async fn round(&self, plan: Plan, orders: &mut [Order], deadline: Instant, changed: &watch::Receiver<u64>) {
+        let asks = plan.others.into_iter().map(|(name, (places, ask))| async move {
+            let answer = self.ask(&name, ask, deadline, changed.clone()).await;
+            (places, answer)
+        });
+        let settled = plan.own.iter().map(|(_, done)| self.settle(done, deadline));
+        let (answers, settled) = tokio::join!(join_all(asks), join_all(settled));
+        for ((place, done), may_tell) in plan.own.iter().zip(settled) {
+            if may_tell {
+                answer(orders, *place, &mut Reader(&done.reply));
+            }
+        }
+        for (places, bytes) in answers {
+            let Some(bytes) = bytes else { continue };
+            let mut from = Reader(&bytes);
+            for place in places {
+                let Some(order) = orders.get_mut(place) else { continue };
+                let Work::Key(on_key) = &order.work else { continue };
+                match message::answer(&mut from, on_key.key()) {
+                    Ok(reply) => order.reply = reply,
+                    // What follows cannot be told apart; it is asked again.
+                    Err(error) => {
+                        debug!(%error, "an owner's answer");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// `None`: no answer, or another table came meanwhile, by which another node may be the one to ask.
+    async fn ask(&self, name: &Name, ask: Ask, deadline: Instant, mut changed: watch::Receiver<u64>) -> Option<Bytes> {
+        let line = if ask.size() >= HEAVY { Line::Bulk } else { Line::Calls };
+        let within = deadline.saturating_duration_since(Instant::now());
+        let peer = self.mesh.peer(name);
+        tokio::select! {
+            answer = peer.call(line, ASK, ask.finish().into(), within) => match answer {
+                Ok(bytes) => Some(bytes),
+                Err(error) => {
+                    debug!(node = %name, %error, "an owner does not answer");
+                    None
+                }
+            },
+            _ = changed.changed() => None,
+        }
+    }
+}
+
+fn asked(space: Space, on_key: &OnKey) -> Asked<'_> {
+    Asked {
+        id: on_key.id,
+        space,
+        command: on_key.command(),
+    }
+}
+
+fn alone(entered: &Entered<'_>, space: Space, on_key: &OnKey) -> Reply {
+    entered
+        .alone(space, on_key.command())
+        .unwrap_or_else(|| on_key.give_up())
+}
+
+fn answer(orders: &mut [Order], place: usize, from: &mut Reader<'_>) {
+    let Some(order) = orders.get_mut(place) else { return };
+    let Work::Key(on_key) = &order.work else { return };
+    order.reply = peer::reply::decode(from, on_key.key()).ok();
+}
+
+fn give_up(orders: &mut [Order]) {
+    for order in orders.iter_mut().filter(|order| order.reply.is_none()) {
+        if let Work::Key(on_key) = &order.work {
+            order.reply = Some(on_key.give_up());
+        }
+    }
+}
+
+/// Bytes of replies that wait to be told, about.
+fn held(orders: &[Order]) -> usize {
+    let values = orders.iter().map(|order| match &order.reply {
+        Some(Reply::Hit(hit)) => hit.record.value().len(),
+        _ => 0,
+    });
+    values.sum()
+}
