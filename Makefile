@@ -18,8 +18,8 @@ PACKAGES = target/packages
 # From where nodes will fetch the release: the folder that `make dist` fills, as a URL.
 BASE_URL ?=
 
-.PHONY: help build release run test test-registry test-sim test-storage test-sessions check fmt lint unit check-static dependencies test-nfs-kernel test-fuse test-cluster dependencies-kernel bench \
-	bench-balance bench-storage docs stage deb rpm lint-packages dist test-machines clean
+.PHONY: help build release run test test-registry test-sim test-storage test-sessions check fmt lint unit check-static dependencies test-nfs-kernel test-fuse test-cluster test-cache dependencies-cache dependencies-kernel bench \
+	bench-balance bench-cache bench-storage docs stage deb rpm lint-packages dist test-machines clean
 
 help: ## Show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -84,6 +84,12 @@ test-cluster: release dependencies ## A cluster in network namespaces under a ne
 	tests/cluster/roll.py $(BINARY)
 	tests/cluster/run.py $(BINARY) --nodes $(NODES) --seconds $(CLUSTER_SECONDS) $(if $(SEED),--seed $(SEED))
 
+test-cache: release dependencies-cache ## The cache under memcached's tests and its clients', beside memcached (Debian, needs root, 8 minutes)
+	tests/cache/run.py $(BINARY)
+
+dependencies-cache: ## Install what `make test-cache` and `make bench-cache` need (Debian, needs root)
+	packaging/test-dependencies-cache.sh
+
 dependencies-kernel: ## Install what the kernel tests and the storage bench need (Debian, needs root)
 	packaging/test-dependencies-kernel.sh
 
@@ -97,6 +103,10 @@ bench-storage: release dependencies-kernel ## The storage beside nfs-ganesha, in
 	$(CARGO) build --locked --release --bench storage_load
 	for copies in 1 3; do tests/bench/storage.py $(BINARY) $(STORAGE_LOAD) --copies $$copies || exit 1; done
 	tests/bench/storage.py $(BINARY) $(STORAGE_LOAD) --copies 3 --apart --only create,write
+
+bench-cache: release dependencies-cache ## The cache beside memcached: processor time, rates, items kept, in one session
+	rustc --edition 2024 -O -o target/cache_load tests/bench/cache_load.rs
+	tests/bench/cache.py $(BINARY) target/cache_load
 
 docs: release ## Completions and man pages into target/docs
 	$(BINARY) man target/docs

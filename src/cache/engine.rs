@@ -9,7 +9,11 @@ use super::hot::Hot;
 use super::peer::Space;
 use super::router::Router;
 use super::stats;
-use super::store::{Clock, Moment, Store};
+use super::store::{Clock, Moment, Record, Store};
+
+/// A block of places, and a doubled vector of chains.
+const GROWTH: usize = 32 << 10;
+const FULL: &str = "SERVER_ERROR out of memory storing object";
 
 /// Everything that the connections of a cache share.
 pub struct Engine {
@@ -21,6 +25,7 @@ pub struct Engine {
     pub hot: Arc<Hot>,
     pub clock: Clock,
     pub limits: Limits,
+    rules: Rules,
     pub traffic: Traffic,
 }
 
@@ -42,13 +47,30 @@ pub enum Flushes {
 }
 
 /// To whom `flush_all` may not be said.
-pub const NO_FLUSH: &str = "SERVER_ERROR flush_all is switched off";
+pub const NO_FLUSH: &str = "CLIENT_ERROR flush_all not allowed";
 
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub max_connections: usize,
     pub workers: usize,
     pub tcp_port: u16,
+}
+
+/// What a command may do.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Items are dropped when memory is full; else new ones are refused.
+    pub evicts: bool,
+    pub allows_flush: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Rules {
+            evicts: true,
+            allows_flush: true,
+        }
+    }
 }
 
 /// What connections have done since the start or since `stats reset`.
@@ -61,19 +83,26 @@ pub struct Traffic {
     pub bytes_read: AtomicU64,
     pub bytes_written: AtomicU64,
     pub flushes: AtomicU64,
+    /// Values for which no memory was left.
+    pub refused: AtomicU64,
 }
 
 impl Engine {
     /// Of a node that is alone.
     pub fn new(store: impl Into<Arc<Store>>, limits: Limits) -> Self {
+        Self::with_rules(store, limits, Rules::default())
+    }
+
+    pub fn with_rules(store: impl Into<Arc<Store>>, limits: Limits, rules: Rules) -> Self {
         let store = store.into();
         Engine {
-            flushed: Some(store.clone()),
+            flushed: rules.allows_flush.then(|| store.clone()),
             store,
             route: OnceLock::new(),
             hot: Arc::default(),
             clock: Clock::default(),
             limits,
+            rules,
             traffic: Traffic::default(),
         }
     }
@@ -94,6 +123,10 @@ impl Engine {
             Command::Version => Reply::Version,
             Command::Verbosity | Command::Noop => Reply::Done,
             Command::Quit => Reply::Quit,
+            Command::Set(set) if !self.rules.evicts && self.is_full_for(&set.record) => {
+                stats::count(&self.traffic.refused, 1);
+                Reply::Refused(FULL)
+            }
             Command::Flush { .. } => {
                 stats::count(&self.traffic.flushes, 1);
                 let flushed = self.flushed.as_ref();
@@ -102,6 +135,11 @@ impl Engine {
             }
             command => self.of_store(command, moment),
         }
+    }
+
+    /// Where nothing is dropped for it, a value needs its own bytes and what the tables may grow by.
+    fn is_full_for(&self, record: &Record) -> bool {
+        self.store.used() + record.footprint() + GROWTH > self.store.budget()
     }
 
     fn of_store(&self, command: Command<'_>, moment: Moment) -> Reply {

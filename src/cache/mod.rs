@@ -9,9 +9,11 @@
 //!   protocols, and `noreply` silences errors too.
 
 mod ascii;
+pub mod backend;
 mod binary;
 mod class;
 pub mod command;
+mod compat;
 mod connection;
 pub mod council;
 mod desk;
@@ -32,6 +34,7 @@ mod session;
 mod stats;
 pub mod store;
 
+pub use compat::Compat;
 pub use relay::Relay;
 pub use service::Cache;
 

@@ -4,10 +4,8 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use super::number::Digits;
-use super::store::Record;
+use super::store::{Record, SHARE_FROM};
 
-/// From here on sharing a value costs less than copying it: a copy of 4 KiB takes about as long as one more slice.
-const SHARE_FROM: usize = 4 << 10;
 /// Slices of one write; longer lists gain nothing.
 pub const SLICES: usize = 32;
 

@@ -1,6 +1,6 @@
 //! `Cache`: the service. Listens where the supervisor says, joins the caches of other nodes where there are some, sweeps once a second.
 
-use std::net::TcpListener as StdListener;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, info};
@@ -125,7 +125,7 @@ impl Cache {
             }
         };
         tokio::select! {
-            () = self.sweep(&cx.scope) => Ok(()),
+            () = sweep(&self.engines, &cx.scope) => Ok(()),
             // Without it nothing is served: a new process begins anew.
             ended = over => ended.context("the council of caches"),
         }
@@ -138,13 +138,7 @@ impl Cache {
     fn listen_tcp(&self, space: Space, listener: StdListener, scope: &Scope) -> anyhow::Result<()> {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener).context("listen on TCP")?;
-        let handle = self.handler(space, scope);
-        let handle = move |stream: tokio::net::TcpStream, _| {
-            // Replies are whole when they are written: waiting for more only delays them.
-            let _ = stream.set_nodelay(true);
-            // Boxed, or each future around it would hold its size twice.
-            Box::pin(handle.clone().run(stream))
-        };
+        let handle = self.handler(space, scope).of_tcp();
         scope.spawn(serve(listener, self.permits.clone(), scope.clone(), handle));
         Ok(())
     }
@@ -152,8 +146,7 @@ impl Cache {
     fn listen_unix(&self, space: Space, listener: StdUnixListener, scope: &Scope) -> anyhow::Result<()> {
         listener.set_nonblocking(true)?;
         let listener = UnixListener::from_std(listener).context("listen on a unix socket")?;
-        let handle = self.handler(space, scope);
-        let handle = move |stream, _| Box::pin(handle.clone().run(stream));
+        let handle = self.handler(space, scope).of_unix();
         scope.spawn(serve(listener, self.permits.clone(), scope.clone(), handle));
         Ok(())
     }
@@ -194,19 +187,6 @@ impl Cache {
             scope: scope.clone(),
         }
     }
-
-    async fn sweep(&self, scope: &Scope) {
-        let mut second = tokio::time::interval(Duration::from_secs(1));
-        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                () = scope.draining() => return,
-                _ = second.tick() => for engine in &self.engines {
-                    engine.store.sweep(engine.clock.moment().now);
-                },
-            }
-        }
-    }
 }
 
 impl Service for Cache {
@@ -234,15 +214,45 @@ impl Service for Cache {
     }
 }
 
+/// Frees what has expired, once a second, until the scope drains.
+pub async fn sweep(engines: &[Arc<Engine>], scope: &Scope) {
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = scope.draining() => return,
+            _ = second.tick() => for engine in engines {
+                engine.store.sweep(engine.clock.moment().now);
+            },
+        }
+    }
+}
+
 /// What each connection needs.
 #[derive(Clone)]
-struct Handler {
-    engine: Arc<Engine>,
-    permits: Arc<Semaphore>,
-    scope: Scope,
+pub struct Handler {
+    pub engine: Arc<Engine>,
+    pub permits: Arc<Semaphore>,
+    pub scope: Scope,
 }
 
 impl Handler {
+    /// For the accept loop of a TCP listener. Boxed, or each future around it would hold its size twice.
+    pub fn of_tcp(&self) -> impl Fn(TcpStream, SocketAddr) -> BoxFuture<'static, ()> + use<> {
+        let handler = self.clone();
+        move |stream, _| {
+            // Replies are whole when they are written: waiting for more only delays them.
+            let _ = stream.set_nodelay(true);
+            Box::pin(handler.clone().run(stream))
+        }
+    }
+
+    /// For the accept loop of a unix socket.
+    pub fn of_unix(&self) -> impl Fn(UnixStream, tokio::net::unix::SocketAddr) -> BoxFuture<'static, ()> + use<> {
+        let handler = self.clone();
+        move |stream, _| Box::pin(handler.clone().run(stream))
+    }
+
     async fn run<S: AsyncRead + AsyncWrite + Unpin>(self, stream: S) {
         let traffic = &self.engine.traffic;
         traffic.connections_total.fetch_add(1, Ordering::Relaxed);

@@ -107,6 +107,7 @@ fn general(engine: &Engine, moment: Moment, rows: &mut Rows) {
         ("touch_hits", sum.touch_hits),
         ("touch_misses", sum.touch_misses),
         ("store_too_large", sum.too_large),
+        ("store_no_memory", read(&traffic.refused)),
         ("bytes_read", read(&traffic.bytes_read)),
         ("bytes_written", read(&traffic.bytes_written)),
     ] {
@@ -190,6 +191,7 @@ fn reset(engine: &Engine) {
         &traffic.bytes_read,
         &traffic.bytes_written,
         &traffic.flushes,
+        &traffic.refused,
     ] {
         number.store(0, Ordering::Relaxed);
     }

@@ -14,6 +14,7 @@ mod init;
 mod join;
 mod logs;
 mod member;
+mod memcached;
 mod node;
 mod portal;
 mod preflight;
@@ -46,7 +47,7 @@ use tree::{Verb, period};
 
 /// Parses the command line and carries it out.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(memcached::renamed(std::env::args_os())) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version come this way too, with code 0.
@@ -101,6 +102,7 @@ fn perform(cli: Cli) -> anyhow::Result<u8> {
             let config = load(&path)?.config;
             block_on(supervisor::upgrade::watch(&order, &config, &path)).map(|()| EXIT_OK)
         }
+        Verb::Memcached(flags) => flags.perform(),
         Verb::MountWorker { order } => {
             println!("{}", mount::serve(&order)?);
             Ok(EXIT_OK)

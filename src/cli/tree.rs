@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::{
-    cache, config, demo, doctor, events, init, join, logs, node, portal, preflight, registry, role, status, storage,
-    token, uninstall, upgrade,
+    cache, config, demo, doctor, events, init, join, logs, memcached, node, portal, preflight, registry, role, status,
+    storage, token, uninstall, upgrade,
 };
 use crate::config::{DEFAULT_PATH, Period};
 
@@ -86,6 +86,8 @@ pub enum Verb {
     Man { folder: PathBuf },
     #[command(hide = true)]
     Module { name: String },
+    #[command(hide = true)]
+    Memcached(memcached::Memcached),
     #[command(hide = true)]
     MountWorker { order: String },
     #[command(hide = true)]

@@ -96,7 +96,7 @@ impl Store {
                     for place in from..end {
                         if shard
                             .peek(place)
-                            .is_some_and(|slot| !slot.record.as_ref().is_none_or(|record| keep(record.key())))
+                            .is_some_and(|slot| !slot.record.is_vacant() && !keep(slot.record.key()))
                         {
                             shard.remove(place);
                             removed += 1;
@@ -138,14 +138,15 @@ pub(super) fn state(shard: &mut Shard, key: &[u8], at: Situation) -> State {
 
 fn copy(shard: &Shard, place: u32, now: u64) -> Option<Copy> {
     let slot = shard.peek(place)?;
-    let record = slot.record.clone()?;
-    (slot.deadline > now).then_some(Copy {
-        record,
+    let mark = slot.mark();
+    let is_live = !slot.record.is_vacant() && slot.deadline > now;
+    is_live.then(|| Copy {
+        record: slot.record.clone(),
         flags: slot.flags,
         cas: slot.cas,
         left: (slot.deadline != FOREVER).then(|| slot.deadline - now),
-        is_stale: slot.mark.is_stale,
-        has_winner: slot.mark.has_winner,
+        is_stale: mark.is_stale,
+        has_winner: mark.has_winner,
     })
 }
 
@@ -170,9 +171,10 @@ fn put(shard: &mut Shard, key: &[u8], state: State, at: Situation) {
         }
         None => shard.insert(at.hash, fresh, at.now),
     };
-    let mark = &mut shard.slot(place).mark;
-    mark.is_stale = copy.is_stale;
-    mark.has_winner = copy.has_winner;
+    shard.slot(place).note(|mark| {
+        mark.is_stale = copy.is_stale;
+        mark.has_winner = copy.has_winner;
+    });
 }
 
 #[cfg(test)]

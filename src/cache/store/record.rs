@@ -1,33 +1,52 @@
-//! `Record`: key and value of one item in one shared allocation, so that a hit hands out a reference and copies nothing.
+//! `Record`: key and value of one item in one allocation.
 //!
 //! Layout: length of the key (1 byte), key, value, CR LF. The line end is kept because the text protocols send it after
-//! every value; one allocation instead of a key and a `Bytes` saves about 60 bytes an item.
+//! every value. A large record is shared by its clones, so that a hit hands out a reference; a small one is copied, because it is
+//! copied into the output anyway, and counting references would cost it 16 bytes.
 
 use std::sync::Arc;
 
 /// Longest key of the protocol (protocol.txt, "Keys").
 pub const KEY_MAX: usize = 250;
+/// From here on sharing a value costs less than copying it: a copy of 4 KiB takes about as long as one more slice.
+pub const SHARE_FROM: usize = 4 << 10;
 const LINE_END: &[u8; 2] = b"\r\n";
-/// Reference counts before the bytes, and the allocator's own word.
-const ALLOCATION: usize = 2 * size_of::<usize>() + 8;
-/// glibc hands out multiples of this.
+/// The allocator's own word.
+const ALLOCATION: usize = size_of::<usize>();
+/// glibc hands out multiples of this, and no less than two of it.
 const GRAIN: usize = 16;
+/// What counts the references of a large record: two counts, a pointer with its length, the allocator's word.
+const COUNTED: usize = (5 * size_of::<usize>()).next_multiple_of(GRAIN);
 
-/// Clones share the bytes.
+/// Two words.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record(Arc<[u8]>);
+pub struct Record(Held);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Held {
+    Small(Box<[u8]>),
+    /// The pointer in between keeps `Held` at two words.
+    Large(Arc<Box<[u8]>>),
+}
 
 impl Record {
     /// A record whose value is still to be filled in by `room`. The key has at most `KEY_MAX` bytes.
     pub fn reserve(key: &[u8], value_len: usize) -> Self {
         let length = u8::try_from(key.len()).expect("decoders refuse longer keys");
-        let zeros = std::iter::repeat_n(0, 1 + key.len() + value_len + LINE_END.len());
-        let mut bytes: Arc<[u8]> = zeros.collect();
-        let whole = Arc::get_mut(&mut bytes).expect("nobody else has it yet");
+        let mut whole = vec![0; 1 + key.len() + value_len + LINE_END.len()].into_boxed_slice();
         whole[0] = length;
         whole[1..=key.len()].copy_from_slice(key);
         whole[1 + key.len() + value_len..].copy_from_slice(LINE_END);
-        Record(bytes)
+        Record(if whole.len() < SHARE_FROM {
+            Held::Small(whole)
+        } else {
+            Held::Large(Arc::new(whole))
+        })
+    }
+
+    /// In a place without an item: nothing but this may be asked of it.
+    pub fn is_vacant(&self) -> bool {
+        self.bytes().is_empty()
     }
 
     /// A record with the value put together from two parts; the second may be empty.
@@ -42,26 +61,29 @@ impl Record {
     /// The value and the two bytes of the line end after it, to be written. Only before the record is shared.
     pub fn room(&mut self) -> &mut [u8] {
         let start = self.value_start();
-        let whole = Arc::get_mut(&mut self.0).expect("a record is filled before it is shared");
+        let whole = match &mut self.0 {
+            Held::Small(bytes) => bytes,
+            Held::Large(bytes) => Arc::get_mut(bytes).expect("a record is filled before it is shared"),
+        };
         &mut whole[start..]
     }
 
     pub fn key(&self) -> &[u8] {
-        &self.0[1..self.value_start()]
+        &self.bytes()[1..self.value_start()]
     }
 
     pub fn value(&self) -> &[u8] {
-        &self.0[self.value_start()..self.0.len() - LINE_END.len()]
+        &self.bytes()[self.value_start()..self.bytes().len() - LINE_END.len()]
     }
 
     /// The value as the text protocols send it.
     pub fn value_line(&self) -> &[u8] {
-        &self.0[self.value_start()..]
+        &self.bytes()[self.value_start()..]
     }
 
     /// Whether the two bytes after the value are a line end, as a client must have sent them.
     pub fn is_terminated(&self) -> bool {
-        self.0.ends_with(LINE_END)
+        self.bytes().ends_with(LINE_END)
     }
 
     /// Bytes of memory that the allocator takes for it.
@@ -70,16 +92,33 @@ impl Record {
     }
 
     fn value_start(&self) -> usize {
-        1 + usize::from(self.0[0])
+        1 + usize::from(self.bytes()[0])
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match &self.0 {
+            Held::Small(bytes) => bytes,
+            Held::Large(bytes) => bytes,
+        }
+    }
+}
+
+/// Vacant.
+impl Default for Record {
+    fn default() -> Self {
+        Record(Held::Small(Box::default()))
     }
 }
 
 /// What a record with such a key and value will take.
 pub fn footprint(key_len: usize, value_len: usize) -> usize {
-    value_len
-        .saturating_add(1 + key_len + LINE_END.len() + ALLOCATION)
+    let bytes = value_len.saturating_add(1 + key_len + LINE_END.len());
+    let counted = if bytes < SHARE_FROM { 0 } else { COUNTED };
+    bytes
+        .saturating_add(ALLOCATION)
+        .max(2 * GRAIN)
         .checked_next_multiple_of(GRAIN)
-        .unwrap_or(usize::MAX)
+        .map_or(usize::MAX, |bytes| bytes.saturating_add(counted))
 }
 
 #[cfg(test)]
@@ -95,6 +134,16 @@ mod tests {
         );
         let empty = Record::new(&[b'k'; KEY_MAX], b"", b"");
         assert_eq!((empty.key().len(), empty.value()), (KEY_MAX, &b""[..]));
+    }
+
+    #[test]
+    fn record_is_two_words_and_large_ones_are_shared() {
+        assert_eq!(size_of::<Record>(), 2 * size_of::<usize>());
+        let large = Record::new(b"k", &[b'x'; SHARE_FROM], b"");
+        assert_eq!(large.value().as_ptr(), large.clone().value().as_ptr());
+        let small = Record::new(b"k", b"x", b"");
+        assert_ne!(small.value().as_ptr(), small.clone().value().as_ptr());
+        assert!(Record::default().is_vacant() && !small.is_vacant());
     }
 
     #[test]

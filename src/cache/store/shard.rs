@@ -150,15 +150,17 @@ impl Shard {
     }
 
     pub fn record(&self, place: u32) -> &Record {
-        record_of(&self.slab[place])
+        &self.slab[place].record
     }
 
     /// Notes a read for the policy and for `mg` with `h` and `l`.
     pub fn note_read(&mut self, place: u32, now: u64) {
         let slot = &mut self.slab[place];
-        slot.accessed = seconds(now);
-        slot.mark.is_fetched = true;
-        slot.mark.reads = (slot.mark.reads + 1).min(policy::READS_MAX);
+        slot.use_at(seconds(now));
+        slot.note(|mark| {
+            mark.is_fetched = true;
+            mark.reads = (mark.reads + 1).min(policy::READS_MAX);
+        });
     }
 
     /// Adds an item whose key is not there.
@@ -175,9 +177,9 @@ impl Shard {
         slot.flags = fresh.flags;
         slot.deadline = fresh.deadline;
         slot.cas = cas;
-        slot.accessed = seconds(now);
-        slot.mark = Mark { queue, ..Mark::NEW };
-        slot.record = Some(fresh.record);
+        slot.use_at(seconds(now));
+        slot.set_mark(Mark { queue, ..Mark::NEW });
+        slot.record = fresh.record;
         self.table.insert(&mut self.slab, place);
         self.link(place);
         self.counters.stored += 1;
@@ -189,16 +191,18 @@ impl Shard {
         let cas = fresh.cas.unwrap_or_else(|| self.take_cas());
         let weight = fresh.record.footprint();
         let slot = &mut self.slab[place];
-        let before = record_of(slot).footprint();
+        let before = slot.record.footprint();
         slot.flags = fresh.flags;
         slot.deadline = fresh.deadline;
         slot.cas = cas;
-        slot.accessed = seconds(now);
-        slot.record = Some(fresh.record);
-        slot.mark.is_fetched = false;
-        slot.mark.is_stale = false;
-        slot.mark.has_winner = false;
-        let queue = slot.mark.queue;
+        slot.use_at(seconds(now));
+        slot.record = fresh.record;
+        slot.note(|mark| {
+            mark.is_fetched = false;
+            mark.is_stale = false;
+            mark.has_winner = false;
+        });
+        let queue = slot.mark().queue;
         let list = self.list(queue);
         list.bytes = list.bytes - before + weight;
         self.counters.stored += 1;
@@ -235,20 +239,22 @@ impl Shard {
                 self.reclaim(place);
                 return true;
             }
-            match policy::verdict(queue, slot.mark.reads) {
+            match policy::verdict(queue, slot.mark().reads) {
                 Verdict::Evict => {
                     if queue == Queue::Small {
                         self.ghosts.remember(slot.hash);
                     }
                     self.counters.evictions += 1;
-                    self.counters.evicted_unread += u64::from(!slot.mark.is_fetched);
+                    self.counters.evicted_unread += u64::from(!slot.mark().is_fetched);
                     self.remove(place);
                     return true;
                 }
                 Verdict::Keep { reads } => {
                     self.unlink(place);
-                    self.slab[place].mark.reads = reads;
-                    self.slab[place].mark.queue = Queue::Main;
+                    self.slab[place].note(|mark| {
+                        mark.reads = reads;
+                        mark.queue = Queue::Main;
+                    });
                     self.link(place);
                 }
             }
@@ -260,7 +266,7 @@ impl Shard {
         let end = self.slab.len().min(self.swept.saturating_add(count));
         for place in self.swept..end {
             let slot = &self.slab[place];
-            if slot.record.is_some() && slot.deadline <= now {
+            if !slot.record.is_vacant() && slot.deadline <= now {
                 self.reclaim(place);
             }
         }
@@ -289,10 +295,7 @@ impl Shard {
     pub fn visit(&self, now: u64, mut visit: impl FnMut(&Record, Deadline) -> bool) {
         for place in 0..self.slab.len() {
             let slot = &self.slab[place];
-            if let Some(record) = &slot.record
-                && slot.deadline > now
-                && !visit(record, slot.deadline)
-            {
+            if !slot.record.is_vacant() && slot.deadline > now && !visit(&slot.record, slot.deadline) {
                 return;
             }
         }
@@ -300,7 +303,7 @@ impl Shard {
 
     fn reclaim(&mut self, place: u32) {
         self.counters.reclaimed += 1;
-        self.counters.expired_unread += u64::from(!self.slab[place].mark.is_fetched);
+        self.counters.expired_unread += u64::from(!self.slab[place].mark().is_fetched);
         self.remove(place);
     }
 
@@ -313,7 +316,7 @@ impl Shard {
 
     fn link(&mut self, place: u32) {
         let slot = &self.slab[place];
-        let (queue, weight) = (slot.mark.queue, record_of(slot).footprint());
+        let (queue, weight) = (slot.mark().queue, slot.record.footprint());
         let list = self.list(queue);
         list.bytes += weight;
         let older = std::mem::replace(&mut list.newest, place);
@@ -328,7 +331,7 @@ impl Shard {
 
     fn unlink(&mut self, place: u32) {
         let slot = &self.slab[place];
-        let (queue, weight) = (slot.mark.queue, record_of(slot).footprint());
+        let (queue, weight) = (slot.mark().queue, slot.record.footprint());
         let (newer, older) = (slot.newer, slot.older);
         let list = self.list(queue);
         list.bytes -= weight;
@@ -345,10 +348,6 @@ impl Shard {
             self.slab[older].newer = newer;
         }
     }
-}
-
-fn record_of(slot: &Slot) -> &Record {
-    slot.record.as_ref().expect("a linked place holds an item")
 }
 
 /// Seconds of a store's life; a u32 lasts 136 years.

@@ -83,12 +83,14 @@ impl Store {
         then: impl FnOnce(&Reply, &mut Shard, &[u8], Situation),
     ) -> Option<Reply> {
         self.flush_if_due(now);
-        let set_key;
+        let mut room = [0; u8::MAX as usize];
         let key = match &command {
             Command::Set(set) => {
-                // The key lies in the record, which moves into the shard: a second handle keeps it readable meanwhile.
-                set_key = set.record.clone();
-                set_key.key()
+                // The key lies in the record, which moves into the shard.
+                let key = set.record.key();
+                let (place, _) = room.split_at_mut(key.len());
+                place.copy_from_slice(key);
+                &*place
             }
             Command::Get(get) => get.key,
             Command::Delete(delete) => delete.key,

@@ -5,6 +5,10 @@ use super::slab::{NIL, Slab};
 
 /// Chains of an empty shard.
 const FIRST: usize = 64;
+/// Items of a chain, on the average.
+const LOAD: usize = 2;
+/// The vector of chains grows by one part in so many: doubling it would leave half of it unused.
+const GROWTH_SHARE: usize = 8;
 
 #[derive(Debug)]
 pub struct Table {
@@ -25,7 +29,7 @@ impl Table {
         let mut place = self.heads[self.chain_of(hash)];
         while place != NIL {
             let slot = &slab[place];
-            if slot.hash == hash && slot.record.as_ref().is_some_and(|record| record.key() == key) {
+            if slot.hash == hash && slot.record.key() == key {
                 return Some(place);
             }
             place = slot.chain;
@@ -36,7 +40,7 @@ impl Table {
     /// Adds a place by the hash in it.
     pub fn insert(&mut self, slab: &mut Slab, place: u32) {
         self.items += 1;
-        if self.items > self.heads.len() {
+        if self.items > self.heads.len() * LOAD {
             self.split(slab);
         }
         self.push(slab, place);
@@ -83,6 +87,9 @@ impl Table {
     /// Adds one chain and moves its items over from the one chain that held them so far.
     fn split(&mut self, slab: &mut Slab) {
         let fresh = self.heads.len();
+        if fresh == self.heads.capacity() {
+            self.heads.reserve_exact(fresh / GROWTH_SHARE);
+        }
         self.heads.push(NIL);
         let from = fresh & ((fresh + 1).next_power_of_two() / 2 - 1);
         let mut place = std::mem::replace(&mut self.heads[from], NIL);
@@ -107,7 +114,7 @@ mod tests {
             .map(|number| {
                 let place = slab.take();
                 slab[place].hash = hash(number);
-                slab[place].record = Some(Record::new(&number.to_le_bytes(), b"", b""));
+                slab[place].record = Record::new(&number.to_le_bytes(), b"", b"");
                 table.insert(&mut slab, place);
                 for earlier in [0, number / 2, number] {
                     let found = table.find(&slab, hash(earlier), &earlier.to_le_bytes());

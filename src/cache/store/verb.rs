@@ -1,7 +1,9 @@
 //! What each command does to one shard. The caller holds the shard's lock, so every one of these is atomic.
 
+use super::policy::READS_MAX;
 use super::record::{Record, footprint};
 use super::shard::{Fresh, ITEM_OVERHEAD, Shard, seconds};
+use super::slab::Mark;
 use super::time::{Deadline, FOREVER};
 use crate::cache::command::{Arithmetic, Delete, Get, Hit, Mode, Number, Reply, Set, Terms};
 use crate::cache::number;
@@ -58,24 +60,28 @@ fn count_read(shard: &mut Shard, is_touch: bool, is_hit: bool) {
 fn read(shard: &mut Shard, place: u32, get: &Get<'_>, now: u64, is_new: bool) -> Hit {
     let record = shard.record(place).clone();
     let slot = shard.slot(place);
-    if let Some(expiry) = get.touch {
-        slot.deadline = expiry.deadline(now);
-    }
-    let had_winner = slot.mark.has_winner;
     let is_ending = slot.deadline != FOREVER
         && get
             .recache
             .is_some_and(|within| slot.deadline < now.saturating_add(within));
-    let is_winner = is_new || !had_winner && (is_ending || slot.mark.is_stale);
-    slot.mark.has_winner |= is_winner;
+    // What was just made has the end of life that it was made with, as in memcached.
+    if let Some(expiry) = get.touch
+        && !is_new
+    {
+        slot.deadline = expiry.deadline(now);
+    }
+    let mark = slot.mark();
+    let had_winner = mark.has_winner;
+    let is_winner = is_new || !had_winner && (is_ending || mark.is_stale);
+    slot.note(|mark| mark.has_winner |= is_winner);
     let hit = Hit {
         record,
         flags: slot.flags,
         cas: slot.cas,
         left: left(slot.deadline, now),
-        idle: seconds(now).saturating_sub(slot.accessed),
-        was_fetched: slot.mark.is_fetched,
-        is_stale: slot.mark.is_stale,
+        idle: slot.idle(seconds(now)),
+        was_fetched: mark.is_fetched,
+        is_stale: mark.is_stale,
         is_winner,
         had_winner,
     };
@@ -118,7 +124,7 @@ fn set_new(shard: &mut Shard, terms: &Terms, record: Record, at: Situation) -> R
 
 fn set_over(shard: &mut Shard, place: u32, terms: &Terms, record: Record, at: Situation) -> Reply {
     let slot = shard.slot(place);
-    let (flags, deadline, cas, mark) = (slot.flags, slot.deadline, slot.cas, slot.mark);
+    let (flags, deadline, cas, mark) = (slot.flags, slot.deadline, slot.cas, slot.mark());
     if terms.mode == Mode::Add {
         shard.note_read(place, at.now);
         return Reply::NotStored;
@@ -157,8 +163,10 @@ fn set_over(shard: &mut Shard, place: u32, terms: &Terms, record: Record, at: Si
     shard.replace(place, fresh, at.now);
     let slot = shard.slot(place);
     if !matches {
-        slot.mark.is_stale = true;
-        slot.mark.has_winner = mark.has_winner;
+        slot.note(|now| {
+            now.is_stale = true;
+            now.has_winner = mark.has_winner;
+        });
     }
     Reply::Stored { cas: slot.cas, size }
 }
@@ -192,7 +200,7 @@ pub fn delete(shard: &mut Shard, delete: &Delete<'_>, at: Situation) -> Reply {
     let cas = delete.new_cas.unwrap_or_else(|| shard.take_cas());
     if delete.keep_item {
         let deadline = shard.slot(place).deadline;
-        let mark = shard.slot(place).mark;
+        let mark = shard.slot(place).mark();
         let fresh = Fresh {
             record: Record::new(delete.key, b"", b""),
             flags: 0,
@@ -200,13 +208,15 @@ pub fn delete(shard: &mut Shard, delete: &Delete<'_>, at: Situation) -> Reply {
             cas: Some(cas),
         };
         shard.replace(place, fresh, at.now);
-        shard.slot(place).mark = mark;
+        shard.slot(place).set_mark(mark);
     }
     let slot = shard.slot(place);
     slot.cas = cas;
     if let Some(touch) = delete.invalidate {
-        slot.mark.is_stale = true;
-        slot.mark.has_winner = false;
+        slot.note(|mark| {
+            mark.is_stale = true;
+            mark.has_winner = false;
+        });
         slot.deadline = touch.map_or(slot.deadline, |expiry| expiry.deadline(at.now));
     }
     Reply::Deleted
@@ -219,11 +229,11 @@ pub fn arithmetic(shard: &mut Shard, sum: &Arithmetic<'_>, at: Situation) -> Rep
     let old = shard.record(place).value();
     let (width, value) = (old.len(), number::parse_stored(old));
     let slot = shard.slot(place);
-    let (flags, before, mark) = (slot.flags, slot.deadline, slot.mark);
+    let (flags, before, mark) = (slot.flags, slot.deadline, slot.mark());
+    let Some(value) = value else { return Reply::NotNumeric };
     if sum.compare.is_some_and(|wanted| wanted != slot.cas) {
         return Reply::Exists;
     }
-    let Some(value) = value else { return Reply::NotNumeric };
     let (value, counter) = if sum.is_decrement {
         (value.saturating_sub(sum.delta), &mut shard.counters.decrement_hits)
     } else {
@@ -244,8 +254,11 @@ pub fn arithmetic(shard: &mut Shard, sum: &Arithmetic<'_>, at: Situation) -> Rep
         cas: sum.new_cas,
     };
     shard.replace(place, fresh, at.now);
-    shard.slot(place).mark = mark;
-    shard.note_read(place, at.now);
+    // Wanted, but not fetched: `mg` with h shows only reads.
+    shard.slot(place).set_mark(Mark {
+        reads: (mark.reads + 1).min(READS_MAX),
+        ..mark
+    });
     let cas = shard.slot(place).cas;
     Reply::Number(Number {
         value,
@@ -264,7 +277,7 @@ fn arithmetic_new(shard: &mut Shard, sum: &Arithmetic<'_>, at: Situation) -> Rep
     let Some((value, expiry)) = sum.initial else {
         return Reply::Miss;
     };
-    let deadline = expiry.deadline(at.now);
+    let deadline = sum.touch.unwrap_or(expiry).deadline(at.now);
     let fresh = Fresh {
         record: Record::new(sum.key, number::Digits::of(value).as_bytes(), b""),
         flags: 0,
