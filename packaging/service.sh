@@ -12,10 +12,11 @@ bitrix_node_configured() {
     [ ! -d /run/systemd/system ] || systemctl daemon-reload || true
 }
 
-# A node that runs goes on with the new executable, keeping its connections where it can. One that does not is left alone.
+# A node that runs goes on with the new executable, and keeps its connections; where that does not come up, with the one before. One
+# that does not run is left alone.
 bitrix_node_upgraded() {
     [ -d /run/systemd/system ] && systemctl -q is-active bitrix-node.service || return 0
-    bitrix-node upgrade restart || systemctl try-restart bitrix-node.service || true
+    /usr/bin/bitrix-node upgrade restart || true
 }
 
 bitrix_node_stopped() {
