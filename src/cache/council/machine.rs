@@ -283,8 +283,10 @@ impl Council {
 
     /// Its promise to that leader is void.
     fn on_release(&mut self, from: &Name, term: Term, now: Duration) {
-        let is_mine = |following: &mut Following| following.leader == *from && following.term == term;
-        if self.following.take_if(is_mine).is_some() {
+        let following = self.following.as_mut();
+        if let Some(following) = following.filter(|known| known.leader == *from && known.term == term) {
+            // What it ordered last is remembered, for orders that are still on their way.
+            following.at = Duration::ZERO;
             self.voter.release(from);
             self.candidate_at = now + self.delay();
         }
@@ -292,16 +294,17 @@ impl Council {
 
     fn obey(&mut self, from: &Name, order: Order, now: Duration) {
         let is_own = *from == self.own;
+        let known = self.following.as_ref().filter(|known| known.term == order.term);
+        // A late one: it must not bring back what is over, nor bind this node to a leader that has released it.
+        if !is_own && known.is_some_and(|known| known.heard >= order.sent) {
+            return;
+        }
+        let is_new = known.is_none();
         if !self.voter.follow(order.term, from, now) {
             // So that it learns of the higher term.
             let ping = self.report(now);
             return self.send(from, Message::Ping(ping));
         }
-        let known = self.following.as_ref().filter(|known| known.term == order.term);
-        if !is_own && known.is_some_and(|known| known.heard >= order.sent) {
-            return;
-        }
-        let is_new = known.is_none();
         self.follow(from, &order, now);
         let is_of_this_process = order
             .echo
