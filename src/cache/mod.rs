@@ -9,7 +9,6 @@
 //!   protocols, and `noreply` silences errors too.
 
 mod ascii;
-pub mod backend;
 mod binary;
 mod class;
 pub mod command;

