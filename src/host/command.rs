@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use nix::sys::signal::{SigHandler, Signal, signal};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// A killed program is gone after this, unless it hangs in the kernel.
@@ -169,9 +170,9 @@ pub fn find(name: &str) -> Option<PathBuf> {
 
 /// Replaces this process by another program; returns only when that fails.
 pub fn become_program(path: &Path, arguments: &[String]) -> io::Error {
-    use std::os::unix::process::CommandExt;
     #[allow(clippy::disallowed_methods)]
-    std::process::Command::new(path).args(arguments).exec()
+    let mut command = std::process::Command::new(path);
+    exec(command.args(arguments))
 }
 
 /// Starts a program that outlives us, in a process group of its own, with our standard error. Whoever calls must wait for it in
@@ -190,9 +191,19 @@ pub fn detach(path: &Path, arguments: &[std::ffi::OsString], input: OwnedFd) -> 
 
 /// Like `become_program`, with one more variable in the environment.
 pub fn become_with(path: &Path, arguments: &[std::ffi::OsString], name: &str, value: &str) -> io::Error {
-    use std::os::unix::process::CommandExt;
     #[allow(clippy::disallowed_methods)]
-    std::process::Command::new(path).args(arguments).env(name, value).exec()
+    let mut command = std::process::Command::new(path);
+    exec(command.args(arguments).env(name, value))
+}
+
+fn exec(command: &mut std::process::Command) -> io::Error {
+    use std::os::unix::process::CommandExt;
+    let error = command.exec();
+    // The standard library has let SIGPIPE end this process before it tried.
+    // SAFETY: ignoring a signal runs no code of ours.
+    let ignored = unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) };
+    debug_assert!(ignored.is_ok(), "SIGPIPE can be ignored");
+    error
 }
 
 #[cfg(test)]
