@@ -172,9 +172,9 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         silences.see(&snapshot(false, false), at(0));
         silences.see(&snapshot(false, false), at(3));
-        assert_eq!((silences.of("n2", at(8)), silences.of("n1", at(8))), (Some(12), None));
+        assert_eq!((silences.of("n2", at(8)), silences.of("n1", at(8))), (Some(11), None));
         silences.see(&snapshot(true, true), at(9));
-        assert_eq!(silences.of("n2", at(9)), Some(13));
+        assert_eq!(silences.of("n2", at(9)), Some(12));
         silences.see(&snapshot(true, false), at(10));
         assert_eq!(silences.of("n2", at(10)), None);
     }

@@ -3,7 +3,7 @@
 //! Two rules belong together. A holder of an exclusive role stops `HOLD` after it *sent* its last heartbeat that was
 //! acknowledged. Others may take over after `SILENCE` in which they saw no new heartbeat *and the registry answered them*. What
 //! was sent was seen later than it was sent, and `SILENCE` is longer: so the one has stopped before another starts (I7).
-//! Each side uses its own clock since boot; clocks need not agree, and may run apart by a fourth.
+//! Each side uses its own clock since boot; clocks need not agree, and may run apart by a sixth.
 //!
 //! A judge counts from the answer that showed the last heartbeat to the *question* that still found no other: an answer may be
 //! long on its way, and what the holder does meanwhile is not in it. `ANSWERED` of the silence must lie in looks that were answered:
@@ -19,8 +19,9 @@ use std::time::Duration;
 pub const INTERVAL: Duration = Duration::from_millis(500);
 /// A node without an acknowledged heartbeat keeps its exclusive roles so long.
 const HOLD: Duration = Duration::from_secs(3);
-/// A node without a new heartbeat is taken for dead after it.
-pub const SILENCE: Duration = Duration::from_secs(4);
+/// A node without a new heartbeat is taken for dead after it. Service must be back within five seconds: what remains is for the look, the
+/// commit and the question whether anybody has the address.
+pub const SILENCE: Duration = Duration::from_millis(3600);
 /// How much of it the registry must have answered.
 const ANSWERED: Duration = Duration::from_secs(2);
 /// What counts as answered of the time between two looks: a judge that slept must not take its own sleep for the other's silence.

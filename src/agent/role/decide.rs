@@ -11,7 +11,7 @@ use super::prefer::{self, Load};
 use crate::cluster::{Member, PINS, Place, Seat, Standing, TRANSFERS, places};
 
 /// Who is further down the order of preference waits so long for each place above it; the guard decides, this only saves attempts.
-const STAGGER: Duration = Duration::from_millis(300);
+const STAGGER: Duration = Duration::from_millis(150);
 /// Others leave a seat so long to the node that the operator wants there.
 const DIRECTED: Duration = Duration::from_secs(3);
 /// A seat that nobody has taken so long is taken in spite of a cool-down.
