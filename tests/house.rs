@@ -48,6 +48,7 @@ const OWNERS: [(&str, &[&str]); 20] = [
         "unsafe {",
         &[
             "src/host/child.rs",
+            "src/host/command.rs",
             "src/host/address/wire.rs",
             "src/host/inheritance.rs",
             "src/host/process.rs",

@@ -1,5 +1,6 @@
 //! `Relay`: the module in the place of the cache where another node has it. Listens under the same address and passes each connection
-//! on to the node that holds the role; what is in it is not read. It votes in the council of caches, and keeps nothing.
+//! on to the node that holds the role; what is in it is not read. Where the nodes' caches are one
+//! it votes in their council, and keeps nothing.
 
 use std::sync::{Arc, OnceLock};
 
@@ -40,7 +41,11 @@ impl Relay {
         // Another node whose view is older is told that the cache is not here.
         let offer = held.offer(WORDS, relay::nowhere());
         for listener in cx.take_tcp("cache-mesh") {
-            membership::vote(&self.config, offer.clone(), listener, &scope).context("answer other nodes")?;
+            let answered = match self.config.cache.shared {
+                true => membership::vote(&self.config, offer.clone(), listener, &scope),
+                false => offer.listen(listener, held.tls.clone(), &scope).map_err(Into::into),
+            };
+            answered.context("answer other nodes")?;
         }
         let relay = held.relay(WORDS, &scope);
         for listener in cx.take_tcp("cache") {

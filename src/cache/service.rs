@@ -17,14 +17,16 @@ use super::engine::{Engine, Flushes, Limits, Route};
 use super::membership::{self, Brought, Membership};
 use super::metrics::Metrics;
 use super::peer::Space;
+use super::relay::WORDS;
 use super::router::ITEM_MAX;
 use super::store::Store;
 use super::{connection, stats};
 use crate::base::{BoxFuture, Cx, Scope, Service, Status};
-use crate::config::{Config, Flush};
+use crate::cluster::{Held, Role};
+use crate::config::{Config, Flush, Port};
 use crate::host::facts;
 use crate::net::mesh::{ByteStream, Tunnel};
-use crate::net::relay::Connect;
+use crate::net::relay::{Connect, Offer};
 use crate::net::serve::serve;
 
 /// Names of the listening sockets, in the order of `Space::ALL`.
@@ -44,8 +46,10 @@ pub struct Cache {
     engines: [Arc<Engine>; Space::ALL.len()],
     metrics: Metrics,
     permits: Arc<Semaphore>,
-    /// Where there are other nodes.
+    /// Where the nodes' caches are one.
     membership: OnceLock<Membership>,
+    /// Where there are other nodes.
+    offer: OnceLock<Arc<Offer>>,
 }
 
 impl Cache {
@@ -97,12 +101,16 @@ impl Cache {
             metrics: Metrics::default(),
             permits: Arc::new(Semaphore::new(max_connections)),
             membership: OnceLock::new(),
+            offer: OnceLock::new(),
         }
     }
 
     async fn serve(&self, mut cx: Cx) -> anyhow::Result<()> {
         if let Some(listener) = cx.take_tcp("cache-mesh").into_iter().next() {
-            self.join(listener, &cx.scope)?;
+            match self.config.cache.shared {
+                true => self.join(listener, &cx.scope)?,
+                false => self.let_in(listener, &cx.scope)?,
+            }
         }
         let mut count = 0;
         for space in Space::ALL {
@@ -151,19 +159,34 @@ impl Cache {
         Ok(())
     }
 
-    /// Meets the caches of other nodes; from then on keys are placed.
-    fn join(&self, listener: StdListener, scope: &Scope) -> anyhow::Result<()> {
+    /// For clients of other nodes.
+    fn connect(&self, scope: &Scope) -> Connect {
         let handler = self.handler(Space::Portal, scope);
-        let connect: Connect = Arc::new(move || {
+        Arc::new(move || {
             let handler = handler.clone();
             let tunnel = move |stream: ByteStream| -> BoxFuture<'static, ()> { Box::pin(handler.run(stream)) };
             Box::pin(std::future::ready(Ok(Box::new(tunnel) as Tunnel)))
-        });
+        })
+    }
+
+    /// The cache is this node's alone: clients of other nodes come to it.
+    fn let_in(&self, listener: StdListener, scope: &Scope) -> anyhow::Result<()> {
+        let held = Held::follow(&self.config, Role::Cache, Port::Cache, scope)?;
+        let offer = held.offer(WORDS, self.connect(scope));
+        offer
+            .listen(listener, held.tls.clone(), scope)
+            .context("answer other nodes")?;
+        let _ = self.offer.set(offer);
+        Ok(())
+    }
+
+    /// Meets the caches of other nodes; from then on keys are placed.
+    fn join(&self, listener: StdListener, scope: &Scope) -> anyhow::Result<()> {
         let brought = Brought {
             config: &self.config,
             stores: self.engines.each_ref().map(|engine| engine.store.clone()),
             clock: self.portal().clock,
-            connect,
+            connect: self.connect(scope),
         };
         let joined = membership::join(brought, listener, scope)?;
         for (space, engine) in Space::ALL.into_iter().zip(&self.engines) {
@@ -176,6 +199,7 @@ impl Cache {
             let router = joined.router.clone();
             engine.place(Route { router, space, flushes });
         }
+        let _ = self.offer.set(joined.offer.clone());
         let _ = self.membership.set(joined);
         Ok(())
     }
@@ -209,7 +233,7 @@ impl Service for Cache {
     }
 
     fn metrics(&self) -> String {
-        let of_others = self.membership.get().map(|joined| joined.offer.metrics());
+        let of_others = self.offer.get().map(|offer| offer.metrics());
         self.metrics.encode(self.portal()) + &of_others.unwrap_or_default()
     }
 }

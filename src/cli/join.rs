@@ -133,7 +133,7 @@ impl Join {
             ("cluster.address", own.to_string().into()),
             ("storage.engine", "replicated".into()),
             ("db.run", false.into()),
-            ("cache.run", true.into()),
+            ("cache.run", false.into()),
         ];
         if settle::is_default(loaded, "admin.listen") {
             let admin = SocketAddr::new(own, ADMIN_PORT);

@@ -11,6 +11,8 @@ use super::Size;
 pub struct Cache {
     /// Here; else another node's is reached under the same address.
     pub run: bool,
+    /// The caches of all nodes are one.
+    pub shared: bool,
     pub listen: SocketAddr,
     /// For the portal's composite storage, which flushes all that it sees.
     pub composite: Vec<SocketAddr>,

@@ -49,7 +49,7 @@ impl Machine {
         .unwrap();
         let text = format!(
             "[node]\nname = {name:?}\ndata_dir = \"{0}\"\nrun_dir = \"{0}\"\nlog_dir = \"{0}\"\nlog = \"info,bitrix_node::cache=debug\"\n\
-             [cluster]\naddress = \"{1}\"\nport = {PORT}\n[cache]\nmemory = \"64MiB\"\nworkers = 2\n",
+             [cluster]\naddress = \"{1}\"\nport = {PORT}\n[cache]\nshared = true\nmemory = \"64MiB\"\nworkers = 2\n",
             folder.display(),
             host.address
         );
