@@ -237,13 +237,13 @@ class Story:
         self.back(leader)
 
     def lead_elsewhere(self):
-        """The machine with the database stays on: where its storage leads, it is begun anew until another's does."""
+        """The machine with the database stays on: where its storage leads, it stands still until another's does."""
 
         def look():
             leader = self.cluster.leader()
             if leader is self.n1:
-                self.n1.run("kill -9 $(pgrep -f '[m]odule storage')")
-                time.sleep(AFTER)
+                # Killed it would be back before the others stand for election.
+                self.n1.run("kill -STOP $(pgrep -f '[m]odule storage'); sleep 3; kill -CONT $(pgrep -f '[m]odule storage')")
             return leader if leader is not self.n1 else None
 
         return until("the storage of n2 or n3 leads", look)
