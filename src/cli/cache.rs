@@ -42,7 +42,7 @@ pub struct Flush {
     /// Only what the portal's composite storage keeps
     #[arg(long)]
     composite: bool,
-    /// Do not ask
+    /// Nothing is emptied without it
     #[arg(long)]
     yes: bool,
 }
