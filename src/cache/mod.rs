@@ -3,8 +3,9 @@
 //! - Three dialects on one port: classic text (`ascii`) and meta commands (`meta`), told apart line by line, and binary
 //!   (`binary`), told by the first byte of a connection. All speak of the same `Command` and `Reply`.
 //! - `session` turns bytes into commands and replies into bytes, in order and without a socket; `connection` moves the bytes.
-//! - `engine` executes a command on this node's store. Where the nodes' caches are one (`cache.shared`) `desk` decides what may be answered at once; the
-//!   rest is the `router`'s, which brings each command to the node that has its key. The `council` says which node that is.
+//! - `engine` executes a command on this node's store. Where the nodes' caches are one (`cache.shared`) `desk` decides what may be
+//!   answered at once; the rest is the `router`'s, which brings each command to the node that has its key. The `council` says which
+//!   node that is.
 //! - Limits and error texts are memcached's, with two exceptions: keys with control bytes are refused in the text
 //!   protocols, and `noreply` silences errors too.
 
