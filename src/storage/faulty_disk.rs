@@ -128,6 +128,16 @@ impl FaultyDisk {
         })))
     }
 
+    /// Whether a file holds these bytes also after a power cut.
+    pub fn has_synced(&self, bytes: &[u8]) -> bool {
+        let state = self.state();
+        let mut durable = state
+            .durable_names
+            .values()
+            .map(|number| &state.contents[*number].durable);
+        durable.any(|content| content.windows(bytes.len()).any(|window| window == bytes))
+    }
+
     pub fn bytes(&self, name: &str) -> Vec<u8> {
         let state = self.state();
         state.contents[state.names[name]].cached.clone()
