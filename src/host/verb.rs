@@ -62,6 +62,9 @@ pub enum Verb {
     Renew { certificate: String },
     /// Replace this executable by the one with that BLAKE3 hash in the staging folder, if its signature holds, and start anew.
     Upgrade { hash: String },
+    /// The executable that came by the last change does not serve: take the one before it back, and start anew. Refused unless that
+    /// change came to its end within the last quarter of an hour: further back goes root alone.
+    Revert,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -12,8 +12,10 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -37,6 +39,8 @@ PAGES = ["/check.json", f"/{PLAIN}"]
 BEFORE, AFTER = 3, 8
 # Of one roll, on a busy machine.
 ROLL = 300
+# How long a node that does not serve has its turn.
+TURN = 300
 # Nobody waits longer for an answer, in seconds.
 STALL = 2.0
 # How long a new executable has to come up.
@@ -81,6 +85,7 @@ class Roll:
             self.paused()
             self.back()
             self.broken()
+            self.ill()
         except Exception as error:
             self.table.row("the bed", False, repr(error), [f"{node.name}: {node.log()[-2500:]}" for node in self.cluster.nodes])
         finally:
@@ -125,8 +130,7 @@ class Roll:
 
     def run_by(self, path):
         """Names of the nodes that run this file, with all their modules, and are well."""
-        wanted = hashlib.sha256(path.read_bytes()).hexdigest()
-        return [node.name for node in self.cluster.nodes if self.is_run_by(node, wanted)]
+        return [node.name for node in self.cluster.nodes if self.is_run_by(node, digest(path))]
 
     def is_run_by(self, node, wanted):
         pid = self.supervisor(node)
@@ -146,11 +150,11 @@ class Roll:
     def apply(self, path):
         self.first.command("upgrade", "apply", "--from", path)
 
-    def until_state(self, state):
+    def until_state(self, state, seconds=ROLL):
         def look():
             return self.plan().get("state", "").startswith(state)
 
-        until(f"the roll is {state}", look, ROLL)
+        until(f"the roll is {state}", look, seconds)
 
     def under_load(self, name, act):
         """Whatever `act` does, nobody who asks notices."""
@@ -244,6 +248,34 @@ class Roll:
         is_as_before = all(node.executable.read_bytes() == before[node.name] for node in self.cluster.nodes)
         self.table.row("one that does not come up", is_as_before and not plan["turn"], plan["state"])
         self.whole("gone back")
+
+    def ill(self):
+        """It comes up where PHP dies all the time, so the node does not serve: it takes the version before back."""
+        path = self.version("ill")
+        self.apply(path)
+        until("one has its turn", lambda: self.plan().get("turn"), ROLL)
+        node = self.cluster.node(self.plan()["turn"].split(" ")[0])
+        is_over = threading.Event()
+
+        def kill():
+            while not is_over.wait(0.2):
+                node.signal("php-fpm", signal.SIGKILL)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        try:
+            until("it runs the new one", lambda: self.is_run_by(node, digest(path)), ROLL)
+            self.until_state("failed", ROLL + TURN)
+            until("it runs the one before", lambda: not self.is_run_by(node, digest(path)), ROLL)
+        finally:
+            is_over.set()
+            killer.join()
+        self.whole("taken back")
+        self.table.row("one that does not serve", not self.run_by(path), self.plan()["state"])
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def slow(load):

@@ -3,7 +3,7 @@
 //! One node at a time: whose turn it is stands in the registry, and only a free turn can be taken. Nodes that hold nothing go first,
 //! the storage's leader last, for each change of the leader makes the files wait. Whoever is silent is passed over; once the others
 //! are done, its operator resumes the roll when it is back. Whoever fails gives the turn back and stops the whole: a version that
-//! one node cannot run is not tried on the next.
+//! one node cannot run is not tried on the next. A node that runs it and is not well goes back to the version before.
 
 use std::time::Duration;
 
@@ -76,6 +76,8 @@ pub enum Act {
     Finish,
     /// The same, and nobody else tries.
     Fail(String),
+    /// The same, and this node takes the version before back.
+    GoBack(String),
     /// All that live are of the new version.
     Complete,
 }
@@ -99,7 +101,7 @@ fn mine(sight: &Sight, own: &Node) -> Act {
     if own.is_new {
         return match sight.settled >= SETTLED {
             true => Act::Finish,
-            false if is_late => Act::Fail("it runs the new version, and is not well".to_owned()),
+            false if is_late => Act::GoBack("it runs the new version, and is not well".to_owned()),
             false => wait("this node is of the new version, and not well for long enough"),
         };
     }
@@ -251,7 +253,7 @@ mod tests {
         sight.waited = PATIENCE * 2;
         assert!(matches!(decide(&sight), Act::Fail(_)), "nobody takes its seat");
         sight.nodes[2].is_new = true;
-        assert!(matches!(decide(&sight), Act::Fail(_)), "it is not well");
+        assert!(matches!(decide(&sight), Act::GoBack(_)), "it is not well");
         // Whose turn it is has left the cluster.
         (sight.turn, sight.nodes[2].is_new) = (Some("n9".into()), false);
         assert_eq!(decide(&sight), Act::Begin);

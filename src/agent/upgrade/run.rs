@@ -101,6 +101,12 @@ impl Roller {
             }
             Act::Finish => finish(&*registry, &view, own, None).await,
             Act::Fail(why) => finish(&*registry, &view, own, Some(why)).await,
+            Act::GoBack(why) => {
+                // First: whoever runs here afterwards must not try again.
+                finish(&*registry, &view, own, Some(why)).await?;
+                self.go_back().await;
+                Ok(())
+            }
             Act::Complete => self.complete(&*registry, &view, &target).await,
         }
     }
@@ -203,6 +209,12 @@ impl Roller {
         };
         warn!(why, "this node does not run the other version");
         self.failed = Some((turn, why));
+    }
+
+    /// Returns only when it did not happen.
+    async fn go_back(&self) {
+        let answer = self.root.ask(&Verb::Revert).await;
+        warn!(?answer, "this node keeps the new version");
     }
 
     async fn stage(&self, target: &Target) -> Result<(), String> {

@@ -28,10 +28,17 @@ impl Acts {
             Verb::Sign { node, key } => sign::sign(&self.config, &node, &key),
             Verb::Secrets => secrets::gather(&self.config),
             Verb::Renew { certificate } => renew::renew(&self.config, &self.user, &certificate),
-            Verb::Upgrade { hash } => match &self.upgrade {
-                Some((place, requests)) => upgrade::upgrade(&self.config, place, requests, &hash).await,
-                None => Answer::refused("nothing takes the place of this executable"),
-            },
+            Verb::Upgrade { hash } => self.replace(Some(&hash)).await,
+            Verb::Revert => self.replace(None).await,
+        }
+    }
+
+    /// By the staged executable of that hash, or by the one before this.
+    async fn replace(&self, hash: Option<&str>) -> Answer {
+        match (&self.upgrade, hash) {
+            (None, _) => Answer::refused("nothing takes the place of this executable"),
+            (Some((place, requests)), Some(hash)) => upgrade::upgrade(&self.config, place, requests, hash).await,
+            (Some((place, requests)), None) => upgrade::revert(&self.config, place, requests).await,
         }
     }
 }

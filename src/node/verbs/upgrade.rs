@@ -1,13 +1,21 @@
 //! `Upgrade`: another version of this executable, which the agent laid into the staging folder. The agent's word counts for nothing: the file
-//! is installed only with the signature of the key that this node trusts, and never an older version than this one.
+//! is installed only with the signature of the key that this node trusts, and never an older version than this one. `Revert`: back to the
+//! executable before this one, soon after it came.
+
+use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tracing::info;
+use tracing::{info, warn};
 
+use crate::base::clock;
 use crate::config::Config;
 use crate::host::verb::Answer;
 use crate::node::reexec::{Request, Requests};
-use crate::node::upgrade::{Candidate, Key, Place};
+use crate::node::upgrade::{Candidate, Key, Place, Record, Stage};
+
+/// So long after it came an executable can be taken back by the agent's word. Who has the agent could else bring an old fault back at any
+/// time.
+const TRIAL: Duration = Duration::from_secs(900);
 
 /// Answered only when it does not happen: else the agent is replaced together with us.
 pub async fn upgrade(config: &Config, place: &Place, requests: &Requests, hash: &str) -> Answer {
@@ -30,6 +38,40 @@ async fn attempt(config: &Config, place: &Place, requests: &Requests, hash: &str
         refused: Some(refused),
     });
     hears.await.map_err(|_| "the node is stopping".to_owned())
+}
+
+/// Answered only when it does not happen.
+pub async fn revert(config: &Config, place: &Place, requests: &Requests) -> Answer {
+    match go_back(config, place, requests).await {
+        Ok(why) | Err(why) => Answer::refused(why),
+    }
+}
+
+async fn go_back(config: &Config, place: &Place, requests: &Requests) -> Result<String, String> {
+    is_on_trial(Record::read(config).as_ref(), clock::boot())?;
+    let permit = requests
+        .try_reserve()
+        .map_err(|_| "another version is taking its place".to_owned())?;
+    warn!("the agent says that this executable does not serve: the one before it comes back");
+    place.restore(true).map_err(|error| error.to_string())?;
+    let (refused, hears) = oneshot::channel();
+    permit.send(Request {
+        may_go_back: true,
+        refused: Some(refused),
+    });
+    hears.await.map_err(|_| "the node is stopping".to_owned())
+}
+
+/// Whether this executable came by that change, and lately.
+fn is_on_trial(last: Option<&Record>, now: Duration) -> Result<(), String> {
+    let Some(last) = last.filter(|last| last.stage == Stage::Done && !last.hash.is_empty()) else {
+        return Err("this executable did not come by the last change".to_owned());
+    };
+    // A later boot's clock has begun anew.
+    match now.checked_sub(Duration::from_millis(last.begun)) {
+        Some(age) if age <= TRIAL => Ok(()),
+        _ => Err("it came too long ago: `bitrix-node upgrade rollback` takes it back".to_owned()),
+    }
 }
 
 fn staged(config: &Config, hash: &str) -> Result<Candidate, String> {
@@ -61,6 +103,21 @@ mod tests {
             Answer::Refused { why } => why,
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn only_what_came_lately_is_taken_back() {
+        let record = |stage, hash: &str| Record {
+            begun: 5000,
+            stage,
+            ..Record::begin("2", hash.into())
+        };
+        let at = |record: Option<&Record>, seconds| is_on_trial(record, Duration::from_secs(seconds)).is_ok();
+        let done = record(Stage::Done, "ab");
+        assert!(at(Some(&done), 5) && at(Some(&done), 905));
+        assert!(!at(Some(&done), 906) && !at(Some(&done), 4) && !at(None, 5));
+        assert!(!at(Some(&record(Stage::Failed, "ab")), 6) && !at(Some(&record(Stage::Trial, "ab")), 6));
+        assert!(!at(Some(&record(Stage::Done, "")), 6), "a restart of the same");
     }
 
     #[tokio::test]
