@@ -5,6 +5,9 @@ use crate::cache::command::{Command, Reply};
 use crate::cache::council::Shard;
 use crate::cache::peer::{RequestId, Space};
 
+/// Name and value of a row of `stats`.
+pub type Row = (String, String);
+
 #[derive(Debug)]
 pub struct Order {
     pub space: Space,
@@ -20,6 +23,8 @@ pub enum Work {
         after: Option<u64>,
     },
     Stats,
+    /// This node's own rows of `stats`, to which the other nodes' numbers are added.
+    Sums(Vec<Row>),
 }
 
 /// A command on one key.

@@ -37,6 +37,13 @@ async fn every_node_answers_for_all_keys() {
         .map(|node| node.stores[0].shards().map(|(items, _)| items).sum::<usize>())
         .sum();
     assert_eq!(items, 900);
+    // A client of one node sees the numbers of all.
+    for client in &mut clients {
+        assert_eq!(client.number("curr_items").await, 900);
+        assert_eq!(client.number("cmd_get").await, 3 * 600);
+        assert_eq!(client.number("get_hits").await, 3 * 600);
+        assert_eq!(client.number("pid").await, std::process::id() as usize);
+    }
     world.stop().await;
 }
 

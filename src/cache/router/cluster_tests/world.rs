@@ -397,4 +397,13 @@ impl Client {
             .starts_with("VALUE ")
             .then(|| lines.next().unwrap_or_default().to_string()))
     }
+
+    /// A number of `stats`.
+    pub async fn number(&mut self, name: &str) -> usize {
+        self.send("stats\r\n").await;
+        let rows = self.read_until(&["END\r\n"]).await;
+        let head = format!("STAT {name} ");
+        let number = rows.lines().find_map(|row| row.strip_prefix(&head));
+        number.expect("there is such a row").parse().expect("it is a number")
+    }
 }
