@@ -133,8 +133,10 @@ impl Join {
             ("cluster.address", own.to_string().into()),
             ("storage.engine", "replicated".into()),
             ("db.run", false.into()),
-            ("cache.run", false.into()),
         ];
+        if !loaded.config.cache.shared {
+            wanted.push(("cache.run", false.into()));
+        }
         if settle::is_default(loaded, "admin.listen") {
             let admin = SocketAddr::new(own, ADMIN_PORT);
             wanted.push(("admin.listen", admin.to_string().into()));

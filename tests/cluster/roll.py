@@ -64,10 +64,6 @@ class Clients(browser.Load):
         set_namespace(self.handle)
         super().ask(number)
 
-    def lost(self):
-        """What failed, but for pages that asked the cache for what it held before it was started anew: that is what a cache may do."""
-        return [one for one in self.faults() if not ("cache:" in one.fault or "sessions:" in one.fault)]
-
 
 class Roll:
     def __init__(self, options, folder):
@@ -170,7 +166,7 @@ class Roll:
             act()
             took = now() - began
             time.sleep(AFTER)
-        lost = [f"{name}: {one.fault}" for name, load in loads.items() for one in load.lost()]
+        lost = [f"{name}: {one.fault}" for name, load in loads.items() for one in load.faults()]
         slowest = max(load.slowest() for load in loads.values())
         figures = [f"{name}: {load.summary()}" for name, load in loads.items()]
         figures += [f"{name}, {at - began:.1f} s after it began: {fault}" for name, load in loads.items() for at, fault in slow(load)]

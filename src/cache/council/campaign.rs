@@ -117,7 +117,10 @@ fn judge_chain(ballots: &BTreeMap<Name, Ballot>, term: Term, view: Option<&View>
             let last = ballots.values().filter_map(|ballot| ballot.last.as_ref()).max();
             suspects.retain(|name| last.is_none_or(|(_, leader)| leader != name));
         }
-        false => suspects.extend(electorate.iter().flatten().cloned()),
+        false => {
+            let members = view.iter().flat_map(|view| &view.members);
+            suspects.extend(electorate.iter().flatten().chain(members).cloned());
+        }
     }
     let mandate = Mandate {
         base: match newest.filter(|_| is_inherited) {
@@ -179,7 +182,8 @@ mod tests {
         let ballots = ballots.iter().map(|(voter, ballot)| (name(voter), ballot.clone()));
         let view = View {
             version: 4,
-            voters: ["n1", "n2", "n3"].map(name).into(),
+            members: THREE.map(name).into(),
+            voters: THREE.map(name).into(),
         };
         judge(&ballots.collect(), TERM, Some(&view))
     }

@@ -16,7 +16,7 @@ use super::message::{LONGEST, Message, decode, encode};
 use super::standing::{Standing, StandingWriter};
 use super::{Act, Council, Event, Timing, Told, View};
 use crate::base::{BoxFuture, Scope, clock};
-use crate::cluster::{self, Snapshot, Snapshots};
+use crate::cluster::{self, Role, Snapshot, Snapshots};
 use crate::net::mesh::{Class, Dial, Fault, Handler, Identity, Limits, Mesh, Name};
 
 /// Service of the cache's port on the mesh. Never reused for something else.
@@ -116,17 +116,28 @@ pub fn start(parts: Parts, scope: &Scope) -> anyhow::Result<Seat> {
     })
 }
 
-/// The voters that a snapshot names: all members, also those that keep no cache. `None`: it may be out of date.
+/// Members and voters by a snapshot. All vote, also those that keep no cache; of two only one, that which has the seat. `None`: it may be
+/// out of date.
 fn view(snapshot: &Snapshot) -> Option<View> {
     let members = snapshot
         .nodes
         .iter()
         .filter(|node| node.standing != cluster::Standing::Joining);
-    let mut voters: Vec<Name> = members.filter_map(|node| node.name.parse().ok()).collect();
-    voters.sort();
-    let is_known = snapshot.revision > 0 && !snapshot.is_stale && !voters.is_empty();
+    let mut members: Vec<Name> = members.filter_map(|node| node.name.parse().ok()).collect();
+    members.sort();
+    // Nobody joins a cluster of one without it.
+    let is_alone = matches!(members.as_slice(), [name] if name.as_str() == snapshot.own);
+    let is_current = !snapshot.is_stale || is_alone;
+    let is_known = snapshot.revision > 0 && is_current && !members.is_empty();
+    let holder = snapshot.holder(Role::Cache).map(|node| node.name.as_str());
+    let holder = members.iter().find(|name| Some(name.as_str()) == holder);
+    let voters = match (members.as_slice(), holder) {
+        ([_, _], Some(holder)) => vec![holder.clone()],
+        _ => members.clone(),
+    };
     is_known.then_some(View {
         version: snapshot.revision,
+        members,
         voters,
     })
 }
@@ -266,17 +277,36 @@ mod tests {
     }
 
     #[test]
-    fn members_vote_and_a_snapshot_that_may_be_old_names_nobody() {
+    fn all_vote_or_one_of_two_and_a_snapshot_that_may_be_old_names_nobody() {
         use cluster::Standing::{Draining, Joining, Member};
         let mut snapshot = Snapshot {
             revision: 7,
             nodes: vec![member("n2", Member), member("n1", Draining), member("n3", Joining)],
             ..Snapshot::default()
         };
-        let voters = ["n1", "n2"].map(|name| name.parse().unwrap()).into();
-        assert_eq!(view(&snapshot), Some(View { version: 7, voters }));
+        let names = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect::<Vec<Name>>();
+        let seen = |snapshot: &Snapshot| view(snapshot).map(|view| (view.version, view.members, view.voters));
+        let pair = names(&["n1", "n2"]);
+        assert_eq!(seen(&snapshot), Some((7, pair.clone(), pair.clone())));
+        let seat = |holder: &str| cluster::Seat {
+            role: Role::Cache,
+            seat: String::new(),
+            holder: Some(holder.into()),
+            epoch: 1,
+        };
+        snapshot.seats = vec![seat("n3")];
+        assert_eq!(seen(&snapshot), Some((7, pair.clone(), pair.clone())));
+        snapshot.seats = vec![seat("n2")];
+        assert_eq!(seen(&snapshot), Some((7, pair, names(&["n2"]))));
+        snapshot.nodes[2].standing = Member;
+        let three = names(&["n1", "n2", "n3"]);
+        assert_eq!(seen(&snapshot), Some((7, three.clone(), three)));
         snapshot.is_stale = true;
-        assert_eq!(view(&snapshot), None);
+        assert_eq!(seen(&snapshot), None);
+        snapshot.nodes.truncate(1);
+        assert_eq!(seen(&snapshot), None);
+        snapshot.own = "n2".into();
+        assert_eq!(seen(&snapshot), Some((7, names(&["n2"]), names(&["n2"]))));
         assert_eq!(view(&Snapshot::default()), None);
     }
 }

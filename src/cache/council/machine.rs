@@ -98,7 +98,7 @@ impl Council {
         self.lead.is_some()
     }
 
-    /// The registry names other voters. Only what it says itself counts: no view that may be out of date.
+    /// The registry names other members or voters. Only what it says itself counts: no view that may be out of date.
     pub fn on_view(&mut self, view: View, now: Duration) -> Vec<Act> {
         if self.view.as_ref().is_none_or(|known| known.version < view.version) {
             self.view = Some(view);
@@ -199,11 +199,15 @@ impl Council {
         }
     }
 
-    /// All others that may have a say.
+    /// All others that may have a say or a part.
     pub(super) fn peers(&self) -> Vec<Name> {
         let memory = self.member.memory();
-        let tables = memory.tables().flat_map(|table| &table.voters);
-        let known = tables.chain(self.view.iter().flat_map(|view| &view.voters));
+        let nodes = memory
+            .tables()
+            .flat_map(|table| table.nodes.iter().map(|node| &node.name));
+        let voters = memory.tables().flat_map(|table| &table.voters);
+        let members = self.view.iter().flat_map(|view| &view.members);
+        let known = nodes.chain(voters).chain(members);
         let mut peers: Vec<Name> = known.filter(|name| **name != self.own).cloned().collect();
         peers.sort();
         peers.dedup();

@@ -1,6 +1,6 @@
 //! The council: the cache nodes decide among themselves who serves which shard, within a third of a second.
 //!
-//! The registry is too slow for it and only names the voters. What the rest of the cache needs of it is `Standing` (may this node serve, and who
+//! The registry is too slow for it and only names members and voters. What the rest of the cache needs of it is `Standing` (may this node serve, and who
 //! does), the `Event`s that ask for something to be done, and `Placement`, which is the same on every node.
 //!
 //! What holds at every moment, whatever is lost, late, frozen or started anew (`sim_tests`):
@@ -17,6 +17,8 @@
 //!   or missed a table of the chain, forgets its data and asks to come back.
 //! - **Inheritance** (`campaign`). A new leader takes over the newest table that its voters know. Nothing is on a disk, so it counts who remembers: if
 //!   the others could have decided without them, it begins with an empty table.
+//! - **Two members** (`driver`): one of them votes alone, for nobody could tell a dead one from a cut line. The cache outlives the other one; without
+//!   the voter it waits, as the storage does, and begins empty with it. When a third comes, the voter must hear of it before it is cut off.
 //! - **A new leader** must wait a lease for leases that others gave, but for those whose holders answer it, and for the leader before it, which had no
 //!   more than its own.
 
@@ -57,11 +59,12 @@ pub use table::fixture;
 
 use crate::net::mesh::Name;
 
-/// Who votes, by the registry.
+/// Who may keep the cache and who votes, by the registry. Names in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
     /// Grows with every change.
     pub version: u64,
-    /// In the order of their names.
+    pub members: Vec<Name>,
+    /// Of the members.
     pub voters: Vec<Name>,
 }

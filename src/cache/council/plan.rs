@@ -42,7 +42,7 @@ pub fn plan(scene: &Scene<'_>) -> Table {
         .base
         .nodes
         .iter()
-        .filter(|node| scene.keeps(node, &voters))
+        .filter(|node| scene.keeps(node))
         .cloned()
         .collect();
     scene.cut_off(&mut kept);
@@ -59,7 +59,7 @@ pub fn plan(scene: &Scene<'_>) -> Table {
         true => Stage::Serving,
         false => Stage::Filling,
     };
-    let joining: Vec<Node> = scene.joining(&kept, &voters, stage);
+    let joining: Vec<Node> = scene.joining(&kept, stage);
     let mut nodes = kept;
     nodes.extend(joining);
     nodes.sort_by(|one, other| one.name.cmp(&other.name));
@@ -82,7 +82,15 @@ impl Scene<'_> {
         self.peer(name).is_some_and(|peer| peer.is_alive)
     }
 
-    fn keeps(&self, node: &Node, voters: &[Name]) -> bool {
+    /// By the registry; who leads with an older view than the table's changes nothing.
+    fn is_member(&self, name: &Name) -> bool {
+        match self.view.filter(|view| view.version >= self.base.view) {
+            Some(view) => view.members.contains(name),
+            None => self.base.voters.contains(name) || self.base.node(name).is_some(),
+        }
+    }
+
+    fn keeps(&self, node: &Node) -> bool {
         let stays = match self.peer(&node.name) {
             Some(peer) => {
                 let is_same = peer.incarnation == node.incarnation && peer.wish == Wish::Serve;
@@ -90,7 +98,7 @@ impl Scene<'_> {
             }
             None => self.awaited.contains(&node.name),
         };
-        stays && voters.contains(&node.name)
+        stays && self.is_member(&node.name)
     }
 
     /// Takes out those without whom all others reach each other: the one with the most broken links first, of equal ones the later name.
@@ -127,12 +135,12 @@ impl Scene<'_> {
         self.is_committed && self.is_alive(&node.name) && serving.all(says)
     }
 
-    fn joining(&self, kept: &[Node], voters: &[Name], stage: Stage) -> Vec<Node> {
+    fn joining(&self, kept: &[Node], stage: Stage) -> Vec<Node> {
         let mut joining: Vec<Node> = Vec::new();
         for (name, peer) in self.peers {
             let is_known = self.base.holds(name, peer.incarnation) || kept.iter().any(|node| node.name == *name);
             let wants =
-                peer.is_alive && peer.knows_base && peer.wish == Wish::Serve && !is_known && voters.contains(name);
+                peer.is_alive && peer.knows_base && peer.wish == Wish::Serve && !is_known && self.is_member(name);
             let mut present = kept.iter().chain(&joining);
             if wants && !present.any(|node| self.is_broken(name, &node.name)) {
                 joining.push(Node {
@@ -305,6 +313,7 @@ mod tests {
         let view = |names: &[&str]| {
             Some(View {
                 version: 9,
+                members: ["n1", "n2", "n3"].map(name).into(),
                 voters: names.iter().copied().map(name).collect(),
             })
         };
@@ -321,5 +330,28 @@ mod tests {
         world.view = view(&["n1", "n2"]);
         let next = world.plan();
         assert_eq!((next.voters.len(), next.nodes.len(), next.view), (2, 2, 9));
+    }
+
+    #[test]
+    fn a_member_without_a_vote_has_its_part_and_who_left_has_none() {
+        let mut world = World::new(&["n1", "n2"]);
+        world.base.voters = vec![name("n1")];
+        let view = |version, members: &[&str]| {
+            Some(View {
+                version,
+                members: members.iter().copied().map(name).collect(),
+                voters: vec![name("n1")],
+            })
+        };
+        world.view = view(1, &["n1", "n2"]);
+        assert_eq!(world.nodes(), ["n1", "n2"]);
+        world.base.nodes.pop();
+        assert_eq!(world.nodes(), ["n1", "+n2"]);
+        world.view = view(0, &["n1"]);
+        assert_eq!(world.nodes(), ["n1"], "it is not known yet whether it is one");
+        world.base.nodes = table(3, &["n1", "n2"]).nodes;
+        assert_eq!(world.nodes(), ["n1", "n2"]);
+        world.view = view(2, &["n1"]);
+        assert_eq!(world.nodes(), ["n1"]);
     }
 }

@@ -12,6 +12,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use super::Timing;
+use crate::net::mesh::Name;
 use nemesis::Strike;
 use world::{Flaw, MS, World};
 
@@ -90,6 +91,64 @@ fn five_nodes_keep_their_promises() {
 #[test]
 fn two_nodes_keep_their_promises() {
     run_all(2, 2);
+}
+
+/// Whatever happens to the one without a vote.
+#[test]
+fn of_two_members_the_voter_goes_on_without_the_other() {
+    for strike in Strike::SINGLE {
+        for seed in seeds(3) {
+            let mut world = World::new(seed, 2, Flaw::None);
+            assert!(
+                world.run_until(Duration::from_secs(4), World::is_whole),
+                "{}",
+                world.seen()
+            );
+            nemesis::single(&mut world, strike, 1);
+            world.run_for(SWITCH);
+            assert!(
+                world.is_served(),
+                "seed {seed}, {strike:?}: {}\n{}",
+                world.seen(),
+                world.tale()
+            );
+            world.run_for(Duration::from_secs(2));
+            assert!(
+                world.faults.is_empty() && world.lost == 0,
+                "{}\n{}",
+                world.summary(),
+                world.tale()
+            );
+        }
+    }
+}
+
+/// From one machine to three and back, without a fault: nothing is lost and nothing stands still for long.
+#[test]
+fn a_cluster_grows_and_shrinks() {
+    for seed in seeds(3) {
+        let mut world = World::new(seed, 3, Flaw::None);
+        let names: Vec<Name> = world.machines.iter().map(|machine| machine.name.clone()).collect();
+        let mut step = |members: &[Name]| {
+            let voters = if members.len() == 2 { &members[..1] } else { members };
+            world.name(members.to_vec(), voters.to_vec());
+            assert!(
+                world.run_until(Duration::from_secs(5), World::is_whole),
+                "{}\n{}",
+                world.seen(),
+                world.tale()
+            );
+            world.run_for(Duration::from_secs(1));
+            assert!(
+                world.is_whole() && world.faults.is_empty() && world.lost == 0,
+                "{}",
+                world.tale()
+            );
+        };
+        for count in [1, 2, 3, 2, 1, 3] {
+            step(&names[..count]);
+        }
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::world::{Flaw, Line, MS, World};
+use crate::net::mesh::Name;
 
 /// A fault that the others must bridge quickly.
 #[derive(Clone, Copy, Debug)]
@@ -146,14 +147,19 @@ fn change_voters(world: &mut World, victim: usize) {
     }
     voters.sort();
     world.note(format!("voters are {voters:?}"));
-    world.name_voters(voters);
+    world.name(voters.clone(), voters);
 }
 
-/// Everything is well from now on, with all nodes as voters.
+/// Everything is well from now on, with all nodes as members; of two, one votes.
 pub fn mend(world: &mut World) {
     join_lines(world);
-    let voters = world.machines.iter().map(|machine| machine.name.clone()).collect();
-    world.name_voters(voters);
+    let members: Vec<Name> = world.machines.iter().map(|machine| machine.name.clone()).collect();
+    let voters = if members.len() == 2 {
+        members[..1].to_vec()
+    } else {
+        members.clone()
+    };
+    world.name(members, voters);
     for machine in 0..world.machines.len() {
         world.machines[machine].hang = Duration::ZERO;
         if world.machines[machine].is_frozen {

@@ -159,7 +159,9 @@ impl World {
             lines: vec![vec![Line::default(); count]; count],
             view: View {
                 version: 1,
-                voters: names,
+                // As the registry has it: of two, one.
+                voters: if count == 2 { names[..1].to_vec() } else { names.clone() },
+                members: names,
             },
             faults: Vec::new(),
             acknowledged: 0,
@@ -232,10 +234,11 @@ impl World {
         self.plan(within, Happening::Thaw { to });
     }
 
-    /// The registry has other voters; each node hears of it in its time.
-    pub fn name_voters(&mut self, voters: Vec<Name>) {
+    /// The registry has other members and voters; each node hears of it in its time.
+    pub fn name(&mut self, members: Vec<Name>, voters: Vec<Name>) {
         self.view = View {
             version: self.view.version + 1,
+            members,
             voters,
         };
         for to in 0..self.machines.len() {
@@ -476,10 +479,10 @@ impl World {
         served.map(|machine| machine.serves(self.now).len()).sum::<usize>() == SHARDS
     }
 
-    /// And all voters serve.
+    /// And all members serve.
     pub fn is_whole(&self) -> bool {
         let is_serving = |machine: &&Machine| machine.runs() && !machine.serves(self.now).is_empty();
-        self.is_served() && self.machines.iter().filter(is_serving).count() == self.view.voters.len()
+        self.is_served() && self.machines.iter().filter(is_serving).count() == self.view.members.len()
     }
 
     pub fn seen(&self) -> String {
