@@ -67,10 +67,11 @@ impl OnKey {
     }
 
     /// What a client is told when nobody can answer in time. A failed read is a miss, because a client knows how to go on after a
-    /// miss; but for a session: the program would go on with an empty one, and write that.
+    /// miss; but for a session: the program would go on with an empty one, and write that. ext-memcached does so after an error, too.
     pub fn give_up(&self) -> Reply {
         match self.command {
-            Command::Get(get) if get.vivify.is_none() && !self.is_session => Reply::Miss,
+            Command::Get(_) if self.is_session => Reply::Silence,
+            Command::Get(get) if get.vivify.is_none() => Reply::Miss,
             _ => Reply::Unavailable,
         }
     }
