@@ -61,7 +61,8 @@ test-registry: ## The registry before nfs-ganesha, an independent server (Debian
 test-storage: release ## Three storage nodes in network namespaces under faults (needs root, 7 minutes)
 	$(STORAGE) storage:: -- --ignored --nocapture --test-threads=1
 
-test-sessions: release ## PHP's sessions on three caches in network namespaces under faults (needs root, 2 minutes)
+test-sessions: release ## PHP's sessions on three caches in network namespaces under faults, and the same with nutcracker (Debian, needs root, 3 minutes)
+	packaging/test-dependencies.sh nutcracker
 	$(STORAGE) sessions:: -- --ignored --nocapture --test-threads=1
 
 check-static: ## Is the release executable static?
@@ -105,9 +106,10 @@ bench-storage: release dependencies-kernel ## The storage beside nfs-ganesha, in
 	for copies in 1 3; do tests/bench/storage.py $(BINARY) $(STORAGE_LOAD) --copies $$copies || exit 1; done
 	tests/bench/storage.py $(BINARY) $(STORAGE_LOAD) --copies 3 --apart --only create,write
 
-bench-cache: release dependencies-cache ## The cache beside memcached: processor time, rates, items kept, in one session
+bench-cache: release dependencies-cache ## The cache beside memcached and nutcracker: processor time, rates, items kept, in one session (needs root)
 	rustc --edition 2024 -O -o target/cache_load tests/bench/cache_load.rs
 	tests/bench/cache.py $(BINARY) target/cache_load
+	CACHE_LOAD=$(CURDIR)/target/cache_load $(STORAGE) bench_cache_routed -- --ignored --nocapture
 
 docs: release ## Completions and man pages into target/docs
 	$(BINARY) man target/docs

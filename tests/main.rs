@@ -3,6 +3,8 @@
 
 #[path = "bench/balance.rs"]
 mod bench_balance;
+#[path = "bench/cache_routed.rs"]
+mod bench_cache_routed;
 mod cli;
 mod db;
 mod demo;

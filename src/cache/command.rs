@@ -180,6 +180,8 @@ pub enum Reply {
     Refused(&'static str),
     /// The nodes that must have a part in it could not be reached in time; it may have happened or not.
     Unavailable,
+    /// The same for a read that no answer fits: clients take an error for a miss. Their connection ends.
+    Silence,
     Quit,
 }
 

@@ -111,6 +111,12 @@ impl<'a> Desk<'a> {
                 Taken::Later(Order::new(space, Work::Flush { after }))
             }
             (Command::Stats(words), _) if words == [b"cluster"] => Taken::Later(Order::new(route.space, Work::Stats)),
+            (Command::Stats(words), _) if words.is_empty() => {
+                match self.engine.execute(Command::Stats(words), self.moment) {
+                    Reply::Table(own) => Taken::Later(Order::new(route.space, Work::Sums(own))),
+                    reply => Taken::Answered(reply),
+                }
+            }
             (command, _) => Taken::Answered(self.engine.execute(command, self.moment)),
         }
     }

@@ -149,6 +149,7 @@ impl Session {
     pub fn settle(&mut self, moment: Moment) {
         let Some(mut late) = self.late.take() else { return };
         while self.output.len() < OUTPUT_HIGH
+            && !self.is_closed()
             && let Some(Entry { line, what }) = late.pop()
         {
             let mut scratch = SCRATCH;
@@ -162,16 +163,18 @@ impl Session {
                         match late.reply(answer) {
                             reply @ Reply::Hit(_) => many.form.encode(&reply, &mut self.output),
                             Reply::Unavailable => has_failed = true,
+                            Reply::Silence => self.state = State::Closed,
                             _ => {}
                         }
                     }
                     match (is_last, has_failed) {
+                        _ if self.is_closed() => {}
                         (true, true) => many.form.encode(&Reply::Unavailable, &mut self.output),
                         (true, false) => ascii::encode_end(&mut self.output),
                         (false, _) => {}
                     }
                 }
-                (Request::One(_, form), What::One(answer)) => form.encode(&late.reply(answer), &mut self.output),
+                (Request::One(_, form), What::One(answer)) => self.tell(&late.reply(answer), &form),
                 (Request::Store(head), What::One(answer)) => head.form.encode(&late.reply(answer), &mut self.output),
                 (Request::Refusal(refusal), What::One(answer)) => {
                     refusal.form.encode(&late.reply(answer), &mut self.output);
@@ -179,8 +182,15 @@ impl Session {
                 _ => {}
             }
         }
-        if !late.is_empty() {
+        if !late.is_empty() && !self.is_closed() {
             self.late = Some(late);
+        }
+    }
+
+    fn tell(&mut self, reply: &Reply, form: &Form<'_>) {
+        match reply {
+            Reply::Silence => self.state = State::Closed,
+            reply => form.encode(reply, &mut self.output),
         }
     }
 
@@ -264,7 +274,7 @@ impl Session {
     /// Writes a reply, or keeps it behind those that are not there yet.
     fn answer(&mut self, taken: Taken, form: &Form<'_>, line: &[u8]) {
         match (taken, &mut self.late) {
-            (Taken::Answered(reply), None) => form.encode(&reply, &mut self.output),
+            (Taken::Answered(reply), None) => self.tell(&reply, form),
             (Taken::Answered(reply), Some(late)) => late.push(line, What::One(Answer::Ready(reply))),
             (Taken::Later(order), late) => {
                 let late = late.get_or_insert_default();
@@ -408,7 +418,7 @@ impl Session {
             };
             match (desk.take(Command::Get(get), self.late.as_deref()), &mut kept) {
                 (Taken::Answered(reply @ Reply::Hit(_)), None) => many.form.encode(&reply, &mut self.output),
-                (Taken::Answered(reply @ Reply::Unavailable), kept @ None) => {
+                (Taken::Answered(reply @ (Reply::Unavailable | Reply::Silence)), kept @ None) => {
                     self.late.get_or_insert_default();
                     *kept = Some((count, vec![Answer::Ready(reply)]));
                 }

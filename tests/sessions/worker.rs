@@ -1,4 +1,4 @@
-//! A PHP process that opens one session again and again, and the judges of what such processes saw.
+//! A PHP process that opens one session again and again, and its record of what it saw.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -27,6 +27,9 @@ pub enum End {
 /// One round; times in nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Round {
+    /// Of which machine the process is, from 0.
+    pub at: usize,
+    pub handler: Handler,
     pub end: End,
     pub number: u64,
     pub begun: u64,
@@ -36,7 +39,7 @@ pub struct Round {
 }
 
 pub struct Worker {
-    pub node: String,
+    pub at: usize,
     pub session: String,
     pub handler: Handler,
     record: PathBuf,
@@ -44,14 +47,9 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub fn start(
-        machine: &Machine,
-        handler: Handler,
-        session: &str,
-        (seconds, held): (u64, u64),
-        number: usize,
-    ) -> Self {
-        let record = machine.folder.join(format!("worker{number}"));
+    /// On machine `at`, for so many seconds; a round holds the session so many microseconds.
+    pub fn start(machine: &Machine, at: usize, handler: Handler, session: &str, (seconds, held): (u64, u64)) -> Self {
+        let record = machine.folder.join(format!("{session}-{handler:?}"));
         let mut command = machine.inside(Path::new(PHP), &[]);
         for setting in settings(handler) {
             command.args(["-d", &setting]);
@@ -63,7 +61,7 @@ impl Worker {
         command.args([session, &seconds.to_string(), &held.to_string()]);
         command.stdout(File::create(&record).unwrap()).stderr(Stdio::null());
         Worker {
-            node: machine.name.clone(),
+            at,
             session: session.to_string(),
             handler,
             record,
@@ -75,7 +73,9 @@ impl Worker {
     pub fn rounds(&mut self) -> Vec<Round> {
         self.child.wait().unwrap();
         let text = std::fs::read_to_string(&self.record).unwrap();
-        text.lines().filter_map(round).collect()
+        text.lines()
+            .filter_map(|line| round(line, self.at, self.handler))
+            .collect()
     }
 }
 
@@ -106,7 +106,8 @@ fn settings(handler: Handler) -> Vec<String> {
     settings
 }
 
-fn round(line: &str) -> Option<Round> {
+/// A line of the record; `None` where the process was ended while it wrote.
+pub fn round(line: &str, at: usize, handler: Handler) -> Option<Round> {
     let mut words = line.split(' ');
     let end = match words.next()? {
         "W" => End::Written,
@@ -115,77 +116,21 @@ fn round(line: &str) -> Option<Round> {
         _ => return None,
     };
     let numbers: Vec<u64> = words.map_while(|word| word.parse().ok()).collect();
-    match (end, &numbers[..]) {
-        (End::NotOpened, &[begun, opened]) => Some(Round {
-            end,
-            number: 0,
-            begun,
-            opened,
-            closing: opened,
-            closed: opened,
-        }),
-        (End::Written | End::Unknown, &[number, begun, opened, closing, closed]) => Some(Round {
-            end,
-            number,
-            begun,
-            opened,
-            closing,
-            closed,
-        }),
-        _ => None,
-    }
-}
-
-/// A session that one process alone writes: each round must see what the one before has written.
-pub fn lost(rounds: &[Round]) -> Vec<String> {
-    let (mut written, mut perhaps) = (0, 0);
-    let mut lost = Vec::new();
-    for round in rounds.iter().filter(|round| round.end != End::NotOpened) {
-        let seen = round.number - 1;
-        if !(written..=perhaps.max(written)).contains(&seen) {
-            lost.push(format!(
-                "{seen} was there after {written} (perhaps {perhaps}): {round:?}"
-            ));
+    let (number, begun, opened, closing, closed) = match (end, &numbers[..]) {
+        (End::NotOpened, &[begun, ended]) => (0, begun, ended, ended, ended),
+        (End::Written | End::Unknown, &[number, begun, opened, closing, closed]) => {
+            (number, begun, opened, closing, closed)
         }
-        match round.end {
-            End::Written => (written, perhaps) = (round.number, round.number),
-            _ => perhaps = round.number,
-        }
-    }
-    lost
-}
-
-/// A session that several processes write, one at a time by its lock: nobody has it while another one has, and no number is
-/// written twice.
-pub fn doubled(mut rounds: Vec<Round>, lock: u64) -> Vec<String> {
-    // Beyond its lock's life nobody is promised anything.
-    rounds.retain(|round| round.end == End::Written && round.closed - round.begun < lock);
-    rounds.sort_by_key(|round| round.opened);
-    let pairs = rounds.windows(2);
-    let bad = pairs.filter(|pair| pair[1].opened < pair[0].closing || pair[1].number <= pair[0].number);
-    bad.map(|pair| format!("{:?} and {:?}", pair[0], pair[1])).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn judges_find_what_is_wrong() {
-        let rounds = |text: &str| -> Vec<Round> { text.lines().filter_map(round).collect() };
-        assert!(
-            lost(&rounds(
-                "W 1 1 2 3 4\nU 2 5 6 7 8\nF 9 10\nW 2 11 12 13 14\nW 3 15 16 17 18"
-            ))
-            .is_empty()
-        );
-        assert_eq!(lost(&rounds("W 1 1 2 3 4\nW 1 5 6 7 8")).len(), 1);
-        assert_eq!(
-            lost(&rounds("W 1 1 2 3 4\nW 2 5 6 7 8\nU 3 9 9 9 9\nW 2 10 10 10 10")).len(),
-            1
-        );
-        assert!(doubled(rounds("W 1 1 2 3 4\nW 2 1 5 6 7"), 100).is_empty());
-        assert_eq!(doubled(rounds("W 1 1 2 6 7\nW 2 1 5 8 9"), 100).len(), 1);
-        assert_eq!(doubled(rounds("W 1 1 2 3 4\nW 1 1 5 6 7"), 100).len(), 1);
-    }
+        _ => return None,
+    };
+    Some(Round {
+        at,
+        handler,
+        end,
+        number,
+        begun,
+        opened,
+        closing,
+        closed,
+    })
 }

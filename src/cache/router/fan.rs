@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use super::Router;
-use super::order::Work;
+use super::order::{Row, Work};
 use crate::cache::command::Reply;
 use crate::cache::peer::bytes::{Reader, put_bytes, put_number};
 use crate::cache::peer::message::Control;
@@ -17,8 +17,16 @@ use crate::net::mesh::{Class as Line, Name};
 /// Before a node that did not answer is asked again.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// Name and value of a row of `stats`.
-type Row = (String, String);
+/// Rows of `stats` that a client of one node shall see for all; so is `cmd_get`, of hits and misses.
+const SUMMED: [&str; 7] = [
+    "cmd_set",
+    "get_hits",
+    "get_misses",
+    "evictions",
+    "curr_items",
+    "bytes",
+    "limit_maxbytes",
+];
 
 impl Router {
     /// Does a thing on every node.
@@ -29,9 +37,14 @@ impl Router {
                 let rows = self.ask_all(&Control::Stats { space }, deadline).await;
                 Reply::Table(
                     rows.into_iter()
-                        .flat_map(|(node, body)| labelled(&node, &body))
+                        .flat_map(|(node, body)| labelled(node, decode_rows(&body)))
                         .collect(),
                 )
+            }
+            Work::Sums(own) => {
+                let rows = self.ask_all(&Control::Stats { space }, deadline).await;
+                let others = rows.iter().skip(1).flat_map(|(_, body)| decode_rows(body));
+                Reply::Table(summed(own.clone(), others))
             }
             Work::Key(_) => Reply::Unavailable,
         }
@@ -162,13 +175,64 @@ fn encode_rows(rows: &[Row]) -> Vec<u8> {
     out
 }
 
-fn labelled(node: &Name, body: &[u8]) -> Vec<Row> {
+fn decode_rows(body: &[u8]) -> Vec<Row> {
     let mut from = Reader(body);
     let count = from.count().unwrap_or_default();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let rows = (0..count).map_while(|_| {
         let (name, value) = (from.bytes().ok()?, from.bytes().ok()?);
-        Some((format!("{node}:{}", text(name)), text(value)))
+        Some((text(name), text(value)))
     });
     rows.collect()
+}
+
+fn labelled(node: Name, rows: Vec<Row>) -> impl Iterator<Item = Row> {
+    rows.into_iter()
+        .map(move |(name, value)| (format!("{node}:{name}"), value))
+}
+
+/// Adds the other nodes' numbers to a node's own rows.
+fn summed(mut own: Vec<Row>, others: impl Iterator<Item = Row>) -> Vec<Row> {
+    for (name, value) in others {
+        let is_get = matches!(name.as_str(), "get_hits" | "get_misses");
+        for (own_name, sum) in &mut own {
+            let is_meant = *own_name == name && SUMMED.contains(&name.as_str());
+            if (is_meant || is_get && own_name == "cmd_get")
+                && let (Ok(one), Ok(other)) = (sum.parse::<u64>(), value.parse::<u64>())
+            {
+                *sum = one.saturating_add(other).to_string();
+            }
+        }
+    }
+    own
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(text: &str) -> Vec<Row> {
+        let pairs = text.split(' ').filter_map(|row| row.split_once('='));
+        pairs
+            .map(|(name, value)| (name.to_string(), value.to_string()))
+            .collect()
+    }
+
+    #[test]
+    fn sums_are_of_all_nodes_and_the_rest_is_the_own() {
+        let own = rows("pid=7 cmd_get=3 get_hits=2 get_misses=1 cmd_set=5 bytes=100 epoch=4");
+        let (second, third) = (
+            rows("get_hits=10 get_misses=20 pid=8 epoch=4"),
+            rows("cmd_set=1 bytes=x"),
+        );
+        let wanted = rows("pid=7 cmd_get=33 get_hits=12 get_misses=21 cmd_set=6 bytes=100 epoch=4");
+        assert_eq!(summed(own, second.into_iter().chain(third)), wanted);
+    }
+
+    #[test]
+    fn rows_cross() {
+        let sent = rows("a=1 b=2");
+        assert_eq!(decode_rows(&encode_rows(&sent)), sent);
+        assert_eq!(decode_rows(&encode_rows(&sent)[..5]), rows("a=1"));
+    }
 }

@@ -5,6 +5,9 @@ use crate::cache::command::{Command, Reply};
 use crate::cache::council::Shard;
 use crate::cache::peer::{RequestId, Space};
 
+/// Name and value of a row of `stats`.
+pub type Row = (String, String);
+
 #[derive(Debug)]
 pub struct Order {
     pub space: Space,
@@ -20,6 +23,8 @@ pub enum Work {
         after: Option<u64>,
     },
     Stats,
+    /// This node's own rows of `stats`, to which the other nodes' numbers are added.
+    Sums(Vec<Row>),
 }
 
 /// A command on one key.
@@ -62,10 +67,11 @@ impl OnKey {
     }
 
     /// What a client is told when nobody can answer in time. A failed read is a miss, because a client knows how to go on after a
-    /// miss; but for a session: the program would go on with an empty one, and write that.
+    /// miss; but for a session: the program would go on with an empty one, and write that. ext-memcached does so after an error, too.
     pub fn give_up(&self) -> Reply {
         match self.command {
-            Command::Get(get) if get.vivify.is_none() && !self.is_session => Reply::Miss,
+            Command::Get(_) if self.is_session => Reply::Silence,
+            Command::Get(get) if get.vivify.is_none() => Reply::Miss,
             _ => Reply::Unavailable,
         }
     }

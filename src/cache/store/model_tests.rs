@@ -89,7 +89,7 @@ impl Model {
                 Seen::Number(value)
             }
             (Some(entry), _) => {
-                let text = String::from_utf8_lossy(&entry.value).trim_end_matches(' ').to_string();
+                let text = String::from_utf8_lossy(entry.value.trim_ascii_end()).to_string();
                 let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
                 let Some(value) = text.parse::<u64>().ok().filter(|_| is_number) else {
                     return Seen::Word("NotNumeric");

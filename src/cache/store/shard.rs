@@ -1,5 +1,8 @@
 //! One shard: a hash table over a slab, the two queues of the eviction policy, and what they weigh. Knows no commands.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::policy::{self, Ghosts, Queue, Verdict};
 use super::record::Record;
 use super::slab::{Mark, NIL, Slab, Slot};
@@ -99,8 +102,8 @@ pub struct Shard {
     small: List,
     main: List,
     ghosts: Ghosts,
-    /// The next cas unique. Outlives `clear`, so that a unique is never given twice for one key.
-    next_cas: u64,
+    /// The next cas unique of the store: no two items have the same. Outlives `clear`, so that none is given twice for one key.
+    uniques: Arc<AtomicU64>,
     /// Where the sweep goes on.
     swept: u32,
     pub counters: Counters,
@@ -108,14 +111,14 @@ pub struct Shard {
 
 impl Shard {
     /// `ghosts`: how many dropped items it remembers.
-    pub fn new(ghosts: usize) -> Self {
+    pub fn new(ghosts: usize, uniques: Arc<AtomicU64>) -> Self {
         Shard {
             slab: Slab::new(),
             table: Table::new(),
             small: EMPTY,
             main: EMPTY,
             ghosts: Ghosts::new(ghosts),
-            next_cas: 1,
+            uniques,
             swept: 0,
             counters: Counters::default(),
         }
@@ -214,15 +217,8 @@ impl Shard {
         self.slab.give_back(place);
     }
 
-    /// The next unique is this one.
-    pub fn count_uniques_from(&mut self, first: u64) {
-        self.next_cas = first;
-    }
-
     pub fn take_cas(&mut self) -> u64 {
-        let cas = self.next_cas;
-        self.next_cas += 1;
-        cas
+        self.uniques.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Drops one item by the policy; expired ones at the queues' ends go first. `false`: nothing is left.
@@ -385,7 +381,7 @@ mod tests {
 
     #[test]
     fn a_scan_does_not_push_out_what_is_read() {
-        let mut shard = Shard::new(64);
+        let mut shard = Shard::new(64, Arc::default());
         for number in 1..=100 {
             put(&mut shard, number, 100);
             read_twice(&mut shard, number);
@@ -404,7 +400,7 @@ mod tests {
 
     #[test]
     fn one_large_item_leaves_before_many_hot_small_ones() {
-        let mut shard = Shard::new(64);
+        let mut shard = Shard::new(64, Arc::default());
         for number in 1..=50 {
             put(&mut shard, number, 50);
         }
@@ -419,7 +415,7 @@ mod tests {
 
     #[test]
     fn returning_item_enters_the_main_queue() {
-        let mut shard = Shard::new(64);
+        let mut shard = Shard::new(64, Arc::default());
         put(&mut shard, 7, 10);
         assert!(shard.evict(0));
         put(&mut shard, 7, 10);
@@ -428,7 +424,7 @@ mod tests {
 
     #[test]
     fn weight_returns_to_what_it_was() {
-        let mut shard = Shard::new(8);
+        let mut shard = Shard::new(8, Arc::default());
         let empty = {
             put(&mut shard, 1, 10);
             shard.evict(0);
@@ -447,7 +443,7 @@ mod tests {
 
     #[test]
     fn sweep_removes_what_has_expired_and_comes_round() {
-        let mut shard = Shard::new(8);
+        let mut shard = Shard::new(8, Arc::default());
         for number in 1..=200u32 {
             let deadline = if number % 2 == 0 { 1000 } else { FOREVER };
             shard.insert(number, fresh(&number.to_le_bytes(), 1, deadline), 0);

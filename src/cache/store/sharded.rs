@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::copy::{self, State};
 use super::record::Record;
@@ -25,6 +25,8 @@ const NO_FLUSH: u64 = u64::MAX;
 #[derive(Debug)]
 pub struct Store {
     shards: Vec<Mutex<Shard>>,
+    /// The next cas unique.
+    pub(super) uniques: Arc<AtomicU64>,
     hasher: RandomState,
     budget: usize,
     max_item: usize,
@@ -44,9 +46,11 @@ impl Store {
     /// Like `new`; stores with the same hasher put every key into the same shard.
     pub fn with_hasher(budget: usize, max_item: usize, hasher: RandomState) -> Self {
         let ghosts = budget / SHARDS / BYTES_PER_GHOST;
-        let shards: Vec<Mutex<Shard>> = (0..SHARDS).map(|_| Mutex::new(Shard::new(ghosts))).collect();
+        let uniques = Arc::new(AtomicU64::new(1));
+        let shards = (0..SHARDS).map(|_| Mutex::new(Shard::new(ghosts, uniques.clone())));
         let store = Store {
-            shards,
+            shards: shards.collect(),
+            uniques,
             hasher,
             budget,
             max_item: max_item.min(budget / 4),

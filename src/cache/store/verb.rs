@@ -126,7 +126,7 @@ fn set_over(shard: &mut Shard, place: u32, terms: &Terms, record: Record, at: Si
     let slot = shard.slot(place);
     let (flags, deadline, cas, mark) = (slot.flags, slot.deadline, slot.cas, slot.mark());
     if terms.mode == Mode::Add {
-        shard.note_read(place, at.now);
+        note_wanted(shard, place, mark, at.now);
         return Reply::NotStored;
     }
     let matches = terms.compare.is_none_or(|wanted| wanted == cas);
@@ -230,10 +230,11 @@ pub fn arithmetic(shard: &mut Shard, sum: &Arithmetic<'_>, at: Situation) -> Rep
     let (width, value) = (old.len(), number::parse_stored(old));
     let slot = shard.slot(place);
     let (flags, before, mark) = (slot.flags, slot.deadline, slot.mark());
-    let Some(value) = value else { return Reply::NotNumeric };
-    if sum.compare.is_some_and(|wanted| wanted != slot.cas) {
+    // In memcached's order, of which an empty value comes first.
+    if width > 0 && sum.compare.is_some_and(|wanted| wanted != slot.cas) {
         return Reply::Exists;
     }
+    let Some(value) = value else { return Reply::NotNumeric };
     let (value, counter) = if sum.is_decrement {
         (value.saturating_sub(sum.delta), &mut shard.counters.decrement_hits)
     } else {
@@ -254,17 +255,23 @@ pub fn arithmetic(shard: &mut Shard, sum: &Arithmetic<'_>, at: Situation) -> Rep
         cas: sum.new_cas,
     };
     shard.replace(place, fresh, at.now);
-    // Wanted, but not fetched: `mg` with h shows only reads.
-    shard.slot(place).set_mark(Mark {
-        reads: (mark.reads + 1).min(READS_MAX),
-        ..mark
-    });
+    note_wanted(shard, place, mark, at.now);
     let cas = shard.slot(place).cas;
     Reply::Number(Number {
         value,
         cas,
         left: left(deadline, at.now),
     })
+}
+
+/// Wanted, but not fetched: `mg` with h shows only reads.
+fn note_wanted(shard: &mut Shard, place: u32, mark: Mark, now: u64) {
+    let slot = shard.slot(place);
+    slot.use_at(seconds(now));
+    slot.set_mark(Mark {
+        reads: (mark.reads + 1).min(READS_MAX),
+        ..mark
+    });
 }
 
 fn arithmetic_new(shard: &mut Shard, sum: &Arithmetic<'_>, at: Situation) -> Reply {
@@ -277,7 +284,8 @@ fn arithmetic_new(shard: &mut Shard, sum: &Arithmetic<'_>, at: Situation) -> Rep
     let Some((value, expiry)) = sum.initial else {
         return Reply::Miss;
     };
-    let deadline = sum.touch.unwrap_or(expiry).deadline(at.now);
+    // Not the time that the command would give an item that is there, as in memcached.
+    let deadline = expiry.deadline(at.now);
     let fresh = Fresh {
         record: Record::new(sum.key, number::Digits::of(value).as_bytes(), b""),
         flags: 0,

@@ -258,6 +258,8 @@ impl<R: Role> Link<R> {
             };
             if batch.is_empty() {
                 self.writer.notified().await;
+                // Tasks that are about to send something come first: all of it goes into one write.
+                tokio::task::yield_now().await;
                 continue;
             }
             let large = taken.large.unwrap_or_default();

@@ -37,6 +37,13 @@ async fn every_node_answers_for_all_keys() {
         .map(|node| node.stores[0].shards().map(|(items, _)| items).sum::<usize>())
         .sum();
     assert_eq!(items, 900);
+    // A client of one node sees the numbers of all.
+    for client in &mut clients {
+        assert_eq!(client.number("curr_items").await, 900);
+        assert_eq!(client.number("cmd_get").await, 3 * 600);
+        assert_eq!(client.number("get_hits").await, 3 * 600);
+        assert_eq!(client.number("pid").await, std::process::id() as usize);
+    }
     world.stop().await;
 }
 
@@ -165,6 +172,15 @@ async fn without_an_owner_reads_miss_and_writes_fail_within_a_second() {
         assert!(asked.elapsed() < Duration::from_secs(2));
     }
     assert!(failed > 5 && began.elapsed() < Duration::from_secs(40), "{failed}");
+    // An error would be taken for a miss: a session that cannot be read ends the connection.
+    let mut silent = 0;
+    for number in 0..20 {
+        match client.try_get(&format!("s.{number}")).await {
+            Ok(value) => assert_eq!(value, None),
+            Err(_) => silent += 1,
+        }
+    }
+    assert!((5..20).contains(&silent), "{silent}");
     world.stop().await;
 }
 

@@ -21,7 +21,8 @@ use crate::cache::store::{Clock, Store};
 use crate::net::mesh::{ConnectError, Dial, Identity, Mesh, Name, Protocol, Services, Stream};
 
 pub const PATIENCE: Duration = Duration::from_secs(30);
-const UNAVAILABLE: &str = "SERVER_ERROR no answer from the node that has the key\r\n";
+/// Instead of an answer from a connection that has ended.
+const SILENCE: &str = "(the connection has ended)";
 pub const NAMES: [&str; 3] = ["n1", "n2", "n3"];
 
 /// Which ways are open: a message to or from a node that is shut waits.
@@ -331,19 +332,30 @@ impl Node {
         handler.call(&peer, body.into()).await.unwrap().to_vec()
     }
 
-    pub fn client(&self, space: Space) -> Client {
+    pub fn client(self: &Arc<Self>, space: Space) -> Client {
+        Client {
+            stream: self.connect(space),
+            node: self.clone(),
+            space,
+        }
+    }
+
+    fn connect(&self, space: Space) -> DuplexStream {
         let (near, far) = duplex(64 << 10);
         let (engine, scope) = (self.engines[space.index()].clone(), self.scope.clone());
         self.scope.spawn(async move {
             let _ = connection::serve(far, &engine, scope).await;
         });
-        Client { stream: near }
+        near
     }
 }
 
 /// A client of the text protocol.
 pub struct Client {
     stream: DuplexStream,
+    /// For another connection.
+    node: Arc<Node>,
+    space: Space,
 }
 
 impl Client {
@@ -360,7 +372,10 @@ impl Client {
         let mut text = Vec::new();
         let reading = async {
             while !ends.iter().any(|end| text.ends_with(end.as_bytes())) {
-                text.push(self.stream.read_u8().await.expect("the connection lives"));
+                match self.stream.read_u8().await {
+                    Ok(byte) => text.push(byte),
+                    Err(_) => return text.extend(SILENCE.bytes()),
+                }
             }
         };
         if timeout(PATIENCE, reading).await.is_err() {
@@ -384,11 +399,12 @@ impl Client {
         self.try_get(key).await.expect("an owner answers")
     }
 
-    /// An error is the answer that says nothing.
+    /// An error is no answer: the connection has ended, and there is another one.
     pub async fn try_get(&mut self, key: &str) -> Result<Option<String>, String> {
         self.send(&format!("get {key}\r\n")).await;
-        let reply = self.read_until(&["END\r\n", UNAVAILABLE]).await;
-        if reply == UNAVAILABLE {
+        let reply = self.read_until(&["END\r\n"]).await;
+        if reply == SILENCE {
+            self.stream = self.node.connect(self.space);
             return Err(reply);
         }
         let mut lines = reply.lines();
@@ -396,5 +412,14 @@ impl Client {
         Ok(head
             .starts_with("VALUE ")
             .then(|| lines.next().unwrap_or_default().to_string()))
+    }
+
+    /// A number of `stats`.
+    pub async fn number(&mut self, name: &str) -> usize {
+        self.send("stats\r\n").await;
+        let rows = self.read_until(&["END\r\n"]).await;
+        let head = format!("STAT {name} ");
+        let number = rows.lines().find_map(|row| row.strip_prefix(&head));
+        number.expect("there is such a row").parse().expect("it is a number")
     }
 }
