@@ -58,9 +58,10 @@ impl ChildSpec {
 }
 
 /// The modules of this executable and the sockets that each one gets.
-const MODULES: [(&str, &[&str]); 3] = [
+const MODULES: [(&str, &[&str]); 4] = [
     ("agent", &["control", "feed", "view", "admin", "agent-mesh", "verbs"]),
     ("cache", &["cache", "cache-composite", "cache-mesh"]),
+    ("push", &["push", "push-unix"]),
     ("proxy", &["http", "https", "proxy-mesh"]),
 ];
 /// Runs where there are other nodes: the way to the database of one of them, or theirs to this one's.
