@@ -86,6 +86,9 @@ pub async fn apply_settings(config: &Config) -> anyhow::Result<Written> {
     // Root alone reads these; PHP has them in its settings.
     let secret = |name: &str| Secret::ensure(&config.secrets().join(name), Access::owned(0o600, 0, 0));
     let (password, crypto_key) = (secret("database.password")?, secret("portal.crypto-key")?);
+    // Which the modules read.
+    let modules = account::require(&config.node.user)?;
+    let push_key = Secret::ensure(&config.push_key(), Access::owned(0o640, 0, modules.gid))?;
     let portal = &config.portal;
     db::create::ensure_database(&config.db_socket(), &portal.database, &portal.database_user, &password)
         .await
@@ -98,6 +101,8 @@ pub async fn apply_settings(config: &Config) -> anyhow::Result<Written> {
         password: &password,
         cache_address: config.cache.listen,
         crypto_key: &crypto_key,
+        push_address: config.push.listen,
+        push_key: &push_key,
         domain: &portal.domain,
         https: config.proxy.http.is_empty(),
         temporary: &temporary,

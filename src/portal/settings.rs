@@ -28,6 +28,10 @@ pub struct Facts<'a> {
     pub cache_address: SocketAddr,
     /// The same on all nodes and for the portal's life: stored data is encrypted with it.
     pub crypto_key: &'a Secret,
+    /// Where the push server takes messages of this machine's PHP.
+    pub push_address: SocketAddr,
+    /// Signs the channels that browsers listen to; the push server has it too.
+    pub push_key: &'a Secret,
     /// Empty: none in particular.
     pub domain: &'a str,
     /// The portal is reached by HTTPS alone, so that cookies never travel without it.
@@ -59,6 +63,8 @@ pub fn settings(facts: &Facts) -> Result<String, template::Error> {
             ("password", &common.password),
             ("cache_host", &literal(&facts.cache_address.ip().to_string())),
             ("cache_port", &facts.cache_address.port().to_string()),
+            ("push", &literal(&format!("http://{}", facts.push_address))),
+            ("push_key", &literal(facts.push_key.expose())),
         ],
     )
 }
@@ -198,6 +204,8 @@ mod tests {
             password: &secret(password),
             cache_address: "127.0.0.1:11211".parse().expect("an address"),
             crypto_key: &secret(HOSTILE),
+            push_address: "127.0.0.1:8895".parse().expect("an address"),
+            push_key: &secret(HOSTILE),
             domain: "portal.example",
             https: true,
             temporary: &temporary.path().join("portal-tmp"),
@@ -231,6 +239,9 @@ mod tests {
             assert_eq!(read["crypto"]["value"]["crypto_key"], HOSTILE);
             assert_eq!(read["cookies"]["value"]["secure"], true);
             assert_eq!(read["cache"]["value"]["memcached"]["port"], 11211);
+            let pull = &read["pull"]["value"];
+            assert_eq!(pull["path_to_publish"], "http://127.0.0.1:8895/bitrix/pub/");
+            assert_eq!(pull["signature_key"], HOSTILE);
             let code = "include $argv[1]; echo json_encode([$DBHost, $DBPassword, $_SERVER['SERVER_NAME']]);";
             let read = php(&["-r", code, &dbconn]).await;
             let read: Vec<String> = serde_json::from_str(&read).expect("only JSON is printed");
