@@ -53,8 +53,10 @@ impl Portal {
             password: &password,
             cache_address: config.cache.listen,
             crypto_key: &crypto_key,
-            push_address: config.push.listen,
-            push_key: &push_key,
+            push: Some(settings::Push {
+                address: config.push.listen,
+                key: &push_key,
+            }),
             domain: "",
             https: false,
             temporary: &config.portal_temporary(),
