@@ -18,7 +18,7 @@ PACKAGES = target/packages
 # From where nodes will fetch the release: the folder that `make dist` fills, as a URL.
 BASE_URL ?=
 
-.PHONY: help build release run test test-registry test-sim test-storage test-sessions check fmt lint unit check-static dependencies test-nfs-kernel test-fuse test-cluster test-cache dependencies-cache dependencies-kernel bench \
+.PHONY: help build release run test test-registry test-sim test-storage test-sessions test-push check fmt lint unit check-static dependencies test-nfs-kernel test-fuse test-cluster test-cache dependencies-cache dependencies-kernel bench \
 	bench-balance bench-cache bench-storage docs stage deb rpm lint-packages dist test-machines clean
 
 help: ## Show this
@@ -64,6 +64,11 @@ test-storage: release ## Three storage nodes in network namespaces under faults 
 test-sessions: release ## PHP's sessions on three caches in network namespaces under faults, and the same with nutcracker (Debian, needs root, 3 minutes)
 	packaging/test-dependencies.sh nutcracker
 	$(STORAGE) sessions:: -- --ignored --nocapture --test-threads=1
+
+test-push: ## The portal's public client, headless, on a real node (needs root, Node.js with npm, 2 minutes)
+	mkdir -p target/push-client
+	npm install --prefix target/push-client --no-audit --no-fund @bitrix24/b24jssdk@2.2.0 ws@8 xhr2@0.2
+	BITRIX_NODE_CLIENT=$(CURDIR)/target/push-client $(CARGO) test --locked --test tests push:: -- --ignored --nocapture --test-threads=1
 
 check-static: ## Is the release executable static?
 	packaging/check-static.sh $(BINARY)

@@ -7,7 +7,8 @@
 //!   ├─ module agent          registry, roles, joins, status, doors        ┐ this executable again, as the user
 //!   ├─ module cache          memcached protocols, or the way to them      │ "bitrix-node", sockets handed down
 //!   ├─ module db             the way between PHP and MariaDB              │
-//!   ├─ module proxy          HTTP/TLS front: files, FastCGI, other fronts ┘
+//!   ├─ module proxy          HTTP/TLS front: files, FastCGI, other fronts │
+//!   ├─ module push           messages to browsers, and who is online      ┘
 //!   ├─ module storage        a replica of the files behind FUSE and NFSv3, where the configuration asks for it
 //!   ├─ php-fpm               children, or units where systemd runs
 //!   ├─ mariadbd
@@ -21,7 +22,7 @@
 //! Folders are layers; an import points downward, and siblings do not know each other (`tests/house.rs`).
 //!
 //! ```text
-//! base → config, metrics → net → host → registry, cluster → proxy, cache, php, db, portal, storage → agent → node → cli
+//! base → config, metrics → net → host → registry, cluster → proxy, cache, push, php, db, portal, storage → agent → node → cli
 //! ```
 //!
 //! What siblings must know of each other goes through `node` as plain values, or over a socket.
@@ -64,6 +65,7 @@ pub mod db;
 pub mod php;
 pub mod portal;
 pub mod proxy;
+pub mod push;
 pub mod storage;
 
 pub mod agent;

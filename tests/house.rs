@@ -12,7 +12,7 @@ const RANKS: [&[&str]; 9] = [
     &["net"],
     &["host"],
     &["registry", "cluster"],
-    &["proxy", "cache", "php", "db", "portal", "storage"],
+    &["proxy", "cache", "push", "php", "db", "portal", "storage"],
     &["agent"],
     &["node"],
     &["cli"],

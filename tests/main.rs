@@ -21,6 +21,7 @@ mod proxy_balance;
 mod proxy_front;
 mod proxy_nodes;
 mod proxy_time;
+mod push;
 mod registry;
 mod relay;
 mod sessions;

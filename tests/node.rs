@@ -13,7 +13,7 @@ use crate::support::eventually::eventually;
 use crate::support::http;
 use crate::support::node::Node;
 
-const SERVICES: [&str; 5] = ["agent", "cache", "mariadb", "php-fpm", "proxy"];
+const SERVICES: [&str; 6] = ["agent", "cache", "mariadb", "php-fpm", "proxy", "push"];
 
 /// Connects again and again; a refusal is a fault, an answer that was cut by the kill of a module is counted apart.
 struct Load {

@@ -121,7 +121,7 @@ fn pids(node: &Node, names: &[&str]) -> Vec<Option<i32>> {
     names.iter().map(|name| node.pid(name)).collect()
 }
 
-const MODULES: [&str; 3] = ["agent", "cache", "proxy"];
+const MODULES: [&str; 4] = ["agent", "cache", "proxy", "push"];
 const DAEMONS: [&str; 2] = ["mariadb", "php-fpm"];
 
 /// Every module is another process than before, and ready.

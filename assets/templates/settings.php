@@ -59,4 +59,4 @@ return [
         ],
         'readonly' => false,
     ],
-];
+{{pull}}];

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::db;
 use crate::host::account;
 use crate::portal::install::{self, Target};
-use crate::portal::settings::{self, Facts, Written};
+use crate::portal::settings::{self, Facts, Push, Written};
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
@@ -86,6 +86,15 @@ pub async fn apply_settings(config: &Config) -> anyhow::Result<Written> {
     // Root alone reads these; PHP has them in its settings.
     let secret = |name: &str| Secret::ensure(&config.secrets().join(name), Access::owned(0o600, 0, 0));
     let (password, crypto_key) = (secret("database.password")?, secret("portal.crypto-key")?);
+    // Which the modules read, too.
+    let push_key = || -> anyhow::Result<Secret> {
+        let modules = account::require(&config.node.user)?;
+        Ok(Secret::ensure(
+            &config.push_key(),
+            Access::owned(0o640, 0, modules.gid),
+        )?)
+    };
+    let push_key = config.push_runs().then(push_key).transpose()?;
     let portal = &config.portal;
     db::create::ensure_database(&config.db_socket(), &portal.database, &portal.database_user, &password)
         .await
@@ -98,6 +107,10 @@ pub async fn apply_settings(config: &Config) -> anyhow::Result<Written> {
         password: &password,
         cache_address: config.cache.listen,
         crypto_key: &crypto_key,
+        push: push_key.as_ref().map(|key| Push {
+            address: config.push.listen,
+            key,
+        }),
         domain: &portal.domain,
         https: config.proxy.http.is_empty(),
         temporary: &temporary,

@@ -15,6 +15,7 @@ pub fn check(config: &Config) -> Problems {
     proxy(&config.proxy, &mut problems);
     portal(config, &mut problems);
     services(config, &mut problems);
+    push(config, &mut problems);
     cluster(config, &mut problems);
     files(config, &mut problems);
     upgrade(config, &mut problems);
@@ -337,6 +338,22 @@ fn services(config: &Config, problems: &mut Problems) {
     );
 }
 
+fn push(config: &Config, problems: &mut Problems) {
+    let push = &config.push;
+    require(
+        problems,
+        push.listen.ip().is_loopback(),
+        "push.listen",
+        "must be a loopback address: who reaches it may write to everybody",
+    );
+    require(
+        problems,
+        push.max_connections > 0,
+        "push.max_connections",
+        "must be at least 1",
+    );
+}
+
 fn is_absolute_or_empty(path: &Path) -> bool {
     path.as_os_str().is_empty() || path.is_absolute()
 }
@@ -386,6 +403,8 @@ mod tests {
             ("[cache]\nlisten = \"0.0.0.0:11211\"", "cache.listen"),
             ("[cache]\ncomposite = [\"127.0.0.1:11211\"]", "cache.composite"),
             ("[cache]\nsync_prefixes = [\"\"]", "cache.sync_prefixes"),
+            ("[push]\nlisten = \"0.0.0.0:8895\"", "push.listen"),
+            ("[push]\nmax_connections = 0", "push.max_connections"),
             ("[db]\nrun = false", "db.run"),
             ("[cluster]\naddress = \"10.0.0.2\"\n[cache]\nrun = false", "cache.run"),
             ("[storage]\nlisten = \"0.0.0.0:2049\"", "storage.clients"),

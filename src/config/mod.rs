@@ -9,6 +9,7 @@ mod load;
 mod places;
 mod port;
 mod proxy;
+mod push;
 mod storage;
 mod units;
 
@@ -24,6 +25,7 @@ pub use external::External;
 pub use load::{DEFAULTS, Loaded, Origin, Problem, load, parse, read, var};
 pub use port::Port;
 pub use proxy::{Affinity, Proxy, Route};
+pub use push::Push;
 pub use storage::{Engine, Export, Files, Mount, Storage};
 pub use units::{Period, Size};
 
@@ -40,6 +42,7 @@ pub struct Config {
     pub php: Php,
     pub db: Db,
     pub cache: Cache,
+    pub push: Push,
     pub storage: Storage,
     pub edge: Edge,
     pub cron: Cron,

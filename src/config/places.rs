@@ -55,6 +55,21 @@ impl Config {
         self.node.run_dir.join("storage.sock")
     }
 
+    /// The push server's door for clients, to which the front leads.
+    pub fn push_socket(&self) -> PathBuf {
+        self.node.run_dir.join("push.sock")
+    }
+
+    /// Whether the push server runs: hubs of several nodes do not know each other, and half of the messages would reach nobody.
+    pub fn push_runs(&self) -> bool {
+        self.cluster.address.is_empty()
+    }
+
+    /// What the portal signs channels with, and the push server checks.
+    pub fn push_key(&self) -> PathBuf {
+        self.secrets().join("push.key")
+    }
+
     /// Where other nodes reach the storage of this one; `None`: there are no others.
     pub fn storage_mesh(&self) -> Option<SocketAddr> {
         self.mesh(Port::Storage)

@@ -58,6 +58,13 @@ pub const CACHE_REFUSED: Name = name(
     "bitrix_cache_refused",
     "Connections turned away because no node had the cache",
 );
+pub const PUSH_CONNECTIONS: Name = name("bitrix_push_connections", "Clients that listen, by transport");
+pub const PUSH_PUBLISHED: Name = name("bitrix_push_published", "Messages published, by who did");
+pub const PUSH_DELIVERED: Name = name("bitrix_push_delivered", "Messages handed to clients that listened");
+pub const PUSH_REFUSED: Name = name("bitrix_push_refused", "Requests and connections refused, by reason");
+pub const PUSH_CUT: Name = name("bitrix_push_cut", "Connections that the server ended, by reason");
+pub const PUSH_KEPT: Name = name("bitrix_push_kept", "Messages kept for those who come back");
+pub const PUSH_KEPT_BYTES: Name = name("bitrix_push_kept_bytes", "Bytes of the messages kept");
 pub const DB_RELAYED: Name = name(
     "bitrix_db_relayed",
     "Open connections to another node's database, or of other nodes to the one here",

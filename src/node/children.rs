@@ -65,6 +65,8 @@ const MODULES: [(&str, &[&str]); 3] = [
 ];
 /// Runs where there are other nodes: the way to the database of one of them, or theirs to this one's.
 const DB: (&str, &[&str]) = ("db", &["db", "db-mesh"]);
+/// Runs where the node is alone.
+const PUSH: (&str, &[&str]) = ("push", &["push", "push-unix"]);
 /// Runs where the configuration asks for it.
 const STORAGE: (&str, &[&str]) = ("storage", &["nfs", "nfs-unix", "storage", "storage-mesh", "fuse"]);
 
@@ -100,9 +102,11 @@ pub fn modules(executable: &Path, path: &Path, config: &Config, user: &Account, 
         when_orphaned: Signal::SIGKILL,
     };
     let storage = (config.storage.engine == Engine::Replicated).then_some(STORAGE);
+    let push = config.push_runs().then_some(PUSH);
     let db = (!config.cluster.address.is_empty()).then_some(DB);
     MODULES
         .into_iter()
+        .chain(push)
         .chain(db)
         .chain(storage)
         .map(|(name, names)| ChildSpec {

@@ -22,6 +22,7 @@ use crate::host::facts;
 use crate::net::listen;
 use crate::php::pool;
 use crate::proxy::Proxy;
+use crate::push::Push;
 use crate::storage::Storage;
 
 const BEAT: Duration = Duration::from_secs(1);
@@ -38,6 +39,7 @@ enum Module {
     CacheRelay(cache::Relay),
     Db(Db),
     Proxy(Proxy),
+    Push(Push),
     Storage(Storage),
 }
 
@@ -49,8 +51,9 @@ impl Module {
             "cache" => Ok(Module::Cache(Cache::new(config.clone()))),
             "db" => Ok(Module::Db(Db::new(config.clone()))),
             "proxy" => Ok(Module::Proxy(Proxy::new(config.clone()))),
+            "push" => Ok(Module::Push(Push::new(config.clone()))),
             "storage" => Ok(Module::Storage(Storage::new(config))),
-            _ => anyhow::bail!("there is no module \"{name}\"; there are agent, cache, db, proxy and storage"),
+            _ => anyhow::bail!("there is no module \"{name}\"; there are agent, cache, db, proxy, push and storage"),
         }
     }
 
@@ -61,6 +64,7 @@ impl Module {
             Module::CacheRelay(relay) => relay,
             Module::Db(db) => db,
             Module::Proxy(proxy) => proxy,
+            Module::Push(push) => push,
             Module::Storage(storage) => storage,
         }
     }
@@ -78,6 +82,8 @@ impl Module {
             Module::Storage(_) => 1,
             // More threads than this only contend for the store's locks.
             Module::Cache(_) => or_processors(config.cache.workers, 4),
+            // All meet at one lock.
+            Module::Push(_) => or_processors(config.push.workers, 2),
             Module::Proxy(_) => or_processors(config.proxy.workers, usize::MAX),
         }
     }

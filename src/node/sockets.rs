@@ -39,6 +39,10 @@ impl Sockets {
         for address in &config.cache.composite {
             sockets.tcp("cache-composite", "cache.composite", *address)?;
         }
+        if config.push_runs() {
+            sockets.tcp("push", "push.listen", config.push.listen)?;
+            sockets.unix("push-unix", &config.push_socket(), user)?;
+        }
         if !config.db.run {
             sockets.tcp("db", "db.listen", config.db.listen)?;
         }

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 /// Name, and how long it may take to finish what it holds before it is killed.
-pub const ORDER: [(&str, Duration); 8] = [
+pub const ORDER: [(&str, Duration); 9] = [
     // No new work comes in; answers under way are finished.
     ("proxy", Duration::from_secs(30)),
+    // Its clients came through the proxy; what is left are words of farewell.
+    ("push", Duration::from_secs(5)),
     // Its requests came through the proxy.
     ("php-fpm", Duration::from_secs(30)),
     // Its last user has ended, and what must still be written finds its server: the storage, where it is ours.

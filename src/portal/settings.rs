@@ -14,6 +14,9 @@ use crate::base::secret::Secret;
 use crate::base::template::{self, render as fill};
 
 const SETTINGS: &str = include_str!("../../assets/templates/settings.php");
+/// The section of the push server, where there is one.
+const PULL: &str = include_str!("../../assets/templates/settings-pull.php");
+const PULL_PLACE: &str = "{{pull}}";
 const DBCONN: &str = include_str!("../../assets/templates/dbconn.php");
 /// In every file of ours; one without it is somebody's work and is kept.
 const MARK: &str = "// Written by bitrix-node;";
@@ -28,12 +31,21 @@ pub struct Facts<'a> {
     pub cache_address: SocketAddr,
     /// The same on all nodes and for the portal's life: stored data is encrypted with it.
     pub crypto_key: &'a Secret,
+    pub push: Option<Push<'a>>,
     /// Empty: none in particular.
     pub domain: &'a str,
     /// The portal is reached by HTTPS alone, so that cookies never travel without it.
     pub https: bool,
     /// For uploads under way and scratch files; outside the document root, in a folder that root owns.
     pub temporary: &'a Path,
+}
+
+/// The push server, where there is one.
+pub struct Push<'a> {
+    /// Where it takes messages of this machine's PHP.
+    pub address: SocketAddr,
+    /// Signs the channels that browsers listen to; the server has it too.
+    pub key: &'a Secret,
 }
 
 /// What `write` did.
@@ -48,19 +60,30 @@ pub struct Written {
 /// `bitrix/.settings.php`. Pure.
 pub fn settings(facts: &Facts) -> Result<String, template::Error> {
     let common = Common::of(facts);
-    fill(
-        SETTINGS,
-        &[
-            ("https", if facts.https { "true" } else { "false" }),
-            ("crypto_key", &literal(facts.crypto_key.expose())),
-            ("database_host", &common.host),
-            ("database", &common.database),
-            ("database_user", &common.user),
-            ("password", &common.password),
-            ("cache_host", &literal(&facts.cache_address.ip().to_string())),
-            ("cache_port", &facts.cache_address.port().to_string()),
-        ],
-    )
+    let (https, crypto_key) = (
+        if facts.https { "true" } else { "false" },
+        literal(facts.crypto_key.expose()),
+    );
+    let (cache_host, cache_port) = (
+        literal(&facts.cache_address.ip().to_string()),
+        facts.cache_address.port().to_string(),
+    );
+    let mut values = vec![
+        ("https", https),
+        ("crypto_key", &crypto_key),
+        ("database_host", &common.host),
+        ("database", &common.database),
+        ("database_user", &common.user),
+        ("password", &common.password),
+        ("cache_host", &cache_host),
+        ("cache_port", &cache_port),
+    ];
+    let Some(push) = &facts.push else {
+        return fill(&SETTINGS.replace(PULL_PLACE, ""), &values);
+    };
+    let (address, key) = (literal(&format!("http://{}", push.address)), literal(push.key.expose()));
+    values.extend([("push", address.as_str()), ("push_key", key.as_str())]);
+    fill(&SETTINGS.replace(PULL_PLACE, PULL), &values)
 }
 
 /// `bitrix/php_interface/dbconn.php`. Pure.
@@ -198,6 +221,10 @@ mod tests {
             password: &secret(password),
             cache_address: "127.0.0.1:11211".parse().expect("an address"),
             crypto_key: &secret(HOSTILE),
+            push: Some(Push {
+                address: "127.0.0.1:8895".parse().expect("an address"),
+                key: &secret(HOSTILE),
+            }),
             domain: "portal.example",
             https: true,
             temporary: &temporary.path().join("portal-tmp"),
@@ -231,10 +258,25 @@ mod tests {
             assert_eq!(read["crypto"]["value"]["crypto_key"], HOSTILE);
             assert_eq!(read["cookies"]["value"]["secure"], true);
             assert_eq!(read["cache"]["value"]["memcached"]["port"], 11211);
+            let pull = &read["pull"]["value"];
+            assert_eq!(pull["path_to_publish"], "http://127.0.0.1:8895/bitrix/pub/");
+            assert_eq!(pull["signature_key"], HOSTILE);
             let code = "include $argv[1]; echo json_encode([$DBHost, $DBPassword, $_SERVER['SERVER_NAME']]);";
             let read = php(&["-r", code, &dbconn]).await;
             let read: Vec<String> = serde_json::from_str(&read).expect("only JSON is printed");
             assert_eq!(read, ["127.0.0.1:3306", HOSTILE, "portal.example"]);
+        });
+    }
+
+    #[test]
+    fn without_a_push_server_nothing_is_said_of_one() {
+        with_facts("x", async |facts| {
+            let alone = Facts { push: None, ..*facts };
+            let root = tempfile::tempdir().expect("temp dir");
+            write(root.path(), &alone, me()).expect("written");
+            let file = root.path().join("bitrix/.settings.php").display().to_string();
+            let read = php(&["-r", "echo json_encode(array_keys(include $argv[1]));", &file]).await;
+            assert!(read.contains("\"session\"") && !read.contains("\"pull\""), "{read}");
         });
     }
 

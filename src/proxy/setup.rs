@@ -19,11 +19,14 @@ use super::static_file::Files;
 use crate::base::Scope;
 use crate::config::Config;
 
+/// Where browsers look for the push server. Its other doors are not for them.
+const PUSH: [&str; 3] = ["/bitrix/subws/", "/bitrix/sub/", "/bitrix/rest/"];
+
 pub struct Setup {
     pub files: Files,
     pub php: Php,
     pub prefixes: Prefixes,
-    /// In the order of the configuration.
+    /// In the order of the configuration, then those of the push server.
     pub upstreams: Vec<Upstream>,
     /// The script for paths without a file.
     pub fallback: Path,
@@ -44,6 +47,10 @@ impl Setup {
             .with_context(|| format!("open the document root {}", root.display()))?;
         let upstreams = proxy.routes.iter();
         let upstreams = upstreams.map(|route| Upstream::new(&route.upstream, silence, scope.clone(), leaving.clone()));
+        let push: &[&str] = if config.push_runs() { &PUSH } else { &[] };
+        let local = || Upstream::local(&config.push_socket(), silence, scope.clone(), leaving.clone());
+        let upstreams = upstreams.chain(push.iter().map(|_| Ok(local())));
+        let routes = proxy.routes.iter().map(|route| route.prefix.as_str());
         let fallback = Path::parse(&config.portal.fallback).map_err(anyhow::Error::msg);
         let log = config.access_log().map(|path| {
             AccessLog::open(&path, metrics.log_dropped.clone())
@@ -57,7 +64,8 @@ impl Setup {
                 kept: config.php.kept_connections,
                 silence,
             }),
-            prefixes: Prefixes::new(proxy.routes.iter().map(|route| route.prefix.as_str())),
+            // The operator's own come first.
+            prefixes: Prefixes::new(routes.chain(push.iter().copied())),
             upstreams: upstreams.collect::<anyhow::Result<_>>()?,
             fallback: fallback.context("read portal.fallback")?,
             domain: config.portal.domain.clone(),

@@ -20,3 +20,4 @@ pub mod php;
 pub mod responder;
 pub mod storage;
 pub mod upstream;
+pub mod ws;

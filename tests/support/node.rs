@@ -42,8 +42,10 @@ impl Node {
             "[node]\nname = \"node1\"\ndata_dir = \"{0}/data\"\nrun_dir = \"{0}/run\"\nlog_dir = \"{0}/log\"\ndaemons = \"child\"\n\
              [db]\nlisten = \"127.0.0.1:{1}\"\nbuffer_pool = \"128MiB\"\n[cache]\nlisten = \"127.0.0.1:{2}\"\nmemory = \"64MiB\"\n\
              [admin]\nlisten = \"127.0.0.1:{3}\"\n[php]\nchildren = 6\n\
+             [push]\nlisten = \"127.0.0.1:{6}\"\n\
              [proxy]\nhttp = [\"127.0.0.1:{4}\"]\nhttps = [\"127.0.0.1:{5}\"]\n{sections}",
             folder.path().display(),
+            free_port(),
             free_port(),
             free_port(),
             free_port(),

@@ -10,7 +10,7 @@ use crate::agent::Phase;
 use crate::node::keeper::State;
 
 /// First those whose fault is found at the least cost; the front last, for it is replaced without a gap.
-const ORDER: [&str; 5] = ["agent", "cache", "db", "storage", "proxy"];
+const ORDER: [&str; 6] = ["agent", "push", "cache", "db", "storage", "proxy"];
 
 /// A module that can be replaced.
 pub struct Module {

@@ -2,13 +2,15 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout};
 
 use super::body::Upload;
@@ -35,13 +37,24 @@ const CONNECT: Duration = Duration::from_secs(3);
 const ADDRESSES: Duration = Duration::from_secs(10);
 
 pub struct Pool {
+    place: Place,
+    idle: Arc<Mutex<Idle>>,
+    scope: Scope,
+}
+
+/// Where the upstream listens.
+enum Place {
+    Host(Box<Host>),
+    /// A module of this node.
+    Socket(PathBuf),
+}
+
+struct Host {
     host: String,
     port: u16,
     /// `None` when the host is an address.
     names: Option<Names>,
     addresses: Mutex<Option<(Instant, Vec<SocketAddr>)>>,
-    idle: Arc<Mutex<Idle>>,
-    scope: Scope,
 }
 
 #[derive(Default)]
@@ -61,14 +74,26 @@ impl Pool {
     pub fn new(host: &str, port: u16, scope: Scope) -> anyhow::Result<Pool> {
         let is_address = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
         let names = (!is_address).then(Names::system).transpose();
-        Ok(Pool {
+        let host = Host {
             host: host.to_string(),
             port,
             names: names.context("read the system's resolver configuration")?,
             addresses: Mutex::default(),
+        };
+        Ok(Self::at(Place::Host(Box::new(host)), scope))
+    }
+
+    /// To a unix socket.
+    pub fn local(path: &Path, scope: Scope) -> Pool {
+        Self::at(Place::Socket(path.to_path_buf()), scope)
+    }
+
+    fn at(place: Place, scope: Scope) -> Pool {
+        Pool {
+            place,
             idle: Arc::default(),
             scope,
-        })
+        }
     }
 
     /// The newest idle connection that still stands.
@@ -84,7 +109,21 @@ impl Pool {
 
     pub async fn connect(&self, patience: Duration) -> Result<Connection, Error> {
         let unavailable = |error: io::Error| Error::with(Kind::Unavailable, "cannot connect to the upstream", error);
-        let stream = self.open(patience.min(CONNECT)).await.map_err(unavailable)?;
+        let patience = patience.min(CONNECT);
+        match &self.place {
+            Place::Host(host) => self.begin(host.open(patience).await.map_err(unavailable)?).await,
+            Place::Socket(path) => {
+                let stream = timeout(patience, UnixStream::connect(path)).await;
+                let stream = stream.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+                self.begin(stream.map_err(unavailable)?).await
+            }
+        }
+    }
+
+    async fn begin<S>(&self, stream: S) -> Result<Connection, Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (sender, connection) = handshake(TokioIo::new(stream))
             .await
             .map_err(|error| super::upstream::broken(&error))?;
@@ -96,6 +135,24 @@ impl Pool {
         })
     }
 
+    /// Takes a connection back, whose request and answer are over.
+    pub fn give(&self, connection: Connection) {
+        if connection.sender.is_closed() || self.scope.is_draining() {
+            return;
+        }
+        let mut idle = lock(&self.idle);
+        if idle.connections.len() >= MAX_IDLE {
+            return;
+        }
+        idle.connections.push((Instant::now(), connection));
+        if !idle.is_swept {
+            idle.is_swept = true;
+            self.scope.spawn(sweep(self.idle.clone(), self.scope.clone()));
+        }
+    }
+}
+
+impl Host {
     async fn open(&self, patience: Duration) -> io::Result<TcpStream> {
         let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address in self.addresses().await? {
@@ -135,22 +192,6 @@ impl Pool {
             }
             (Err(_), Some((_, addresses))) => Ok(addresses),
             (Err(error), None) => Err(error),
-        }
-    }
-
-    /// Takes a connection back, whose request and answer are over.
-    pub fn give(&self, connection: Connection) {
-        if connection.sender.is_closed() || self.scope.is_draining() {
-            return;
-        }
-        let mut idle = lock(&self.idle);
-        if idle.connections.len() >= MAX_IDLE {
-            return;
-        }
-        idle.connections.push((Instant::now(), connection));
-        if !idle.is_swept {
-            idle.is_swept = true;
-            self.scope.spawn(sweep(self.idle.clone(), self.scope.clone()));
         }
     }
 }

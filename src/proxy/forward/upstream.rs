@@ -2,6 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::net::IpAddr;
+use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Poll, ready};
@@ -62,12 +63,21 @@ impl Upstream {
             .host()
             .with_context(|| format!("the upstream {upstream} has no host"))?;
         let pool = Pool::new(host, uri.port_u16().unwrap_or(80), scope.clone())?;
-        Ok(Upstream {
+        Ok(Self::over(pool, silence, scope, leaving))
+    }
+
+    /// A module of this node, behind its unix socket.
+    pub fn local(socket: &Path, silence: Duration, scope: Scope, leaving: Arc<Leaving>) -> Upstream {
+        Self::over(Pool::local(socket, scope.clone()), silence, scope, leaving)
+    }
+
+    fn over(pool: Pool, silence: Duration, scope: Scope, leaving: Arc<Leaving>) -> Upstream {
+        Upstream {
             pool: Arc::new(pool),
             silence,
             scope,
             leaving,
-        })
+        }
     }
 
     /// Passes a request on. Resolves with the head of the answer; the body streams.

@@ -1,0 +1,28 @@
+    // #DOMAIN# is the name by which a browser came.
+    'pull' => [
+        'value' => [
+            'path_to_listener' => 'http://#DOMAIN#/bitrix/sub/',
+            'path_to_listener_secure' => 'https://#DOMAIN#/bitrix/sub/',
+            'path_to_modern_listener' => 'http://#DOMAIN#/bitrix/sub/',
+            'path_to_modern_listener_secure' => 'https://#DOMAIN#/bitrix/sub/',
+            'path_to_mobile_listener' => 'http://#DOMAIN#/bitrix/sub/',
+            'path_to_mobile_listener_secure' => 'https://#DOMAIN#/bitrix/sub/',
+            'path_to_websocket' => 'ws://#DOMAIN#/bitrix/subws/',
+            'path_to_websocket_secure' => 'wss://#DOMAIN#/bitrix/subws/',
+            'path_to_publish' => {{push}} . '/bitrix/pub/',
+            'path_to_publish_web' => 'http://#DOMAIN#/bitrix/rest/',
+            'path_to_publish_web_secure' => 'https://#DOMAIN#/bitrix/rest/',
+            'path_to_json_rpc' => {{push}} . '/bitrix/api/',
+            // Protocol buffers; browsers may publish to those whom the portal names.
+            'nginx_version' => '4',
+            'nginx_command_per_hit' => '100',
+            'nginx' => 'Y',
+            'nginx_headers' => 'N',
+            'websocket' => 'Y',
+            'push' => 'Y',
+            'signature_key' => {{push_key}},
+            'signature_algo' => 'sha1',
+            'guest' => 'N',
+        ],
+        'readonly' => false,
+    ],
