@@ -12,9 +12,17 @@ const need = createRequire(`${folder}/package.json`);
 const { WebSocket } = need('ws');
 // Before there is a window: one of its dependencies looks at it when it is loaded.
 const { B24PullClientManager } = await import(pathToFileURL(`${folder}/node_modules/@bitrix24/b24jssdk/dist/esm/index.mjs`));
-globalThis.WebSocket = WebSocket;
+// The client closes sockets that are still connecting. In a browser an error that nobody listens to ends nothing; here it would end
+// the program.
+class Socket extends WebSocket {
+  constructor(...given) {
+    super(...given);
+    this.on('error', () => {});
+  }
+}
+globalThis.WebSocket = Socket;
 globalThis.XMLHttpRequest = need('xhr2');
-globalThis.window = { addEventListener() {}, removeEventListener() {}, WebSocket };
+globalThis.window = { addEventListener() {}, removeEventListener() {}, WebSocket: Socket };
 globalThis.document = { location: { href: `http://${front}/` } };
 
 const PATIENCE = 30_000;
