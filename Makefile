@@ -83,6 +83,7 @@ test-fuse: release dependencies-kernel ## The FUSE door under PHP, killed proces
 test-cluster: release dependencies ## A cluster in network namespaces under a nemesis (SEED=7, NODES=5, CLUSTER_SECONDS=180; needs root, 35 minutes)
 	tests/cluster/judge_test.py
 	tests/cluster/roll.py $(BINARY)
+	tests/cluster/small.py $(BINARY)
 	tests/cluster/run.py $(BINARY) --nodes $(NODES) --seconds $(CLUSTER_SECONDS) $(if $(SEED),--seed $(SEED))
 
 test-cache: release dependencies-cache ## The cache under memcached's tests and its clients', beside memcached (Debian, needs root, 8 minutes)

@@ -79,19 +79,27 @@ class Cluster:
         until("the first leads", lambda: first.report().get("role") == "leader")
         first.command(*founding)
         for node in others:
-            token = json.loads(first.command("token", "create", "--output", "json"))["token"]
-            joining = ["join", first.address, "--token", token, "--yes", "--name", node.name, "--address", node.address]
-            node.command(*joining)
-            node.start()
-            node.command(*joining, seconds=PATIENCE)
+            self.join(node)
         self.whole()
 
+    def join(self, node):
+        first = self.nodes[0]
+        token = json.loads(first.command("token", "create", "--output", "json"))["token"]
+        joining = ["join", first.address, "--token", token, "--yes", "--name", node.name, "--address", node.address]
+        node.command(*joining)
+        node.start()
+        node.command(*joining, seconds=PATIENCE)
+
     def whole(self):
-        """Waits until all copies are in sync, by what all nodes say."""
+        """Waits until all copies are in sync and vote, by what all nodes say; of two one votes."""
+        voters = 1 if self.count == 2 else self.count
+
+        def is_whole(node):
+            members = node.report().get("members", [])
+            return sum(one["in_sync"] for one in members) >= self.count and sum(one["votes"] for one in members) >= voters
 
         def look():
-            in_sync = [sum(one["votes"] and one["in_sync"] for one in node.report().get("members", [])) for node in self.nodes]
-            return min(in_sync) >= self.count
+            return all(is_whole(node) for node in self.nodes)
 
         until(f"{self.count} copies in sync", look)
         for node in self.nodes:
