@@ -13,6 +13,9 @@ use super::mid::Mid;
 use super::queue::Ended;
 use crate::base::Scope;
 
+/// Of a test that waits for what must happen.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 fn hub() -> Arc<Hub> {
     Hub::new(8 << 20, Arc::new(Metrics::default()))
 }
@@ -94,12 +97,17 @@ async fn nothing_falls_between_replay_and_live() {
         })
     });
     let clients: Vec<_> = clients.collect();
-    for body in 0..MESSAGES {
-        while progress.iter().any(|seen| seen.load(Ordering::Relaxed) + AHEAD < body) {
-            tokio::task::yield_now().await;
+    let publish = async {
+        for body in 0..MESSAGES {
+            while progress.iter().any(|seen| seen.load(Ordering::Relaxed) + AHEAD < body) {
+                tokio::task::yield_now().await;
+            }
+            hub.enter(vec![to(&[1], body, 60)]).await;
         }
-        hub.enter(vec![to(&[1], body, 60)]).await;
-    }
+    };
+    // Who has lost one waits for it for ever, and the publisher for him.
+    let published = tokio::time::timeout(PATIENCE, publish).await;
+    published.expect("a client has lost a message");
     for client in clients {
         let (seen, visits) = client.await.expect("no panic").expect("not killed");
         assert!(visits > MESSAGES / 100, "{visits} visits prove nothing");
