@@ -301,7 +301,8 @@ class Story:
 
     def remove(self):
         """A node leaves for good; what is left of it opens nothing."""
-        gone = self.n3
+        # Who leads the storage is not let go.
+        gone = self.n2 if self.cluster.leader() is self.n3 else self.n3
         with Load(FLOATING, PAGES) as load:
             time.sleep(BEFORE)
             self.n1.run(f"bitrix-node node drain {gone.name}")
