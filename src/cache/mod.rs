@@ -10,7 +10,6 @@
 //!   protocols, and `noreply` silences errors too.
 
 mod ascii;
-mod backend;
 mod binary;
 mod class;
 pub mod command;
