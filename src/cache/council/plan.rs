@@ -165,6 +165,9 @@ impl Scene<'_> {
         }
         let added = view.voters.iter().filter(|voter| !base.contains(voter));
         let removed = base.iter().filter(|voter| !view.voters.contains(voter));
+        // Whoever has left is about to be cut off: no set may need it a moment longer.
+        let (members, left): (Vec<&Name>, Vec<&Name>) = removed.partition(|voter| view.members.contains(voter));
+        let removed = left.into_iter().chain(members);
         let (here, away): (Vec<&Name>, Vec<&Name>) = added.partition(|voter| self.is_alive(voter));
         let step = |voter: &Name| {
             let mut voters: Vec<Name> = base.iter().filter(|known| *known != voter).cloned().collect();
@@ -330,6 +333,22 @@ mod tests {
         world.view = view(&["n1", "n2"]);
         let next = world.plan();
         assert_eq!((next.voters.len(), next.nodes.len(), next.view), (2, 2, 9));
+    }
+
+    #[test]
+    fn who_has_left_goes_before_members_that_shall_not_vote() {
+        let mut world = World::new(&["n1", "n2", "n3"]);
+        world.view = Some(View {
+            version: 9,
+            members: ["n1", "n2"].map(name).into(),
+            voters: vec![name("n1")],
+        });
+        // n3 is heard still.
+        let next = world.plan();
+        assert_eq!((next.voters, next.view), (["n1", "n2"].map(name).to_vec(), 1));
+        world.base.voters = ["n1", "n2"].map(name).into();
+        let next = world.plan();
+        assert_eq!((next.voters, next.view), (vec![name("n1")], 9));
     }
 
     #[test]

@@ -189,6 +189,16 @@ fn cut(world: &mut World, one: usize, other: usize, is_cut: bool) {
     world.lines[other][one].is_cut = is_cut;
 }
 
+/// So many of the last machines have left: nobody listens to them. All others reach each other.
+pub fn cut_off(world: &mut World, left: usize) {
+    let count = world.machines.len();
+    for one in 0..count {
+        for other in 0..count {
+            world.lines[one][other].is_cut = one != other && one.max(other) + left >= count;
+        }
+    }
+}
+
 fn leader(world: &World) -> usize {
     let leader = (0..world.machines.len()).find(|machine| world.is_leader(*machine));
     leader.expect("somebody leads a whole cluster")
