@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Users' sessions while a cluster grows from two nodes to three and loses one: the second of two may go, then any of three. Prints a table;
-the exit code is 1 when anything fails.
+"""Users' sessions while a cluster grows from two nodes to three, loses one, and is left for good by one: the second of two may go, then any of
+three. Prints a table; the exit code is 1 when anything fails.
 
     small.py EXECUTABLE [--keep]
 
@@ -89,6 +89,8 @@ class Small:
             self.voter_returns()
             self.third_comes()
             self.first_goes()
+            self.first_returns()
+            self.one_leaves()
         except Exception as error:
             self.table.row("the bed", False, repr(error), [f"{node.name}: {node.log()[-2500:]}" for node in self.cluster.nodes])
         finally:
@@ -167,6 +169,24 @@ class Small:
     def first_goes(self):
         self.first.kill()
         self.row("the first of three is gone", [self.second, self.third])
+
+    def first_returns(self):
+        self.first.start()
+        self.cluster.whole()
+        self.until_shared(3)
+        self.row("it is back", self.cluster.nodes)
+
+    def one_leaves(self):
+        """For good: of the two that are left one votes."""
+        # Who leads the storage is not let go.
+        gone = self.second if self.cluster.leader() == self.third.name else self.third
+        self.first.command("node", "drain", gone.name)
+        self.first.command("node", "remove", gone.name)
+        self.cluster.nodes = [node for node in self.cluster.nodes if node is not gone]
+        self.row("one has left", self.cluster.nodes)
+        gone.stop()
+        self.row("and is off", self.cluster.nodes)
+        self.until_shared(2)
 
 
 def main():
