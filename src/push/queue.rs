@@ -1,10 +1,12 @@
 //! What one subscriber has not taken yet. Bounded: a reader that is too slow is cut off, and comes back to be told what it missed.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::Poll;
 
+use futures_util::task::AtomicWaker;
 use thiserror::Error;
-use tokio::sync::Notify;
 
 use super::message::Message;
 use super::mid::Mid;
@@ -26,7 +28,8 @@ pub enum Ended {
 #[derive(Default)]
 pub struct Queue {
     waiting: Mutex<Waiting>,
-    changed: Notify,
+    /// The one task that takes.
+    taker: AtomicWaker,
 }
 
 #[derive(Default)]
@@ -36,6 +39,12 @@ struct Waiting {
     /// The newest one that was ever laid in: who is reached by several addresses is told once.
     last: Option<Mid>,
     ended: Option<Ended>,
+}
+
+impl Waiting {
+    fn is_due(&self, count: usize) -> bool {
+        self.ended.is_some() || self.messages.len() >= count
+    }
 }
 
 impl Queue {
@@ -55,7 +64,7 @@ impl Queue {
         waiting.bytes = bytes;
         waiting.messages.push_back(message.clone());
         drop(waiting);
-        self.changed.notify_one();
+        self.taker.wake();
         true
     }
 
@@ -66,27 +75,32 @@ impl Queue {
         waiting.bytes = 0;
         waiting.ended.get_or_insert(ended);
         drop(waiting);
-        self.changed.notify_one();
+        self.taker.wake();
     }
 
-    /// All that waits, at least one message. Cancel safe. For one task alone.
+    /// All that waits, at least one message. Cancel safe. This and the next two are for one task alone.
     pub async fn take(&self) -> Result<VecDeque<Arc<Message>>, Ended> {
-        loop {
-            if let Some(taken) = self.try_take() {
-                return taken;
-            }
-            self.changed.notified().await;
-        }
+        self.look(Self::try_take).await
     }
 
-    /// Resolves when the subscription is over, whatever still waits. Cancel safe. For the same task as `take`.
+    /// Resolves when so many messages wait, or the subscription is over. Cancel safe.
+    pub async fn waits(&self, count: usize) {
+        self.look(|queue| queue.lock().is_due(count).then_some(())).await;
+    }
+
+    /// Resolves when the subscription is over, whatever still waits. Cancel safe.
     pub async fn ended(&self) -> Ended {
-        loop {
-            if let Some(ended) = self.lock().ended {
-                return ended;
-            }
-            self.changed.notified().await;
-        }
+        self.look(|queue| queue.lock().ended).await
+    }
+
+    /// Until there is something to be seen.
+    async fn look<T>(&self, see: impl Fn(&Self) -> Option<T>) -> T {
+        poll_fn(|cx| {
+            // First, or what is laid in meanwhile would wake nobody.
+            self.taker.register(cx.waker());
+            see(self).map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
     }
 
     pub fn try_take(&self) -> Option<Result<VecDeque<Arc<Message>>, Ended>> {
