@@ -140,6 +140,23 @@ async fn the_public_client_is_content_with_all_generations() {
     println!("{}", ran.check(PATIENCE).await.unwrap());
 }
 
+/// Pictures of the pages are left in `target/push-pictures`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Node.js, packages and Chromium: make test-push"]
+async fn two_browsers_chat_through_the_demo_portal() {
+    let node = Node::start("").await;
+    let client = bitrix_node::config::var("BITRIX_NODE_CLIENT").expect("make test-push sets it");
+    let root = env!("CARGO_MANIFEST_DIR");
+    let (script, pictures) = (
+        format!("{root}/tests/push/chromium.mjs"),
+        format!("{root}/target/push-pictures"),
+    );
+    fs::create_dir_all(&pictures).unwrap();
+    let program = command::find("node").expect("Node.js is installed");
+    let ran = Program::new(program).args([&script, &node.http().to_string(), &client, &pictures]);
+    println!("{}", ran.check(PATIENCE).await.unwrap());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn browsers_come_back_to_a_push_server_that_was_killed() {
     let mut portal = Portal::start().await;
