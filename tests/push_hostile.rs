@@ -95,7 +95,7 @@ fn requests(signer: &Signer) -> Vec<(&'static str, Vec<u8>, u16, &'static str)> 
             4013,
             "wrong_data",
         ),
-        ("nested a thousand times", nested, 4013, "wrong_data"),
+        ("nested a thousand times", nested, 4019, "invalid_channel"),
         (
             "half a million empty messages",
             field(1, &field(1, &[0x0a, 0].repeat(500_000))),

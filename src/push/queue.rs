@@ -34,6 +34,8 @@ pub struct Queue {
 
 #[derive(Default)]
 struct Waiting {
+    /// The oldest. Mostly there is no other, and a fan-out to thousands shall not allocate for each.
+    first: Option<Arc<Message>>,
     messages: VecDeque<Arc<Message>>,
     bytes: usize,
     /// The newest one that was ever laid in: who is reached by several addresses is told once.
@@ -43,7 +45,11 @@ struct Waiting {
 
 impl Waiting {
     fn is_due(&self, count: usize) -> bool {
-        self.ended.is_some() || self.messages.len() >= count
+        self.ended.is_some() || self.count() >= count
+    }
+
+    fn count(&self) -> usize {
+        usize::from(self.first.is_some()) + self.messages.len()
     }
 }
 
@@ -55,14 +61,18 @@ impl Queue {
             return false;
         }
         let bytes = waiting.bytes + message.cost();
-        if waiting.messages.len() >= MESSAGES || (bytes > BYTES && !waiting.messages.is_empty()) {
+        let count = waiting.count();
+        if count >= MESSAGES || (bytes > BYTES && count > 0) {
             drop(waiting);
             self.end(Ended::Slow);
             return false;
         }
         waiting.last = Some(message.mid);
         waiting.bytes = bytes;
-        waiting.messages.push_back(message.clone());
+        match waiting.first {
+            None => waiting.first = Some(message.clone()),
+            Some(_) => waiting.messages.push_back(message.clone()),
+        }
         drop(waiting);
         self.taker.wake();
         true
@@ -71,6 +81,7 @@ impl Queue {
     /// The first reason counts. What waits is dropped.
     pub fn end(&self, ended: Ended) {
         let mut waiting = self.lock();
+        waiting.first = None;
         waiting.messages = VecDeque::new();
         waiting.bytes = 0;
         waiting.ended.get_or_insert(ended);
@@ -108,11 +119,21 @@ impl Queue {
         if let Some(ended) = waiting.ended {
             return Some(Err(ended));
         }
-        if waiting.messages.is_empty() {
+        let first = waiting.first.take()?;
+        waiting.bytes = 0;
+        let mut taken = std::mem::take(&mut waiting.messages);
+        taken.push_front(first);
+        Some(Ok(taken))
+    }
+
+    /// The one message that waits, where there is just one.
+    pub fn try_take_alone(&self) -> Option<Arc<Message>> {
+        let mut waiting = self.lock();
+        if !waiting.messages.is_empty() {
             return None;
         }
         waiting.bytes = 0;
-        Some(Ok(std::mem::take(&mut waiting.messages)))
+        waiting.first.take()
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {

@@ -41,7 +41,19 @@ def arguments():
     return parser.parse_args()
 
 
+def warm(server):
+    """Code and tables that a server has once, however many its clients are, are in memory afterwards."""
+    with Crowd(server.port) as crowd:
+        crowd.connect((server.websocket(number) for number in range(LISTENERS)), HANDSHAKE, is_open=True)
+        text, marker = body()
+        publisher = Publisher(server.publish_port, server.publish(), text)
+        crowd.hear(publisher, marker)
+        publisher.close()
+    time.sleep(PAUSE)
+
+
 def websockets(server, count):
+    warm(server)
     empty = server.memory()
     with Crowd(server.port) as crowd:
         before = server.cpu()
@@ -65,6 +77,7 @@ def websockets(server, count):
 
 
 def polls(server, count):
+    warm(server)
     empty = server.memory()
     with Crowd(server.port) as crowd:
         crowd.connect((server.poll(number) for number in range(count)), "", is_open=False)

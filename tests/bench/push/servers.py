@@ -45,7 +45,14 @@ class Process:
 
 
 def children(pid):
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """Once there are some."""
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        found = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        if found:
+            return found
+        time.sleep(0.02)
+    raise TimeoutError
 
 
 def cpu_nanoseconds(pids):
@@ -66,16 +73,31 @@ def memory_kib(pids):
     return total
 
 
-def reachable(port, processes):
+def accepts(port):
     until = time.monotonic() + PATIENCE
     while True:
         try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
+            return socket.create_connection(("127.0.0.1", port), timeout=1).close()
         except OSError:
-            if time.monotonic() > until or any(process.process.poll() is not None for process in processes):
+            if time.monotonic() > until:
                 raise
             time.sleep(0.02)
+
+
+def reachable(port, processes):
+    """Answers HTTP: the kernel takes connections before the server does."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as sock:
+                sock.sendall(b"GET /none HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")
+                if sock.recv(1):
+                    return
+        except OSError:
+            pass
+        if time.monotonic() > until or any(process.process.poll() is not None for process in processes):
+            raise OSError("a server ended, or does not answer")
+        time.sleep(0.02)
 
 
 class Server:
@@ -226,7 +248,7 @@ http {{
 
 
 class Node(Server):
-    """Redis is not counted: it is a process of its own on the other processor."""
+    """Redis is not counted."""
 
     packages = None
 
@@ -234,7 +256,7 @@ class Node(Server):
         redis_port = free_port()
         redis = ["/usr/bin/redis-server", "--port", str(redis_port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self.path)]
         self.run(redis)
-        reachable(redis_port, self.processes)
+        accepts(redis_port)
         node = self.run(["node", str(HERE / "node.mjs"), str(self.port), str(redis_port), self.packages])
         reachable(self.port, self.processes)
         self.publish_port, self.pids = self.port, [node.pid]
