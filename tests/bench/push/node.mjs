@@ -22,6 +22,7 @@ await listener.subscribe('all', (text) => {
 });
 
 const server = createServer({ requestTimeout: 0, headersTimeout: 0 }, (request, answer) => {
+  if (request.url !== '/poll' && request.url !== '/pub') return answer.writeHead(404).end();
   if (request.method !== 'POST') {
     waiting.push(answer);
     answer.on('close', () => { if (!answer.writableEnded) waiting = waiting.filter((other) => other !== answer); });
