@@ -86,7 +86,8 @@ impl Handler for AskHandler {
                 }
             });
             let settled = join_all(settled).await;
-            let mut out = Vec::new();
+            let told = answers.iter().flatten().map(|done| done.reply.len() + 1);
+            let mut out = Vec::with_capacity(told.sum());
             for (done, may_tell) in answers.iter().zip(settled) {
                 let reply = done.as_ref().filter(|_| may_tell).map(|done| &*done.reply);
                 message::put_answer(reply, &mut out);
