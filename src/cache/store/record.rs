@@ -36,7 +36,11 @@ impl Record {
         let size = 1 + key.len() + value_len + LINE_END.len();
         let is_small = size < SHARE_FROM;
         // Memory that comes zeroed is dear in small pieces: glibc's calloc passes by what was freed last.
-        let mut whole = if is_small { Vec::with_capacity(size) } else { vec![0; size] };
+        let mut whole = if is_small {
+            Vec::with_capacity(size)
+        } else {
+            vec![0; size]
+        };
         whole.resize(size, 0);
         let mut whole = whole.into_boxed_slice();
         whole[0] = length;
