@@ -14,6 +14,8 @@ pub struct Cache {
     /// The caches of all nodes are one.
     pub shared: bool,
     pub listen: SocketAddr,
+    /// A memcached that keeps the items.
+    backend: String,
     /// For the portal's composite storage, which flushes all that it sees.
     pub composite: Vec<SocketAddr>,
     pub flush: Flush,
@@ -22,6 +24,20 @@ pub struct Cache {
     pub max_item_size: Size,
     pub max_connections: usize,
     pub workers: usize,
+}
+
+impl Cache {
+    /// `None`: this node's memory keeps the items.
+    pub fn backend(&self) -> Option<SocketAddr> {
+        self.backend.parse().ok()
+    }
+
+    /// Whether the key says something that can be understood.
+    pub fn is_backend_valid(&self) -> bool {
+        let is_local =
+            |address: SocketAddr| address.ip().is_loopback() && address.port() != 0 && address != self.listen;
+        self.backend.is_empty() || self.backend().is_some_and(is_local)
+    }
 }
 
 /// What `flush_all` on the cache's own address empties.

@@ -4,11 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tracing::{debug, info};
 
 use super::Router;
 use super::holding::{Holding, Member, Shards};
 use super::stream::{About, Stream};
+use crate::cache::backend::{Backend, Lost};
 use crate::cache::council::{self, Stage, Told};
 use crate::cache::peer::message::{Change, Note};
 use crate::cache::peer::{Epoch, Space};
@@ -17,6 +19,10 @@ use crate::cache::store::Cursor;
 /// While so much waits in a stream, no more is read for it: changes of clients come behind it.
 const PACE: usize = 512 << 10;
 const LOOK: Duration = Duration::from_millis(5);
+/// Items of a server that are asked for together.
+const AT_ONCE: usize = 64;
+/// Before a server that did not tell them is asked again.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// What nodes have of this one's shards: each item of them, and every change since.
 #[derive(Debug, Default)]
@@ -103,6 +109,12 @@ impl Router {
     /// Whether all of it was kept under this table.
     async fn fill(&self, epoch: Epoch, lacks: &[Lack]) -> bool {
         for space in Space::ALL {
+            if let Some(backend) = self.backend(space) {
+                if !self.fill_far(backend, space, epoch, lacks).await {
+                    return false;
+                }
+                continue;
+            }
             let mut cursor = Some(Cursor::default());
             while let Some(at) = cursor {
                 if !self
@@ -156,14 +168,56 @@ impl Router {
         })
     }
 
+    /// The same of items that a server keeps. `false`: another table came first, or the server does not tell.
+    async fn fill_far(&self, backend: &Backend, space: Space, epoch: Epoch, lacks: &[Lack]) -> bool {
+        let lacking = |key: &[u8]| {
+            let (shard, class) = (self.rules.shard(key), self.class(space, key));
+            let streams = lacks.iter().filter(move |lack| lack.shards.has(shard, class));
+            (About::Fill(shard, class), streams)
+        };
+        let Ok(names) = backend.names(|key| lacking(key).1.next().is_some()).await else {
+            tokio::time::sleep(AGAIN).await;
+            return false;
+        };
+        for some in names.chunks(AT_ONCE) {
+            let is_paced = || lacks.iter().all(|lack| lack.stream.bytes() < PACE);
+            if !self.wait_until(epoch, is_paced).await {
+                return false;
+            }
+            // No other table comes while these are noted.
+            let _pass = backend.pass().await;
+            if !self.is_under(epoch) {
+                return false;
+            }
+            let shown = some.iter().map(|name| async {
+                let _shared = backend.share(name).await;
+                let Some(state) = backend.look(name).await? else {
+                    return Ok(());
+                };
+                let (about, streams) = lacking(state.key());
+                for lack in streams {
+                    let note = Note {
+                        space,
+                        request: None,
+                        change: Change::State(state.clone()),
+                    };
+                    lack.stream.push(about, note);
+                }
+                Ok(())
+            });
+            let shown: Result<Vec<()>, Lost> = join_all(shown).await.into_iter().collect();
+            if shown.is_err() {
+                tokio::time::sleep(AGAIN).await;
+                return false;
+            }
+        }
+        true
+    }
+
     /// `false`: another table came first.
     async fn wait_until(&self, epoch: Epoch, is_so: impl Fn() -> bool) -> bool {
         loop {
-            let view_epoch = {
-                let view = self.gate.read().expect("nothing panics under this lock");
-                view.holding.as_ref().map(|holding| holding.placement.epoch())
-            };
-            if view_epoch != Some(epoch) || self.scope.is_draining() {
+            if !self.is_under(epoch) || self.scope.is_draining() {
                 return false;
             }
             if is_so() {
@@ -171,6 +225,12 @@ impl Router {
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// The view is of that table.
+    fn is_under(&self, epoch: Epoch) -> bool {
+        let view = self.gate.read().expect("nothing panics under this lock");
+        view.holding.as_ref().map(|holding| holding.placement.epoch()) == Some(epoch)
     }
 
     /// Tells the council once a table of each node that waits for it.

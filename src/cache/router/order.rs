@@ -23,6 +23,11 @@ pub enum Work {
         after: Option<u64>,
     },
     Stats,
+    /// For a server that keeps the items: what it has of one class, so many at most.
+    Dump {
+        class: u64,
+        limit: u64,
+    },
     /// This node's own rows of `stats`, to which the other nodes' numbers are added.
     Sums(Vec<Row>),
 }

@@ -1,5 +1,6 @@
 //! Three caches in one process: what clients see of them while nodes are lost, frozen and come back.
 
+mod far;
 mod history;
 mod nemesis;
 mod world;
@@ -279,7 +280,7 @@ fn no_session_is_lost_no_lock_granted_twice_and_nothing_old_is_read() {
             .start_paused(true)
             .build()
             .unwrap();
-        let told = runtime.block_on(nemesis::run(seed, 5));
+        let told = runtime.block_on(async { nemesis::run(World::start().await, seed, 5).await });
         std::io::Write::write_all(&mut std::io::stderr(), format!("{told}\n").as_bytes()).unwrap();
     }
 }

@@ -187,8 +187,7 @@ async fn round(world: &World, random: &mut Random) {
     sleep(Duration::from_millis(random.below(300) as u64)).await;
 }
 
-pub async fn run(seed: u64, rounds: usize) -> String {
-    let world = World::start().await;
+pub async fn run(world: World, seed: u64, rounds: usize) -> String {
     let (book, scope) = (Book::new(), Scope::new());
     let seeded = |number: usize| Random::new(seed << 20 | number as u64);
     assert_eq!(world.client("n1").line("add s.counter 0 0 1\r\n0\r\n").await, "STORED");
