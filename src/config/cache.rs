@@ -32,11 +32,19 @@ impl Cache {
         self.backend.parse().ok()
     }
 
-    /// Whether the key says something that can be understood.
-    pub fn is_backend_valid(&self) -> bool {
-        let is_local =
-            |address: SocketAddr| address.ip().is_loopback() && address.port() != 0 && address != self.listen;
-        self.backend.is_empty() || self.backend().is_some_and(is_local)
+    /// What is wrong with `backend`, and what to do about it.
+    pub fn backend_fault(&self) -> Option<&'static str> {
+        if self.backend.is_empty() {
+            return None;
+        }
+        let Some(address) = self.backend().filter(|address| address.port() != 0) else {
+            return Some("is not an address; write it like \"127.0.0.1:11311\", or \"\" for none");
+        };
+        if !address.ip().is_loopback() {
+            return Some("a memcached lets everybody in; let it listen on 127.0.0.1 of this machine");
+        }
+        let is_taken = address == self.listen || self.composite.contains(&address);
+        is_taken.then_some("the cache itself listens there; give memcached another port")
     }
 }
 
