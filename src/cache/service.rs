@@ -111,6 +111,7 @@ impl Cache {
         if let Some(address) = self.config.cache.backend() {
             let parts = backend::Parts {
                 address,
+                patience: backend::PATIENCE,
                 bench: self.portal().store.clone(),
                 rules: Rules::new(&self.config.cache.sync_prefixes),
                 clock: self.portal().clock,

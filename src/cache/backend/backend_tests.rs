@@ -1,4 +1,4 @@
-//! Against a real memcached: answers are those of the embedded store and of memcached itself, and nothing old comes back after a loss.
+//! Against a real memcached: answers are those of the embedded store and of memcached itself. What comes of a loss is in `loss_tests`.
 
 use std::hash::RandomState;
 use std::time::Duration;
@@ -17,25 +17,29 @@ use crate::cache::client_tests::{PATIENCE, Running};
 use crate::cache::command::{Arithmetic, Command, Delete, Get, Mode, Reply, Set, Terms};
 use crate::cache::peer::Space;
 use crate::cache::router::{OnKey, Order, Work};
-use crate::cache::store::{Expiry, Record};
+use crate::cache::store::{Copy, Expiry, Record, State};
 use crate::host::command::Program;
 
 /// One that the binary protocol may have, one that needs a digest, and one that only looks as if it did.
 const KEYS: [&[u8]; 4] = [b"plain", b"with space\r\n\xff", &[b'l'; 250], &[0; 33]];
 
-struct Far {
-    backend: Arc<Backend>,
+/// With a server that is slow because the machine is busy.
+const SERVER_PATIENCE: Duration = Duration::from_secs(4);
+
+pub struct Far {
+    pub backend: Arc<Backend>,
     bench: Arc<Store>,
     clock: Clock,
     scope: Scope,
 }
 
 impl Far {
-    async fn new(address: SocketAddr, hasher: RandomState) -> Self {
+    pub async fn new(address: SocketAddr, hasher: RandomState) -> Self {
         let (scope, clock) = (Scope::new(), Clock::default());
         let bench = Arc::new(Store::with_hasher(16 << 20, 1 << 20, hasher));
         let parts = Parts {
             address,
+            patience: SERVER_PATIENCE,
             bench: bench.clone(),
             rules: Rules::new(&["s."]),
             clock,
@@ -51,7 +55,7 @@ impl Far {
         far
     }
 
-    async fn until_up(&self, is_up: bool) {
+    pub async fn until_up(&self, is_up: bool) {
         let mut seen = self.backend.seen();
         let changed = seen.wait_for(|seen| seen.is_up == is_up);
         tokio::time::timeout(PATIENCE, changed)
@@ -60,19 +64,19 @@ impl Far {
             .expect("it lives");
     }
 
-    async fn run(&self, work: Work) -> Reply {
+    pub async fn run(&self, work: Work) -> Reply {
         let mut orders = [Order::new(Space::Portal, work)];
         self.backend.perform(&mut orders, usize::MAX).await;
         let [order] = orders;
         order.reply.expect("answered")
     }
 
-    async fn execute(&self, command: &Command<'_>) -> Reply {
+    pub async fn execute(&self, command: &Command<'_>) -> Reply {
         let on_key = OnKey::new(0, self.backend.rules(), command).expect("it has a key");
         self.run(Work::Key(on_key)).await
     }
 
-    async fn value(&self, key: &[u8]) -> Option<Vec<u8>> {
+    pub async fn value(&self, key: &[u8]) -> Option<Vec<u8>> {
         match self.execute(&Command::Get(Get::plain(key))).await {
             Reply::Hit(hit) => Some(hit.record.value().to_vec()),
             Reply::Miss => None,
@@ -80,12 +84,23 @@ impl Far {
         }
     }
 
-    async fn stop(self) {
+    pub async fn stop(self) {
         assert!(self.scope.stop(PATIENCE).await);
     }
 }
 
-fn set(key: &[u8], value: &[u8], expiry: Expiry) -> Command<'static> {
+fn present(record: Record) -> State {
+    State::Present(Copy {
+        record,
+        flags: 0,
+        cas: 1,
+        left: None,
+        is_stale: false,
+        has_winner: false,
+    })
+}
+
+pub fn set(key: &[u8], value: &[u8], expiry: Expiry) -> Command<'static> {
     Command::Set(Set {
         terms: Terms {
             mode: Mode::Set,
@@ -323,95 +338,20 @@ async fn many_under_way_are_answered_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_was_killed_and_started_anew_shows_nothing_old() {
-    let port = free_port();
-    let memcached = Memcached::start(port);
-    let far = Far::new(memcached.address, RandomState::new()).await;
-    far.execute(&set(b"k", b"old", Expiry::Never)).await;
-    assert_eq!(far.value(b"k").await.as_deref(), Some(&b"old"[..]));
-    drop(memcached);
-    far.until_up(false).await;
-    assert!(matches!(
-        far.execute(&set(b"k", b"new", Expiry::Never)).await,
-        Reply::Unavailable
-    ));
-    assert_eq!(far.value(b"k").await, None, "a failed read is a miss");
-    assert!(
-        matches!(far.execute(&Command::Get(Get::plain(b"s.1"))).await, Reply::Silence),
-        "but for a session"
-    );
-    let again = Memcached::start(port);
-    far.until_up(true).await;
-    assert_eq!(far.value(b"k").await, None);
-    far.execute(&set(b"k", b"newest", Expiry::Never)).await;
-    assert_eq!(far.value(b"k").await.as_deref(), Some(&b"newest"[..]));
-    drop(again);
-    far.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_a_frozen_server_carries_out_late_is_nothing() {
-    let memcached = Memcached::start(free_port());
-    let far = Far::new(memcached.address, RandomState::new()).await;
-    far.execute(&set(b"k", b"old", Expiry::Never)).await;
-    memcached.freeze();
-    let began = tokio::time::Instant::now();
-    let refused = far.execute(&set(b"k", b"late", Expiry::Never)).await;
-    assert!(matches!(refused, Reply::Unavailable), "{refused:?}");
-    assert!(began.elapsed() < Duration::from_secs(5), "it does not hang");
-    far.until_up(false).await;
-    memcached.thaw();
-    let looking = async {
-        while !far.backend.is_up() {
-            assert_eq!(far.value(b"k").await, None);
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, looking).await.expect("it comes back");
-    // The server may still have it; nobody sees it.
-    for _ in 0..50 {
-        assert_eq!(far.value(b"k").await, None);
-    }
-    assert_eq!(far.backend.look(&Name::of(b"k")).await, Ok(None));
-    far.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn another_process_of_this_node_sees_nothing_of_the_one_before() {
-    let memcached = Memcached::start(free_port());
-    let first = Far::new(memcached.address, RandomState::new()).await;
-    first.execute(&set(b"k", b"old", Expiry::Never)).await;
-    let second = Far::new(memcached.address, RandomState::new()).await;
-    assert_eq!(second.value(b"k").await, None);
-    // What the first one had sent before it ended comes late.
-    first.execute(&set(b"k", b"late", Expiry::Never)).await;
-    assert_eq!(second.value(b"k").await, None);
-    for far in [first, second] {
-        far.stop().await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_walk_finds_all_that_lasts_while_others_write() {
     let memcached = Memcached::start(free_port());
     let far = Far::new(memcached.address, RandomState::new()).await;
     let keys: Vec<Vec<u8>> = (0..5000).map(|number| format!("k {number}").into_bytes()).collect();
     let put = |prefix: &'static str| {
-        let puts = keys.iter().map(move |key| {
+        let mut puts = Puts::default();
+        for key in &keys {
             let record = Record::new(&[prefix.as_bytes(), key].concat(), b"value", b"");
-            crate::cache::store::State::Present(crate::cache::store::Copy {
-                record,
-                flags: 0,
-                cas: 1,
-                left: None,
-                is_stale: false,
-                has_winner: false,
-            })
-        });
-        futures_util::future::join_all(puts.map(|state| far.backend.put(state)))
+            far.backend.gather(present(record), &mut puts);
+        }
+        far.backend.put(puts)
     };
-    assert!(put("s.").await.iter().all(Result::is_ok));
-    assert!(put("dropped").await.iter().all(Result::is_ok));
+    assert_eq!(put("s.").await, Ok(()));
+    assert_eq!(put("dropped").await, Ok(()));
     far.backend.void(|_, class| class == Class::Bulk);
     let walk = async {
         let mut found = 0;

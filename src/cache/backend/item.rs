@@ -1,10 +1,13 @@
 //! One item: fetched, changed, put back.
 
+use std::collections::HashMap;
+
+use futures_util::future::join_all;
+
 use super::name::Name;
-use super::server::Lost;
+use super::server::{Lost, Way};
 use super::wire::{self, Answer, Found, Kind};
 use super::{Backend, envelope};
-use crate::base::BoxFuture;
 use crate::cache::command::{Command, Get, Mode, Reply};
 use crate::cache::store::State;
 
@@ -19,8 +22,10 @@ pub struct Changed {
     stamp: u64,
 }
 
-/// A state on its way to the server.
-pub type Put<'a> = BoxFuture<'a, Result<(), Lost>>;
+/// States that came together, with their stamps: of each key the last one. Those before it need not be sent, and must not: what is under
+/// way at the same time has no order.
+#[derive(Debug, Default)]
+pub struct Puts(HashMap<Name, (State, u64)>);
 
 /// What the server has under a name.
 struct Fetched {
@@ -38,7 +43,8 @@ impl Backend {
     /// Executes a read. `None`: it changes the item, so that it needs it to itself.
     pub async fn read(&self, get: Get<'_>) -> Result<Option<Reply>, Lost> {
         let name = Name::of(get.key);
-        let fetched = self.fetch(&name, get.key, !get.is_peek).await?;
+        let way = self.server.way()?;
+        let fetched = self.fetch(&way, &name, get.key, !get.is_peek).await?;
         let command = Command::Get(get);
         let (mut reply, after) = self.bench.execute_on(fetched.state.clone(), command, self.now());
         tell(&mut reply, fetched.found.as_ref());
@@ -49,11 +55,14 @@ impl Backend {
     pub async fn change(&self, command: Command<'_>) -> Result<Changed, Lost> {
         let key = command.key().unwrap_or_default().to_vec();
         let name = Name::of(&key);
-        let stamp = self.stamp(&key);
+        let (way, stamp) = (self.server.way()?, self.stamp(&key));
         let absent = || State::Absent(key.as_slice().into());
         let fetched = match overwrites(&command) {
             true => None,
-            false => Some(self.fetch(&name, &key, matches!(&command, Command::Get(_))).await?),
+            false => {
+                let is_read = matches!(&command, Command::Get(_));
+                Some(self.fetch(&way, &name, &key, is_read).await?)
+            }
         };
         let before = fetched.as_ref().map_or_else(absent, |fetched| fetched.state.clone());
         let (mut reply, mut state) = self.bench.execute_on(before.clone(), command, self.now());
@@ -62,12 +71,12 @@ impl Backend {
         if is_known && state == before {
             return Ok(Changed { reply, state, stamp });
         }
-        match self.keep(&name, &state, stamp).await? {
+        match self.keep(&way, &name, &state, stamp).await? {
             Kept::Done => {}
             refused => {
                 // A client that failed to replace an item must not find the old one.
                 state = absent();
-                self.keep(&name, &state, stamp).await?;
+                self.keep(&way, &name, &state, stamp).await?;
                 reply = match refused {
                     Kept::TooLarge => Reply::TooLarge,
                     Kept::Done | Kept::Full => Reply::Refused(FULL),
@@ -84,9 +93,8 @@ impl Backend {
 
     /// The state of what lies under a name, if it is an item that counts.
     pub async fn look(&self, name: &Name) -> Result<Option<State>, Lost> {
-        let answer = self
-            .server
-            .ask(name, Kind::Get, |opaque| wire::get(name, false, opaque));
+        let way = self.server.way()?;
+        let answer = way.ask(name, Kind::Get, |spelled, opaque| wire::get(spelled, false, opaque));
         let opened = match answer.await? {
             Answer::Found(found) => envelope::open(name, &found.value, self.now()),
             _ => None,
@@ -95,18 +103,25 @@ impl Backend {
         Ok(current.map(|(_, copy)| State::Present(copy)))
     }
 
-    /// Puts a state in, whatever was there. Its place among the requests for that key is where this is first polled; the stamp is of now.
-    pub fn put(&self, state: State) -> Put<'_> {
-        let (name, stamp) = (Name::of(state.key()), self.stamp(state.key()));
-        // Where it is refused the copy is missing: the server removes what was there.
-        let put = async move { self.keep(&name, &state, stamp).await.map(drop) };
-        Box::pin(put)
+    /// Adds a state that shall be put in, whatever is there. The stamp is of now.
+    pub fn gather(&self, state: State, puts: &mut Puts) {
+        let stamp = self.stamp(state.key());
+        puts.0.insert(Name::of(state.key()), (state, stamp));
     }
 
-    async fn fetch(&self, name: &Name, key: &[u8], is_read: bool) -> Result<Fetched, Lost> {
-        let answer = self
-            .server
-            .ask(name, Kind::Get, |opaque| wire::get(name, is_read, opaque));
+    /// Puts them in. The caller sees to it that nobody else changes these keys.
+    pub async fn put(&self, puts: Puts) -> Result<(), Lost> {
+        let way = &self.server.way()?;
+        // Where one is refused the copy is missing: the server removes what was there.
+        let kept = puts
+            .0
+            .iter()
+            .map(|(name, (state, stamp))| self.keep(way, name, state, *stamp));
+        join_all(kept).await.into_iter().try_for_each(|kept| kept.map(drop))
+    }
+
+    async fn fetch(&self, way: &Way<'_>, name: &Name, key: &[u8], is_read: bool) -> Result<Fetched, Lost> {
+        let answer = way.ask(name, Kind::Get, |spelled, opaque| wire::get(spelled, is_read, opaque));
         let absent = State::Absent(key.into());
         let nothing = Fetched {
             state: absent,
@@ -124,18 +139,18 @@ impl Backend {
         })
     }
 
-    async fn keep(&self, name: &Name, state: &State, stamp: u64) -> Result<Kept, Lost> {
+    async fn keep(&self, way: &Way<'_>, name: &Name, state: &State, stamp: u64) -> Result<Kept, Lost> {
         let State::Present(copy) = state else {
-            let gone = self.server.ask(name, Kind::Delete, |opaque| wire::delete(name, opaque));
+            let gone = way.ask(name, Kind::Delete, wire::delete);
             return gone.await.map(|_| Kept::Done);
         };
-        let request = |opaque| {
+        let request = |spelled: &str, opaque| {
             let size = envelope::size(name, copy);
-            wire::set(name, size, copy.left, opaque, |out| {
+            wire::set(spelled, size, copy.left, opaque, |out| {
                 envelope::seal(name, copy, stamp, self.now(), out);
             })
         };
-        Ok(match self.server.ask(name, Kind::Set, request).await? {
+        Ok(match way.ask(name, Kind::Set, request).await? {
             Answer::TooLarge => Kept::TooLarge,
             Answer::Full => Kept::Full,
             _ => Kept::Done,

@@ -12,8 +12,6 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::wire::{self, Answer, Expected};
 
-/// A server that has not answered within this is lost. Another node is found within 300 ms more, and all that within `DEADLINE`.
-pub const PATIENCE: Duration = Duration::from_millis(400);
 /// Requests that wait to be sent. Full: who asks waits, within his patience.
 const QUEUE: usize = 1024;
 /// Requests under way. No more are sent before some are answered, so that a slow server does not fill our memory.
@@ -30,11 +28,14 @@ struct Call {
 
 /// The way to one connection. Clones lead to the same one; it closes when all are gone.
 #[derive(Clone, Debug)]
-pub struct Link(mpsc::Sender<Call>);
+pub struct Link {
+    calls: mpsc::Sender<Call>,
+    patience: Duration,
+}
 
 impl Link {
-    /// The second part must be run.
-    pub fn new(stream: TcpStream) -> (Self, Running) {
+    /// The second part must be run. A request that is not answered within `patience` is lost, and the connection with it.
+    pub fn new(stream: TcpStream, patience: Duration) -> (Self, Running) {
         let (calls, queue) = mpsc::channel(QUEUE);
         // Requests are whole when they are written: waiting for more only delays them.
         let _ = stream.set_nodelay(true);
@@ -43,13 +44,15 @@ impl Link {
             output: BytesMut::new(),
             input: BytesMut::new(),
             under_way: VecDeque::new(),
+            patience,
             deadline: Instant::now(),
         };
-        (Link(calls), Running { open, queue })
+        (Link { calls, patience }, Running { open, queue })
     }
 
-    /// The answer; `None` when it is not known whether the request was carried out. Requests are sent in the order in which this is
-    /// first polled. Cancel safe after that: an answer that nobody waits for is dropped.
+    /// The answer; `None` when it is not known whether the request was carried out. Calls at the same time have no order, whichever is
+    /// polled first: a task that has had its share of turns is sent back from any of its waits. A request that was sent is carried
+    /// out, whether its answer is waited for or not.
     pub async fn call(&self, bytes: Vec<u8>, expected: Expected) -> Option<Answer> {
         let (answer, told) = oneshot::channel();
         let call = Call {
@@ -58,10 +61,10 @@ impl Link {
             answer,
         };
         let exchange = async {
-            self.0.send(call).await.ok()?;
+            self.calls.send(call).await.ok()?;
             told.await.ok()
         };
-        timeout(PATIENCE, exchange).await.ok().flatten()
+        timeout(self.patience, exchange).await.ok().flatten()
     }
 }
 
@@ -82,6 +85,7 @@ struct Open {
     output: BytesMut,
     input: BytesMut,
     under_way: VecDeque<(Expected, oneshot::Sender<Answer>)>,
+    patience: Duration,
     /// When the oldest request under way is lost.
     deadline: Instant,
 }
@@ -89,7 +93,7 @@ struct Open {
 impl Open {
     fn take(&mut self, call: Call) {
         if self.under_way.is_empty() {
-            self.deadline = Instant::now() + PATIENCE;
+            self.deadline = Instant::now() + self.patience;
         }
         self.output.extend_from_slice(&call.bytes);
         self.under_way.push_back((call.expected, call.answer));
@@ -137,7 +141,7 @@ impl Open {
                 // Who gave up has dropped its end.
                 let _ = told.send(answer);
             }
-            self.deadline = Instant::now() + PATIENCE;
+            self.deadline = Instant::now() + self.patience;
         }
         // More than was asked for.
         if self.input.is_empty() {

@@ -19,11 +19,9 @@ impl Backend {
     /// Names of items whose keys please, dropped ones among them; and of those that do not tell their keys. What is stored meanwhile may
     /// be missing. A walk that fails says nothing of the server.
     pub async fn names(&self, pleases: impl Fn(&[u8]) -> bool + Send + Sync) -> Result<Vec<Name>, Lost> {
-        if !self.is_up() {
-            return Err(Lost);
-        }
+        let tag = self.server.way()?.tag;
         let pleases = |name: &Name| name.key().is_none_or(&pleases);
-        walk::names(self.address(), &pleases).await.map_err(|error| {
+        walk::names(self.address(), tag, &pleases).await.map_err(|error| {
             debug!(server = %self.address(), %error, "a walk over memcached");
             Lost
         })

@@ -5,7 +5,8 @@
 //! key. So answers are those of the embedded store, and other nodes get the same states of keys.
 //!
 //! - `name`: the name of a key. `envelope`: an item as bytes. `stamp`: which items count, so that dropping many is done at once.
-//! - `link`: one connection. `server`: up or lost, watched by `memcache-async`; after a loss it begins empty. `walk`: all it holds.
+//! - `link`: one connection. `server`: up or lost, watched by `memcache-async`; after a loss it begins empty, under other names.
+//!   `walk`: all it holds.
 //! - `perform` carries out a client's orders where there are no other nodes; where there are, `router` does.
 //!
 //! Whatever changes something runs in a task of its own, because it must not be left half done: who asked may go away at any time.
@@ -26,21 +27,23 @@ mod wire;
 #[cfg(test)]
 mod backend_tests;
 #[cfg(test)]
+mod loss_tests;
+#[cfg(test)]
 pub mod memcached_tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use tokio::sync::{Mutex, RwLock, watch};
 
-pub use self::item::{Changed, Put};
+pub use self::item::{Changed, Puts};
 pub use self::name::Name;
-pub use self::server::{Lost, Numbers, Seen};
+pub use self::server::{Lost, Numbers, PATIENCE, Seen};
 
 use self::name::STRIPES;
 use self::server::Server;
-use self::stamp::Stamps;
 use super::class::Rules;
 use super::store::{Clock, Store};
 use crate::base::Scope;
@@ -48,6 +51,8 @@ use crate::base::Scope;
 /// What a backend is made of.
 pub struct Parts {
     pub address: SocketAddr,
+    /// A server that does not answer within this is lost.
+    pub patience: Duration,
     /// Its verbs, counters and limits are used; items are in it for a moment only.
     pub bench: Arc<Store>,
     pub rules: Rules,
@@ -73,7 +78,7 @@ impl Backend {
         let random = || getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()) << 32);
         // Far from those of a process before this one, and below 2^53, which every client's numbers can hold.
         parts.bench.count_uniques_from(u64::from(random() as u32) << 20);
-        let server = Arc::new(Server::new(parts.address, Stamps::new(random())));
+        let server = Arc::new(Server::new(parts.address, parts.patience, random()));
         scope.spawn(server::watch(server.clone(), scope.clone()));
         Arc::new(Backend {
             server,

@@ -2,21 +2,28 @@
 //!
 //! Names travel in base64, because a key may hold any byte. The server takes 250 letters of them, which is less than the longest key:
 //! beyond that the name is a digest, and the item itself says its key (`envelope`).
+//!
+//! Before each stands the tag of the session in which it is used: a request of an older one, which the server may carry out at any
+//! time later, meets no item of this one.
 
 use data_encoding::BASE64;
 
 use crate::cache::council::Shard;
 
-/// Bytes that make 250 letters at most.
-const PLAIN_MAX: usize = 186;
+/// With a tag these make 250 letters at most.
+const PLAIN_MAX: usize = 182;
 /// Before a digest.
 const DIGEST: u8 = 0;
 const DIGEST_LEN: usize = 33;
 /// Locks of names; two keys seldom meet.
 pub const STRIPES: usize = 512;
 
+/// Another one for each session with a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag(pub [u8; 4]);
+
 /// Any bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Name(Box<[u8]>);
 
 impl Name {
@@ -29,8 +36,8 @@ impl Name {
         Name([&[DIGEST], &digest.as_bytes()[..]].concat().into())
     }
 
-    /// As the server has it in a list of its items: percent-encoded.
-    pub fn listed(encoded: &[u8]) -> Option<Self> {
+    /// As the server has it in a list of its items: percent-encoded. `None`: it is not of that session.
+    pub fn listed(encoded: &[u8], tag: Tag) -> Option<Self> {
         let mut name = Vec::with_capacity(encoded.len());
         let mut rest = encoded;
         while let Some((byte, after)) = rest.split_first() {
@@ -44,6 +51,7 @@ impl Name {
                 byte => *byte,
             });
         }
+        let name = name.strip_prefix(&tag.0)?;
         let fits = (1..=PLAIN_MAX).contains(&name.len());
         fits.then(|| Name(name.into()))
     }
@@ -53,8 +61,9 @@ impl Name {
         (!looks_like_digest(&self.0)).then_some(&self.0)
     }
 
-    pub fn encoded(&self) -> String {
-        BASE64.encode(&self.0)
+    /// As it is said to the server.
+    pub fn spelled(&self, tag: Tag) -> String {
+        BASE64.encode(&[&tag.0, &self.0[..]].concat())
     }
 
     /// Which lock, and with it which connection.
@@ -71,15 +80,17 @@ fn looks_like_digest(name: &[u8]) -> bool {
 mod tests {
     use super::*;
 
+    const TAG: Tag = Tag(*b"tag1");
+
     #[test]
     fn short_keys_are_their_own_names_and_long_ones_have_digests() {
         let plain = Name::of(b"with space\r\n");
         assert_eq!(
-            (plain.key(), plain.encoded()),
-            (Some(&b"with space\r\n"[..]), "d2l0aCBzcGFjZQ0K".into())
+            (plain.key(), plain.spelled(TAG)),
+            (Some(&b"with space\r\n"[..]), "dGFnMXdpdGggc3BhY2UNCg==".into())
         );
         let longest = Name::of(&[7; PLAIN_MAX]);
-        assert_eq!((longest.encoded().len(), longest.key().is_some()), (248, true));
+        assert_eq!((longest.spelled(TAG).len(), longest.key().is_some()), (248, true));
         for key in [vec![7; PLAIN_MAX + 1], vec![0; DIGEST_LEN], vec![]] {
             let name = Name::of(&key);
             assert_eq!((name.0.len(), name.key()), (DIGEST_LEN, None));
@@ -89,9 +100,21 @@ mod tests {
 
     #[test]
     fn listed_names_are_found_again() {
-        assert_eq!(Name::listed(b"a%20b%00%FFz"), Some(Name::of(b"a b\0\xffz")));
-        for bad in [&b"%"[..], b"%2", b"%zz", b"", &[b'a'; 187]] {
-            assert_eq!(Name::listed(bad), None);
+        assert_eq!(Name::listed(b"tag1a%20b%00%FFz", TAG), Some(Name::of(b"a b\0\xffz")));
+        let longest = [&TAG.0[..], &[b'a'; PLAIN_MAX]].concat();
+        assert_eq!(Name::listed(&longest, TAG), Some(Name::of(&[b'a'; PLAIN_MAX])));
+        let longer = [&longest[..], b"a"].concat();
+        for bad in [
+            &b"tag1%"[..],
+            b"tag1%2",
+            b"tag1%zz",
+            b"",
+            b"tag1",
+            b"tag2a",
+            b"tag",
+            &longer,
+        ] {
+            assert_eq!(Name::listed(bad, TAG), None);
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The server as this node sees it: up, with connections, or lost; looked at once a second.
 //!
-//! It is up from when it has said its version and emptied itself until a connection breaks or one answer does not come. What it held then
-//! counts no more: another process may be there by now, and nobody knows what became of the last request.
+//! It is up from when it has said its version and emptied itself until a connection breaks or one answer does not come: that is a session.
+//! What it held then counts no more: another process may be there by now, and nobody knows what became of the last requests. They may
+//! even be carried out when the next session has begun, by a server that was stopped for a while. So each session has names of its own.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -9,20 +10,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use futures_util::future::try_join_all;
 use memcache_async::ascii::Protocol;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{debug, info, warn};
 
-use super::link::{Link, PATIENCE};
-use super::name::Name;
+use super::link::Link;
+use super::name::{Name, Tag};
 use super::stamp::Stamps;
 use super::wire::{Answer, Expected, Kind};
 use crate::base::Scope;
 
 /// As many as memcached has threads: a large value does not hold up the others.
 const LINKS: usize = 4;
+/// A server that has not answered within this is lost. Another node is found within 300 ms more, and all that within `DEADLINE`.
+pub const PATIENCE: Duration = Duration::from_millis(400);
 const WATCH: Duration = Duration::from_secs(1);
 /// The first with all that `wire` says.
 const OLDEST: [u32; 3] = [1, 6, 18];
@@ -48,11 +52,24 @@ pub struct Numbers {
     pub uptime: u64,
 }
 
-#[derive(Debug)]
 struct Session {
     number: u64,
-    links: Option<[Link; LINKS]>,
+    open: Option<Open>,
     numbers: Numbers,
+}
+
+struct Open {
+    links: Arc<[Link]>,
+    /// Draining it ends the connections, and with them what is under way.
+    tasks: Scope,
+}
+
+/// The connections of one session. All requests that make one change take the same way.
+pub struct Way<'a> {
+    server: &'a Server,
+    session: u64,
+    pub tag: Tag,
+    links: Arc<[Link]>,
 }
 
 pub struct Server {
@@ -61,6 +78,9 @@ pub struct Server {
     session: Mutex<Session>,
     seen: watch::Sender<Seen>,
     opaque: AtomicU32,
+    patience: Duration,
+    /// From which the sessions' tags are counted.
+    first_tag: u32,
     /// The other nodes must know that what was here is gone, before anything is served again.
     must_tell: AtomicBool,
     is_untold: AtomicBool,
@@ -69,17 +89,20 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn new(address: SocketAddr, stamps: Stamps) -> Self {
+    /// `random`: so that names and stamps are none of another process that used the server.
+    pub fn new(address: SocketAddr, patience: Duration, random: u64) -> Self {
         Server {
             address,
-            stamps,
+            stamps: Stamps::new(random),
             session: Mutex::new(Session {
                 number: 0,
-                links: None,
+                open: None,
                 numbers: Numbers::default(),
             }),
             seen: watch::Sender::new(Seen::default()),
             opaque: AtomicU32::new(0),
+            patience,
+            first_tag: (random >> 32) as u32,
             must_tell: AtomicBool::new(false),
             is_untold: AtomicBool::new(false),
             tasks: Scope::new(),
@@ -108,35 +131,38 @@ impl Server {
         self.session().numbers
     }
 
-    /// All requests for one name take one way, in the order in which this is first polled.
-    pub async fn ask(&self, name: &Name, kind: Kind, request: impl FnOnce(u32) -> Vec<u8>) -> Result<Answer, Lost> {
-        let opaque = self.opaque.fetch_add(1, Ordering::Relaxed);
-        let (number, link) = {
-            let session = self.session();
-            let links = session.links.as_ref().filter(|_| self.is_up()).ok_or(Lost)?;
-            (session.number, links[name.stripe() % LINKS].clone())
-        };
-        match link.call(request(opaque), Expected { kind, opaque }).await {
-            Some(answer) => Ok(answer),
-            None => {
-                self.lose(number);
-                Err(Lost)
-            }
-        }
+    /// The way to it now.
+    pub fn way(&self) -> Result<Way<'_>, Lost> {
+        let session = self.session();
+        let open = session.open.as_ref().filter(|_| self.is_up()).ok_or(Lost)?;
+        Ok(Way {
+            server: self,
+            session: session.number,
+            tag: self.tag(session.number),
+            links: open.links.clone(),
+        })
+    }
+
+    fn tag(&self, session: u64) -> Tag {
+        // As many sessions as that last a century.
+        Tag(self.first_tag.wrapping_add(session as u32).to_be_bytes())
     }
 
     /// Removes everything, whosoever it is. Nobody may change anything meanwhile.
     pub async fn empty(&self) -> Result<(), Lost> {
-        let flush = |_| b"flush_all\r\n".to_vec();
-        self.ask(&Name::of(b""), Kind::Flush, flush).await.map(drop)
+        let flush = |_: &str, _| b"flush_all\r\n".to_vec();
+        self.way()?.ask(&Name::of(b""), Kind::Flush, flush).await.map(drop)
     }
 
     /// What was kept in that session counts no more.
     fn lose(&self, number: u64) {
         let mut session = self.session();
-        if session.number != number || session.links.take().is_none() {
+        if session.number != number {
             return;
         }
+        let Some(open) = session.open.take() else { return };
+        // Who waits for another answer need not wait until it is late, too.
+        open.tasks.drain();
         session.numbers = Numbers::default();
         if self.must_tell.load(Ordering::SeqCst) {
             self.is_untold.store(true, Ordering::SeqCst);
@@ -145,7 +171,6 @@ impl Server {
             session: number,
             is_up: false,
         });
-        self.stamps.void(|_, _| true);
         warn!(server = %self.address, "memcached does not answer: what it held counts no more");
     }
 
@@ -156,27 +181,31 @@ impl Server {
         let is_new = parsed(&version).is_some_and(|version| version >= OLDEST);
         ensure!(is_new, "memcached {version} is older than 1.6.18");
         client.flush().await.context("flush_all")?;
-        let mut made = Vec::new();
-        for _ in 0..LINKS {
-            made.push(Link::new(TcpStream::connect(self.address).await?));
-        }
+        let connected = try_join_all([(); LINKS].map(|()| TcpStream::connect(self.address))).await?;
         let mut session = self.session();
         session.number += 1;
         let number = session.number;
-        let links = made.into_iter().map(|(link, running)| {
-            let (server, address) = (Arc::downgrade(self), self.address);
-            let task = async move {
-                let ended = running.run().await;
+        let tasks = self.tasks.child();
+        let links = connected.into_iter().map(|stream| {
+            let (link, running) = Link::new(stream, self.patience);
+            let (server, address, over) = (Arc::downgrade(self), self.address, tasks.clone());
+            tasks.spawn(async move {
+                let ended = tokio::select! {
+                    ended = running.run() => ended,
+                    () = over.draining() => return,
+                };
                 debug!(server = %address, ?ended, "a connection to memcached has ended");
                 if let Some(server) = server.upgrade() {
                     server.lose(number);
                 }
-            };
-            self.tasks.spawn(task);
+            });
             link
         });
-        let links: Vec<Link> = links.collect();
-        session.links = links.try_into().ok();
+        let links = links.collect();
+        session.open = Some(Open {
+            links,
+            tasks: tasks.clone(),
+        });
         self.seen.send_replace(Seen {
             session: number,
             is_up: true,
@@ -186,8 +215,9 @@ impl Server {
     }
 
     async fn count(&self) {
-        let stats = |_| b"stats\r\n".to_vec();
-        let Ok(Answer::Stats(rows)) = self.ask(&Name::of(b""), Kind::Stats, stats).await else {
+        let stats = |_: &str, _| b"stats\r\n".to_vec();
+        let Ok(way) = self.way() else { return };
+        let Ok(Answer::Stats(rows)) = way.ask(&Name::of(b""), Kind::Stats, stats).await else {
             return;
         };
         let number = |name: &str| {
@@ -208,6 +238,25 @@ impl Server {
     }
 }
 
+impl Way<'_> {
+    /// `request`: of the name as it is spelled, and of a number that comes with the answer.
+    pub async fn ask(
+        &self,
+        name: &Name,
+        kind: Kind,
+        request: impl FnOnce(&str, u32) -> Vec<u8>,
+    ) -> Result<Answer, Lost> {
+        let opaque = self.server.opaque.fetch_add(1, Ordering::Relaxed);
+        let bytes = request(&name.spelled(self.tag), opaque);
+        let link = &self.links[name.stripe() % self.links.len()];
+        let answer = link.call(bytes, Expected { kind, opaque }).await;
+        answer.ok_or_else(|| {
+            self.server.lose(self.session);
+            Lost
+        })
+    }
+}
+
 /// Looks at the server until the scope drains.
 pub async fn watch(server: Arc<Server>, scope: Scope) {
     let mut pace = interval(WATCH);
@@ -219,14 +268,14 @@ pub async fn watch(server: Arc<Server>, scope: Scope) {
             _ = pace.tick() => {}
         }
         let number = server.session().number;
-        let is_up = server.session().links.is_some();
+        let is_up = server.session().open.is_some();
         match probe.as_mut().filter(|_| is_up) {
-            None => match timeout(PATIENCE, server.open()).await {
+            None => match timeout(server.patience, server.open()).await {
                 Ok(Ok(client)) => probe = Some(client),
                 Ok(Err(error)) => debug!(server = %server.address, %error, "no memcached"),
                 Err(_) => debug!(server = %server.address, "memcached does not answer"),
             },
-            Some(client) => match timeout(PATIENCE, client.version()).await {
+            Some(client) => match timeout(server.patience, client.version()).await {
                 Ok(Ok(_)) => server.count().await,
                 Ok(Err(_)) | Err(_) => server.lose(number),
             },

@@ -1,8 +1,7 @@
 //! Which items on a server count: each carries the stamp that its shard and class had when it was stored, and is nothing once they have
 //! another one.
 //!
-//! So whatever shall be dropped is dropped at once, without a word to the server. A command that nobody heard of any more, and that the
-//! server carries out late, writes under an old stamp too.
+//! So whatever shall be dropped is dropped at once, without a word to the server.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

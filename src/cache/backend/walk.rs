@@ -12,7 +12,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::name::Name;
+use super::name::{Name, Tag};
 use super::wire;
 
 /// Longest line: a name in percent, and some numbers.
@@ -33,8 +33,8 @@ struct Walk {
     line: Vec<u8>,
 }
 
-/// The names that please, each once.
-pub async fn names(address: SocketAddr, pleases: Pleases<'_>) -> io::Result<Vec<Name>> {
+/// The names of a session that please, each once.
+pub async fn names(address: SocketAddr, tag: Tag, pleases: Pleases<'_>) -> io::Result<Vec<Name>> {
     let mut walk = Walk {
         stream: BufReader::new(TcpStream::connect(address).await?),
         line: Vec::new(),
@@ -43,7 +43,7 @@ pub async fn names(address: SocketAddr, pleases: Pleases<'_>) -> io::Result<Vec<
     loop {
         let before = walk.table().await?;
         if before.is_some()
-            && let Some(names) = walk.round(pleases).await?
+            && let Some(names) = walk.round(tag, pleases).await?
             && walk.table().await? == before
         {
             return Ok(names);
@@ -72,14 +72,14 @@ impl Walk {
     }
 
     /// `None`: the crawler is on its way for somebody else.
-    async fn round(&mut self, pleases: Pleases<'_>) -> io::Result<Option<Vec<Name>>> {
+    async fn round(&mut self, tag: Tag, pleases: Pleases<'_>) -> io::Result<Option<Vec<Name>>> {
         self.say(b"lru_crawler metadump hash\r\n").await?;
         let mut names = Vec::new();
         loop {
             match self.hear().await? {
                 b"END" => return Ok(Some(names)),
                 line if line.starts_with(b"BUSY") => return Ok(None),
-                line if line.starts_with(b"key=") => names.extend(wire::listed(line).filter(pleases)),
+                line if line.starts_with(b"key=") => names.extend(wire::listed(line, tag).filter(pleases)),
                 _ => return Err(ErrorKind::InvalidData.into()),
             }
         }

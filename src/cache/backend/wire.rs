@@ -7,7 +7,7 @@ use std::io::Write;
 
 use bytes::{Bytes, BytesMut};
 
-use super::name::Name;
+use super::name::{Name, Tag};
 use crate::cache::number;
 
 /// Longest line of an answer: some flags, or a row of `stats`.
@@ -63,25 +63,25 @@ pub struct Found {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Broken;
 
-/// Asks for a value. `is_read`: a client wants it, so that the server keeps it rather.
-pub fn get(name: &Name, is_read: bool, opaque: u32) -> Vec<u8> {
+/// Asks for a value under a name as it is spelled. `is_read`: a client wants it, so that the server keeps it rather.
+pub fn get(spelled: &str, is_read: bool, opaque: u32) -> Vec<u8> {
     let bump = if is_read { "" } else { " u" };
-    format!("mg {} b v h l O{opaque}{bump}\r\n", name.encoded()).into_bytes()
+    format!("mg {spelled} b v h l O{opaque}{bump}\r\n").into_bytes()
 }
 
 /// Stores a value of `size` bytes, which `fill` adds. `left`: milliseconds of its life.
-pub fn set(name: &Name, size: usize, left: Option<u64>, opaque: u32, fill: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+pub fn set(spelled: &str, size: usize, left: Option<u64>, opaque: u32, fill: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let seconds = left.map_or(0, |left| left.div_ceil(1000).saturating_add(SLACK));
     let seconds = if seconds > EXPIRY_MAX { 0 } else { seconds };
     let mut out = Vec::with_capacity(300 + size);
-    write!(out, "ms {} {size} b T{seconds} O{opaque}\r\n", name.encoded()).expect("memory takes everything");
+    write!(out, "ms {spelled} {size} b T{seconds} O{opaque}\r\n").expect("memory takes everything");
     fill(&mut out);
     out.extend_from_slice(b"\r\n");
     out
 }
 
-pub fn delete(name: &Name, opaque: u32) -> Vec<u8> {
-    format!("md {} b O{opaque}\r\n", name.encoded()).into_bytes()
+pub fn delete(spelled: &str, opaque: u32) -> Vec<u8> {
+    format!("md {spelled} b O{opaque}\r\n").into_bytes()
 }
 
 /// Takes the answer at the front of the input. `None`: more bytes are needed.
@@ -173,10 +173,10 @@ fn stats(input: &mut BytesMut) -> Result<Option<Answer>, Broken> {
     rows.map(|rows| Some(Answer::Stats(rows))).ok_or(Broken)
 }
 
-/// A line of `lru_crawler metadump`: the name of an item.
-pub fn listed(line: &[u8]) -> Option<Name> {
+/// A line of `lru_crawler metadump`: the name of an item, if it is of that session.
+pub fn listed(line: &[u8], tag: Tag) -> Option<Name> {
     let rest = line.strip_prefix(b"key=")?;
-    Name::listed(rest.split(|byte| *byte == b' ').next()?)
+    Name::listed(rest.split(|byte| *byte == b' ').next()?, tag)
 }
 
 #[cfg(test)]
@@ -206,11 +206,10 @@ mod tests {
 
     #[test]
     fn requests_are_these() {
-        let name = Name::of(b"k \n");
-        assert_eq!(get(&name, true, 5), b"mg ayAK b v h l O5\r\n");
-        assert_eq!(get(&name, false, 5), b"mg ayAK b v h l O5 u\r\n");
-        assert_eq!(delete(&name, 6), b"md ayAK b O6\r\n");
-        let filled = |left| set(&name, 2, left, 8, |out| out.extend_from_slice(b"ab"));
+        assert_eq!(get("ayAK", true, 5), b"mg ayAK b v h l O5\r\n");
+        assert_eq!(get("ayAK", false, 5), b"mg ayAK b v h l O5 u\r\n");
+        assert_eq!(delete("ayAK", 6), b"md ayAK b O6\r\n");
+        let filled = |left| set("ayAK", 2, left, 8, |out| out.extend_from_slice(b"ab"));
         assert_eq!(filled(None), b"ms ayAK 2 b T0 O8\r\nab\r\n");
         assert_eq!(filled(Some(1_001)), b"ms ayAK 2 b T4 O8\r\nab\r\n");
         assert_eq!(filled(Some(EXPIRY_MAX * 1000)), b"ms ayAK 2 b T0 O8\r\nab\r\n");
@@ -283,9 +282,10 @@ mod tests {
 
     #[test]
     fn lines_of_a_list_name_items() {
-        let line = b"key=a%20b exp=-1 la=1795724890 cas=1 fetch=yes cls=6 size=241";
-        assert_eq!(listed(line), Some(Name::of(b"a b")));
-        assert_eq!(listed(b"BUSY"), None);
+        let tag = Tag(*b"tag1");
+        let line = b"key=tag1a%20b exp=-1 la=1795724890 cas=1 fetch=yes cls=6 size=241";
+        assert_eq!(listed(line, tag), Some(Name::of(b"a b")));
+        assert_eq!((listed(line, Tag(*b"tag2")), listed(b"BUSY", tag)), (None, None));
     }
 
     proptest! {
@@ -300,7 +300,7 @@ mod tests {
                 let mut input = BytesMut::from(&[head, &bytes].concat()[..]);
                 let _ = decode(expected(kind), &mut input);
             }
-            listed(&bytes);
+            listed(&bytes, Tag([b' '; 4]));
         }
     }
 }

@@ -37,6 +37,14 @@ pub struct Bounds {
     pub enough: usize,
 }
 
+/// What a command was sent under. It is not begun after the deadline: who asked has been told that nobody answers, and may have asked
+/// for something else.
+#[derive(Clone, Copy)]
+struct Under {
+    epoch: Option<Epoch>,
+    deadline: Instant,
+}
+
 impl Router {
     /// The server that keeps the items of a space.
     pub fn backend(&self, space: Space) -> Option<&Arc<Backend>> {
@@ -69,7 +77,11 @@ impl Router {
             for Far { place, space, on_key } in group {
                 let Some(backend) = self.backend(space) else { break };
                 let is_read = on_key.command().is_read();
-                let acting = self.clone().act_apart(backend.clone(), space, on_key, epoch);
+                let under = Under {
+                    epoch,
+                    deadline: bounds.deadline,
+                };
+                let acting = self.clone().act_apart(backend.clone(), space, on_key, under);
                 let Ok(Some(done)) = timeout_at(bounds.deadline, acting).await else {
                     break;
                 };
@@ -91,20 +103,21 @@ impl Router {
         backend: Arc<Backend>,
         space: Space,
         on_key: OnKey,
-        epoch: Option<Epoch>,
+        under: Under,
     ) -> Option<Done> {
         let router = self.clone();
-        let acting = async move { router.act_on(&backend, space, &on_key, epoch).await };
+        let acting = async move { router.act_on(&backend, space, &on_key, under).await };
         self.scope.spawn(acting).await.ok().flatten().flatten()
     }
 
-    async fn act_on(&self, backend: &Backend, space: Space, on_key: &OnKey, epoch: Option<Epoch>) -> Option<Done> {
+    async fn act_on(&self, backend: &Backend, space: Space, on_key: &OnKey, under: Under) -> Option<Done> {
         let _pass = backend.pass().await;
         let (shard, class) = (on_key.shard, self.class(space, on_key.key()));
         let name = Name::of(on_key.key());
         let is_ours = || {
             let entered = self.enter();
-            (entered.serves(shard) && entered.epoch() == epoch).then_some(entered)
+            let is_timely = entered.epoch() == under.epoch && Instant::now() < under.deadline;
+            (is_timely && entered.serves(shard)).then_some(entered)
         };
         if let Command::Get(get) = on_key.command()
             && on_key.command().is_read()

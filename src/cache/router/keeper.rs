@@ -5,12 +5,11 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::join_all;
 use tokio::time::{Instant, timeout_at};
 
 use super::Router;
 use super::holding::Shards;
-use crate::cache::backend::{Backend, Put};
+use crate::cache::backend::{Backend, Puts};
 use crate::cache::peer::message::{self, Change, Note, Receipt};
 use crate::cache::peer::{Damaged, Epoch, Space};
 use crate::net::mesh::Name;
@@ -57,7 +56,7 @@ impl Router {
         loop {
             changed.mark_unchanged();
             let receipt = match &self.backend {
-                None => self.take(sender, &piece, &mut Vec::new())?,
+                None => self.take(sender, &piece, &mut Puts::default())?,
                 Some(backend) => {
                     let taking = self.clone().take_far(backend.clone(), sender.clone(), piece.clone());
                     // In a task of its own: what was taken must be put in its place, though who sent it may be gone.
@@ -82,14 +81,14 @@ impl Router {
         if !backend.is_up() {
             return Ok(Receipt::OtherEpoch);
         }
-        let mut puts = Vec::new();
+        let mut puts = Puts::default();
         let receipt = self.take(&sender, &piece, &mut puts)?;
-        let are_kept = join_all(puts).await.iter().all(Result::is_ok);
-        Ok(if are_kept { receipt } else { Receipt::OtherEpoch })
+        let kept = backend.put(puts).await;
+        Ok(kept.map_or(Receipt::OtherEpoch, |()| receipt))
     }
 
     /// What a server must keep is added to `puts`.
-    fn take<'a>(&'a self, sender: &Name, piece: &[u8], puts: &mut Vec<Put<'a>>) -> Result<Receipt, Damaged> {
+    fn take(&self, sender: &Name, piece: &[u8], puts: &mut Puts) -> Result<Receipt, Damaged> {
         let (epoch, mut from) = message::open(piece)?;
         let mut number = from.number()?;
         let mut keeper = self.keeper();
@@ -128,13 +127,7 @@ impl Router {
     }
 
     /// `false`: the sender does not own that shard, as far as this node knows.
-    fn apply<'a>(
-        &'a self,
-        keeper: &mut Keeper,
-        (sender, epoch): (&Name, Epoch),
-        note: Note,
-        puts: &mut Vec<Put<'a>>,
-    ) -> bool {
+    fn apply(&self, keeper: &mut Keeper, (sender, epoch): (&Name, Epoch), note: Note, puts: &mut Puts) -> bool {
         let now = self.clock.moment().now;
         let standing = self.standing.state();
         match note.change {
@@ -145,7 +138,7 @@ impl Router {
                 }
                 keeper.taken.insert(shard, self.class(note.space, state.key()));
                 match self.backend(note.space) {
-                    Some(backend) => puts.push(backend.put(state)),
+                    Some(backend) => backend.gather(state, puts),
                     None => self.store(note.space).put(state, now),
                 }
             }

@@ -2,22 +2,17 @@
 
 use tokio::time::Instant;
 
-use super::super::DEADLINE;
+use super::super::{DEADLINE, Router};
 use super::nemesis;
-use super::world::{NAMES, World};
-use crate::cache::backend::memcached_tests::{Memcached, free_port, until};
+use super::world::World;
+use crate::cache::backend::Name;
 use crate::cache::peer::Space;
-
-/// In the order of `NAMES`.
-fn servers() -> [Memcached; NAMES.len()] {
-    NAMES.map(|_| Memcached::start(free_port()))
-}
+use crate::cache::peer::message::{Change, Note, Receipt, States};
+use crate::cache::store::{Copy, Record, State};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_outlive_an_owner_and_the_server_of_another_one() {
-    let servers = servers();
-    let world = World::start_over(&servers).await;
-    let [first, second, third] = servers;
+    let world = World::start_far().await;
     let mut client = world.client("n1");
     for value in ["old", "new"] {
         for number in 0..200 {
@@ -26,15 +21,7 @@ async fn sessions_outlive_an_owner_and_the_server_of_another_one() {
             }
         }
     }
-    let port = third.address.port();
-    drop(third);
-    let lost = world
-        .node("n3")
-        .router
-        .backend(Space::Portal)
-        .expect("it has one")
-        .clone();
-    until(|| async { !lost.is_up() }).await;
+    world.kill_server("n3").await;
     // Its keys are asked for while nobody has them; then the council leaves it out.
     let asking = async {
         for number in 0..200 {
@@ -59,7 +46,6 @@ async fn sessions_outlive_an_owner_and_the_server_of_another_one() {
         assert_eq!(client.set(&format!("s.{number}"), "newer").await, "STORED");
         client.line(&format!("delete k{number}\r\n")).await;
     }
-    let third = Memcached::start(port);
     world.rejoin("n3").await;
     // It has what it needs when the next one goes.
     world.cut("n1", false);
@@ -70,23 +56,14 @@ async fn sessions_outlive_an_owner_and_the_server_of_another_one() {
         assert_eq!(returned.get(&format!("k{number}")).await, None);
     }
     world.stop().await;
-    drop([first, second, third]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_whose_server_is_lost_and_that_has_no_others_answers_at_once() {
-    let servers = servers();
-    let world = World::start_over(&servers).await;
+    let world = World::start_far().await;
     let mut client = world.client("n1");
     assert_eq!(client.set("k", "old").await, "STORED");
-    let lost = world
-        .node("n1")
-        .router
-        .backend(Space::Portal)
-        .expect("it has one")
-        .clone();
-    drop(servers);
-    until(|| async { !lost.is_up() }).await;
+    world.kill_server("n1").await;
     world.desert("n1");
     let began = Instant::now();
     for number in 0..20 {
@@ -99,8 +76,7 @@ async fn a_node_whose_server_is_lost_and_that_has_no_others_answers_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flush_empties_all_servers_and_the_composite_storage_is_apart() {
-    let servers = servers();
-    let world = World::start_over(&servers).await;
+    let world = World::start_far().await;
     let mut portal = world.client("n1");
     let mut composite = world.node("n2").client(Space::Composite);
     for number in 0..50 {
@@ -122,10 +98,60 @@ async fn a_flush_empties_all_servers_and_the_composite_storage_is_apart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_find_no_fault() {
-    let servers = servers();
-    for seed in 1..=2 {
-        let world = World::start_over(&servers).await;
-        let told = nemesis::run(world, seed, 6).await;
+    for seed in 1..=3 {
+        let told = nemesis::run(World::start_far().await, seed, 8).await;
         std::io::Write::write_all(&mut std::io::stderr(), format!("{told}\n").as_bytes()).unwrap();
+    }
+}
+
+/// A task that has had its share of turns is sent back from its waits, and what waits in it comes again in any order: with so many states
+/// in one piece that happens.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_changes_that_come_together_the_last_one_stays() {
+    const COUNT: u64 = 400;
+    let world = World::start_far().await;
+    let (owner, keeper) = (&world.node("n1").router, &world.node("n2").router);
+    let key = key_between(owner, "n1", "n2");
+    let mut piece = States::new(owner.epoch().expect("there is a table"), 0);
+    for number in 1..=COUNT {
+        piece.push(Some(&Note {
+            space: Space::Portal,
+            request: None,
+            change: Change::State(State::Present(numbered(&key, number))),
+        }));
+    }
+    let kept = keeper.keep(&owner.own, piece.finish().into()).await;
+    assert_eq!(kept, Ok(Receipt::Kept(COUNT)));
+    let backend = keeper.backend(Space::Portal).expect("it has one");
+    let looked = backend.look(&Name::of(key.as_bytes())).await;
+    let value = looked.map(|state| match state {
+        Some(State::Present(copy)) => String::from_utf8_lossy(copy.record.value()).into_owned(),
+        other => format!("{other:?}"),
+    });
+    assert_eq!(value, Ok(COUNT.to_string()));
+    world.stop().await;
+}
+
+/// A session that one node owns and another one has a copy of.
+fn key_between(router: &Router, owner: &str, replica: &str) -> String {
+    let state = router.standing.state();
+    let placement = state.placement().expect("there is a table");
+    let is_between = |key: &String| {
+        let shard = router.rules().shard(key.as_bytes());
+        let pair = [placement.owner(shard), placement.replica(shard)];
+        pair.map(|node| node.map(|node| node.name.as_str())) == [Some(owner), Some(replica)]
+    };
+    let mut keys = (0..).map(|number| format!("s.{number}"));
+    keys.find(is_between).expect("there are many")
+}
+
+fn numbered(key: &str, number: u64) -> Copy {
+    Copy {
+        record: Record::new(key.as_bytes(), number.to_string().as_bytes(), b""),
+        flags: 0,
+        cas: number,
+        left: None,
+        is_stale: false,
+        has_winner: false,
     }
 }

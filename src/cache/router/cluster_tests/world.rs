@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::super::handlers::LIMITS;
 use super::super::{Parts, Router, services};
 use crate::base::{BoxFuture, Scope};
-use crate::cache::backend::memcached_tests::{Memcached, until};
+use crate::cache::backend::memcached_tests::{Memcached, free_port, until};
 use crate::cache::backend::{self, Backend};
 use crate::cache::class::Rules;
 use crate::cache::connection;
@@ -24,6 +24,8 @@ use crate::cache::store::{Clock, Store};
 use crate::net::mesh::{ConnectError, Dial, Identity, Mesh, Name, Protocol, Services, Stream};
 
 pub const PATIENCE: Duration = Duration::from_secs(30);
+/// With a server that is slow because the machine is busy. A loss is made, it does not happen.
+const SERVER_PATIENCE: Duration = Duration::from_secs(4);
 /// Instead of an answer from a connection that has ended.
 const SILENCE: &str = "(the connection has ended)";
 pub const NAMES: [&str; 3] = ["n1", "n2", "n3"];
@@ -118,18 +120,21 @@ pub struct World {
     number: Mutex<u64>,
     /// Nodes of the table in force, `+` before those that are filling.
     members: Mutex<Vec<String>>,
+    /// Of the nodes that keep their items in one.
+    memcacheds: Mutex<BTreeMap<&'static str, Memcached>>,
 }
 
 impl World {
     /// All three serve.
     pub fn new() -> Self {
-        Self::over([None; NAMES.len()])
+        Self::over(BTreeMap::new())
     }
 
-    /// Each keeps its items in the memcached that is named, if one is.
-    fn over(addresses: [Option<SocketAddr>; NAMES.len()]) -> Self {
+    /// Each keeps its items in its memcached, if it has one.
+    fn over(memcacheds: BTreeMap<&'static str, Memcached>) -> Self {
         let (ways, servers) = (Ways::new(), Servers::default());
-        let made = NAMES.into_iter().zip(addresses).map(|(text, address)| {
+        let made = NAMES.into_iter().map(|text| {
+            let address = memcacheds.get(text).map(|memcached| memcached.address);
             let node = Node::new(name(text), address, ways.clone(), servers.clone());
             (text, Arc::new(node))
         });
@@ -138,6 +143,7 @@ impl World {
             ways,
             number: Mutex::new(0),
             members: Mutex::default(),
+            memcacheds: Mutex::new(memcacheds),
         };
         for node in world.nodes.values() {
             node.writer.put_lease(Duration::MAX);
@@ -151,10 +157,11 @@ impl World {
         world
     }
 
-    pub async fn start_over(memcacheds: &[Memcached; NAMES.len()]) -> Self {
-        let world = World::over(memcacheds.each_ref().map(|memcached| Some(memcached.address)));
+    /// Over a memcached for each.
+    pub async fn start_far() -> Self {
+        let world = World::over(NAMES.map(|text| (text, Memcached::start(free_port()))).into());
         for node in world.nodes.values() {
-            node.until_kept().await;
+            node.until_kept(true).await;
         }
         world.change(&NAMES).await;
         world
@@ -162,6 +169,31 @@ impl World {
 
     pub fn node(&self, text: &str) -> &Arc<Node> {
         &self.nodes[text]
+    }
+
+    pub fn has_servers(&self) -> bool {
+        !self.memcacheds.lock().unwrap().is_empty()
+    }
+
+    pub fn memcached<R>(&self, text: &str, act: impl FnOnce(&Memcached) -> R) -> R {
+        act(&self.memcacheds.lock().unwrap()[text])
+    }
+
+    /// The node knows of it when this returns.
+    pub async fn kill_server(&self, text: &'static str) {
+        let killed = self.memcacheds.lock().unwrap().remove(text).expect("it has one");
+        let port = killed.address.port();
+        drop(killed);
+        self.node(text).until_kept(false).await;
+        // It is back at once, and empty.
+        self.memcacheds.lock().unwrap().insert(text, Memcached::start(port));
+    }
+
+    /// The same where it stands still and goes on later, with what it had been told before.
+    pub async fn freeze_server(&self, text: &'static str) {
+        self.memcached(text, Memcached::freeze);
+        self.node(text).until_kept(false).await;
+        self.memcached(text, Memcached::thaw);
     }
 
     /// Lets nothing through to and from a node, or lets it through again.
@@ -237,7 +269,7 @@ impl World {
         node.put(State::new(node.name.clone(), incarnation));
         let told = node.carry_out(Event::Empty { incarnation }).await;
         assert_eq!(told, Some(Told::Emptied { incarnation }));
-        node.until_kept().await;
+        node.until_kept(true).await;
         node.writer.put_lease(Duration::MAX);
         let filling = format!("+{text}");
         let mut members = self.members.lock().unwrap().clone();
@@ -290,6 +322,7 @@ impl Node {
         let backend = address.map(|address| {
             let parts = backend::Parts {
                 address,
+                patience: SERVER_PATIENCE,
                 bench: stores[0].clone(),
                 rules: Rules::new(&["s."]),
                 clock,
@@ -372,10 +405,10 @@ impl Node {
         carrying.await.expect("it does not panic")
     }
 
-    /// Its server, if it has one, is there.
-    async fn until_kept(&self) {
+    /// Its server, if it has one, is there, or is lost.
+    async fn until_kept(&self, is_up: bool) {
         if let Some(backend) = self.router.backend(Space::Portal) {
-            until(|| async { backend.is_up() }).await;
+            until(|| async { backend.is_up() == is_up }).await;
         }
     }
 
