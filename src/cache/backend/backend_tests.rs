@@ -72,8 +72,13 @@ impl Far {
     }
 
     pub async fn execute(&self, command: &Command<'_>) -> Reply {
-        let on_key = OnKey::new(0, self.backend.rules(), command).expect("it has a key");
-        self.run(Work::Key(on_key)).await
+        self.run(self.work(command)).await
+    }
+
+    fn work(&self, command: &Command<'_>) -> Work {
+        let shard = self.backend.rules().shard(command.key().expect("it has a key"));
+        let on_key = OnKey::new(0, shard, command, bytes::Bytes::copy_from_slice);
+        Work::Key(on_key.expect("it has a key"))
     }
 
     pub async fn value(&self, key: &[u8]) -> Option<Vec<u8>> {
@@ -300,10 +305,7 @@ async fn lives_end_to_the_millisecond_and_the_server_frees_later() {
 async fn many_under_way_are_answered_in_order() {
     let memcached = Memcached::start(free_port());
     let far = Far::new(memcached.address, RandomState::new()).await;
-    let order = |command: &Command<'_>| {
-        let on_key = OnKey::new(0, far.backend.rules(), command).expect("it has a key");
-        Order::new(Space::Portal, Work::Key(on_key))
-    };
+    let order = |command: &Command<'_>| Order::new(Space::Portal, far.work(command));
     let large = vec![b'x'; 700_000];
     let mut orders = vec![order(&set(b"large", &large, Expiry::Never))];
     for number in 0..300 {

@@ -39,7 +39,7 @@ impl Backend {
         let mut shards: BTreeMap<Shard, Vec<(usize, OnKey)>> = BTreeMap::new();
         for (place, order) in orders.iter().enumerate() {
             if let (Work::Key(on_key), None) = (&order.work, &order.reply)
-                && let Some(own) = OnKey::new(on_key.id, &self.rules, &on_key.command())
+                && let Some(own) = on_key.copy()
             {
                 shards.entry(on_key.shard).or_default().push((place, own));
             }
@@ -51,7 +51,7 @@ impl Backend {
                 if held.load(Ordering::Relaxed) >= enough {
                     break;
                 }
-                let given_up = on_key.give_up();
+                let given_up = on_key.give_up(&self.rules);
                 let reply = match timeout_at(deadline, self.execute(on_key)).await {
                     Ok(Ok(reply)) => reply,
                     Ok(Err(Lost)) | Err(_) => given_up,

@@ -195,10 +195,10 @@ impl Router {
             _ => return None,
         }
         if self.class(space, on_key.key()) == Class::Sync {
-            return Some(on_key.give_up());
+            return Some(on_key.give_up(&self.rules));
         }
         let done = change(backend, self.store(space), on_key.command()).await;
-        Some(done.map_or_else(|| on_key.give_up(), |(reply, _)| reply))
+        Some(done.map_or_else(|| on_key.give_up(&self.rules), |(reply, _)| reply))
     }
 }
 

@@ -68,7 +68,7 @@ impl AskHandler {
             }
             if self.0.backend(asked.space).is_some() {
                 let (place, space) = (answers.len(), asked.space);
-                let on_key = OnKey::new(asked.id, self.0.rules(), &asked.command);
+                let on_key = OnKey::new(asked.id, shard, &asked.command, Bytes::copy_from_slice);
                 far.extend(on_key.map(|on_key| Far { place, space, on_key }));
                 answers.push(None);
                 continue;
@@ -116,7 +116,8 @@ impl Handler for AskHandler {
                 }
             });
             let settled = join_all(settled).await;
-            let mut out = Vec::new();
+            let told = answers.iter().flatten().map(|done| done.reply.len() + 1);
+            let mut out = Vec::with_capacity(told.sum());
             for (done, may_tell) in answers.iter().zip(settled) {
                 let reply = done.as_ref().filter(|_| may_tell).map(|done| &*done.reply);
                 message::put_answer(reply, &mut out);

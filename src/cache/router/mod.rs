@@ -34,7 +34,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 pub use handlers::{ITEM_MAX, LIMITS, services};
-pub use order::{OnKey, Order, Work};
+pub use order::{OnKey, Order, Work, give_up};
 pub use owner::Entered;
 pub use parts::Parts;
 pub use perform::DEADLINE;

@@ -261,7 +261,7 @@ pub fn forget(key: &[u8]) -> Command<'_> {
 }
 
 pub fn encoded(reply: &Reply) -> Box<[u8]> {
-    let mut out = Vec::new();
+    let mut out = Vec::with_capacity(peer::reply::room(reply));
     peer::reply::encode(reply, &mut out);
     out.into()
 }

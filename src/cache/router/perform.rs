@@ -3,7 +3,6 @@
 //! In rounds: what is not answered yet is sent to its owner, many in one message, and executed here where this node is the owner. An
 //! owner that does not serve a shard executes no later command of that shard either, so commands on one key happen in their order.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,12 +36,35 @@ const HEAVY: usize = 64 << 10;
 #[derive(Default)]
 struct Plan {
     own: Vec<(usize, Done)>,
-    others: HashMap<Name, (Vec<usize>, Ask)>,
     /// This node's own, whose items are on its server.
     far: Vec<Far>,
     /// The same, without a majority.
     alone: Vec<Far>,
     epoch: Option<Epoch>,
+    /// A handful at most.
+    others: Vec<Share>,
+}
+
+/// What one node is asked for.
+struct Share {
+    name: Name,
+    places: Vec<usize>,
+    ask: Ask,
+}
+
+impl Plan {
+    fn share(&mut self, node: &Name, epoch: Epoch) -> &mut Share {
+        let found = self.others.iter().position(|share| share.name == *node);
+        let place = found.unwrap_or(self.others.len());
+        if found.is_none() {
+            self.others.push(Share {
+                name: node.clone(),
+                places: Vec::new(),
+                ask: Ask::new(epoch),
+            });
+        }
+        &mut self.others[place]
+    }
 }
 
 impl Router {
@@ -92,7 +114,7 @@ impl Router {
                 return;
             }
             if Instant::now() >= deadline {
-                return give_up(orders);
+                return self.give_up(orders);
             }
             let plan = self.plan(orders);
             self.round(plan, orders, deadline, &changed).await;
@@ -115,8 +137,7 @@ impl Router {
                 continue;
             }
             let far = || {
-                let on_key = OnKey::new(on_key.id, &self.rules, &on_key.command())?;
-                let space = self.backend(order.space).map(|_| order.space)?;
+                let (space, on_key) = (order.space, on_key.copy()?);
                 Some(Far { place, space, on_key })
             };
             match entered.route(on_key.shard) {
@@ -127,23 +148,20 @@ impl Router {
                     None => stopped.insert(on_key.shard),
                 },
                 Route::Other(node) => {
-                    let (places, ask) = plan
-                        .others
-                        .entry(node.name.clone())
-                        .or_insert_with(|| (Vec::new(), Ask::new(epoch)));
-                    if ask.size() < ASK_MAX {
-                        ask.push(on_key.id, order.space, &on_key.command());
-                        places.push(place);
+                    let share = plan.share(&node.name, epoch);
+                    if share.ask.size() < ASK_MAX {
+                        on_key.put(order.space, &mut share.ask);
+                        share.places.push(place);
                     } else {
                         stopped.insert(on_key.shard);
                     }
                 }
                 // Whoever is to come must have its server first, which may take long.
                 Route::Wait if entered.has_nobody(on_key.shard) && !self.keeps_items(order.space) => {
-                    order.reply = Some(on_key.give_up());
+                    order.reply = Some(on_key.give_up(&self.rules));
                 }
                 Route::Wait => stopped.insert(on_key.shard),
-                Route::Alone => order.reply = Some(alone(&entered, order.space, on_key)),
+                Route::Alone => order.reply = Some(self.alone(&entered, order.space, on_key)),
             }
         }
         plan
@@ -156,9 +174,9 @@ impl Router {
         deadline: Instant,
         changed: &watch::Receiver<u64>,
     ) {
-        let asks = plan.others.into_iter().map(|(name, (places, ask))| async move {
-            let answer = self.ask(&name, ask, deadline, changed.clone()).await;
-            (places, answer)
+        let asks = plan.others.into_iter().map(|share| async move {
+            let answer = self.ask(&share.name, share.ask, deadline, changed.clone()).await;
+            (share.places, answer)
         });
         let settled = plan.own.iter().map(|(_, done)| self.settle(done, deadline));
         let bounds = Bounds {
@@ -205,6 +223,19 @@ impl Router {
         }
     }
 
+    fn alone(&self, entered: &Entered<'_>, space: Space, on_key: &OnKey) -> Reply {
+        let reply = entered.alone(space, on_key.command());
+        reply.unwrap_or_else(|| on_key.give_up(&self.rules))
+    }
+
+    fn give_up(&self, orders: &mut [Order]) {
+        for order in orders.iter_mut().filter(|order| order.reply.is_none()) {
+            if let Work::Key(on_key) = &order.work {
+                order.reply = Some(on_key.give_up(&self.rules));
+            }
+        }
+    }
+
     /// `None`: no answer, or another table came meanwhile, by which another node may be the one to ask.
     async fn ask(&self, name: &Name, ask: Ask, deadline: Instant, mut changed: watch::Receiver<u64>) -> Option<Bytes> {
         let line = if ask.size() >= HEAVY { Line::Bulk } else { Line::Calls };
@@ -231,24 +262,10 @@ fn asked(space: Space, on_key: &OnKey) -> Asked<'_> {
     }
 }
 
-fn alone(entered: &Entered<'_>, space: Space, on_key: &OnKey) -> Reply {
-    entered
-        .alone(space, on_key.command())
-        .unwrap_or_else(|| on_key.give_up())
-}
-
 fn answer(orders: &mut [Order], place: usize, from: &mut Reader<'_>) {
     let Some(order) = orders.get_mut(place) else { return };
     let Work::Key(on_key) = &order.work else { return };
     order.reply = peer::reply::decode(from, on_key.key()).ok();
-}
-
-fn give_up(orders: &mut [Order]) {
-    for order in orders.iter_mut().filter(|order| order.reply.is_none()) {
-        if let Work::Key(on_key) = &order.work {
-            order.reply = Some(on_key.give_up());
-        }
-    }
 }
 
 /// Bytes of replies that wait to be told, about.
