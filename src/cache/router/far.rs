@@ -12,6 +12,7 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, timeout_at};
 
 use super::Router;
+use super::memory::Answer;
 use super::order::OnKey;
 use super::owner::{Done, encoded, forget, too_large};
 use super::stream::QUEUE_HIGH;
@@ -117,7 +118,8 @@ impl Router {
         let is_ours = || {
             let entered = self.enter();
             let is_timely = entered.epoch() == under.epoch && Instant::now() < under.deadline;
-            (is_timely && entered.serves(shard)).then_some(entered)
+            // What is remembered of a lost server is about to be forgotten.
+            (is_timely && backend.is_up() && entered.serves(shard)).then_some(entered)
         };
         if let Command::Get(get) = on_key.command()
             && on_key.command().is_read()
@@ -145,7 +147,7 @@ impl Router {
             let memory = self.memory.lock(on_key.id);
             if let Some(reply) = memory.find(on_key.id) {
                 return Some(Done {
-                    reply: reply.clone(),
+                    reply: reply.into(),
                     shard,
                     waits: entered.barrier(shard, class),
                 });
@@ -177,7 +179,12 @@ impl Router {
             waits = entered.barrier(shard, class);
         }
         if id != 0 {
-            self.memory.lock(id).keep(id, told.clone(), self.elapsed());
+            let answer = Answer {
+                space,
+                key: on_key.key(),
+                reply: &told,
+            };
+            self.memory.lock(id).keep(id, answer, self.elapsed());
         }
         Done {
             reply: told,

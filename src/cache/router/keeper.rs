@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Router;
 use super::holding::Shards;
+use super::memory::Answer;
 use crate::cache::backend::{Backend, Puts};
 use crate::cache::peer::message::{self, Change, Note, Receipt};
 use crate::cache::peer::{Damaged, Epoch, Space};
@@ -137,15 +138,20 @@ impl Router {
                     return false;
                 }
                 keeper.taken.insert(shard, self.class(note.space, state.key()));
+                if let Some((id, reply)) = &note.request {
+                    let answer = Answer {
+                        space: note.space,
+                        key: state.key(),
+                        reply,
+                    };
+                    self.memory.lock(*id).keep(*id, answer, self.elapsed());
+                }
                 match self.backend(note.space) {
                     Some(backend) => backend.gather(state, puts),
                     None => self.store(note.space).put(state, now),
                 }
             }
             Change::Flush => self.forget_copies(note.space, sender),
-        }
-        if let Some((id, reply)) = note.request {
-            self.memory.lock(id).keep(id, reply, self.elapsed());
         }
         true
     }

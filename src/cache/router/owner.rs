@@ -7,6 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Router;
 use super::change::View;
+use super::memory::Answer;
 use super::stream::{About, QUEUE_HIGH, Stream};
 use crate::base::clock;
 use crate::cache::class::Class;
@@ -187,7 +188,7 @@ impl Entered<'_> {
         let mut memory = self.router.memory.lock(id);
         if let Some(reply) = memory.find(id) {
             return Some(Done {
-                reply: reply.clone(),
+                reply: reply.into(),
                 shard,
                 waits: self.barrier(shard, class),
             });
@@ -196,9 +197,16 @@ impl Entered<'_> {
         let store = self.router.store(space);
         let too_large = too_large(store, &command);
         let (mut waits, mut told) = (Vec::new(), Box::default());
+        let elapsed = self.router.elapsed();
+        let mut remember = |key: &[u8], reply: &[u8]| {
+            if id != 0 {
+                memory.keep(id, Answer { space, key, reply }, elapsed);
+            }
+        };
         let note = |reply: &Reply, state: State| {
             let reply = if too_large.is_some() { &Reply::TooLarge } else { reply };
             told = encoded(reply);
+            remember(state.key(), &told);
             // Who polls a lock changes nothing: no state, but what he saw must be confirmed.
             if is_add && matches!(reply, Reply::NotStored) {
                 return;
@@ -207,8 +215,9 @@ impl Entered<'_> {
         };
         match &too_large {
             None => store.execute_noting(command, now, note)?,
-            Some((_, false)) => {
+            Some((record, false)) => {
                 told = encoded(&Reply::TooLarge);
+                remember(record.key(), &told);
                 Reply::TooLarge
             }
             // A client that failed to replace an item must not find the old one.
@@ -216,9 +225,6 @@ impl Entered<'_> {
         };
         if waits.is_empty() {
             waits = self.barrier(shard, class);
-        }
-        if id != 0 {
-            memory.keep(id, told.clone(), self.router.elapsed());
         }
         Some(Done {
             reply: told,

@@ -68,6 +68,11 @@ impl Store {
         self.with(key.key(), now, |shard, at| put(shard, key.key(), state, at));
     }
 
+    /// Shows the state of a key under the lock of its shard.
+    pub fn show(&self, key: &[u8], now: u64, visit: impl FnOnce(State)) {
+        self.with(key, now, |shard, at| visit(self::state(shard, key, at)));
+    }
+
     /// Executes a command on a key that has this state elsewhere. Tells the reply and the state after it; nothing stays here but what the
     /// counters say.
     pub fn execute_on(&self, state: State, command: Command<'_>, now: u64) -> (Reply, State) {
