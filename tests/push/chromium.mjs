@@ -51,6 +51,7 @@ try {
     for (const [page, other] of [[one, second], [two, first]]) {
       await state(page, 'WebSocket');
       await page.locator('#online li', { hasText: other }).waitFor();
+      await page.locator('#answer').waitFor({ state: 'hidden' });
     }
   });
   await scenario('what one says, both hear', async () => {
@@ -72,6 +73,7 @@ try {
     await picture(one, 'call');
     await one.locator('#hangup').click();
     await sees(two, 'call', `${first} has hung up.`);
+    for (const page of [one, two]) await page.locator('#hangup').waitFor({ state: 'hidden' });
   });
   await scenario('a page that is loaded again has the chat', async () => {
     await two.reload();
