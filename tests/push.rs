@@ -110,6 +110,13 @@ async fn php_speaks_to_browsers_through_the_front() {
     )
     .unwrap();
     assert_eq!(refused.text(), "4022: Empty request.");
+    // The port that older portals name has the same, and nothing else.
+    let legacy = portal.node.config.proxy.push_http[0];
+    let mut old = WebSocket::open(legacy, &format!("/bitrix/subws/?{query}&mid={}", mid(&first))).unwrap();
+    assert_eq!(old.text(), second);
+    for path in ["/", "/push.php?sign=x", "/bitrix/pub/", "/style.css"] {
+        assert_eq!(http::get(legacy, path).unwrap().status, 404, "{path}");
+    }
     // What only PHP may reach does not exist for the front.
     for path in ["/bitrix/pub/", "/bitrix/api/", "/server-stat/"] {
         let said = http::request(
