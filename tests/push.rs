@@ -114,6 +114,14 @@ async fn php_speaks_to_browsers_through_the_front() {
     let legacy = portal.node.config.proxy.push_http[0];
     let mut old = WebSocket::open(legacy, &format!("/bitrix/subws/?{query}&mid={}", mid(&first))).unwrap();
     assert_eq!(old.text(), second);
+    let listened = portal.node.command(&["push", "channels"]);
+    assert_eq!(listened.code, 0, "{}", listened.err);
+    assert!(
+        listened.out.contains("private:01234567…  2") || listened.out.contains("private:01234567…  3"),
+        "{}",
+        listened.out
+    );
+    assert!(!listened.out.contains(PRIVATE), "a private id is a secret");
     for path in ["/", "/push.php?sign=x", "/bitrix/pub/", "/style.css"] {
         assert_eq!(http::get(legacy, path).unwrap().status, 404, "{path}");
     }
