@@ -66,7 +66,7 @@ test-sessions: release ## PHP's sessions on three caches in network namespaces u
 	$(STORAGE) sessions:: -- --ignored --nocapture --test-threads=1
 
 test-push: dependencies-push ## The portal's public client and Chromium pages on a real node, and bad input (Debian, needs root, 5 minutes)
-	BITRIX_NODE_CLIENT=$(CURDIR)/target/push-client $(CARGO) test --locked --test tests push:: -- --ignored --nocapture --test-threads=1
+	BITRIX_NODE_CLIENT=$(CURDIR)/target/push-client $(CARGO) test --locked --test tests push -- --include-ignored --nocapture --test-threads=1
 
 check-static: ## Is the release executable static?
 	packaging/check-static.sh $(BINARY)
