@@ -104,7 +104,7 @@ fn requests(signer: &Signer) -> Vec<(&'static str, Vec<u8>, u16, &'static str)> 
         ),
         (
             "a hundred and one messages",
-            publish(101, &[good.clone()]),
+            publish(101, std::slice::from_ref(&good)),
             4016,
             "too_many_messages",
         ),
@@ -125,7 +125,7 @@ fn requests(signer: &Signer) -> Vec<(&'static str, Vec<u8>, u16, &'static str)> 
         ("a private channel", publish(1, &[private]), 4020, "private_receiver"),
         (
             "a forged signature",
-            publish(1, &[forged.clone()]),
+            publish(1, std::slice::from_ref(&forged)),
             4021,
             "wrong_signature",
         ),
