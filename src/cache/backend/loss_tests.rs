@@ -137,7 +137,8 @@ async fn carry(near: TcpStream, far: TcpStream, mut is_open: watch::Receiver<boo
     tokio::join!(there, here);
 }
 
-/// 1. A change is held up between this node and the server, which is lost for that. 2. It is back, and the item is stored anew.
+/// 1. A change is held up between this node and the server, which is lost for that.
+/// 2. It is back, and the item is stored anew.
 /// 3. The server carries out the change.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_comes_late_overwrites_nothing_new() {

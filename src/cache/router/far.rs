@@ -5,8 +5,8 @@
 //! held until the state is noted: whoever reads it sees what its reply must wait for.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use futures_util::future::join_all;
 use tokio::time::{Instant, timeout_at};
@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Router;
 use super::memory::Answer;
 use super::order::OnKey;
-use super::owner::{Done, encoded, forget, too_large};
+use super::owner::{Done, Waits, encoded, forget, too_large};
 use super::stream::QUEUE_HIGH;
 use crate::cache::backend::{Backend, Changed, Name};
 use crate::cache::class::Class;
@@ -38,13 +38,15 @@ pub struct Bounds {
     pub enough: usize,
 }
 
-/// What a command was sent under. It is not begun after the deadline: who asked has been told that nobody answers, and may have asked
-/// for something else.
-#[derive(Clone, Copy)]
+/// What a command was sent under. It is not begun when nobody waits for it any more: its client has been told that nobody answers, and
+/// may have asked for something else since.
 struct Under {
     epoch: Option<Epoch>,
-    deadline: Instant,
+    asker: Weak<()>,
 }
+
+/// The encoded reply, and what it waits for.
+type Acted = (Box<[u8]>, Waits);
 
 impl Router {
     /// The server that keeps the items of a space.
@@ -78,14 +80,15 @@ impl Router {
             for Far { place, space, on_key } in group {
                 let Some(backend) = self.backend(space) else { break };
                 let is_read = on_key.command().is_read();
+                let asker = Arc::new(());
                 let under = Under {
                     epoch,
-                    deadline: bounds.deadline,
+                    asker: Arc::downgrade(&asker),
                 };
                 let acting = self.clone().act_apart(backend.clone(), space, on_key, under);
-                let Ok(Some(done)) = timeout_at(bounds.deadline, acting).await else {
-                    break;
-                };
+                let acted = timeout_at(bounds.deadline, acting).await;
+                drop(asker);
+                let Ok(Some(done)) = acted else { break };
                 let before = held.fetch_add(done.reply.len(), Ordering::Relaxed);
                 // It is asked again; what was changed must be told, for it will not happen twice.
                 if is_read && before >= bounds.enough {
@@ -107,17 +110,25 @@ impl Router {
         under: Under,
     ) -> Option<Done> {
         let router = self.clone();
-        let acting = async move { router.act_on(&backend, space, &on_key, under).await };
+        let acting = async move {
+            let (reply, waits) = router.act_on(&backend, space, &on_key, &under).await?;
+            Some(Done {
+                reply,
+                shard: on_key.shard,
+                epoch: under.epoch,
+                waits,
+            })
+        };
         self.scope.spawn(acting).await.ok().flatten().flatten()
     }
 
-    async fn act_on(&self, backend: &Backend, space: Space, on_key: &OnKey, under: Under) -> Option<Done> {
+    async fn act_on(&self, backend: &Backend, space: Space, on_key: &OnKey, under: &Under) -> Option<Acted> {
         let _pass = backend.pass().await;
         let (shard, class) = (on_key.shard, self.class(space, on_key.key()));
         let name = Name::of(on_key.key());
         let is_ours = || {
             let entered = self.enter();
-            let is_timely = entered.epoch() == under.epoch && Instant::now() < under.deadline;
+            let is_timely = entered.epoch() == under.epoch && under.asker.strong_count() > 0;
             // What is remembered of a lost server is about to be forgotten.
             (is_timely && backend.is_up() && entered.serves(shard)).then_some(entered)
         };
@@ -127,11 +138,7 @@ impl Router {
             let _shared = backend.share(&name).await;
             is_ours().map(drop)?;
             if let Some(reply) = backend.read(get).await.ok()? {
-                return Some(Done {
-                    reply: encoded(&reply),
-                    shard,
-                    waits: self.enter().barrier(shard, class),
-                });
+                return Some((encoded(&reply), self.enter().barrier(shard, class)));
             }
         }
         let _held = backend.hold(&name).await;
@@ -146,11 +153,7 @@ impl Router {
             }
             let memory = self.memory.lock(on_key.id);
             if let Some(reply) = memory.find(on_key.id) {
-                return Some(Done {
-                    reply: reply.into(),
-                    shard,
-                    waits: entered.barrier(shard, class),
-                });
+                return Some((reply.into(), entered.barrier(shard, class)));
             }
         }
         let (reply, changed) = change(backend, self.store(space), on_key.command()).await?;
@@ -158,7 +161,7 @@ impl Router {
     }
 
     /// Notes what came of a command, whatever has become of this node's part meanwhile: it has happened.
-    fn note(&self, backend: &Backend, space: Space, on_key: &OnKey, reply: &Reply, changed: Option<Changed>) -> Done {
+    fn note(&self, backend: &Backend, space: Space, on_key: &OnKey, reply: &Reply, changed: Option<Changed>) -> Acted {
         let (id, shard, class) = (on_key.id, on_key.shard, self.class(space, on_key.key()));
         let entered = self.enter();
         let told = encoded(reply);
@@ -186,11 +189,7 @@ impl Router {
             };
             self.memory.lock(id).keep(id, answer, self.elapsed());
         }
-        Done {
-            reply: told,
-            shard,
-            waits,
-        }
+        (told, waits)
     }
 
     /// Serves keys alone, without a majority; sessions and locks are not served so.

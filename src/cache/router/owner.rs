@@ -31,6 +31,8 @@ pub struct Done {
     /// Encoded.
     pub reply: Box<[u8]>,
     pub(super) shard: Shard,
+    /// Of the table by which this node was the owner then.
+    pub(super) epoch: Option<Epoch>,
     pub(super) waits: Waits,
 }
 
@@ -54,13 +56,14 @@ impl Router {
         self.standing.is_leased(clock::boot())
     }
 
-    /// Waits until the copies are confirmed; then whether the reply may be told. If not, the command must be asked again.
+    /// Waits until the copies are confirmed; then whether the reply may be told. If not, the command must be asked again: under another
+    /// table this node may be the owner once more, and have been left out and emptied in between.
     pub async fn settle(&self, done: &Done, deadline: Instant) -> bool {
         let mut changed = self.changed.subscribe();
         for (stream, number) in &done.waits {
             loop {
                 changed.mark_unchanged();
-                if !self.enter().serves(done.shard) {
+                if !self.enter().stands_by(done) {
                     return false;
                 }
                 let kept = async {
@@ -77,7 +80,7 @@ impl Router {
             }
         }
         // A stream that was closed has confirmed nothing: only an owner knows that it needed not.
-        self.enter().serves(done.shard)
+        self.enter().stands_by(done)
     }
 }
 
@@ -85,6 +88,11 @@ impl Entered<'_> {
     /// This node answers for the shard now.
     pub fn serves(&self, shard: Shard) -> bool {
         self.is_leased && self.state.serves(shard) && self.view.is_as(&self.state)
+    }
+
+    /// Nothing has happened since that may have undone it.
+    fn stands_by(&self, done: &Done) -> bool {
+        self.serves(done.shard) && self.epoch() == done.epoch
     }
 
     /// Of the table that is in force here.
@@ -148,6 +156,7 @@ impl Entered<'_> {
         Some(Done {
             reply: encoded(&reply),
             shard,
+            epoch: self.epoch(),
             waits: self.barrier(shard, class),
         })
     }
@@ -190,6 +199,7 @@ impl Entered<'_> {
             return Some(Done {
                 reply: reply.into(),
                 shard,
+                epoch: self.epoch(),
                 waits: self.barrier(shard, class),
             });
         }
@@ -229,6 +239,7 @@ impl Entered<'_> {
         Some(Done {
             reply: told,
             shard,
+            epoch: self.epoch(),
             waits,
         })
     }
