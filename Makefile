@@ -18,7 +18,7 @@ PACKAGES = target/packages
 # From where nodes will fetch the release: the folder that `make dist` fills, as a URL.
 BASE_URL ?=
 
-.PHONY: help build release run test test-registry test-sim test-storage test-sessions test-push check fmt lint unit check-static dependencies test-nfs-kernel test-fuse test-cluster test-cache dependencies-cache dependencies-kernel dependencies-push bench \
+.PHONY: help build release run test test-registry test-sim test-storage test-sessions test-push test-push-cluster check fmt lint unit check-static dependencies test-nfs-kernel test-fuse test-cluster test-cache dependencies-cache dependencies-kernel dependencies-push bench \
 	bench-balance bench-cache bench-push bench-storage docs stage deb rpm lint-packages dist test-machines clean
 
 help: ## Show this
@@ -37,10 +37,11 @@ run: release ## A whole demo portal in the foreground; Ctrl-C removes it (needs 
 test: dependencies check release ## Everything that CI checks
 	$(STORAGE) a_short_round -- --ignored --nocapture
 
-test-sim: ## Replica groups, the election of roles and the council of caches under random faults, by seed (SEED=7, SEEDS=1..1001)
+test-sim: ## Replica groups, the election of roles and the council and the order of pushed messages under random faults, by seed (SEED=7, SEEDS=1..1001)
 	SEED=$(SEED) SEEDS=$(SEEDS) $(CARGO) test --locked --lib storage::sim -- --nocapture
 	SEED=$(SEED) SEEDS=$(SEEDS) $(CARGO) test --locked --lib agent::role::sim_tests -- --nocapture
-	SEED=$(SEED) SEEDS=$(SEEDS) $(CARGO) test --locked --release --lib cache::council::sim_tests -- --nocapture
+	SEED=$(SEED) SEEDS=$(SEEDS) $(CARGO) test --locked --release --lib cluster::council::sim_tests -- --nocapture
+	SEED=$(SEED) SEEDS=$(SEEDS) $(CARGO) test --locked --release --lib push::order::sim_tests -- --nocapture
 	$(CARGO) test --locked --release --lib agent::role::model_tests -- --nocapture --include-ignored
 
 check: fmt lint unit
@@ -88,6 +89,9 @@ test-cluster: release dependencies ## A cluster in network namespaces under a ne
 	tests/cluster/roll.py $(BINARY)
 	tests/cluster/small.py $(BINARY)
 	tests/cluster/run.py $(BINARY) --nodes $(NODES) --seconds $(CLUSTER_SECONDS) $(if $(SEED),--seed $(SEED))
+
+test-push-cluster: release dependencies ## The push server on three nodes that are killed, frozen and cut off, 1000 browsers (SEED=7; needs root, 10 minutes)
+	tests/cluster/push.py $(BINARY) $(if $(SEED),--seed $(SEED))
 
 test-cache: release dependencies-cache ## The cache under memcached's tests and its clients', beside memcached (Debian, needs root, 8 minutes)
 	tests/cache/run.py $(BINARY)

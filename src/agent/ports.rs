@@ -15,10 +15,11 @@ use crate::net::mesh::{Dial, Name, Protocol, TcpDial, Tls};
 /// A handshake on a LAN takes milliseconds; one lost packet costs a second.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-const MODULES: [(Port, &str); 5] = [
+const MODULES: [(Port, &str); 6] = [
     (Port::Agent, "agent"),
     (Port::Storage, "storage"),
     (Port::Cache, "cache"),
+    (Port::Push, "push"),
     (Port::Proxy, "front"),
     (Port::Db, "database"),
 ];
@@ -151,7 +152,13 @@ mod tests {
             .iter()
             .map(|reach| (reach.module.as_str(), reach.error.is_none()))
             .collect();
-        let expected = [("agent", true), ("cache", false), ("front", false), ("database", false)];
+        let expected = [
+            ("agent", true),
+            ("cache", false),
+            ("push", false),
+            ("front", false),
+            ("database", false),
+        ];
         assert_eq!(seen, expected, "{tried:?}");
         assert!(
             tried[1].error.as_ref().unwrap().contains("does not speak TLS"),

@@ -67,7 +67,7 @@ impl Ways {
         });
         let parts = council::Parts {
             own: own.clone(),
-            keeps_cache,
+            keeps_data: keeps_cache,
             timing: Timing::default(),
             snapshots,
             dial: dial.clone(),

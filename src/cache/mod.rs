@@ -16,7 +16,6 @@ mod class;
 pub mod command;
 mod compat;
 mod connection;
-pub mod council;
 mod desk;
 mod engine;
 mod hot;
@@ -34,6 +33,8 @@ mod service;
 mod session;
 mod stats;
 pub mod store;
+
+use crate::cluster::council;
 
 pub use compat::Compat;
 pub use relay::Relay;

@@ -87,14 +87,8 @@ pub async fn apply_settings(config: &Config) -> anyhow::Result<Written> {
     let secret = |name: &str| Secret::ensure(&config.secrets().join(name), Access::owned(0o600, 0, 0));
     let (password, crypto_key) = (secret("database.password")?, secret("portal.crypto-key")?);
     // Which the modules read, too.
-    let push_key = || -> anyhow::Result<Secret> {
-        let modules = account::require(&config.node.user)?;
-        Ok(Secret::ensure(
-            &config.push_key(),
-            Access::owned(0o640, 0, modules.gid),
-        )?)
-    };
-    let push_key = config.push_runs().then(push_key).transpose()?;
+    let modules = account::require(&config.node.user)?;
+    let push_key = Secret::ensure(&config.push_key(), Access::owned(0o640, 0, modules.gid))?;
     let portal = &config.portal;
     db::create::ensure_database(&config.db_socket(), &portal.database, &portal.database_user, &password)
         .await
@@ -107,9 +101,9 @@ pub async fn apply_settings(config: &Config) -> anyhow::Result<Written> {
         password: &password,
         cache_address: config.cache.listen,
         crypto_key: &crypto_key,
-        push: push_key.as_ref().map(|key| Push {
+        push: Some(Push {
             address: config.push.listen,
-            key,
+            key: &push_key,
         }),
         domain: &portal.domain,
         https: config.proxy.http.is_empty(),

@@ -5,7 +5,10 @@
 //! ```text
 //! registry, heartbeats ─► agent ─► Snapshot ─ view socket ─► follow ─► watch::Receiver<Arc<Snapshot>> of a module
 //! ```
+//!
+//! What must be decided within a third of a second, the nodes of a module decide among themselves: `council`.
 
+pub mod council;
 mod fit;
 mod follow;
 mod gate;

@@ -65,11 +65,6 @@ impl Config {
         self.node.run_dir.join("push-control.sock")
     }
 
-    /// Whether the push server runs: hubs of several nodes do not know each other, and half of the messages would reach nobody.
-    pub fn push_runs(&self) -> bool {
-        self.cluster.address.is_empty()
-    }
-
     /// What the portal signs channels with, and the push server checks.
     pub fn push_key(&self) -> PathBuf {
         self.secrets().join("push.key")

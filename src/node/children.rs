@@ -58,15 +58,14 @@ impl ChildSpec {
 }
 
 /// The modules of this executable and the sockets that each one gets.
-const MODULES: [(&str, &[&str]); 3] = [
+const MODULES: [(&str, &[&str]); 4] = [
     ("agent", &["control", "feed", "view", "admin", "agent-mesh", "verbs"]),
     ("cache", &["cache", "cache-composite", "cache-mesh"]),
     ("proxy", &["http", "https", "push-http", "push-https", "proxy-mesh"]),
+    ("push", &["push", "push-mesh", "push-unix", "push-control"]),
 ];
 /// Runs where there are other nodes: the way to the database of one of them, or theirs to this one's.
 const DB: (&str, &[&str]) = ("db", &["db", "db-mesh"]);
-/// Runs where the node is alone.
-const PUSH: (&str, &[&str]) = ("push", &["push", "push-unix", "push-control"]);
 /// Runs where the configuration asks for it.
 const STORAGE: (&str, &[&str]) = ("storage", &["nfs", "nfs-unix", "storage", "storage-mesh", "fuse"]);
 
@@ -102,11 +101,9 @@ pub fn modules(executable: &Path, path: &Path, config: &Config, user: &Account, 
         when_orphaned: Signal::SIGKILL,
     };
     let storage = (config.storage.engine == Engine::Replicated).then_some(STORAGE);
-    let push = config.push_runs().then_some(PUSH);
     let db = (!config.cluster.address.is_empty()).then_some(DB);
     MODULES
         .into_iter()
-        .chain(push)
         .chain(db)
         .chain(storage)
         .map(|(name, names)| ChildSpec {

@@ -95,9 +95,7 @@ pub fn folders(config: &Config) -> anyhow::Result<()> {
 pub async fn node(config: &Config, go_on: bool) -> anyhow::Result<Node> {
     let user = account::require(&config.node.user)?;
     Secret::ensure(&config.secrets().join("admin.token"), Access::owned(0o640, 0, user.gid))?;
-    if config.push_runs() {
-        Secret::ensure(&config.push_key(), Access::owned(0o640, 0, user.gid))?;
-    }
+    Secret::ensure(&config.push_key(), Access::owned(0o640, 0, user.gid))?;
     certificate(config, &user)?;
     trust(config, &user)?;
     let (mut daemons, mut changed) = (Vec::new(), Vec::new());

@@ -39,13 +39,11 @@ impl Sockets {
         for address in &config.cache.composite {
             sockets.tcp("cache-composite", "cache.composite", *address)?;
         }
-        if config.push_runs() {
-            sockets.tcp("push", "push.listen", config.push.listen)?;
-            sockets.unix("push-unix", &config.push_socket(), user)?;
-            sockets.unix("push-control", &config.push_control(), user)?;
-            sockets.if_free("push-http", "proxy.push_http", &config.proxy.push_http);
-            sockets.if_free("push-https", "proxy.push_https", &config.proxy.push_https);
-        }
+        sockets.tcp("push", "push.listen", config.push.listen)?;
+        sockets.unix("push-unix", &config.push_socket(), user)?;
+        sockets.unix("push-control", &config.push_control(), user)?;
+        sockets.if_free("push-http", "proxy.push_http", &config.proxy.push_http);
+        sockets.if_free("push-https", "proxy.push_https", &config.proxy.push_https);
         if !config.db.run {
             sockets.tcp("db", "db.listen", config.db.listen)?;
         }
@@ -61,6 +59,7 @@ impl Sockets {
         for (name, module) in [
             ("agent-mesh", Port::Agent),
             ("cache-mesh", Port::Cache),
+            ("push-mesh", Port::Push),
             ("proxy-mesh", Port::Proxy),
             ("db-mesh", Port::Db),
         ] {

@@ -52,9 +52,8 @@ impl Setup {
             .with_context(|| format!("open the document root {}", root.display()))?;
         let upstreams = proxy.routes.iter();
         let upstreams = upstreams.map(|route| Upstream::new(&route.upstream, silence, scope.clone(), leaving.clone()));
-        let push: &[&str] = if config.push_runs() { &PUSH } else { &[] };
         let local = || Upstream::local(&config.push_socket(), silence, scope.clone(), leaving.clone());
-        let upstreams = upstreams.chain(push.iter().map(|_| Ok(local())));
+        let upstreams = upstreams.chain(PUSH.iter().map(|_| Ok(local())));
         let routes = proxy.routes.iter().map(|route| route.prefix.as_str());
         let fallback = Path::parse(&config.portal.fallback).map_err(anyhow::Error::msg);
         let log = config.access_log().map(|path| {
@@ -70,7 +69,7 @@ impl Setup {
                 silence,
             }),
             // The operator's own come first.
-            prefixes: Prefixes::new(routes.chain(push.iter().copied())),
+            prefixes: Prefixes::new(routes.chain(PUSH)),
             upstreams: upstreams.collect::<anyhow::Result<_>>()?,
             push_ports: proxy
                 .push_http

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
+use serde::{Deserialize, Serialize};
 
 use super::refusal::Refusal;
 
@@ -12,7 +13,7 @@ pub const MOST: usize = 100;
 const SIGNATURE: std::ops::RangeInclusive<usize> = 32..=128;
 
 /// A channel's id: PHP makes it by MD5.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Id(pub [u8; 16]);
 
 impl Id {
@@ -40,13 +41,15 @@ impl fmt::Debug for Id {
 
 /// Where messages arrive. A private channel and its public id are two addresses of one subscriber, so that nobody needs to know which
 /// public id belongs to whom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Address {
     Private(Id),
     /// What other clients may publish to.
     Public(Id),
     /// All connections of a user; generation 5.
     User(u64),
+    /// Those who want to be told when a user comes and goes.
+    Followers(u64),
 }
 
 /// One channel of a request: `priv[:pub][.sig]`.

@@ -188,6 +188,7 @@ fn shown(address: Address) -> String {
         Address::Private(id) => format!("private:{}…", &id.to_string()[..SHOWN]),
         Address::Public(id) => format!("public:{id}"),
         Address::User(user) => format!("user:{user}"),
+        Address::Followers(user) => format!("followers:{user}"),
     }
 }
 
@@ -198,6 +199,7 @@ fn is_named(address: Address, word: &str) -> bool {
         Address::Private(id) => ("private", id.to_string()),
         Address::Public(id) => ("public", id.to_string()),
         Address::User(user) => return word.strip_prefix("user:") == Some(&user.to_string()),
+        Address::Followers(user) => return word.strip_prefix("followers:") == Some(&user.to_string()),
     };
     let word = word
         .strip_prefix(kind)

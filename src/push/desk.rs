@@ -46,7 +46,7 @@ impl Desk {
         let command = protobuf::request(request)?;
         match publish::command(command, by, &self.key)? {
             Wish::Publish(publications) => {
-                self.enter(publications).await;
+                self.enter(publications).await?;
                 Ok(None)
             }
             Wish::Stats(asked) => {
@@ -62,7 +62,7 @@ impl Desk {
     /// The portal's message in plain text.
     pub async fn text(&self, channels: &str, body: String, expiry: u32) -> Result<(), Refusal> {
         let publication = publish::text(channels, body, expiry, &self.key)?;
-        self.enter(vec![publication]).await;
+        self.enter(vec![publication]).await?;
         Ok(())
     }
 
@@ -126,7 +126,8 @@ impl Desk {
         match (call.method, of) {
             ("publish", _) => {
                 let publication = publish::call(rpc::params(call)?, by, &self.key)?;
-                self.enter(vec![publication]).await;
+                let entered = self.enter(vec![publication]).await;
+                entered.map_err(|_| Fault::Unavailable)?;
                 Ok(raw(&true))
             }
             ("getUsersLastSeen", _) => {
@@ -167,7 +168,7 @@ impl Desk {
         json(&[ServerStat {
             pid: std::process::id(),
             date: clock::unix_millis(),
-            cluster_mode: false,
+            cluster_mode: self.hub.has_others(),
             channels: numbers.channels,
             messages: numbers.kept,
             websockets,
@@ -175,14 +176,14 @@ impl Desk {
         }])
     }
 
-    async fn enter(&self, publications: Vec<Publication>) {
+    async fn enter(&self, publications: Vec<Publication>) -> Result<(), Refusal> {
         for publication in &publications {
             self.metrics.published(match publication.sender {
                 Sender::Backend => "portal",
                 Sender::Client(_) | Sender::User(_) => "client",
             });
         }
-        self.hub.enter(publications).await;
+        self.hub.enter(publications).await.map_err(|_| Refusal::Unavailable)
     }
 }
 

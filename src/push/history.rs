@@ -1,5 +1,5 @@
 //! What was said lately, for those who come back: of each address the newest hundred messages, each until it expires, all within a
-//! budget of bytes. Pure: the time comes in as an argument.
+//! budget of bytes. Messages for those present are told to other hubs alone. Pure: the time comes in as an argument.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::channel::Address;
+use super::entry::Entry;
 use super::message::Message;
 use super::mid::Mid;
 
@@ -15,8 +16,6 @@ use super::mid::Mid;
 pub const PER_ADDRESS: usize = 100;
 /// Told to somebody who comes back, however many addresses are asked for.
 pub const REPLAY: usize = 200;
-/// Bytes of the bookkeeping of one message at one address.
-const ENTRY: usize = 64;
 
 pub struct History {
     /// All that is kept, oldest first.
@@ -29,11 +28,9 @@ pub struct History {
 }
 
 struct Kept {
-    message: Arc<Message>,
+    entry: Arc<Entry>,
     until: Instant,
-    /// Addresses that lead to it.
-    receivers: Vec<Address>,
-    /// Those of them whose hundred newest it is among.
+    /// Its receivers whose hundred newest it is among.
     holders: usize,
 }
 
@@ -57,21 +54,19 @@ impl History {
         self.messages.len()
     }
 
-    /// The message's id must be the highest so far.
-    pub fn keep(&mut self, message: Arc<Message>, mut receivers: Vec<Address>, until: Instant) {
-        let mid = message.mid;
-        receivers.sort_unstable();
-        receivers.dedup();
+    /// Its id must be the highest so far.
+    pub fn keep(&mut self, entry: Arc<Entry>, until: Instant) {
+        let mid = entry.mid();
+        let receivers: &[Address] = if entry.is_kept() { &entry.receivers } else { &[] };
         let kept = Kept {
             holders: receivers.len(),
-            message,
+            entry: entry.clone(),
             until,
-            receivers: receivers.clone(),
         };
-        self.bytes += kept.cost();
+        self.bytes += entry.cost();
         self.messages.insert(mid, kept);
         for address in receivers {
-            let mids = self.addresses.entry(address).or_default();
+            let mids = self.addresses.entry(*address).or_default();
             mids.push_back(mid);
             let old = if mids.len() > PER_ADDRESS {
                 mids.pop_front()
@@ -83,6 +78,12 @@ impl History {
             }
         }
         while self.bytes > self.budget && self.remove_oldest() {}
+    }
+
+    /// All that is here after that id, oldest first, and until when.
+    pub fn after(&self, mid: Mid) -> impl Iterator<Item = (&Arc<Entry>, Instant)> {
+        let newer = self.messages.range((Bound::Excluded(mid), Bound::Unbounded));
+        newer.map(|(_, kept)| (&kept.entry, kept.until))
     }
 
     /// What the addresses were told after that id, oldest first; of more than can be told, the newest.
@@ -97,7 +98,7 @@ impl History {
         let alive = mids.iter().filter_map(|mid| self.messages.get(mid));
         let mut told: Vec<Arc<Message>> = alive
             .filter(|kept| kept.until > now)
-            .map(|kept| kept.message.clone())
+            .map(|kept| kept.entry.message.clone())
             .collect();
         told.drain(..told.len().saturating_sub(REPLAY));
         told
@@ -130,8 +131,8 @@ impl History {
     /// Takes a message out, wherever it is held.
     fn remove(&mut self, mid: Mid) {
         let Some(kept) = self.messages.remove(&mid) else { return };
-        self.bytes -= kept.cost();
-        for address in &kept.receivers {
+        self.bytes -= kept.entry.cost();
+        for address in &kept.entry.receivers {
             let Some(mids) = self.addresses.get_mut(address) else {
                 continue;
             };
@@ -154,20 +155,15 @@ impl History {
         if kept.holders == 0
             && let Some(kept) = self.messages.remove(&mid)
         {
-            self.bytes -= kept.cost();
+            self.bytes -= kept.entry.cost();
         }
-    }
-}
-
-impl Kept {
-    fn cost(&self) -> usize {
-        self.message.cost() + ENTRY * self.receivers.len()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::push::entry::Origin;
     use crate::push::message::{Body, Publication, Sender};
     use crate::push::mid::Mids;
     use std::time::Duration;
@@ -192,17 +188,15 @@ mod tests {
 
         fn keep(&mut self, users: &[u64], seconds: u64) -> Mid {
             let publication = Publication {
-                receivers: Vec::new(),
+                receivers: users.iter().map(|user| Address::User(*user)).collect(),
                 sender: Sender::Backend,
                 body: Body::new("{}".into()).expect("JSON"),
-                expiry: 60,
+                expiry: u32::from(seconds > 0),
                 extras: None,
             };
-            let message = Arc::new(Message::new(self.mids.take(), Duration::ZERO, &publication));
-            let mid = message.mid;
-            let receivers = users.iter().map(|user| Address::User(*user)).collect();
-            let until = self.now + Duration::from_secs(seconds);
-            self.history.keep(message, receivers, until);
+            let entry = Entry::new(self.mids.take(), Duration::ZERO, &publication, Origin::default());
+            let (mid, until) = (entry.mid(), self.now + Duration::from_secs(seconds));
+            self.history.keep(Arc::new(entry), until);
             mid
         }
 
@@ -265,6 +259,17 @@ mod tests {
         world.now += Duration::from_secs(60);
         world.history.sweep(world.now, 3);
         assert_eq!((world.history.messages(), world.history.bytes()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_for_those_present_is_told_to_other_hubs_alone() {
+        let mut world = World::new(1 << 20);
+        let (live, kept) = (world.keep(&[1], 0), world.keep(&[1], 60));
+        assert_eq!(world.since(&[1], world.start), [kept]);
+        let after = |mid| -> Vec<Mid> { world.history.after(mid).map(|(entry, _)| entry.mid()).collect() };
+        assert_eq!((after(world.start), after(live)), (vec![live, kept], vec![kept]));
+        world.history.sweep(world.now, 10);
+        assert_eq!((world.history.messages(), world.history.addresses.len()), (1, 1));
     }
 
     #[tokio::test(start_paused = true)]

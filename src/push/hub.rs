@@ -1,24 +1,32 @@
 //! The meeting place of one node: who listens where, what was said lately, who is online.
 //!
-//! One lock over all of it. Under it a message gets its id, enters the history and is laid into the queues; and under it a client
-//! subscribes and is handed what it missed. So it gets each message once, and ids grow in every queue.
+//! One lock over all of it. Under it a message is delivered, which means that it enters the history and is laid into the queues; and under
+//! it a client subscribes and is handed what it missed. So it gets each message once, and ids grow in every queue. What is delivered and
+//! when is said by this hub's `order::Part`; what that wants of other nodes waits here for `order::wire`.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
+use thiserror::Error;
 use tokio::sync::broadcast::Receiver;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior, timeout, timeout_at};
 
 use super::channel::{Address, Id};
+use super::entry::Entry;
 use super::history::History;
-use super::message::{Body, Message, Publication, Sender};
+use super::message::{Body, Publication, Sender};
 use super::metrics::Metrics;
-use super::mid::{Mid, Mids};
+use super::mid::Mid;
+use super::order::{self, Act, Log, Moment, Part, cursor};
 use super::presence::Presence;
 use super::queue::{Ended, Queue};
+use super::roster::{Moved, Roster};
 use super::tap::{Tap, Told};
 use crate::base::{Scope, clock};
+use crate::cluster::council::Standing;
+use crate::net::mesh::Name;
 
 /// Connections of one private channel with a public id, or of one user: the oldest goes when another comes.
 pub const PER_CHANNEL: usize = 100;
@@ -26,6 +34,8 @@ pub const PER_CHANNEL: usize = 100;
 const FOLLOWED: usize = 1000;
 /// Messages of the history that are looked at in a second.
 const SWEEP: usize = 20_000;
+/// How long a publisher waits for another node to order. PHP gives up after five seconds at the latest.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A subscriber's number; younger ones are higher.
 type Number = u64;
@@ -33,19 +43,44 @@ type Number = u64;
 pub struct Hub {
     state: Mutex<State>,
     metrics: Arc<Metrics>,
+    /// `None`: there are no other nodes.
+    standing: Option<Standing>,
+    /// Something waits for other nodes or for the council.
+    pub(super) wanted: Notify,
+    /// All that came before is here.
+    whole: watch::Sender<bool>,
 }
 
-struct State {
-    mids: Mids,
-    history: History,
+pub(super) struct State {
+    pub part: Part,
     presence: Presence,
+    roster: Roster,
     /// By age. Lock order: this state, then a queue.
     subscribers: HashMap<Address, BTreeMap<Number, Arc<Queue>>>,
-    /// Users, and who wants to be told when they come and go.
-    followers: HashMap<u64, BTreeMap<Number, Arc<Queue>>>,
+    /// Those who came with an id that this hub, being behind, cannot judge.
+    open: Vec<Open>,
     next: Number,
+    /// By the last of their publishes: the first one, and whom to tell.
+    publishers: BTreeMap<u64, (u64, oneshot::Sender<()>)>,
+    /// Own publishes up to this one are safe.
+    safe: u64,
+    /// Bounded by what is under way: a call to each node, and what these ask.
+    outgoing: Vec<Act>,
+    /// Deliveries since they were last counted.
+    reached: usize,
     tap: Tap,
 }
+
+struct Open {
+    after: Mid,
+    addresses: Vec<Address>,
+    queue: Weak<Queue>,
+}
+
+/// No node orders messages just now, or too many wait. They may come all the same.
+#[derive(Debug, Error)]
+#[error("no node orders messages just now")]
+pub struct Unavailable;
 
 /// What a client wants to hear.
 #[derive(Clone, Debug, Default)]
@@ -66,72 +101,136 @@ pub struct Subscription {
     wanted: Wanted,
     followed: Vec<u64>,
     queue: Arc<Queue>,
-    /// The newest id that had been given out when it subscribed.
+    /// It was told nothing up to this, unless it asked.
     pub since: Mid,
 }
 
 impl Hub {
-    /// `budget`: bytes for the history.
+    /// Of a node without others. `budget`: bytes for the history.
     pub fn new(budget: usize, metrics: Arc<Metrics>) -> Arc<Self> {
+        let part = Part::alone(Log::new(History::new(budget)), clock::unix());
+        Self::with_part(part, 0, None, metrics)
+    }
+
+    /// Of a node among others. `process`: random.
+    pub fn among(own: Name, process: u64, standing: Standing, (budget, metrics): (usize, Arc<Metrics>)) -> Arc<Self> {
+        let part = Part::new(own, process, Log::new(History::new(budget)));
+        Self::with_part(part, process, Some(standing), metrics)
+    }
+
+    fn with_part(part: Part, process: u64, standing: Option<Standing>, metrics: Arc<Metrics>) -> Arc<Self> {
         let state = State {
-            mids: Mids::new(clock::unix()),
-            history: History::new(budget),
+            part,
             presence: Presence::default(),
+            roster: Roster::new(process),
             subscribers: HashMap::new(),
-            followers: HashMap::new(),
+            open: Vec::new(),
             next: 0,
+            publishers: BTreeMap::new(),
+            safe: 0,
+            outgoing: Vec::new(),
+            reached: 0,
             tap: Tap::default(),
         };
         Arc::new(Hub {
             state: Mutex::new(state),
             metrics,
+            standing,
+            wanted: Notify::new(),
+            whole: watch::Sender::new(false),
         })
     }
 
-    /// The one way in. Returns when all of it is safe, which today means: in the memory of this node.
-    pub async fn enter(&self, publications: Vec<Publication>) {
-        let mut state = self.lock();
-        let mut reached = 0;
-        for publication in publications {
-            reached += state.deliver(publication);
+    /// This hub orders for all.
+    pub fn orders(&self) -> bool {
+        self.lock().part.leads()
+    }
+
+    /// It has all that was acknowledged.
+    pub fn is_current(&self) -> bool {
+        self.with(|state, moment| state.part.is_current(moment.is_leased))
+    }
+
+    pub fn has_others(&self) -> bool {
+        self.standing.is_some()
+    }
+
+    /// The one way in. Returns when all of it is in the memory of every hub that the council counts in, and so of two nodes unless one is
+    /// alone. After an error it may still come.
+    pub async fn enter(&self, publications: Vec<Publication>) -> Result<(), Unavailable> {
+        if publications.is_empty() {
+            return Ok(());
         }
+        let publications = publications.into_iter().map(Arc::new).collect();
+        let until = Instant::now() + PATIENCE;
+        let waiting = self.with(|state, moment| {
+            let (first, last) = state.part.publish(publications, until, moment)?;
+            state.settle(moment);
+            if state.safe >= last {
+                return Some(None);
+            }
+            let (tell, told) = oneshot::channel();
+            state.publishers.insert(last, (first, tell));
+            Some(Some(told))
+        });
+        match waiting {
+            None => Err(Unavailable),
+            Some(None) => Ok(()),
+            // An error of either kind: its time was up.
+            Some(Some(told)) => match timeout_at(until, told).await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(_)) | Err(_) => Err(Unavailable),
+            },
+        }
+    }
+
+    /// Whatever happens to the part happens in here.
+    pub(super) fn with<T>(&self, act: impl FnOnce(&mut State, Moment) -> T) -> T {
+        let mut state = self.lock();
+        // The lease is looked at after what brought us here had happened.
+        let moment = self.moment();
+        let done = act(&mut state, moment);
+        state.settle(moment);
+        let (reached, is_wanted) = (std::mem::take(&mut state.reached), !state.outgoing.is_empty());
+        let is_whole = state.part.log().is_whole();
         drop(state);
-        self.metrics.delivered(reached);
+        if is_whole && !*self.whole.borrow() {
+            self.whole.send_replace(true);
+        }
+        if reached > 0 {
+            self.metrics.delivered(reached);
+        }
+        if is_wanted {
+            self.wanted.notify_one();
+        }
+        done
+    }
+
+    /// Waits until it has for the first time what the other hubs have, at most that long. Cancel safe.
+    pub async fn caught_up(&self, most: Duration) {
+        let mut whole = self.whole.subscribe();
+        // Behind or not, it is open then.
+        let _ = timeout(most, whole.wait_for(|is_whole| *is_whole)).await;
+    }
+
+    /// What waits for other nodes and the council.
+    pub(super) fn outgoing(&self) -> Vec<Act> {
+        std::mem::take(&mut self.lock().outgoing)
+    }
+
+    fn moment(&self) -> Moment {
+        let standing = self.standing.as_ref();
+        Moment {
+            now: Instant::now(),
+            unix: clock::unix(),
+            is_leased: standing.is_none_or(|standing| standing.is_leased(clock::boot())),
+        }
     }
 
     /// Replay and subscription are one step: what is published meanwhile comes before or after it, not between.
     pub fn subscribe(self: &Arc<Self>, wanted: Wanted) -> Subscription {
         let queue = Arc::new(Queue::default());
-        let mut state = self.lock();
-        let number = state.next;
-        state.next += 1;
-        let since = state.mids.last();
-        let now = Instant::now();
-        let missed = match wanted.after {
-            // An id from the future is that of a predecessor whose clock was ahead: all that is here came later.
-            Some(after) if after > since => state.history.since(&wanted.addresses, Mid::default(), now),
-            Some(after) => state.history.since(&wanted.addresses, after, now),
-            None => Vec::new(),
-        };
-        for message in &missed {
-            queue.offer(message);
-        }
-        for address in &wanted.addresses {
-            state
-                .subscribers
-                .entry(*address)
-                .or_default()
-                .insert(number, queue.clone());
-        }
-        for address in &wanted.own {
-            if wanted.is_bounded {
-                state.crowd_out(*address);
-            }
-            if state.presence.come(*address, now) {
-                state.tell_of(*address, true);
-            }
-        }
-        drop(state);
+        let (number, since) = self.with(|state, moment| state.subscribe(&wanted, &queue, moment));
         Subscription {
             hub: self.clone(),
             number,
@@ -163,17 +262,18 @@ impl Hub {
         loop {
             tokio::select! {
                 () = scope.draining() => return,
-                _ = second.tick() => self.lock().sweep(),
+                _ = second.tick() => self.with(State::sweep),
             }
         }
     }
 
     pub fn numbers(&self) -> Numbers {
         let state = self.lock();
+        let history = state.part.log().history();
         Numbers {
             channels: state.subscribers.len(),
-            kept: state.history.messages(),
-            bytes: state.history.bytes(),
+            kept: history.messages(),
+            bytes: history.bytes(),
         }
     }
 
@@ -204,21 +304,117 @@ pub struct Numbers {
 }
 
 impl State {
-    /// Returns how many it reached.
-    fn deliver(&mut self, publication: Publication) -> usize {
-        let message = Arc::new(Message::new(self.mids.take(), clock::unix(), &publication));
-        let queues = publication.receivers.iter();
+    fn subscribe(&mut self, wanted: &Wanted, queue: &Arc<Queue>, moment: Moment) -> (Number, Mid) {
+        let number = self.next;
+        self.next += 1;
+        let is_current = self.part.is_current(moment.is_leased);
+        let start = cursor::start(self.part.log(), wanted.after, is_current);
+        if let Some(after) = start.replay {
+            self.replay(&wanted.addresses, after, queue, moment.now);
+        }
+        queue.begin(start.floor);
+        if start.is_open {
+            self.open.push(Open {
+                after: start.floor,
+                addresses: wanted.addresses.clone(),
+                queue: Arc::downgrade(queue),
+            });
+        }
+        for address in &wanted.addresses {
+            let of_address = self.subscribers.entry(*address).or_default();
+            of_address.insert(number, queue.clone());
+        }
+        for address in &wanted.own {
+            if wanted.is_bounded {
+                self.crowd_out(*address);
+            }
+            self.roster.come(*address);
+            self.come(*address, moment);
+        }
+        (number, start.floor)
+    }
+
+    fn come(&mut self, address: Address, moment: Moment) {
+        if self.presence.come(address, moment.now) {
+            self.tell_of(address, true, moment);
+        }
+    }
+
+    /// What another hub must be told of who is here, if it knows that version.
+    pub fn tell_presence(&self, known: Option<u64>) -> Option<order::Presence> {
+        self.roster.tell(known)
+    }
+
+    /// What another hub tells of who is there. The version that is known now.
+    pub fn hear_presence(&mut self, from: &Name, told: order::Presence, moment: Moment) -> Option<u64> {
+        let (moved, known) = self.roster.hear(from, told);
+        self.shift(moved, moment);
+        known
+    }
+
+    /// Forgets who was at hubs that are not among these.
+    pub fn keep_presence(&mut self, hubs: &[Name], moment: Moment) {
+        let moved = self.roster.keep(|name| hubs.contains(name));
+        self.shift(moved, moment);
+    }
+
+    fn shift(&mut self, moved: Moved, moment: Moment) {
+        moved.came.into_iter().for_each(|address| self.come(address, moment));
+        for address in moved.gone {
+            self.presence.leave(address, moment.now);
+        }
+    }
+
+    fn replay(&self, addresses: &[Address], after: Mid, queue: &Queue, now: Instant) {
+        let missed = self.part.log().history().since(addresses, after, now);
+        for message in &missed {
+            queue.offer(message);
+        }
+    }
+
+    /// Carries out what the part wants, but for what waits for others.
+    pub fn settle(&mut self, moment: Moment) {
+        for act in self.part.acts() {
+            match act {
+                Act::Deliver(entries) => entries.iter().for_each(|entry| self.deliver(entry)),
+                Act::Safe(upto) => {
+                    self.safe = upto;
+                    let later = self.publishers.split_off(&(upto + 1));
+                    for (_, (_, told)) in std::mem::replace(&mut self.publishers, later) {
+                        // Who has gone does not hear it.
+                        let _ = told.send(());
+                    }
+                }
+                // Whoever waits for one of them hears that it is not known.
+                Act::Late(upto) => self.publishers.retain(|_, (first, _)| *first > upto),
+                act => self.outgoing.push(act),
+            }
+        }
+        if !self.open.is_empty() && self.part.is_current(moment.is_leased) {
+            self.judge(moment.now);
+        }
+    }
+
+    fn deliver(&mut self, entry: &Arc<Entry>) {
+        let queues = entry.receivers.iter();
         let queues = queues
             .filter_map(|address| self.subscribers.get(address))
             .flat_map(BTreeMap::values);
-        let reached = queues.filter(|queue| queue.offer(&message)).count();
-        self.tap.tell(&message, &publication.receivers, reached);
-        let kept_for = publication.kept_for();
-        if !kept_for.is_zero() {
-            let until = Instant::now() + kept_for;
-            self.history.keep(message, publication.receivers, until);
+        let reached = queues.filter(|queue| queue.offer(&entry.message)).count();
+        self.tap.tell(&entry.message, &entry.receivers, reached);
+        self.reached += reached;
+    }
+
+    /// The hub has caught up: whoever has an id that it does not know has it from hubs that are all gone.
+    fn judge(&mut self, now: Instant) {
+        let (position, delivered) = (self.part.log().position(), self.part.log().delivered());
+        for open in std::mem::take(&mut self.open) {
+            if let Some(queue) = open.queue.upgrade().filter(|_| open.after > position) {
+                queue.begin(Mid::default());
+                self.replay(&open.addresses, Mid::default(), &queue, now);
+                queue.begin(delivered);
+            }
         }
-        reached
     }
 
     fn crowd_out(&mut self, address: Address) {
@@ -232,30 +428,29 @@ impl State {
         }
     }
 
-    /// Tells those who follow a user that it came or went.
-    fn tell_of(&mut self, address: Address, is_online: bool) {
+    /// Tells those who follow a user that it came or went. All hubs see it; the one that orders says it.
+    fn tell_of(&mut self, address: Address, is_online: bool, moment: Moment) {
         let Address::User(user) = address else { return };
-        let Some(followers) = self.followers.get(&user) else {
+        if !self.part.leads() {
             return;
-        };
+        }
         let publication = Publication {
-            receivers: Vec::new(),
+            receivers: vec![Address::Followers(user)],
             sender: Sender::Backend,
             body: status_change(user, is_online),
             expiry: 0,
             extras: None,
         };
-        let message = Arc::new(Message::new(self.mids.take(), clock::unix(), &publication));
-        for queue in followers.values() {
-            queue.offer(&message);
-        }
+        // Where too much waits this is what can be spared.
+        let _ = self
+            .part
+            .publish(vec![Arc::new(publication)], moment.now + PATIENCE, moment);
     }
 
-    fn sweep(&mut self) {
-        let now = Instant::now();
-        self.history.sweep(now, SWEEP);
-        for address in self.presence.sweep(now) {
-            self.tell_of(address, false);
+    fn sweep(&mut self, moment: Moment) {
+        self.part.log_mut().history_mut().sweep(moment.now, SWEEP);
+        for address in self.presence.sweep(moment.now) {
+            self.tell_of(address, false, moment);
         }
     }
 }
@@ -287,14 +482,14 @@ impl Subscription {
         }
         self.followed.push(user);
         let mut state = self.hub.lock();
-        let followers = state.followers.entry(user).or_default();
+        let followers = state.subscribers.entry(Address::Followers(user)).or_default();
         followers.insert(self.number, self.queue.clone());
         true
     }
 
     pub fn unfollow(&mut self, user: u64) {
         self.followed.retain(|followed| *followed != user);
-        take_out(&mut self.hub.lock().followers, &user, self.number);
+        take_out(&mut self.hub.lock().subscribers, &Address::Followers(user), self.number);
     }
 }
 
@@ -305,19 +500,20 @@ impl Drop for Subscription {
             take_out(&mut state.subscribers, address, self.number);
         }
         for address in &self.wanted.own {
+            state.roster.leave(*address);
             state.presence.leave(*address, now);
         }
         for user in &self.followed {
-            take_out(&mut state.followers, user, self.number);
+            take_out(&mut state.subscribers, &Address::Followers(*user), self.number);
         }
     }
 }
 
-fn take_out<K: std::hash::Hash + Eq>(queues: &mut HashMap<K, BTreeMap<Number, Arc<Queue>>>, key: &K, number: Number) {
-    if let Some(of_key) = queues.get_mut(key) {
-        of_key.remove(&number);
-        if of_key.is_empty() {
-            queues.remove(key);
+fn take_out(queues: &mut HashMap<Address, BTreeMap<Number, Arc<Queue>>>, address: &Address, number: Number) {
+    if let Some(of_address) = queues.get_mut(address) {
+        of_address.remove(&number);
+        if of_address.is_empty() {
+            queues.remove(address);
         }
     }
 }

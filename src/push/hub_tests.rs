@@ -48,13 +48,17 @@ fn bodies(messages: &VecDeque<Arc<Message>>) -> Vec<usize> {
 async fn who_comes_back_gets_what_it_missed_and_nothing_twice() {
     let hub = hub();
     let first = hub.subscribe(listens(1, None));
-    hub.enter((0..3).map(|body| to(&[1], body, 60)).collect()).await;
+    hub.enter((0..3).map(|body| to(&[1], body, 60)).collect())
+        .await
+        .expect("alone");
     let taken = first.queue().take().await.expect("not ended");
     assert_eq!(bodies(&taken), [0, 1, 2]);
     drop(first);
-    hub.enter(vec![to(&[1], 3, 60), to(&[2], 4, 60), to(&[1], 5, 0)]).await;
+    hub.enter(vec![to(&[1], 3, 60), to(&[2], 4, 60), to(&[1], 5, 0)])
+        .await
+        .expect("alone");
     let second = hub.subscribe(listens(1, Some(taken[1].mid)));
-    hub.enter(vec![to(&[1], 6, 60)]).await;
+    hub.enter(vec![to(&[1], 6, 60)]).await.expect("alone");
     let taken = second.queue().take().await.expect("not ended");
     assert_eq!(bodies(&taken), [2, 3, 6], "without the one that was for those present");
     let stranger = hub.subscribe(listens(1, None));
@@ -67,7 +71,7 @@ async fn who_comes_back_gets_what_it_missed_and_nothing_twice() {
 #[tokio::test]
 async fn an_id_of_a_predecessor_with_a_fast_clock_hides_nothing() {
     let hub = hub();
-    hub.enter(vec![to(&[1], 0, 60)]).await;
+    hub.enter(vec![to(&[1], 0, 60)]).await.expect("alone");
     let future = Mid::parse(&"9".repeat(26)).expect("26 digits");
     let back = hub.subscribe(listens(1, Some(future)));
     assert_eq!(bodies(&back.queue().take().await.expect("not ended")), [0]);
@@ -102,7 +106,7 @@ async fn nothing_falls_between_replay_and_live() {
             while progress.iter().any(|seen| seen.load(Ordering::Relaxed) + AHEAD < body) {
                 tokio::task::yield_now().await;
             }
-            hub.enter(vec![to(&[1], body, 60)]).await;
+            hub.enter(vec![to(&[1], body, 60)]).await.expect("alone");
         }
     };
     // Who has lost one waits for it for ever, and the publisher for him.

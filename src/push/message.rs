@@ -79,12 +79,6 @@ pub struct Publication {
     pub extras: Option<Arc<Extras>>,
 }
 
-impl Publication {
-    pub fn kept_for(&self) -> Duration {
-        Duration::from_secs(self.expiry.min(EXPIRY_MAX).into())
-    }
-}
-
 /// A publication with its id.
 #[derive(Debug)]
 pub struct Message {
@@ -164,20 +158,6 @@ mod tests {
         assert!(!body.as_str().contains(LINE_ENDS) && !body.as_str().contains(BORDER));
         let read = |text: &str| serde_json::from_str::<serde_json::Value>(text).expect("JSON");
         assert_eq!(read(body.as_str()), read(odd));
-    }
-
-    #[test]
-    fn nothing_is_kept_for_more_than_a_day() {
-        let mut publication = Publication {
-            receivers: Vec::new(),
-            sender: Sender::Backend,
-            body: Body::new("1".into()).expect("JSON"),
-            expiry: u32::MAX,
-            extras: None,
-        };
-        assert_eq!(publication.kept_for(), Duration::from_secs(86_400));
-        publication.expiry = 0;
-        assert!(publication.kept_for().is_zero());
     }
 
     #[test]

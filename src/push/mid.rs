@@ -3,18 +3,44 @@
 use std::fmt;
 use std::time::Duration;
 
-/// Digits in all; ten of them were Unix seconds when this process began to count.
+use serde::{Deserialize, Serialize};
+
+/// Digits in all; the first ten are the era in which it was given out.
 const DIGITS: usize = 26;
 /// The other sixteen, which clients of generation 3 see as a number.
 const SEQUENCE: u128 = 10_000_000_000_000_000;
 /// Room for the messages of one microsecond. With it the sixteen digits stay below 2^53, the largest number that a browser counts.
 const PER_MICROSECOND: u128 = 1_000_000_000;
 
+/// Begins with each one who gives out ids: Unix seconds, or more where an era of these was there before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Era(u64);
+
+impl Era {
+    /// `since`: time since 1970.
+    pub fn at(since: Duration) -> Self {
+        Era(since.as_secs())
+    }
+
+    pub fn next(self) -> Self {
+        Era(self.0.saturating_add(1))
+    }
+}
+
+impl fmt::Display for Era {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(out)
+    }
+}
+
 /// The default is below all that are given out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Mid(u128);
 
 impl Mid {
+    /// 26 digits have no room for more.
+    pub const MAX: Mid = Mid(SEQUENCE * 10_000_000_000 - 1);
+
     pub fn parse(text: &str) -> Option<Self> {
         let is_whole = text.len() == DIGITS && text.bytes().all(|byte| byte.is_ascii_digit());
         is_whole.then(|| text.parse().ok().map(Mid)).flatten()
@@ -29,6 +55,10 @@ impl Mid {
             rest /= 100;
         }
         bytes
+    }
+
+    pub fn era(self) -> Era {
+        Era(u64::try_from(self.0 / SEQUENCE).unwrap_or(u64::MAX))
     }
 
     /// The number that clients of generation 3 know it by.
@@ -52,9 +82,15 @@ pub struct Mids {
 impl Mids {
     /// `since`: time since 1970.
     pub fn new(since: Duration) -> Self {
-        let seconds = u128::from(since.as_secs()) * SEQUENCE;
+        Mids::of(Era::at(since), since)
+    }
+
+    /// Of an era. Who gives out ids for several nodes knows that nobody did so in it before, as far as anybody remembers; where nobody
+    /// does, they differ by the fraction of the second at which they began.
+    pub fn of(era: Era, since: Duration) -> Self {
+        let start = u128::from(era.0) * SEQUENCE;
         Mids {
-            last: Mid(seconds + u128::from(since.subsec_micros()) * PER_MICROSECOND),
+            last: Mid(start + u128::from(since.subsec_micros()) * PER_MICROSECOND),
         }
     }
 
@@ -104,5 +140,15 @@ mod tests {
         let mut successor = Mids::new(Duration::new(1_701_234_568, 0));
         assert!(successor.take() > given[999]);
         assert!(given.iter().all(|mid| mid.sequence() < 1 << 53));
+    }
+
+    #[test]
+    fn ids_of_an_era_are_above_those_of_the_eras_before() {
+        let era = Era::at(Duration::from_secs(1_701_234_567));
+        let mut before = Mids::new(Duration::new(1_701_234_567, 999_999_999));
+        let (mut own, last) = (Mids::of(era.next(), Duration::from_micros(3)), before.take());
+        assert!(own.last() > last && last.era() == era);
+        assert_eq!(own.take().to_string(), "17012345680000003000000001");
+        assert_eq!(own.last().era(), era.next());
     }
 }

@@ -17,6 +17,7 @@ mod desk;
 mod door;
 #[cfg(test)]
 mod door_tests;
+mod entry;
 mod frame;
 mod history;
 mod hub;
@@ -24,15 +25,20 @@ mod hub;
 mod hub_tests;
 mod key;
 mod line;
+mod membership;
+#[cfg(test)]
+mod mesh_tests;
 mod message;
 mod metrics;
 mod mid;
+mod order;
 mod poll;
 mod presence;
 mod publish;
 mod query;
 mod queue;
 mod refusal;
+mod roster;
 mod service;
 mod socket;
 mod tap;

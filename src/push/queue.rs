@@ -54,6 +54,11 @@ impl Waiting {
 }
 
 impl Queue {
+    /// From now on it takes only what is newer than this.
+    pub fn begin(&self, after: Mid) {
+        self.lock().last = Some(after);
+    }
+
     /// Lays a message in; ids must grow. Returns whether it waits now.
     pub fn offer(&self, message: &Arc<Message>) -> bool {
         let mut waiting = self.lock();

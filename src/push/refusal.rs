@@ -21,6 +21,8 @@ pub enum Refusal {
     WrongBodySignature,
     TooManyConnections,
     BadJson,
+    /// No hub orders messages just now. WebSocket's own code for it.
+    Unavailable,
 }
 
 impl Refusal {
@@ -40,6 +42,7 @@ impl Refusal {
     pub fn status(self) -> StatusCode {
         match self {
             Refusal::TooManyConnections => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
         }
     }
@@ -60,6 +63,7 @@ impl Refusal {
             Refusal::WrongBodySignature => (4026, "Wrong request signature.", "wrong_body_signature"),
             Refusal::TooManyConnections => (4029, "Too many connections", "too_many_connections"),
             Refusal::BadJson => (4032, "Bad JSON", "bad_json"),
+            Refusal::Unavailable => (1013, "Try again later.", "unavailable"),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! `Push`: the service. Listens where the supervisor says, and keeps the hub's house.
 
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -12,18 +14,22 @@ use super::desk::Desk;
 use super::door::{Door, For};
 use super::hub::Hub;
 use super::key::Key;
+use super::membership;
 use super::metrics::Metrics;
 use crate::base::file::Access;
 use crate::base::secret::Secret;
-use crate::base::{BoxFuture, Cx, Service, Status};
+use crate::base::{BoxFuture, Cx, Health, Service, Status};
 use crate::config::Config;
 use crate::host::facts;
 use crate::net::serve::serve;
 
-/// Names of the listening sockets: of clients by way of the front, of the portal, and of operators.
+/// Names of the listening sockets: of clients by way of the front, of the portal, of operators, and of other nodes.
 const CLIENTS: &str = "push-unix";
 const PORTAL: &str = "push";
 const CONTROL: &str = "push-control";
+const OTHERS: &str = "push-mesh";
+/// Doors stay closed so long until all that came before is here; who knocks waits.
+const CATCH_UP: Duration = Duration::from_secs(5);
 /// Least memory for messages.
 const MEMORY_MIN: usize = 16 << 20;
 /// Requests of the portal at once: more than PHP has processes.
@@ -64,8 +70,17 @@ impl Push {
                 .max(MEMORY_MIN),
             bytes => bytes,
         };
-        let hub = Hub::new(memory, self.metrics.clone());
+        let others = cx.take_tcp(OTHERS).into_iter().next();
+        let join = |listener| membership::join(&self.config, (memory, self.metrics.clone()), listener, &cx.scope);
+        let joined = others.map(join).transpose()?;
+        let hub = match &joined {
+            Some(joined) => joined.hub.clone(),
+            None => Hub::new(memory, self.metrics.clone()),
+        };
         let _ = self.hub.set(hub.clone());
+        if joined.is_some() {
+            hub.caught_up(CATCH_UP).await;
+        }
         let seats = push.max_connections.min(Semaphore::MAX_PERMITS);
         let door = Door {
             desk: Arc::new(Desk {
@@ -116,8 +131,18 @@ impl Push {
                 .spawn(serve(listener, permits.clone(), cx.scope.clone(), handle));
         }
         info!(memory, "the push server is open");
-        hub.keep_house(cx.scope.clone()).await;
-        Ok(())
+        let Some(joined) = joined else {
+            hub.keep_house(cx.scope.clone()).await;
+            return Ok(());
+        };
+        let mut over = pin!(joined.over());
+        tokio::select! {
+            () = hub.keep_house(cx.scope.clone()) => {}
+            // Without it nothing is ordered: a new process begins anew.
+            ended = over.as_mut() => return ended.context("the council of hubs"),
+        }
+        // Until another one orders, others ask for what is here.
+        over.await.context("the council of hubs")
     }
 }
 
@@ -136,10 +161,18 @@ impl Service for Push {
         };
         let (websockets, polls) = self.metrics.open();
         let numbers = hub.numbers();
-        Status::good(format!(
+        let said = format!(
             "{websockets} WebSockets, {polls} long polls, {} channels, {} messages kept",
             numbers.channels, numbers.kept
-        ))
+        );
+        match (hub.has_others(), hub.is_current()) {
+            (true, false) => Status {
+                health: Health::Degraded,
+                detail: format!("{said}, out of step with the other nodes"),
+            },
+            (true, true) if hub.orders() => Status::good(format!("{said}, orders for all")),
+            _ => Status::good(said),
+        }
     }
 
     fn metrics(&self) -> String {

@@ -21,6 +21,8 @@ pub enum Fault {
     Request = -32600,
     Method = -32601,
     Params = -32602,
+    /// Of the server's own: no hub orders messages just now.
+    Unavailable = -32000,
 }
 
 impl Fault {
@@ -31,6 +33,7 @@ impl Fault {
             Fault::Request => "rpc_request",
             Fault::Method => "rpc_method",
             Fault::Params => "rpc_params",
+            Fault::Unavailable => "unavailable",
         }
     }
 
@@ -40,6 +43,7 @@ impl Fault {
             Fault::Request => "Invalid Request",
             Fault::Method => "Method not found",
             Fault::Params => "Invalid params",
+            Fault::Unavailable => "Try again later",
         }
     }
 }

@@ -41,8 +41,8 @@ pub(super) struct Following {
 pub struct Council {
     pub(super) own: Name,
     pub(super) timing: Timing,
-    keeps_cache: bool,
-    /// It can keep items now.
+    keeps_data: bool,
+    /// It can keep data now.
     is_able: bool,
     wish: Wish,
     /// Incarnation that this process began with; marks its terms.
@@ -69,14 +69,14 @@ pub struct Council {
 }
 
 impl Council {
-    /// `incarnation`: its upper half is of this process and never used again, its lower half zero. `keeps_cache`: otherwise it only votes.
-    pub fn new(own: Name, incarnation: u64, keeps_cache: bool, (timing, now): (Timing, Duration)) -> Self {
+    /// `incarnation`: its upper half is of this process and never used again, its lower half zero. `keeps_data`: otherwise it only votes.
+    pub fn new(own: Name, incarnation: u64, keeps_data: bool, (timing, now): (Timing, Duration)) -> Self {
         Council {
             member: Member::new(own.clone(), incarnation),
             own,
-            keeps_cache,
+            keeps_data,
             is_able: true,
-            wish: if keeps_cache { Wish::Serve } else { Wish::Vote },
+            wish: if keeps_data { Wish::Serve } else { Wish::Vote },
             mark: incarnation,
             view: None,
             voter: Voter::new(timing, now),
@@ -192,7 +192,7 @@ impl Council {
 
     /// It was told to leave.
     pub(super) fn is_leaving(&self) -> bool {
-        self.keeps_cache && self.wish == Wish::Vote
+        self.keeps_data && self.wish == Wish::Vote
     }
 
     pub fn next_tick(&self) -> Duration {
@@ -205,7 +205,7 @@ impl Council {
 
     fn tell(&mut self, event: Event) {
         match event {
-            event if self.keeps_cache => self.acts.push(Act::Tell(event)),
+            event if self.keeps_data => self.acts.push(Act::Tell(event)),
             Event::Stop(next) => drop(self.member.stopped(next.epoch())),
             Event::Empty { incarnation } => self.member.emptied(incarnation),
             Event::Commit(_) | Event::Alone | Event::Rejoined => {}

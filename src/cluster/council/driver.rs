@@ -19,7 +19,7 @@ use crate::base::{BoxFuture, Scope, clock};
 use crate::cluster::{self, Role, Snapshot, Snapshots};
 use crate::net::mesh::{Class, Dial, Fault, Handler, Identity, Limits, Mesh, Name};
 
-/// Service of the cache's port on the mesh. Never reused for something else.
+/// Service of a module's port on the mesh. Never reused for something else.
 pub const COUNCIL: u16 = 1;
 
 /// Of the calls that the council makes. What is not delivered within a lease is of no use: a node that is silent has a few under way.
@@ -39,14 +39,14 @@ const EVENTS: usize = 64;
 pub struct Parts {
     pub own: Name,
     /// Otherwise it only votes.
-    pub keeps_cache: bool,
+    pub keeps_data: bool,
     pub timing: Timing,
     pub snapshots: Snapshots,
     /// To the same port of other nodes.
     pub dial: Arc<dyn Dial>,
 }
 
-/// What the rest of the cache has of it.
+/// What the rest of the module has of it.
 pub struct Seat {
     pub standing: Standing,
     /// Must be taken and done, one after the other.
@@ -89,7 +89,7 @@ pub fn start(parts: Parts, scope: &Scope) -> anyhow::Result<Seat> {
         let result = runtime.and_then(|runtime| {
             let times = (parts.timing, clock::boot());
             let driver = Driver {
-                council: Council::new(parts.own, incarnation, parts.keeps_cache, times),
+                council: Council::new(parts.own, incarnation, parts.keeps_data, times),
                 timing: parts.timing,
                 // Its connections outlive the wish to stop until the node has left.
                 mesh: Mesh::new(parts.dial, LIMITS, &Scope::new()),
@@ -116,7 +116,7 @@ pub fn start(parts: Parts, scope: &Scope) -> anyhow::Result<Seat> {
     })
 }
 
-/// Members and voters by a snapshot. All vote, also those that keep no cache; of two only one, that which has the seat. `None`: it may be
+/// Members and voters by a snapshot. All vote, also those that keep no data; of two only one, that which has the cache's seat. `None`: it may be
 /// out of date.
 fn view(snapshot: &Snapshot) -> Option<View> {
     let members = snapshot
@@ -235,13 +235,11 @@ impl Driver {
         match &event {
             Event::Commit(placement) => {
                 let nodes = placement.table().nodes.len();
-                info!(epoch = %placement.epoch(), nodes, "the cache's table is in force");
+                info!(epoch = %placement.epoch(), nodes, "a table is in force");
             }
             Event::Empty { .. } if self.leaving.is_some() => {}
-            Event::Empty { .. } => warn!("this node was left out: its cache begins empty"),
-            Event::Alone => {
-                warn!("no majority of nodes is in reach: sessions are refused, other keys are kept on this node alone")
-            }
+            Event::Empty { .. } => warn!("this node was left out, and comes back"),
+            Event::Alone => warn!("no majority of nodes is in reach"),
             Event::Rejoined => info!("a majority of nodes is in reach again"),
             Event::Stop(_) => {}
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache::council::{Council, Epoch, Shard, ShardSet, State};
+use crate::cluster::council::{Council, Epoch, Shard, ShardSet, State};
 use crate::net::mesh::Name;
 
 pub struct Machine {

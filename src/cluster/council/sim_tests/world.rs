@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::machine::{Machine, Process};
-use crate::cache::council::table::Table;
-use crate::cache::council::{Act, Council, Event, Message, Node, SHARDS, Shard, Stage, State, Timing, Told, View};
+use crate::cluster::council::table::Table;
+use crate::cluster::council::{Act, Council, Event, Message, Node, SHARDS, Shard, Stage, State, Timing, Told, View};
 use crate::net::mesh::Name;
 
 pub const MS: Duration = Duration::from_millis(1);

@@ -1,6 +1,7 @@
-//! The council: the cache nodes decide among themselves who serves which shard, within a third of a second.
+//! The council: nodes that have a module decide among themselves who serves which shard of it, within a third of a second. The cache has one
+//! for its keys, and the push server one for the order of its messages.
 //!
-//! The registry is too slow for it and only names members and voters. What the rest of the cache needs of it is `Standing` (may this node serve, and who
+//! The registry is too slow for it and only names members and voters. What the rest of the module needs of it is `Standing` (may this node serve, and who
 //! does), the `Event`s that ask for something to be done, and `Placement`, which is the same on every node.
 //!
 //! What holds at every moment, whatever is lost, late, frozen or started anew (`sim_tests`):
@@ -23,7 +24,6 @@
 //!   more than its own.
 
 mod campaign;
-
 mod driver;
 #[cfg(test)]
 mod driver_tests;
@@ -59,7 +59,7 @@ pub use table::fixture;
 
 use crate::net::mesh::Name;
 
-/// Who may keep the cache and who votes, by the registry. Names in their order.
+/// Who may have the module's data and who votes, by the registry. Names in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
     /// Grows with every change.

@@ -1,7 +1,7 @@
 //! The data path of the simulated machines: one number per shard, copied as the router must copy, and what must hold of it.
 
 use super::world::{Happening, MS, World};
-use crate::cache::council::{Filled, Shard, ShardSet, Stage, Told};
+use crate::cluster::council::{Filled, Shard, ShardSet, Stage, Told};
 use crate::net::mesh::Name;
 
 /// Shards whose data are looked at.

@@ -96,7 +96,7 @@ impl Bed {
         };
         let parts = Parts {
             own: own.clone(),
-            keeps_cache: true,
+            keeps_data: true,
             timing: Timing::of(LEASE),
             snapshots: self.newest.subscribe(),
             dial: Arc::new(dial),
