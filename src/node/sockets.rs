@@ -43,7 +43,7 @@ impl Sockets {
             sockets.tcp("push", "push.listen", config.push.listen)?;
             sockets.unix("push-unix", &config.push_socket(), user)?;
         }
-        if !config.db.run {
+        if !config.db.run || config.db.galera {
             sockets.tcp("db", "db.listen", config.db.listen)?;
         }
         sockets.tcp("admin", "admin.listen", config.admin.listen)?;
