@@ -14,7 +14,7 @@ use crate::base::BoxFuture;
 use crate::base::file::{Access, ensure, ensure_folder};
 use crate::config::Config;
 use crate::db::galera::ground::Ground;
-use crate::db::galera::{Orders, render, writer};
+use crate::db::galera::{Orders, render};
 use crate::db::probe;
 use crate::host::account::Account;
 use crate::host::child::Launch;
@@ -45,18 +45,9 @@ pub fn part(config: &Config) -> anyhow::Result<String> {
     Ok(render::render(&facts)?)
 }
 
-/// `go_on`: a server that runs is not stopped.
-pub fn spec(
-    config: &Config,
-    binary: &Path,
-    defaults: &Path,
-    account: Account,
-    go_on: bool,
-) -> anyhow::Result<ChildSpec> {
+/// Its line.
+pub fn spec(config: &Config, binary: &Path, defaults: &Path, account: Account) -> anyhow::Result<ChildSpec> {
     trust(config, &account)?;
-    if !go_on {
-        writer::shut(&config.db_writer()).context("shut the way to the database")?;
-    }
     let launch = Launch {
         program: binary.to_path_buf(),
         arguments: vec![format!("--defaults-file={}", defaults.display()).into()],

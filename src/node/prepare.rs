@@ -257,7 +257,7 @@ async fn mariadb(config: &Config, binary: &Path, go_on: bool) -> anyhow::Result<
         let file = config.node.run_dir.join("my.cnf");
         ensure(&file, text.as_bytes(), readable)?;
         if config.db.galera {
-            return galera::spec(config, binary, &file, account, go_on);
+            return galera::spec(config, binary, &file, account);
         }
         Run::Program(Launch {
             program: binary.to_path_buf(),

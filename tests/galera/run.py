@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """Three real nodes whose databases are one Galera cluster: faults in rounds, writers that keep what was acknowledged, and a judge. Prints a
 table; the exit code is 1 when a row is lost, two servers write at a time, or the cluster does not heal by itself.
 

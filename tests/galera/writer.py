@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """Writes rows by the database's port of one node, as PHP would, and notes each one that was acknowledged, by which server and when. Ends
 when its standard input does.
 

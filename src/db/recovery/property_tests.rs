@@ -203,7 +203,7 @@ impl World {
         };
         match start {
             Start::Wait(_) => {}
-            Start::Refuse(why) => prop_assert!(false, "refused: {why}"),
+            Start::Refuse(why) => return Err(TestCaseError::fail(format!("refused: {why}"))),
             Start::WithPosition => {
                 started(How::Restore);
                 self.runs[at] = Runs::Restoring;

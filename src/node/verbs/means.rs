@@ -154,11 +154,15 @@ impl Means {
 }
 
 /// The supervisor before this one may have left the database open: nobody comes in until the agent says anew that this node is the
-/// writer, and if it does not, that ends.
-pub fn doubt_writer(config: Arc<Config>, scope: &Scope) {
+/// writer. Where the database `goes_on` meanwhile and the agent does not say so, what is under way ends, too.
+pub fn begin_shut(config: &Arc<Config>, goes_on: bool, scope: &Scope) {
     if let Err(error) = writer::shut(&config.db_writer()) {
         warn!(%error, "the way to the database cannot be shut");
     }
+    if !goes_on {
+        return;
+    }
+    let config = config.clone();
     scope.spawn(async move {
         tokio::time::sleep(LONGEST_HOLD).await;
         if !config.db_writer().exists() {

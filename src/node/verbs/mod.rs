@@ -113,8 +113,8 @@ impl Verbs {
             doors: parts.doors,
             cron,
         };
-        if config.db.galera && parts.past.is_some() {
-            means::doubt_writer(config.clone(), &scope);
+        if config.db.galera {
+            means::begin_shut(config, parts.past.is_some(), &scope);
         }
         let holder = Holder::new(note, means, scope.clone(), parts.past.is_some());
         let acts = Acts {
