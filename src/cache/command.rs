@@ -89,6 +89,19 @@ impl<'a> Get<'a> {
             new_cas: None,
         }
     }
+
+    /// Nothing but a key is asked for.
+    pub fn is_plain(&self) -> bool {
+        let Get {
+            key: _,
+            touch,
+            vivify,
+            recache,
+            is_peek,
+            new_cas,
+        } = self;
+        !is_peek && touch.is_none() && vivify.is_none() && recache.is_none() && new_cas.is_none()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

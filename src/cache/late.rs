@@ -1,14 +1,20 @@
 //! Replies that are not all there yet: what a session keeps of requests that another node has a part in, in their order.
 
+use std::cell::OnceCell;
 use std::collections::VecDeque;
+
+use bytes::Bytes;
 
 use super::command::Reply;
 use super::council::{Shard, ShardSet};
+use super::request::Form;
 use super::router::{Order, Work};
 
 /// Orders of one client that may wait together, and bytes in them. Beyond, no further request is looked at.
 const ORDERS_MAX: usize = 1024;
 const BYTES_MAX: usize = 256 << 10;
+/// Keys that a `get` of many asks for, about.
+pub const MANY: usize = 16;
 
 /// A reply, or the place of the order that will have it.
 #[derive(Debug)]
@@ -19,22 +25,53 @@ pub enum Answer {
     After(usize, Reply),
 }
 
-/// A request with its line, by which its reply will be written.
+/// A request as far as it is needed to write its reply.
 #[derive(Debug)]
-pub struct Entry {
-    pub line: Box<[u8]>,
-    pub what: What,
-}
-
-#[derive(Debug)]
-pub enum What {
-    One(Answer),
-    /// Keys of a text `get` from number `from` on; the rest of its keys follow in another entry unless it is the last.
+pub enum Entry {
+    One {
+        /// Decoded again.
+        line: Bytes,
+        answer: Answer,
+    },
+    /// Keys of a text `get`; further ones follow in another entry unless it is the last.
     Many {
-        from: usize,
+        form: Form<'static>,
         answers: Vec<Answer>,
         is_last: bool,
     },
+}
+
+/// The line or header of a request. What is kept of it shares one copy, made when it is needed.
+pub struct Line<'a> {
+    bytes: &'a [u8],
+    kept: OnceCell<Bytes>,
+}
+
+impl<'a> Line<'a> {
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Line {
+            bytes,
+            kept: OnceCell::new(),
+        }
+    }
+
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    pub fn whole(&self) -> Bytes {
+        self.kept.get_or_init(|| Bytes::copy_from_slice(self.bytes)).clone()
+    }
+
+    /// `part`: of the line, or else copied.
+    pub fn part(&self, part: &[u8]) -> Bytes {
+        let start = part.as_ptr().addr().checked_sub(self.bytes.as_ptr().addr());
+        let place = start.map(|start| start..start + part.len());
+        match place.filter(|place| self.bytes.get(place.clone()).is_some()) {
+            Some(place) => self.whole().slice(place),
+            None => Bytes::copy_from_slice(part),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -57,29 +94,36 @@ impl Late {
         self.orders.len() >= ORDERS_MAX || self.bytes >= BYTES_MAX
     }
 
+    /// Many orders may come.
+    pub fn expect_many(&mut self) {
+        if self.orders.is_empty() {
+            self.orders.reserve(MANY);
+        }
+    }
+
     /// Adds an order; returns its place.
     pub fn order(&mut self, order: Order) -> usize {
         match &order.work {
             Work::Key(on_key) => self.shards.insert(on_key.shard),
-            Work::Flush { .. } | Work::Stats | Work::Sums(_) => self.is_barred = true,
+            Work::Flush { .. } | Work::Stats | Work::Sums(_) | Work::Dump { .. } => self.is_barred = true,
         }
         self.bytes += order.size();
         self.orders.push(order);
         self.orders.len() - 1
     }
 
-    pub fn push(&mut self, line: &[u8], what: What) {
-        let answers = match &what {
-            What::One(answer) => std::slice::from_ref(answer),
-            What::Many { answers, .. } => answers,
+    /// `line`: of the request, which its orders hold.
+    pub fn push(&mut self, entry: Entry, line: &Line<'_>) {
+        let answers = match &entry {
+            Entry::One { answer, .. } => std::slice::from_ref(answer),
+            Entry::Many { answers, .. } => answers,
         };
         let values = answers.iter().map(|answer| match answer {
             Answer::Ready(Reply::Hit(hit)) => hit.record.footprint(),
             _ => 0,
         });
-        self.bytes += 64 + line.len() + values.sum::<usize>();
-        let line = line.into();
-        self.entries.push_back(Entry { line, what });
+        self.bytes += 64 + line.bytes().len() + values.sum::<usize>();
+        self.entries.push_back(entry);
     }
 
     /// The first request, once all of it is answered.
@@ -90,9 +134,9 @@ impl Late {
                 self.orders.get(*place).is_none_or(|order| order.reply.is_some())
             }
         };
-        let is_whole = match &self.entries.front()?.what {
-            What::One(answer) => is_there(answer),
-            What::Many { answers, .. } => answers.iter().all(is_there),
+        let is_whole = match self.entries.front()? {
+            Entry::One { answer, .. } => is_there(answer),
+            Entry::Many { answers, .. } => answers.iter().all(is_there),
         };
         if is_whole { self.entries.pop_front() } else { None }
     }
@@ -113,5 +157,33 @@ impl Late {
 
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_of_a_line_shares_one_copy() {
+        let request = b"get first second\r\n".to_vec();
+        let line = Line::new(&request);
+        let (first, second) = (line.part(&request[4..9]), line.part(&request[10..16]));
+        let whole = line.whole();
+        drop(request);
+        assert_eq!((&first[..], &second[..]), (&b"first"[..], &b"second"[..]));
+        assert_eq!(first.as_ptr(), whole[4..].as_ptr());
+        assert_eq!(second.as_ptr(), whole[10..].as_ptr());
+    }
+
+    #[test]
+    fn a_key_from_elsewhere_is_copied() {
+        // Neighbours in memory: the second half is not of the line.
+        let memory = b"mg a2V5 key";
+        let line = Line::new(&memory[..7]);
+        for key in [&memory[8..], &memory[5..9], b"elsewhere"] {
+            assert_eq!(&line.part(key)[..], key);
+        }
+        assert!(line.kept.get().is_none());
     }
 }

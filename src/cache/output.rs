@@ -6,6 +6,8 @@ use std::io::IoSlice;
 use super::number::Digits;
 use super::store::{Record, SHARE_FROM};
 
+/// Room for the replies of one read, so that few of them move; what the allocator hands out quickest.
+const FIRST: usize = 1000;
 /// Slices of one write; longer lists gain nothing.
 pub const SLICES: usize = 32;
 
@@ -39,7 +41,11 @@ impl Output {
         self.pending += bytes.len();
         match self.pieces.back_mut() {
             Some(Piece::Bytes(tail)) => tail.extend_from_slice(bytes),
-            _ => self.pieces.push_back(Piece::Bytes(bytes.to_vec())),
+            _ => {
+                let mut first = Vec::with_capacity(bytes.len().max(FIRST));
+                first.extend_from_slice(bytes);
+                self.pieces.push_back(Piece::Bytes(first));
+            }
         }
     }
 

@@ -32,7 +32,7 @@ pub enum Request<'a> {
 pub struct Many<'a> {
     pub keys: ascii::Words<'a>,
     pub touch: Option<Expiry>,
-    pub form: Form<'a>,
+    pub form: Form<'static>,
 }
 
 /// The head of a storage command; its value follows.

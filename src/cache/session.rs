@@ -9,7 +9,7 @@
 use super::command::{Command, Delete, Get, Mode, Reply, Set};
 use super::desk::{Desk, Taken};
 use super::engine::Engine;
-use super::late::{Answer, Entry, Late, What};
+use super::late::{Answer, Entry, Late, Line, MANY};
 use super::output::Output;
 use super::request::{Decoded, Form, Head, Many, Refusal, Request, SCRATCH, Scratch};
 use super::router::Order;
@@ -150,40 +150,49 @@ impl Session {
         let Some(mut late) = self.late.take() else { return };
         while self.output.len() < OUTPUT_HIGH
             && !self.is_closed()
-            && let Some(Entry { line, what }) = late.pop()
+            && let Some(entry) = late.pop()
         {
-            let mut scratch = SCRATCH;
-            let Decoded::Whole { request, .. } = self.decode(&line, moment, &mut scratch) else {
-                continue;
-            };
-            match (request, what) {
-                (Request::Many(many), What::Many { from, answers, is_last }) => {
-                    let mut has_failed = false;
-                    for (_, answer) in many.keys.skip(from).zip(answers) {
-                        match late.reply(answer) {
-                            reply @ Reply::Hit(_) => many.form.encode(&reply, &mut self.output),
-                            Reply::Unavailable => has_failed = true,
-                            Reply::Silence => self.state = State::Closed,
-                            _ => {}
-                        }
-                    }
-                    match (is_last, has_failed) {
-                        _ if self.is_closed() => {}
-                        (true, true) => many.form.encode(&Reply::Unavailable, &mut self.output),
-                        (true, false) => ascii::encode_end(&mut self.output),
-                        (false, _) => {}
-                    }
+            match entry {
+                Entry::One { line, answer } => self.settle_one(&line, &late.reply(answer), moment),
+                Entry::Many { form, answers, is_last } => {
+                    let replies = answers.into_iter().map(|answer| late.reply(answer));
+                    self.settle_many(form, replies, is_last);
                 }
-                (Request::One(_, form), What::One(answer)) => self.tell(&late.reply(answer), &form),
-                (Request::Store(head), What::One(answer)) => head.form.encode(&late.reply(answer), &mut self.output),
-                (Request::Refusal(refusal), What::One(answer)) => {
-                    refusal.form.encode(&late.reply(answer), &mut self.output);
-                }
-                _ => {}
             }
         }
         if !late.is_empty() && !self.is_closed() {
             self.late = Some(late);
+        }
+    }
+
+    fn settle_one(&mut self, line: &[u8], reply: &Reply, moment: Moment) {
+        let mut scratch = SCRATCH;
+        let Decoded::Whole { request, .. } = self.decode(line, moment, &mut scratch) else {
+            return;
+        };
+        match request {
+            Request::One(_, form) => self.tell(reply, &form),
+            Request::Store(head) => head.form.encode(reply, &mut self.output),
+            Request::Refusal(refusal) => refusal.form.encode(reply, &mut self.output),
+            Request::Many(_) => {}
+        }
+    }
+
+    fn settle_many(&mut self, form: Form<'_>, replies: impl Iterator<Item = Reply>, is_last: bool) {
+        let mut has_failed = false;
+        for reply in replies {
+            match reply {
+                Reply::Hit(_) => form.encode(&reply, &mut self.output),
+                Reply::Unavailable => has_failed = true,
+                Reply::Silence => self.state = State::Closed,
+                _ => {}
+            }
+        }
+        match (is_last, has_failed) {
+            _ if matches!(self.state, State::Closed) => {}
+            (true, true) => form.encode(&Reply::Unavailable, &mut self.output),
+            (true, false) => ascii::encode_end(&mut self.output),
+            (false, _) => {}
         }
     }
 
@@ -252,39 +261,45 @@ impl Session {
         match request {
             Request::One(command, form) => {
                 let is_quit = matches!(command, Command::Quit);
-                let taken = desk.take(command, self.late.as_deref());
-                self.answer(taken, &form, input.get(..size).unwrap_or_default());
+                let line = Line::new(input.get(..size).unwrap_or_default());
+                let taken = desk.take(command, &line, self.late.as_deref());
+                self.answer(taken, &form, &line);
                 if is_quit {
                     self.state = State::Closed;
                 }
             }
             Request::Many(many) => {
-                let line = input.get(..size).unwrap_or_default();
-                self.many(&many, line, 0, desk);
+                let line = Line::new(input.get(..size).unwrap_or_default());
+                self.many(&many, &line, 0, desk);
             }
-            Request::Refusal(refusal) => self.refuse(refusal, input.get(..size).unwrap_or_default()),
+            Request::Refusal(refusal) => self.refuse(refusal, &Line::new(input.get(..size).unwrap_or_default())),
             Request::Store(head) => {
                 let (line, value) = input.split_at_checked(size).unwrap_or((input, &[]));
-                return Step::Used(size + self.store(&head, line, value, desk));
+                return Step::Used(size + self.store(&head, &Line::new(line), value, desk));
             }
         }
         Step::Used(size)
     }
 
     /// Writes a reply, or keeps it behind those that are not there yet.
-    fn answer(&mut self, taken: Taken, form: &Form<'_>, line: &[u8]) {
-        match (taken, &mut self.late) {
-            (Taken::Answered(reply), None) => self.tell(&reply, form),
-            (Taken::Answered(reply), Some(late)) => late.push(line, What::One(Answer::Ready(reply))),
+    fn answer(&mut self, taken: Taken, form: &Form<'_>, line: &Line<'_>) {
+        let (late, answer) = match (taken, &mut self.late) {
+            (Taken::Answered(reply), None) => return self.tell(&reply, form),
+            (Taken::Answered(reply), Some(late)) => (late, Answer::Ready(reply)),
             (Taken::Later(order), late) => {
                 let late = late.get_or_insert_default();
                 let place = late.order(order);
-                late.push(line, What::One(Answer::Order(place)));
+                (late, Answer::Order(place))
             }
-        }
+        };
+        let entry = Entry::One {
+            line: line.whole(),
+            answer,
+        };
+        late.push(entry, line);
     }
 
-    fn refuse(&mut self, refusal: Refusal<'_>, line: &[u8]) {
+    fn refuse(&mut self, refusal: Refusal<'_>, line: &Line<'_>) {
         self.answer(Taken::Answered(refusal.reply), &refusal.form, line);
         self.state = match (refusal.is_last, refusal.skip) {
             (true, _) => State::Closed,
@@ -294,7 +309,7 @@ impl Session {
     }
 
     /// Starts a storage command with the part of its value that is there; returns how much of that was used.
-    fn store(&mut self, head: &Head<'_>, line: &[u8], value: &[u8], desk: &Desk<'_>) -> usize {
+    fn store(&mut self, head: &Head<'_>, line: &Line<'_>, value: &[u8], desk: &Desk<'_>) -> usize {
         let length = head.length + head.form.trailer();
         if !desk.engine.store.fits(head.key.len(), head.length) {
             self.refuse_too_large(head, line, desk);
@@ -307,7 +322,7 @@ impl Session {
             self.finish(head, record, line, desk);
         } else {
             self.state = State::Value {
-                line: line.into(),
+                line: line.bytes().into(),
                 record,
                 filled: there,
                 length,
@@ -342,7 +357,7 @@ impl Session {
                     ..
                 } = self.decode(&line, desk.moment, &mut scratch)
                 {
-                    self.finish(&head, record, &line, desk);
+                    self.finish(&head, record, &Line::new(&line), desk);
                 }
                 Step::Used(there)
             }
@@ -354,10 +369,10 @@ impl Session {
     }
 
     /// Stores a record that is all there.
-    fn finish(&mut self, head: &Head<'_>, record: Record, line: &[u8], desk: &Desk<'_>) {
+    fn finish(&mut self, head: &Head<'_>, record: Record, line: &Line<'_>, desk: &Desk<'_>) {
         let taken = if record.is_terminated() {
             let terms = head.terms;
-            desk.take(Command::Set(Set { terms, record }), self.late.as_deref())
+            desk.take(Command::Set(Set { terms, record }), line, self.late.as_deref())
         } else {
             Taken::Answered(Reply::BadChunk)
         };
@@ -365,7 +380,7 @@ impl Session {
     }
 
     /// A client that failed to replace an item must not find the old one.
-    fn refuse_too_large(&mut self, head: &Head<'_>, line: &[u8], desk: &Desk<'_>) {
+    fn refuse_too_large(&mut self, head: &Head<'_>, line: &Line<'_>, desk: &Desk<'_>) {
         let forget = head.terms.mode == Mode::Set && head.terms.compare.is_none();
         if desk.is_alone() || !forget {
             desk.engine.store.refuse_too_large(head.key, forget, desk.moment.now);
@@ -378,12 +393,17 @@ impl Session {
             invalidate: None,
             keep_item: false,
         };
-        match desk.take(Command::Delete(delete), self.late.as_deref()) {
+        match desk.take(Command::Delete(delete), line, self.late.as_deref()) {
             Taken::Answered(_) => self.answer(Taken::Answered(Reply::TooLarge), &head.form, line),
             Taken::Later(order) => {
                 let late = self.late.get_or_insert_default();
                 let place = late.order(order);
-                late.push(line, What::One(Answer::After(place, Reply::TooLarge)));
+                let answer = Answer::After(place, Reply::TooLarge);
+                let entry = Entry::One {
+                    line: line.whole(),
+                    answer,
+                };
+                late.push(entry, line);
             }
         }
     }
@@ -402,13 +422,13 @@ impl Session {
     }
 
     /// Answers the keys of a text `get` from number `done` on, until the output is full.
-    fn many(&mut self, many: &Many<'_>, line: &[u8], done: usize, desk: &Desk<'_>) {
+    fn many(&mut self, many: &Many<'_>, line: &Line<'_>, done: usize, desk: &Desk<'_>) {
         // From the first key on that another node is asked for.
-        let mut kept: Option<(usize, Vec<Answer>)> = self.late.is_some().then(|| (done, Vec::new()));
+        let mut kept = self.late.is_some().then(Vec::new);
         for (count, key) in many.keys.enumerate().skip(done) {
             if self.is_full() {
-                self.keep_many(line, kept, false);
-                let line = line.into();
+                self.keep_many(many, line, kept, false);
+                let line = line.bytes().into();
                 self.state = State::Many { line, done: count };
                 return;
             }
@@ -416,30 +436,33 @@ impl Session {
                 touch: many.touch,
                 ..Get::plain(key)
             };
-            match (desk.take(Command::Get(get), self.late.as_deref()), &mut kept) {
+            match (desk.take(Command::Get(get), line, self.late.as_deref()), &mut kept) {
                 (Taken::Answered(reply @ Reply::Hit(_)), None) => many.form.encode(&reply, &mut self.output),
                 (Taken::Answered(reply @ (Reply::Unavailable | Reply::Silence)), kept @ None) => {
                     self.late.get_or_insert_default();
-                    *kept = Some((count, vec![Answer::Ready(reply)]));
+                    *kept = Some(vec![Answer::Ready(reply)]);
                 }
                 (Taken::Answered(_), None) => {}
-                (Taken::Answered(reply), Some((_, answers))) => answers.push(Answer::Ready(reply)),
+                (Taken::Answered(reply), Some(answers)) => answers.push(Answer::Ready(reply)),
                 (Taken::Later(order), kept) => {
-                    let place = self.late.get_or_insert_default().order(order);
-                    let (_, answers) = kept.get_or_insert_with(|| (count, Vec::new()));
-                    answers.push(Answer::Order(place));
+                    let late = self.late.get_or_insert_default();
+                    late.expect_many();
+                    let place = late.order(order);
+                    kept.get_or_insert_with(|| Vec::with_capacity(MANY))
+                        .push(Answer::Order(place));
                 }
             }
         }
         match kept {
             None => ascii::encode_end(&mut self.output),
-            kept => self.keep_many(line, kept, true),
+            kept => self.keep_many(many, line, kept, true),
         }
     }
 
-    fn keep_many(&mut self, line: &[u8], kept: Option<(usize, Vec<Answer>)>, is_last: bool) {
-        if let (Some((from, answers)), Some(late)) = (kept, &mut self.late) {
-            late.push(line, What::Many { from, answers, is_last });
+    fn keep_many(&mut self, many: &Many<'_>, line: &Line<'_>, kept: Option<Vec<Answer>>, is_last: bool) {
+        if let (Some(answers), Some(late)) = (kept, &mut self.late) {
+            let form = many.form;
+            late.push(Entry::Many { form, answers, is_last }, line);
         }
     }
 
@@ -452,7 +475,7 @@ impl Session {
                 ..
             } = self.decode(&line, desk.moment, &mut scratch)
             {
-                self.many(&many, &line, done, desk);
+                self.many(&many, &Line::new(&line), done, desk);
             }
         }
         Step::Used(0)

@@ -10,6 +10,9 @@ use crate::cache::store::State;
 /// The format. A reader of another version would take one thing for another.
 const VERSION: u8 = 1;
 
+/// Room for some commands.
+const FIRST: usize = 500;
+
 /// One command of an `Ask`.
 #[derive(Debug)]
 pub struct Asked<'a> {
@@ -26,7 +29,9 @@ pub struct Ask {
 
 impl Ask {
     pub fn new(epoch: Epoch) -> Self {
-        Ask { bytes: head(epoch) }
+        let mut bytes = head(epoch);
+        bytes.reserve(FIRST);
+        Ask { bytes }
     }
 
     pub fn push(&mut self, id: RequestId, space: Space, command: &Command<'_>) {

@@ -18,6 +18,17 @@ const NOT_NUMERIC: u8 = 10;
 const TOO_LARGE: u8 = 11;
 const UNAVAILABLE: u8 = 12;
 
+/// All that stands beside a value: marks, and five numbers of ten bytes at most.
+const BESIDE: usize = 64;
+
+/// Bytes that are enough for it.
+pub fn room(reply: &Reply) -> usize {
+    match reply {
+        Reply::Hit(hit) => BESIDE + hit.record.value().len(),
+        _ => BESIDE,
+    }
+}
+
 /// Writes what a command with a key may be answered.
 pub fn encode(reply: &Reply, out: &mut Vec<u8>) {
     match reply {

@@ -3,7 +3,7 @@
 //! In rounds: what is not answered yet is sent to its owner, many in one message, and executed here where this node is the owner. An
 //! owner that does not serve a shard executes no later command of that shard either, so commands on one key happen in their order.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use super::Router;
+use super::far::{Bounds, Far};
 use super::order::{OnKey, Order, Work};
 use super::owner::{Done, Entered};
 use crate::cache::command::Reply;
@@ -35,7 +36,35 @@ const HEAVY: usize = 64 << 10;
 #[derive(Default)]
 struct Plan {
     own: Vec<(usize, Done)>,
-    others: HashMap<Name, (Vec<usize>, Ask)>,
+    /// This node's own, whose items are on its server.
+    far: Vec<Far>,
+    /// The same, without a majority.
+    alone: Vec<Far>,
+    epoch: Option<Epoch>,
+    /// A handful at most.
+    others: Vec<Share>,
+}
+
+/// What one node is asked for.
+struct Share {
+    name: Name,
+    places: Vec<usize>,
+    ask: Ask,
+}
+
+impl Plan {
+    fn share(&mut self, node: &Name, epoch: Epoch) -> &mut Share {
+        let found = self.others.iter().position(|share| share.name == *node);
+        let place = found.unwrap_or(self.others.len());
+        if found.is_none() {
+            self.others.push(Share {
+                name: node.clone(),
+                places: Vec::new(),
+                ask: Ask::new(epoch),
+            });
+        }
+        &mut self.others[place]
+    }
 }
 
 impl Router {
@@ -46,7 +75,7 @@ impl Router {
     }
 
     /// Answers orders from the first on; returns when all are answered, or so many that their replies hold `enough` bytes.
-    pub async fn perform(&self, orders: &mut [Order], enough: usize) {
+    pub async fn perform(self: &Arc<Self>, orders: &mut [Order], enough: usize) {
         let deadline = Instant::now() + DEADLINE;
         let mut from = 0;
         while from < orders.len() && held(orders) < enough {
@@ -76,7 +105,7 @@ impl Router {
         }
     }
 
-    async fn perform_keys(&self, orders: &mut [Order], enough: usize, deadline: Instant) {
+    async fn perform_keys(self: &Arc<Self>, orders: &mut [Order], enough: usize, deadline: Instant) {
         let mut changed = self.changed.subscribe();
         loop {
             changed.mark_unchanged();
@@ -85,7 +114,7 @@ impl Router {
                 return;
             }
             if Instant::now() >= deadline {
-                return give_up(orders);
+                return self.give_up(orders);
             }
             let plan = self.plan(orders);
             self.round(plan, orders, deadline, &changed).await;
@@ -100,43 +129,77 @@ impl Router {
     fn plan(&self, orders: &mut [Order]) -> Plan {
         let entered = self.enter();
         let (mut plan, mut stopped) = (Plan::default(), ShardSet::EMPTY);
-        let epoch = entered.epoch().unwrap_or_default();
+        plan.epoch = entered.epoch();
+        let epoch = plan.epoch.unwrap_or_default();
         for (place, order) in orders.iter_mut().enumerate() {
             let Work::Key(on_key) = &order.work else { continue };
             if order.reply.is_some() || stopped.has(on_key.shard) {
                 continue;
             }
+            let far = || {
+                let (space, on_key) = (order.space, on_key.copy()?);
+                Some(Far { place, space, on_key })
+            };
             match entered.route(on_key.shard) {
+                Route::Own if self.backend(order.space).is_some() => plan.far.extend(far()),
+                Route::Alone if self.backend(order.space).is_some() => plan.alone.extend(far()),
                 Route::Own => match entered.act(asked(order.space, on_key)) {
                     Some(done) => plan.own.push((place, done)),
                     None => stopped.insert(on_key.shard),
                 },
                 Route::Other(node) => {
-                    let (places, ask) = plan
-                        .others
-                        .entry(node.name.clone())
-                        .or_insert_with(|| (Vec::new(), Ask::new(epoch)));
-                    if ask.size() < ASK_MAX {
-                        ask.push(on_key.id, order.space, &on_key.command());
-                        places.push(place);
+                    let share = plan.share(&node.name, epoch);
+                    if share.ask.size() < ASK_MAX {
+                        on_key.put(order.space, &mut share.ask);
+                        share.places.push(place);
                     } else {
                         stopped.insert(on_key.shard);
                     }
                 }
+                // Whoever is to come must have its server first, which may take long.
+                Route::Wait if entered.has_nobody(on_key.shard) && !self.keeps_items(order.space) => {
+                    order.reply = Some(on_key.give_up(&self.rules));
+                }
                 Route::Wait => stopped.insert(on_key.shard),
-                Route::Alone => order.reply = Some(alone(&entered, order.space, on_key)),
+                Route::Alone => order.reply = Some(self.alone(&entered, order.space, on_key)),
             }
         }
         plan
     }
 
-    async fn round(&self, plan: Plan, orders: &mut [Order], deadline: Instant, changed: &watch::Receiver<u64>) {
-        let asks = plan.others.into_iter().map(|(name, (places, ask))| async move {
-            let answer = self.ask(&name, ask, deadline, changed.clone()).await;
-            (places, answer)
+    async fn round(
+        self: &Arc<Self>,
+        plan: Plan,
+        orders: &mut [Order],
+        deadline: Instant,
+        changed: &watch::Receiver<u64>,
+    ) {
+        let asks = plan.others.into_iter().map(|share| async move {
+            let answer = self.ask(&share.name, share.ask, deadline, changed.clone()).await;
+            (share.places, answer)
         });
         let settled = plan.own.iter().map(|(_, done)| self.settle(done, deadline));
-        let (answers, settled) = tokio::join!(join_all(asks), join_all(settled));
+        let bounds = Bounds {
+            deadline,
+            enough: ASK_MAX,
+        };
+        let far = async {
+            let acted = self.act_far(plan.far, plan.epoch, bounds).await;
+            let settled = acted.into_iter().map(|(place, done)| async move {
+                let may_tell = self.settle(&done, deadline).await;
+                may_tell.then_some((place, done))
+            });
+            join_all(settled).await
+        };
+        let (answers, settled, far) = tokio::join!(join_all(asks), join_all(settled), far);
+        for (place, done) in far.into_iter().flatten() {
+            answer(orders, place, &mut Reader(&done.reply));
+        }
+        for Far { place, space, on_key } in plan.alone {
+            if let (Some(backend), Some(order)) = (self.backend(space), orders.get_mut(place)) {
+                order.reply = self.alone_far(backend, space, &on_key).await;
+            }
+        }
         for ((place, done), may_tell) in plan.own.iter().zip(settled) {
             if may_tell {
                 answer(orders, *place, &mut Reader(&done.reply));
@@ -156,6 +219,19 @@ impl Router {
                         break;
                     }
                 }
+            }
+        }
+    }
+
+    fn alone(&self, entered: &Entered<'_>, space: Space, on_key: &OnKey) -> Reply {
+        let reply = entered.alone(space, on_key.command());
+        reply.unwrap_or_else(|| on_key.give_up(&self.rules))
+    }
+
+    fn give_up(&self, orders: &mut [Order]) {
+        for order in orders.iter_mut().filter(|order| order.reply.is_none()) {
+            if let Work::Key(on_key) = &order.work {
+                order.reply = Some(on_key.give_up(&self.rules));
             }
         }
     }
@@ -186,24 +262,10 @@ fn asked(space: Space, on_key: &OnKey) -> Asked<'_> {
     }
 }
 
-fn alone(entered: &Entered<'_>, space: Space, on_key: &OnKey) -> Reply {
-    entered
-        .alone(space, on_key.command())
-        .unwrap_or_else(|| on_key.give_up())
-}
-
 fn answer(orders: &mut [Order], place: usize, from: &mut Reader<'_>) {
     let Some(order) = orders.get_mut(place) else { return };
     let Work::Key(on_key) = &order.work else { return };
     order.reply = peer::reply::decode(from, on_key.key()).ok();
-}
-
-fn give_up(orders: &mut [Order]) {
-    for order in orders.iter_mut().filter(|order| order.reply.is_none()) {
-        if let Work::Key(on_key) = &order.work {
-            order.reply = Some(on_key.give_up());
-        }
-    }
 }
 
 /// Bytes of replies that wait to be told, about.

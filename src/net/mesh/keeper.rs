@@ -76,6 +76,9 @@ impl<C: Kept> Keeper<C> {
     /// The connection, for use until `deadline`; `not` is one that has proven to take nothing new. Waits for one
     /// that is being made, not for a node that is away. Cancel safe.
     pub async fn get(&self, not: Option<&C>, deadline: Instant) -> Result<C, CallError> {
+        if let (None, Some(connection)) = (not, self.peek()) {
+            return Ok(connection);
+        }
         let mut slot = self.slot.subscribe();
         let useful = |slot: &Slot<C>| match slot {
             Slot::Dialing => false,

@@ -157,6 +157,10 @@ impl<R: Role> Link<R> {
     /// Room for a frame in the queue. Cancel safe. `Err`: the connection is over.
     pub async fn room(&self, body_length: usize) -> Result<tokio::sync::SemaphorePermit<'_>, Why> {
         let cost = u32::try_from(queue::cost(body_length)).expect("bodies are bounded");
+        // Without a place in the waiting line as long as there is none.
+        if let Ok(room) = self.budget.try_acquire_many(cost) {
+            return Ok(room);
+        }
         self.budget.acquire_many(cost).await.map_err(|_| self.why())
     }
 
