@@ -142,9 +142,23 @@ fn outcome(cluster: &Cluster) -> String {
     short.collect()
 }
 
+type Row = (&'static str, Cluster, &'static str);
+
+fn come_to_one_end(rows: &[Row]) {
+    let mut faults = Vec::new();
+    for (what, cluster, expected) in rows {
+        let found = outcome(cluster);
+        if found != *expected {
+            let all: Vec<Start> = cluster.nodes.keys().map(|name| decide(cluster, name)).collect();
+            faults.push(format!("{what}: {found}, not {expected}: {all:?}"));
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
 #[test]
-fn recorded_states_come_to_one_end() {
-    let rows: &[(&str, Cluster, &str)] = &[
+fn who_crashed_and_returned_begins_where_it_was() {
+    come_to_one_end(&[
         (
             "one node crashes, the others live: it joins",
             cluster([primary(), primary(), down(crashed(5))]),
@@ -209,6 +223,12 @@ fn recorded_states_come_to_one_end() {
             ]),
             "WW-",
         ),
+    ]);
+}
+
+#[test]
+fn who_may_have_more_is_waited_for() {
+    come_to_one_end(&[
         (
             "n2 and n3 return, n1 was left behind before: nobody waits for it",
             cluster([
@@ -269,6 +289,12 @@ fn recorded_states_come_to_one_end() {
             ]),
             "WW-",
         ),
+    ]);
+}
+
+#[test]
+fn an_election_breaks_the_chain_of_views() {
+    come_to_one_end(&[
         (
             "n3 was left behind before, and nobody needs its number",
             cluster([
@@ -307,7 +333,12 @@ fn recorded_states_come_to_one_end() {
             ]),
             "W-W",
         ),
-        // Other operators' cases.
+    ]);
+}
+
+#[test]
+fn states_in_which_others_lost_data() {
+    come_to_one_end(&[
         (
             "mariadb-operator 1701, 1816: an emptied node whose flag says it is safe",
             cluster([down(emptied()), down(crashed(115)), down(crashed(114))]),
@@ -365,6 +396,12 @@ fn recorded_states_come_to_one_end() {
             },
             "J--",
         ),
+    ]);
+}
+
+#[test]
+fn data_of_strangers_stay() {
+    come_to_one_end(&[
         (
             "data of another history are not overwritten by joining",
             cluster([
@@ -401,7 +438,12 @@ fn recorded_states_come_to_one_end() {
             ]),
             "-J",
         ),
-        // A cluster that has no data yet.
+    ]);
+}
+
+#[test]
+fn a_cluster_without_data_begins_once() {
+    come_to_one_end(&[
         ("the first node alone", new_cluster([down(fresh())]), "B"),
         (
             "three new ones",
@@ -459,16 +501,7 @@ fn recorded_states_come_to_one_end() {
             },
             "WB-",
         ),
-    ];
-    let mut faults = Vec::new();
-    for (what, cluster, expected) in rows {
-        let found = outcome(cluster);
-        if found != *expected {
-            let all: Vec<Start> = cluster.nodes.keys().map(|name| decide(cluster, name)).collect();
-            faults.push(format!("{what}: {found}, not {expected}: {all:?}"));
-        }
-    }
-    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    ]);
 }
 
 #[test]
