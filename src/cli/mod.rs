@@ -20,6 +20,7 @@ mod memcached;
 mod node;
 mod portal;
 mod preflight;
+mod push;
 mod registry;
 mod remove;
 mod role;
