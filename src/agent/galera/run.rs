@@ -23,11 +23,16 @@ const PACE: Duration = Duration::from_millis(250);
 const STRANDED: Duration = Duration::from_secs(8);
 const STARTING: Duration = Duration::from_secs(60);
 
+/// What the others' last heartbeats say may be from before they died; after so long with the registry that is known.
+const HEARD: Duration = Duration::from_millis(4500);
+
 struct Control {
     follower: Arc<Follower>,
     root: Arc<dyn Root>,
     /// What was said last of why it waits.
     told: String,
+    /// Since when the registry answers.
+    heard: Option<Instant>,
     /// The server has been in a Primary component since its start, as far as this agent knows.
     has_served: bool,
     /// Since when the server runs for nothing.
@@ -40,6 +45,7 @@ pub async fn keep(follower: Arc<Follower>, root: Arc<dyn Root>, scope: Scope) {
         follower,
         root,
         told: String::new(),
+        heard: None,
         has_served: false,
         idle: None,
     };
@@ -63,8 +69,10 @@ impl Control {
     async fn step(&mut self) -> anyhow::Result<()> {
         let snapshot = self.follower.snapshots().borrow().clone();
         if snapshot.is_stale || snapshot.node(&snapshot.own).is_none() {
+            self.heard = None;
             return Ok(());
         }
+        self.heard.get_or_insert_with(Instant::now);
         let state = match self.root.ask(&Verb::Database).await? {
             Answer::Database { state } => serde_json::from_str(&state)?,
             Answer::Refused { why } => anyhow::bail!(why),
@@ -94,6 +102,7 @@ impl Control {
             return Ok(());
         }
         let how = match decide(&cluster(snapshot), &snapshot.own) {
+            Start::Join if self.heard.is_none_or(|since| since.elapsed() < HEARD) => return Ok(()),
             Start::Join => How::Join,
             Start::WithPosition => How::Restore,
             Start::Bootstrap => How::Bootstrap,
