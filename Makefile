@@ -12,13 +12,15 @@ SEEDS   ?= 1..301
 # Of the cluster under the nemesis; SEED repeats a plan.
 NODES   ?= 3
 CLUSTER_SECONDS ?= 1800
+# Of each fault of the databases.
+ROUNDS ?= 2
 
 TOOLS    = $(CURDIR)/target/tools/bin
 PACKAGES = target/packages
 # From where nodes will fetch the release: the folder that `make dist` fills, as a URL.
 BASE_URL ?=
 
-.PHONY: help build release run test test-registry test-sim test-storage test-sessions test-push test-push-cluster check fmt lint unit check-static dependencies test-nfs-kernel test-fuse test-cluster test-cache dependencies-cache dependencies-kernel dependencies-push bench \
+.PHONY: help build release run test test-registry test-sim test-storage test-sessions test-push test-push-cluster check fmt lint unit check-static dependencies test-nfs-kernel test-fuse test-cluster test-galera test-cache dependencies-cache dependencies-kernel dependencies-push bench \
 	bench-balance bench-cache bench-push bench-storage docs stage deb rpm lint-packages dist test-machines clean
 
 help: ## Show this
@@ -92,6 +94,10 @@ test-cluster: release dependencies ## A cluster in network namespaces under a ne
 
 test-push-cluster: release dependencies ## The push server on three nodes that are killed, frozen and cut off, 1000 browsers (SEED=7; needs root, 10 minutes)
 	tests/cluster/push.py $(BINARY) $(if $(SEED),--seed $(SEED))
+
+test-galera: release ## Three databases that are one Galera cluster, under faults (Debian, needs root, 15 minutes)
+	packaging/test-dependencies.sh galera-4 mariadb-backup socat python3-pymysql
+	tests/galera/run.py $(BINARY) --rounds $(ROUNDS)
 
 test-cache: release dependencies-cache ## The cache under memcached's tests and its clients', beside memcached (Debian, needs root, 8 minutes)
 	tests/cache/run.py $(BINARY)

@@ -1,9 +1,13 @@
 //! The database that we make, in a real MariaDB.
 
+use std::time::Duration;
+
 use bitrix_node::base::secret::Secret;
 use bitrix_node::config::parse;
-use bitrix_node::db::create;
+use bitrix_node::db::galera::render as galera;
+use bitrix_node::db::{self, create, render};
 use bitrix_node::host::account;
+use bitrix_node::host::command::Program;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, OptsBuilder};
 
@@ -56,6 +60,71 @@ async fn portal_user_gets_its_database_and_no_other() {
         .unwrap()
         .unwrap();
     assert_eq!((&*sees.0, &*sees.1, &*sees.2, &*sees.3), expected);
+}
+
+/// The server itself reads what we render; whether it comes up so, `make test-galera` shows.
+#[tokio::test]
+async fn the_server_knows_each_line_of_a_galera_node() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!(
+        "[node]\nname = \"n1\"\ndata_dir = {0:?}\nrun_dir = {0:?}\n[cluster]\naddress = \"10.0.0.1\"\n[storage]\nengine = \"replicated\"\n\
+         [db]\ngalera = true",
+        folder.path()
+    );
+    let config = parse(&text, std::iter::empty()).unwrap().config;
+    let base = render::Facts {
+        config: &config,
+        memory_bytes: 0,
+        php_children: 4,
+        form: render::Form::Whole,
+    };
+    let node = galera::Facts {
+        config: &config,
+        provider: "/usr/lib/galera/libgalera_smm.so".as_ref(),
+        cluster: "portal-1",
+        node: "n1",
+        address: "10.0.0.1".parse().unwrap(),
+    };
+    for place in [config.db_data(), config.db_temporary()] {
+        std::fs::create_dir_all(place).unwrap();
+    }
+    let rendered = render::my_cnf(&base).unwrap() + &galera::render(&node).unwrap();
+    let told = async |text: &str| {
+        let file = folder.path().join("my.cnf");
+        std::fs::write(&file, text).unwrap();
+        let program = Program::new(db::find(&config).expect("MariaDB is installed"))
+            .arg(format!("--defaults-file={}", file.display()))
+            .args([
+                "--user=mysql",
+                "--wsrep-cluster-address=gcomm://10.0.0.1",
+                "--verbose",
+                "--help",
+            ]);
+        program.run(Duration::from_secs(60)).await.unwrap()
+    };
+    let finished = told(&rendered).await;
+    let value = |name: &str| {
+        let mut lines = finished.output.lines().filter_map(|line| line.split_once(' '));
+        lines
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| value.trim().to_string())
+    };
+    for (name, expected) in [
+        ("wsrep-node-name", "n1"),
+        ("wsrep-node-address", "10.0.0.1"),
+        ("wsrep-cluster-name", "portal-1"),
+        ("wsrep-sst-receive-address", "10.0.0.1:4444"),
+        ("wsrep-on", "TRUE"),
+        ("skip-networking", "TRUE"),
+        ("read-only", "TRUE"),
+        ("innodb-autoinc-lock-mode", "2"),
+        ("binlog-format", "ROW"),
+    ] {
+        assert_eq!(value(name).as_deref(), Some(expected), "{name}: {}", finished.errors);
+    }
+    assert!(!finished.errors.contains("unknown variable"), "{}", finished.errors);
+    let bent = told(&rendered.replace("wsrep-node-name", "wsrep-nude-name")).await;
+    assert!(bent.errors.contains("unknown variable"), "{}", bent.errors);
 }
 
 #[tokio::test]

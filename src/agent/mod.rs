@@ -5,6 +5,7 @@
 //! have the token. For the whole cluster the other agents are asked at that moment (`inquiry`).
 //! `mesh` meets the agents of other nodes and lets machines join (`join`), `renew` keeps this node's certificate, `members` the storage's group.
 //! `upgrade` takes this node's turn when the cluster gets another version.
+//! `galera` has MariaDB started where it is one of several.
 //! Where the storage is on, `registry` follows the shared facts of the cluster and adds this node's own; `outlook` makes of them the
 //! snapshot that the modules get (pure), and `role` elects this node where it should be.
 
@@ -12,6 +13,7 @@ mod board;
 pub mod doctor;
 mod door;
 mod feed;
+pub mod galera;
 mod inquiry;
 pub mod join;
 mod members;

@@ -82,6 +82,11 @@ impl Follower {
         self.snapshot.subscribe()
     }
 
+    /// Somebody has changed the registry: it is looked at soon.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
     fn fit(&self) -> Fit {
         self.board.fit(&self.board.overview())
     }

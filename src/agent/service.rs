@@ -10,7 +10,7 @@ use super::door::{self, Source};
 use super::inquiry::{Inquiry, Others};
 use super::mesh::{self, Agents};
 use super::registry::Follower;
-use super::{feed, members, renew, role, survey, upgrade};
+use super::{feed, galera, members, renew, role, survey, upgrade};
 use crate::base::{BoxFuture, Cx, Service, Status};
 use crate::cluster;
 use crate::config::Config;
@@ -70,6 +70,10 @@ impl Agent {
         if let Some(root) = supervisor.clone() {
             let kept = upgrade::keep(self.config.clone(), self.registry.clone(), root, cx.scope.clone());
             cx.scope.spawn(kept);
+        }
+        if let Some(root) = supervisor.clone().filter(|_| self.config.db.galera) {
+            cx.scope
+                .spawn(galera::keep(self.registry.clone(), root, cx.scope.clone()));
         }
         let hands = supervisor.map(|supervisor| supervisor as Arc<dyn role::Hands>);
         let followed = self.registry.clone().run(self.config.clone(), hands, cx.scope.clone());

@@ -47,6 +47,9 @@ pub struct Init {
     /// This node's name [default: the host's]
     #[arg(long, requires = "address")]
     name: Option<String>,
+    /// The database is a MariaDB Galera cluster: further nodes that join with --galera have its data, too
+    #[arg(long, requires = "address")]
+    galera: bool,
     /// Databases, files, secrets [default: /var/lib/bitrix-node]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -114,6 +117,9 @@ impl Init {
         wanted.push(("node.name", name.into()));
         wanted.push(("cluster.address", address.to_string().into()));
         wanted.push(("storage.engine", "replicated".into()));
+        if self.galera {
+            wanted.push(("db.galera", true.into()));
+        }
         if settle::is_default(loaded, "admin.listen") {
             let admin = SocketAddr::new(address, ADMIN_PORT);
             wanted.push(("admin.listen", admin.to_string().into()));

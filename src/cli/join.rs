@@ -49,6 +49,9 @@ pub struct Join {
     /// IP address of this machine at which the other nodes shall reach it [default: the one on the way there]
     #[arg(long, value_name = "IP")]
     address: Option<IpAddr>,
+    /// The database's data shall be on this node, too; for clusters that were founded with it
+    #[arg(long)]
+    galera: bool,
     /// Do not ask
     #[arg(long)]
     yes: bool,
@@ -132,7 +135,10 @@ impl Join {
             ("node.name", name.into()),
             ("cluster.address", own.to_string().into()),
             ("storage.engine", "replicated".into()),
-            ("db.run", false.into()),
+            match self.galera {
+                true => ("db.galera", true.into()),
+                false => ("db.run", false.into()),
+            },
         ];
         if !loaded.config.cache.shared {
             wanted.push(("cache.run", false.into()));

@@ -190,7 +190,7 @@ impl Drain {
         let revision = changed.map_or(0, |view| view.revision);
         let moving = |snapshot: &Snapshot| {
             let mut held = held(snapshot, name);
-            held.retain(|place| place.role.moves());
+            held.retain(|place| place.role.moves(&snapshot.settings));
             held
         };
         let mut told = None;

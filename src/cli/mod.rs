@@ -6,6 +6,7 @@
 mod cache;
 mod client;
 mod config;
+mod db;
 mod demo;
 mod dispatch;
 mod doctor;

@@ -1,7 +1,7 @@
 //! `role`: who holds the exclusive seats, and who shall.
 
 use std::io::Write;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
 use clap::{Args, Subcommand};
@@ -11,7 +11,7 @@ use super::seats::{Cluster, member, named, obstacle};
 use super::{Format, period, require_root, table};
 use crate::agent::role;
 use crate::base::error::{EXIT_DEGRADED, EXIT_OK};
-use crate::cluster::{Directions, PINS, Place, Snapshot, TRANSFERS, places};
+use crate::cluster::{Directions, PINS, Place, Role, Snapshot, TRANSFERS, places};
 use crate::config::{Config, Period};
 use crate::registry::{Change, View, Write as Put};
 
@@ -33,6 +33,9 @@ pub enum Verb {
     /// Move a role to a node now, and wait until it is there
     Transfer(Transfer),
 }
+
+/// As long as `role transfer` waits by itself.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Args)]
 pub struct Transfer {
@@ -167,7 +170,16 @@ async fn pin(cluster: &Cluster, role: &str, node: Option<&str>) -> anyhow::Resul
 }
 
 impl Transfer {
-    async fn perform(&self, cluster: &mut Cluster) -> anyhow::Result<u8> {
+    /// Of a role with one seat.
+    pub fn of(role: Role, node: String) -> Self {
+        Transfer {
+            role: role.name().to_string(),
+            node,
+            timeout: Period(TIMEOUT),
+        }
+    }
+
+    pub async fn perform(&self, cluster: &mut Cluster) -> anyhow::Result<u8> {
         let snapshot = cluster.snapshot();
         let places = named(&snapshot, &self.role)?;
         let node = member(&snapshot, &self.node)?;
@@ -226,7 +238,7 @@ impl Transfer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::{ADDRESSES, Fit, Member, Role, Seat, Standing};
+    use crate::cluster::{ADDRESSES, Fit, Member, Seat, Standing};
     use crate::registry::{Guard, Key, Record, Setting};
 
     #[test]

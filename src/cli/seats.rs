@@ -110,11 +110,13 @@ pub fn named(snapshot: &Snapshot, text: &str) -> anyhow::Result<Vec<Place>> {
         .split_once('/')
         .map_or((text, None), |(role, seat)| (role, Some(seat)));
     let Some(role) = Role::parse(role) else {
-        bail!("there is no role {role:?}; the roles that can be moved are edge and cron");
+        bail!(
+            "there is no role {role:?}; the roles that can be moved are edge and cron, and db where the data are on several nodes"
+        );
     };
     anyhow::ensure!(
-        role.moves(),
-        "the {role} stays on the node that has it; the roles that can be moved are edge and cron"
+        role.moves(&snapshot.settings),
+        "the {role} stays on the node that has it; the roles that can be moved are edge and cron, and db where the data are on several nodes"
     );
     let mut known = places(&snapshot.settings);
     known.retain(|place| place.role == role);

@@ -9,7 +9,7 @@ use crate::base::Scope;
 use crate::config::{Config, Port};
 use crate::net::mesh::trust::Trust;
 use crate::net::mesh::{Addresses, Name, Tls};
-use crate::net::relay::{Connect, Holder, Holding, Offer, Relay, Words};
+use crate::net::relay::{Connect, Here, Holder, Holding, Offer, Relay, Words};
 use tokio::sync::watch;
 
 /// What both sides of a relay need.
@@ -40,6 +40,12 @@ impl Held {
     pub fn relay(&self, words: Words, scope: &Scope) -> Arc<Relay> {
         let (tls, addresses) = (self.tls.clone(), self.addresses.clone());
         Relay::new(tls, addresses, self.holder.clone(), words, scope)
+    }
+
+    /// The same where this node may hold the service itself.
+    pub fn relay_or_here(&self, words: Words, here: Here, scope: &Scope) -> Arc<Relay> {
+        let (tls, addresses) = (self.tls.clone(), self.addresses.clone());
+        Relay::with_here(tls, addresses, self.holder.clone(), words, Some(here), scope)
     }
 
     /// The side of the service.

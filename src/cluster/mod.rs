@@ -24,5 +24,5 @@ pub use gate::tls;
 pub use held::Held;
 pub use leaving::leaving;
 pub use place::{ADDRESSES, Directions, PINS, Place, TRANSFERS, addresses, places};
-pub use role::Role;
+pub use role::{GALERA, Role};
 pub use snapshot::{Member, Seat, Snapshot, Standing};

@@ -1,8 +1,13 @@
 //! The exclusive roles: a seat of one of these has at most one holder at a time (I7).
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::Fit;
+
+/// Setting: what the nodes of a Galera cluster know of it together. Where it is there, any of them can be the one that is written to.
+pub const GALERA: &str = "db.cluster";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -40,9 +45,13 @@ impl Role {
         }
     }
 
-    /// It goes from node to node; the others stay with what they hold.
-    pub fn moves(self) -> bool {
-        matches!(self, Role::Edge | Role::Cron)
+    /// It goes from node to node; the others stay with what they hold. `settings`: those of the cluster.
+    pub fn moves(self, settings: &BTreeMap<String, String>) -> bool {
+        match self {
+            Role::Edge | Role::Cron => true,
+            Role::Db => settings.contains_key(GALERA),
+            Role::Cache => false,
+        }
     }
 
     pub fn parse(name: &str) -> Option<Self> {
@@ -66,5 +75,13 @@ mod tests {
             assert_eq!(Role::parse(role.name()), Some(role));
         }
         assert_eq!(Role::parse("web"), None);
+    }
+
+    #[test]
+    fn the_database_moves_where_all_nodes_have_the_data() {
+        let mut settings = BTreeMap::new();
+        assert!(Role::Cron.moves(&settings) && !Role::Db.moves(&settings));
+        settings.insert(GALERA.to_string(), String::new());
+        assert!(Role::Db.moves(&settings) && !Role::Cache.moves(&settings));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Config, Engine, External, Files, Mount, Proxy, Route};
+use super::{Config, Daemons, Engine, External, Files, Mount, Proxy, Route};
 
 type Problems = Vec<(&'static str, String)>;
 
@@ -190,6 +190,7 @@ fn cluster(config: &Config, problems: &mut Problems) {
             "who runs it is known in a cluster only: set cluster.address and storage.engine, or let it run here";
         require(problems, runs || is_known, key, message);
     }
+    galera(config, is_known, problems);
     let is_open = !storage.listen.ip().is_loopback();
     require(
         problems,
@@ -206,6 +207,18 @@ fn cluster(config: &Config, problems: &mut Problems) {
         "storage.min_copies",
         "must be between 1 and storage.copies",
     );
+}
+
+fn galera(config: &Config, is_known: bool, problems: &mut Problems) {
+    let db = &config.db;
+    let message = "the nodes of a Galera cluster meet in a cluster: set cluster.address and storage.engine";
+    require(problems, !db.galera || is_known, "db.galera", message);
+    let message =
+        "is for a node with db.run = true; one without its own data reaches the others' with db.run = false alone";
+    require(problems, !db.galera || db.run, "db.galera", message);
+    let message = "bitrix-node starts MariaDB itself where db.galera is set; set node.daemons = \"child\"";
+    let is_own = config.node.daemons != Daemons::Unit;
+    require(problems, !db.galera || is_own, "db.galera", message);
 }
 
 /// Where the portal's files are mounted, and that neither PHP nor the front can see more than these.
@@ -417,6 +430,15 @@ mod tests {
             ("[push]\nmax_connections = 0", "push.max_connections"),
             ("[db]\nrun = false", "db.run"),
             ("[cluster]\naddress = \"10.0.0.2\"\n[cache]\nrun = false", "cache.run"),
+            ("[db]\ngalera = true", "db.galera"),
+            (
+                "[cluster]\naddress = \"10.0.0.2\"\n[storage]\nengine = \"replicated\"\n[db]\ngalera = true\nrun = false",
+                "db.galera",
+            ),
+            (
+                "[node]\ndaemons = \"unit\"\n[cluster]\naddress = \"10.0.0.2\"\n[storage]\nengine = \"replicated\"\n[db]\ngalera = true",
+                "db.galera",
+            ),
             ("[storage]\nlisten = \"0.0.0.0:2049\"", "storage.clients"),
             ("[storage]\nmin_copies = 4", "storage.min_copies"),
             ("[cluster]\naddress = \"0.0.0.0\"", "cluster.address"),

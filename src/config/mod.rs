@@ -106,6 +106,8 @@ pub struct Php {
 pub struct Db {
     /// Here; else another node's is reached under the same address.
     pub run: bool,
+    /// The data are on all nodes that have this; one of them is written to.
+    pub galera: bool,
     pub listen: SocketAddr,
     pub binary: PathBuf,
     pub data_dir: PathBuf,

@@ -111,6 +111,26 @@ impl Config {
         self.node.run_dir.join("db").join("mariadb.sock")
     }
 
+    /// What Galera says of its state while MariaDB runs.
+    pub fn db_galera_status(&self) -> PathBuf {
+        self.node.run_dir.join("db").join("galera.json")
+    }
+
+    /// The authority's certificate and this node's with its key once more, for MariaDB's user.
+    pub fn db_trust(&self) -> PathBuf {
+        self.node.run_dir.join("db").join("trust")
+    }
+
+    /// Under which election MariaDB was started here last.
+    pub fn db_epoch(&self) -> PathBuf {
+        self.node.data_dir.join("db.epoch")
+    }
+
+    /// It is there while MariaDB here is the writer.
+    pub fn db_writer(&self) -> PathBuf {
+        self.node.run_dir.join("db.writer")
+    }
+
     /// MariaDB's data folder where bitrix-node runs it itself.
     pub fn db_data(&self) -> PathBuf {
         if self.db.data_dir.as_os_str().is_empty() {

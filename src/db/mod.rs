@@ -1,12 +1,14 @@
 //! MariaDB on this machine: its configuration, a new data folder, the portal's database, whether it answers.
-//! Starting and watching it is the supervisor's. One node; Galera is not here.
+//! Starting and watching it is the supervisor's. `galera`: where it is one of several; `recovery`: how those come up again.
 //!
 //! `Db` is the module between the nodes: where MariaDB runs elsewhere it is the way there, where it runs here it lets the others in.
 
 pub mod create;
+pub mod galera;
 mod module;
 mod packet;
 pub mod probe;
+pub mod recovery;
 pub mod render;
 
 pub use module::Db;

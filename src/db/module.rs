@@ -1,9 +1,9 @@
-//! `Db`: the module. With `db.run = false` it listens in the place of MariaDB and relays to the node that holds the role; everywhere
+//! `Db`: the module. With `db.run = false`, and in a Galera cluster, it listens in the place of MariaDB and relays to the node that holds
+//! the role, which may be this one; everywhere
 //! it answers the other nodes, and lets them in to MariaDB where that runs here and the role is held.
 //!
 //! A session stays on one node whole, whatever is in it: every way to log in, TLS, locks, temporary tables.
 
-use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::cluster::{Held, Role};
 use crate::config::{Config, Port};
 use crate::metrics::names;
 use crate::net::mesh::Tunnel;
-use crate::net::relay::{self, Connect, Offer, Refusal, Relay, Words};
+use crate::net::relay::{self, Connect, Here, Offer, Refusal, Relay, Words};
 
 const WORDS: Words = Words {
     authority: "db",
@@ -29,6 +29,9 @@ const WORDS: Words = Words {
     relayed: names::DB_RELAYED,
     refused: names::DB_REFUSED,
 };
+
+/// Between two looks whether MariaDB here is the writer already.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// For the sessions of answers under way: as long as a front may take for one, and less than the supervisor has patience.
 const GRACE: Duration = Duration::from_secs(27);
@@ -67,8 +70,9 @@ impl Db {
     fn listen(&self, cx: &mut Cx, doors: &Scope, ways: &Scope) -> anyhow::Result<()> {
         let config = &self.config;
         let held = Held::follow(config, Role::Db, Port::Db, ways)?;
+        let here = door(config);
         let connect = match config.db.run {
-            true => to_mariadb(config.db_socket()),
+            true => to_mariadb(here.clone()),
             false => relay::nowhere(),
         };
         let offer = held.offer(WORDS, connect);
@@ -77,7 +81,11 @@ impl Db {
                 .listen(listener, held.tls.clone(), doors)
                 .context("answer other nodes")?;
         }
-        let relay = (!config.db.run).then(|| held.relay(WORDS, ways));
+        let relay = match (config.db.run, config.db.galera) {
+            (true, true) => Some(held.relay_or_here(WORDS, here, ways)),
+            (true, false) => None,
+            (false, _) => Some(held.relay(WORDS, ways)),
+        };
         for listener in cx.take_tcp("db") {
             let relay = relay.as_ref().context("MariaDB itself listens there")?;
             relay.listen(listener, doors).context("listen for PHP")?;
@@ -114,12 +122,27 @@ impl Service for Db {
     }
 }
 
-/// Through its socket, not its port: no closed connection is left in TIME_WAIT, of which a busy portal would run out of ports.
-fn to_mariadb(socket: PathBuf) -> Connect {
+/// Through its socket, not its port: no closed connection is left in TIME_WAIT, of which a busy portal would run out of ports. Where
+/// MariaDB is one of several, it is open only while it is the writer; a session waits for that, as long as its caller does.
+fn door(config: &Config) -> Here {
+    let socket = config.db_socket();
+    let mark = config.db.galera.then(|| config.db_writer());
     Arc::new(move || {
-        let socket = socket.clone();
+        let (socket, mark) = (socket.clone(), mark.clone());
         Box::pin(async move {
-            let mut server = UnixStream::connect(socket).await?;
+            while mark.as_ref().is_some_and(|mark| !mark.exists()) {
+                tokio::time::sleep(LOOK).await;
+            }
+            UnixStream::connect(socket).await
+        })
+    })
+}
+
+fn to_mariadb(here: Here) -> Connect {
+    Arc::new(move || {
+        let entered = here();
+        Box::pin(async move {
+            let mut server = entered.await?;
             let tunnel = move |stream| -> BoxFuture<'static, ()> {
                 Box::pin(async move { relay::copy(&mut server, stream).await })
             };

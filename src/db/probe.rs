@@ -1,11 +1,17 @@
 //! Whether MariaDB accepts connections, seen from its greeting alone: no login, no account needed.
+//! Whether a node of a Galera cluster counts, seen from its own word beside that.
 //! The server counts such a visit as an aborted connection; it blocks nobody for it on a unix socket.
 
-use std::io;
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
+
+use super::recovery::status;
 
 /// A greeting takes about 100 bytes, an error message at most 512.
 const LONGEST_PACKET: usize = 4096;
@@ -30,6 +36,29 @@ pub async fn answers(socket: &Path) -> io::Result<()> {
     let mut packet = vec![0; length];
     stream.read_exact(&mut packet).await?;
     judge(&packet)
+}
+
+/// The same of a node of a Galera cluster: what it answers counts only while it is in the Primary component. Errors say what it does
+/// instead.
+pub async fn serves(socket: &Path, status: &Path) -> io::Result<()> {
+    let bytes = file(status)?;
+    let state = status::parse(&bytes).ok_or_else(|| io::Error::other("Galera says nothing yet"))?;
+    if !state.is_serving() {
+        let comment = format!("{}: {}", state.state.to_lowercase(), state.comment);
+        return Err(io::Error::other(comment));
+    }
+    answers(socket).await
+}
+
+/// Written by the server's user into a folder of its own: no link is followed.
+fn file(path: &Path) -> io::Result<Vec<u8>> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(O_NOFOLLOW | O_NONBLOCK)
+        .open(path)?;
+    let mut bytes = Vec::new();
+    file.take(status::LONGEST as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Pure.

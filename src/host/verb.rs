@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +21,8 @@ use crate::base::BoxFuture;
 
 /// A question or an answer with a certificate's chain fits many times, and the kernel takes it in one piece.
 pub const LONGEST: usize = 96 << 10;
+/// More nodes than a cluster has.
+pub const GROUP: usize = 16;
 /// Longer than any act takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -31,6 +34,20 @@ pub enum Task {
     Address(IpNet),
     /// The portal's jobs, every minute.
     Cron,
+    /// The database here takes writes.
+    Writer,
+}
+
+/// How MariaDB is started as a node of a Galera cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum How {
+    /// Some of the others are there.
+    Join,
+    /// With all others, from the last view that all of them were in.
+    Restore,
+    /// As the first one, from its own data.
+    Bootstrap,
 }
 
 impl std::fmt::Display for Task {
@@ -38,6 +55,7 @@ impl std::fmt::Display for Task {
         match self {
             Task::Address(address) => address.fmt(out),
             Task::Cron => out.write_str("cron"),
+            Task::Writer => out.write_str("db"),
         }
     }
 }
@@ -62,6 +80,18 @@ pub enum Verb {
     Renew { certificate: String },
     /// Replace this executable by the one with that BLAKE3 hash in the staging folder, if its signature holds, and start anew.
     Upgrade { hash: String },
+    /// What MariaDB's data folder says while MariaDB does not run, where it is a node of a Galera cluster.
+    Database,
+    /// Start it, once. Refused: when it is not at rest, when its data are not at `position`, and an `epoch` below that of its last start.
+    /// `group`: where all of its nodes are, at most `GROUP`.
+    Start {
+        how: How,
+        epoch: u64,
+        position: String,
+        group: Vec<IpAddr>,
+    },
+    /// End it in order: it is of no use where it is. It is started again as after any other end.
+    End,
     /// The executable that came by the last change does not serve: take the one before it back, and start anew. Refused unless that
     /// change came to its end within the last quarter of an hour: further back goes root alone.
     Revert,
@@ -76,6 +106,10 @@ pub enum Answer {
         certificate: String,
     },
     Secrets(Secrets),
+    /// As `db::galera::State` is written.
+    Database {
+        state: String,
+    },
     /// Why not, and what to do.
     Refused {
         why: String,

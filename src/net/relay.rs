@@ -17,7 +17,7 @@ use std::time::Duration;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional_with_sizes};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, info};
@@ -76,9 +76,14 @@ pub struct Words {
     pub refused: names::Name,
 }
 
+/// Where the service is met when this very node holds it.
+pub type Here = Arc<dyn Fn() -> BoxFuture<'static, io::Result<UnixStream>> + Send + Sync>;
+
 /// The side of the programs.
 pub struct Relay {
     mesh: Mesh,
+    /// This node, and the service here.
+    here: Option<(Name, Here)>,
     holder: Holder,
     words: Words,
     waiting: Semaphore,
@@ -98,7 +103,21 @@ enum Seen {
 
 impl Relay {
     pub fn new(tls: Arc<Tls>, addresses: Addresses, holder: Holder, words: Words, scope: &Scope) -> Arc<Self> {
+        Self::with_here(tls, addresses, holder, words, None, scope)
+    }
+
+    /// On a node that may hold the service itself, which is then met without the mesh.
+    pub fn with_here(
+        tls: Arc<Tls>,
+        addresses: Addresses,
+        holder: Holder,
+        words: Words,
+        here: Option<Here>,
+        scope: &Scope,
+    ) -> Arc<Self> {
+        let own = tls.identity().node;
         Arc::new(Relay {
+            here: here.map(|here| (own, here)),
             mesh: Mesh::new(Arc::new(TcpDial { tls, addresses }), Limits::default(), scope),
             holder,
             words,
@@ -182,12 +201,17 @@ impl Relay {
             () = deposed(self.holder.clone(), &holding) => {
                 debug!(node = %holding.node, "cut a session: its holder is another one now");
             }
-            () = copy(&mut client, stream) => {}
+            () = async {
+                match stream {
+                    Way::Mesh(stream) => copy(&mut client, stream).await,
+                    Way::Here(mut stream) => pass(&mut client, &mut stream).await,
+                }
+            } => {}
         }
     }
 
     /// A stream to the holder.
-    async fn reach(&self) -> Result<(ByteStream, Holding), Refusal> {
+    async fn reach(&self) -> Result<(Way, Holding), Refusal> {
         let _place = self.waiting.try_acquire().map_err(|_| Refusal::Full)?;
         let deadline = Instant::now() + PATIENCE;
         let mut holder = self.holder.clone();
@@ -195,11 +219,10 @@ impl Relay {
             let found = timeout_at(deadline, holder.wait_for(Option::is_some)).await;
             let found = found.ok().and_then(Result::ok).and_then(|holding| holding.clone());
             let holding = found.ok_or(Refusal::Nobody)?;
-            let peer = self.mesh.peer(&holding.node);
             let opened = tokio::select! {
                 biased;
                 () = deposed(holder.clone(), &holding) => continue,
-                opened = peer.open(self.words.authority, deadline - Instant::now()) => opened,
+                opened = self.open(&holding.node, deadline) => opened,
             };
             match opened {
                 Ok(stream) => return Ok((stream, holding)),
@@ -211,6 +234,19 @@ impl Relay {
             // Another holder is tried at once.
             let _ = timeout(AGAIN, deposed(holder.clone(), &holding)).await;
         }
+    }
+
+    async fn open(&self, node: &Name, deadline: Instant) -> Result<Way, String> {
+        if let Some((own, here)) = &self.here
+            && own == node
+        {
+            let opened = timeout_at(deadline, here()).await;
+            let opened = opened.unwrap_or_else(|elapsed| Err(elapsed.into()));
+            return opened.map(Way::Here).map_err(|error| error.to_string());
+        }
+        let peer = self.mesh.peer(node);
+        let opened = peer.open(self.words.authority, deadline - Instant::now()).await;
+        opened.map(Way::Mesh).map_err(|error| error.to_string())
     }
 
     /// Looks each second whether the holder can be reached, so that it is known, and so that the first connection after a pause
@@ -241,6 +277,9 @@ impl Relay {
     }
 
     async fn look(&self, node: &Name) -> Result<(), String> {
+        if self.here.as_ref().is_some_and(|(own, _)| own == node) {
+            return Ok(());
+        }
         let request = Request::get("http://holder/").body(empty()).expect("a fixed request");
         let answered = self.mesh.peer(node).request(request, LOOK.1).await;
         match answered {
@@ -366,10 +405,20 @@ impl Streams for Offer {
     }
 }
 
+/// How a session goes.
+enum Way {
+    Mesh(ByteStream),
+    Here(UnixStream),
+}
+
 /// Both directions until both have ended, or until one breaks.
 pub async fn copy<S: AsyncRead + AsyncWrite + Unpin>(local: &mut S, mut stream: ByteStream) {
+    pass(local, &mut stream).await;
+}
+
+async fn pass<S: AsyncRead + AsyncWrite + Unpin, T: AsyncRead + AsyncWrite + Unpin>(local: &mut S, stream: &mut T) {
     let (up, down) = BUFFERS;
-    if let Err(error) = copy_bidirectional_with_sizes(local, &mut stream, up, down).await {
+    if let Err(error) = copy_bidirectional_with_sizes(local, stream, up, down).await {
         debug!(%error, "a session broke");
     }
 }

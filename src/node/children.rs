@@ -11,6 +11,7 @@ use super::sockets::Sockets;
 use crate::agent::Kind;
 use crate::base::BoxFuture;
 use crate::config::{Config, Engine};
+use crate::db::galera::Orders;
 use crate::host::account::Account;
 use crate::host::child::Launch;
 use crate::host::unit::Unit;
@@ -32,6 +33,8 @@ pub struct ChildSpec {
     pub needs_files: bool,
     /// Its successor is started before it ends: both can serve side by side, from the same sockets.
     pub overlaps: bool,
+    /// It is started only by order, each time anew.
+    pub orders: Option<Arc<Orders>>,
 }
 
 #[derive(Clone)]
@@ -116,6 +119,7 @@ pub fn modules(executable: &Path, path: &Path, config: &Config, user: &Account, 
             needs_files: name == "proxy",
             // The others have something that only one process may have: the replica, the store, the node's voice.
             overlaps: matches!(name, "proxy" | "db"),
+            orders: None,
         })
         .collect()
 }

@@ -22,6 +22,7 @@ use super::succession::{Inherited, Succession};
 use crate::agent::{ChildReport, Kind, Phase};
 use crate::base::Scope;
 use crate::base::backoff::Backoff;
+use crate::db::galera::Orders;
 use crate::host::child::{Child, Launch};
 use crate::host::process;
 use crate::host::unit::Unit;
@@ -41,6 +42,9 @@ const SPENT_LOOK: Duration = Duration::from_millis(20);
 const PROBE_STARTING: Duration = Duration::from_millis(100);
 const PROBE_READY: Duration = Duration::from_secs(2);
 const PROBE_DEADLINE: Duration = Duration::from_secs(2);
+/// The same for one that other nodes take over from as soon as it fails.
+const PROBE_ORDERED: Duration = Duration::from_millis(300);
+const DEADLINE_ORDERED: Duration = Duration::from_millis(1500);
 
 /// State of a child, for the report.
 #[derive(Clone, Debug)]
@@ -170,8 +174,20 @@ impl Keeper {
     async fn keep_program(&self, launch: &Launch, mut adopted: Option<Child>) {
         let mut backoff = Backoff::new(FIRST_RESTART, LONGEST_BACKOFF);
         loop {
+            let ordered = match &self.spec.orders {
+                Some(orders) if adopted.is_none() => {
+                    let told = |detail: &str| self.enter(Phase::Waiting, None, detail);
+                    let Some(arguments) = self.stop.run_until_cancelled(orders.next(told)).await else {
+                        return;
+                    };
+                    let mut launch = launch.clone();
+                    launch.arguments.extend(arguments);
+                    Some(launch)
+                }
+                _ => None,
+            };
             let started = Instant::now();
-            let ended = self.run_once(launch, adopted.take()).await;
+            let ended = self.run_once(ordered.as_ref().unwrap_or(launch), adopted.take()).await;
             if self.stop.is_cancelled() {
                 return;
             }
@@ -293,10 +309,15 @@ impl Keeper {
     async fn watch_probe(&self, child: &mut Child, probe: Probe) -> io::Result<End> {
         let mut is_ready = self.state.borrow().phase == Phase::Ready;
         loop {
-            let pause = if is_ready { PROBE_READY } else { PROBE_STARTING };
+            let pause = match &self.spec.orders {
+                _ if !is_ready => PROBE_STARTING,
+                Some(_) => PROBE_ORDERED,
+                None => PROBE_READY,
+            };
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return self.end(child).await,
+                () = unwanted(self.spec.orders.as_deref()) => return self.end(child).await,
                 () = self.reload.notified() => if let Some(signal) = self.spec.reload { child.signal(signal) },
                 ended = child.wait() => return ended.map(End::Ended),
                 () = tokio::time::sleep(pause) => {}
@@ -306,8 +327,16 @@ impl Keeper {
                 biased;
                 () = self.stop.cancelled() => return self.end(child).await,
                 ended = child.wait() => return ended.map(End::Ended),
-                answer = timeout(PROBE_DEADLINE, probe()) => is_ready = self.probed(child.pid, is_ready, answer),
+                answer = timeout(self.patience(), probe()) => is_ready = self.probed(child.pid, is_ready, answer),
             }
+        }
+    }
+
+    /// With a probe.
+    fn patience(&self) -> Duration {
+        match self.spec.orders {
+            Some(_) => DEADLINE_ORDERED,
+            None => PROBE_DEADLINE,
         }
     }
 
@@ -319,7 +348,7 @@ impl Keeper {
                 return true;
             }
             Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no answer within {PROBE_DEADLINE:?}"),
+            Err(_) => format!("no answer within {:?}", self.patience()),
         };
         if was_ready {
             warn!(name = self.spec.name, why, "does not answer");
@@ -399,6 +428,14 @@ impl Keeper {
 
     fn enter(&self, phase: Phase, pid: Option<u32>, detail: &str) {
         enter(&self.state, &self.changed, phase, pid, detail);
+    }
+}
+
+/// Resolves when a child that is started by order shall end. Cancel safe.
+async fn unwanted(orders: Option<&Orders>) {
+    match orders {
+        Some(orders) => orders.ended().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -18,6 +18,7 @@
 //! ```
 
 mod children;
+mod galera;
 mod keeper;
 pub mod leftover;
 pub mod module;

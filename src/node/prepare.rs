@@ -11,6 +11,7 @@ use tokio::net::UnixStream;
 use tracing::{info, warn};
 
 use super::children::{ChildSpec, Probe, Ready, Run};
+use super::galera;
 use crate::base::BoxFuture;
 use crate::base::file::{Access, ensure, ensure_folder, replace};
 use crate::base::secret::Secret;
@@ -25,7 +26,7 @@ use crate::net::{mesh, tls};
 use crate::{db, php, storage};
 
 /// MariaDB's own account, made by its package.
-const DB_USER: &str = "mysql";
+pub const DB_USER: &str = "mysql";
 /// Of Debian's package, and of Red Hat's.
 const DB_FOLDERS: [&str; 2] = ["/etc/mysql/mariadb.conf.d", "/etc/my.cnf.d"];
 const DB_DROP_IN: &str = "zz-bitrix-node.cnf";
@@ -209,6 +210,10 @@ fn php_children(config: &Config) -> usize {
 }
 
 async fn mariadb(config: &Config, binary: &Path, go_on: bool) -> anyhow::Result<ChildSpec> {
+    anyhow::ensure!(
+        !config.db.galera || !by_units(config),
+        "with db.galera bitrix-node starts MariaDB itself: stop and disable mariadb.service, and set node.daemons = \"child\""
+    );
     let form = if by_units(config) {
         db::render::Form::DropIn
     } else {
@@ -220,7 +225,10 @@ async fn mariadb(config: &Config, binary: &Path, go_on: bool) -> anyhow::Result<
         php_children: php_children(config),
         form,
     };
-    let text = db::render::my_cnf(&facts)?;
+    let mut text = db::render::my_cnf(&facts)?;
+    if config.db.galera {
+        text += &galera::part(config)?;
+    }
     let readable = Access::owned(0o644, 0, 0);
     let socket = config.db_socket();
     let run = if by_units(config) {
@@ -246,6 +254,9 @@ async fn mariadb(config: &Config, binary: &Path, go_on: bool) -> anyhow::Result<
         }
         let file = config.node.run_dir.join("my.cnf");
         ensure(&file, text.as_bytes(), readable)?;
+        if config.db.galera {
+            return galera::spec(config, binary, &file, account);
+        }
         Run::Program(Launch {
             program: binary.to_path_buf(),
             arguments: vec![format!("--defaults-file={}", file.display()).into()],
@@ -268,6 +279,7 @@ async fn mariadb(config: &Config, binary: &Path, go_on: bool) -> anyhow::Result<
         reload: None,
         needs_files: false,
         overlaps: false,
+        orders: None,
     })
 }
 
@@ -309,6 +321,7 @@ async fn php_fpm(config: &Config, binary: &Path, go_on: bool) -> anyhow::Result<
         reload,
         needs_files: true,
         overlaps: false,
+        orders: None,
     };
     Ok((spec, changed))
 }

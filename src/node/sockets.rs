@@ -44,7 +44,7 @@ impl Sockets {
         sockets.unix("push-control", &config.push_control(), user)?;
         sockets.if_free("push-http", "proxy.push_http", &config.proxy.push_http);
         sockets.if_free("push-https", "proxy.push_https", &config.proxy.push_https);
-        if !config.db.run {
+        if !config.db.run || config.db.galera {
             sockets.tcp("db", "db.listen", config.db.listen)?;
         }
         sockets.tcp("admin", "admin.listen", config.admin.listen)?;

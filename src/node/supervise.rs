@@ -85,6 +85,7 @@ async fn supervise(config: Arc<Config>, path: &Path) -> anyhow::Result<()> {
         period: verbs::MINUTE,
         past: past.pairs.remove("verbs"),
         upgrade: Some((Place::new(executable.clone()), requests.clone())),
+        orders: node.daemons.iter().find_map(|daemon| daemon.orders.clone()),
     };
     let (verbs, end) = Verbs::start(parts)?;
     sockets.add("verbs", &end)?;

@@ -159,6 +159,7 @@ fn supervise(
             period,
             past: None,
             upgrade: None,
+            orders: None,
         })
         .unwrap();
         sender.send(end).unwrap();

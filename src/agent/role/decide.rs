@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::Seen;
 use super::memory::{Known, Memory};
 use super::prefer::{self, Load};
-use crate::cluster::{Member, PINS, Place, Seat, Standing, TRANSFERS, places};
+use crate::cluster::{Member, PINS, Place, Role, Seat, Standing, TRANSFERS, places};
 
 /// Who is further down the order of preference waits so long for each place above it; the guard decides, this only saves attempts.
 const STAGGER: Duration = Duration::from_millis(150);
@@ -18,6 +18,8 @@ const DIRECTED: Duration = Duration::from_secs(3);
 const LONELY: Duration = Duration::from_secs(4);
 /// A holder may be unfit so long before it looks for another one: a module that restarts is no reason.
 const UNFIT: Duration = Duration::from_secs(2);
+/// A database that is none comes back by joining the others; they are there at once.
+const UNFIT_DB: Duration = Duration::from_millis(100);
 /// A pinned node asks for its seat when it has been fit, and the holder has had it, so long.
 const SETTLED: Duration = Duration::from_secs(10);
 
@@ -101,6 +103,10 @@ impl Decision<'_> {
         &self.seen.snapshot.own
     }
 
+    fn moves(&self, place: &Place) -> bool {
+        place.role.moves(&self.seen.snapshot.settings)
+    }
+
     /// Seats that are this node's and that nobody wants any more.
     fn dropped(&self, wanted: &[Place]) -> Vec<Act> {
         let records = self.seen.snapshot.seats.iter();
@@ -125,14 +131,14 @@ impl Decision<'_> {
         match (holder, record) {
             (Some(holder), Some(record)) if holder == self.own() => self.own_seat(place, record, &known),
             _ if known.tenure.is_some() => Some(Act::Stop { place: place.clone() }),
-            (Some(holder), _) if !place.role.moves() || !self.seen.is_silent(holder) => self.ask(place, holder, &known),
+            (Some(holder), _) if !self.moves(place) || !self.seen.is_silent(holder) => self.ask(place, holder, &known),
             (Some(_), _) => self.claim(place, &known, Grounds::Silent),
             (None, _) => self.claim(place, &known, Grounds::Free),
         }
     }
 
     fn own_seat(&mut self, place: &Place, record: &Seat, known: &Known) -> Option<Act> {
-        if !place.role.moves() {
+        if !self.moves(place) {
             return None;
         }
         let is_acting = self.memory.epoch(place, self.now) == Some(record.epoch);
@@ -183,10 +189,11 @@ impl Decision<'_> {
         }
         // With nobody to do better it stays.
         snapshot.nodes.iter().find(takes)?;
+        let patience = if place.role == Role::Db { UNFIT_DB } else { UNFIT };
         let unfit = known.unfit_since.map(|since| self.now.saturating_sub(since));
         match own.standing {
             Standing::Draining => Some(Cause::Drain),
-            _ if unfit.is_some_and(|unfit| unfit >= UNFIT) => Some(Cause::Unfit),
+            _ if unfit.is_some_and(|unfit| unfit >= patience) => Some(Cause::Unfit),
             _ => None,
         }
     }
@@ -198,7 +205,7 @@ impl Decision<'_> {
         let candidates = prefer::candidates(snapshot, place, &self.load);
         let best = candidates.first()?.name.clone();
         let rank = candidates.iter().position(|node| node.name == self.own());
-        if why != Grounds::Again && place.role.moves() {
+        if why != Grounds::Again && self.moves(place) {
             *self.load.entry(best.clone()).or_default() += 1;
         }
         self.until.filter(|until| until.saturating_sub(self.now) >= WORTH)?;
@@ -227,7 +234,7 @@ impl Decision<'_> {
         let is_asked = prefer::direction(snapshot, TRANSFERS, place).is_some();
         let is_pinned = prefer::direction(snapshot, PINS, place).as_deref() == Some(self.own());
         let cools = known.cooling.until > self.now || !self.is_time(known.leave_tried);
-        let shall = place.role.moves() && is_pinned && is_settled && !is_asked && !cools && holder != self.own();
+        let shall = self.moves(place) && is_pinned && is_settled && !is_asked && !cools && holder != self.own();
         shall.then(|| Act::Ask { place: place.clone() })
     }
 }

@@ -6,7 +6,7 @@ use super::Seen;
 use super::decide::{Act, Cause, Grounds, decide};
 use super::memory::Memory;
 use super::prefer::{self, Load};
-use crate::cluster::{ADDRESSES, Fit, Member, PINS, Place, Role, Seat, Snapshot, Standing, TRANSFERS};
+use crate::cluster::{ADDRESSES, Fit, GALERA, Member, PINS, Place, Role, Seat, Snapshot, Standing, TRANSFERS};
 
 const A: &str = "10.0.0.10/24";
 const B: &str = "10.0.0.11/24";
@@ -351,6 +351,38 @@ fn database_and_cache_stay_where_they_are() {
         matches!(&acts[..], [Act::Claim { place, why: Grounds::Free, .. }] if place.role == Role::Db),
         "{acts:?}"
     );
+}
+
+#[test]
+fn a_database_with_copies_goes_to_another_node_as_soon_as_it_fails() {
+    let place = Place::new(Role::Db, "");
+    let mut seen = calm("n4").set(GALERA, "{}");
+    seen.snapshot.seats.retain(|seat| seat.role == Role::Db);
+    for node in ["n1", "n4"] {
+        let node = seen.node(node);
+        node.fit = node.fit.with(Fit::DB);
+    }
+    let mut memory = Memory::default();
+    memory.claimed(&place, 1, seconds(0.0), seconds(1000.0));
+    let of_it = |acts: Vec<Act>| {
+        let it = |act: &Act| match act {
+            Act::Claim { place, .. } | Act::GiveUp { place, .. } | Act::Hold { place, .. } => place.role == Role::Db,
+            _ => false,
+        };
+        acts.into_iter().filter(it).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        of_it(after(&seen, &mut memory, 1.0)),
+        [],
+        "it holds it already, and longer"
+    );
+    seen.node("n4").fit = Fit::CRON;
+    of_it(after(&seen, &mut memory, 2.0));
+    let acts = of_it(after(&seen, &mut memory, 2.2));
+    assert!(matches!(&acts[..], [Act::GiveUp { why: Cause::Unfit, .. }]), "{acts:?}");
+    // With no other that is synced it keeps the seat, and with it everybody's place to wait at.
+    seen.node("n1").fit = Fit::EDGE;
+    assert_eq!(of_it(after(&seen, &mut memory, 9.0)), []);
 }
 
 #[test]

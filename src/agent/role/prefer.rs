@@ -9,7 +9,7 @@ pub type Load = BTreeMap<String, usize>;
 
 pub fn load(snapshot: &Snapshot) -> Load {
     let mut load = Load::new();
-    for seat in snapshot.seats.iter().filter(|seat| seat.role.moves()) {
+    for seat in snapshot.seats.iter().filter(|seat| seat.role.moves(&snapshot.settings)) {
         if let Some(holder) = &seat.holder {
             *load.entry(holder.clone()).or_default() += 1;
         }

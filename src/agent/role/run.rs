@@ -266,9 +266,9 @@ impl Seats {
                 false => {}
                 true => {
                     info!(%place, epoch, "has the seat");
-                    let now = self.now();
+                    let (now, look) = (self.now(), self.election.looks.borrow().clone());
                     // Too late, it must be claimed anew.
-                    if now < until && place.role.moves() {
+                    if now < until && place.role.moves(&look.seen.snapshot.settings) {
                         self.memory.claimed(&place, epoch, now, until);
                         self.hold(place, epoch, until);
                     }
@@ -379,6 +379,8 @@ fn task(place: &Place) -> Option<Task> {
     match place.role {
         Role::Edge => place.seat.parse().ok().map(Task::Address),
         Role::Cron => Some(Task::Cron),
-        Role::Db | Role::Cache => None,
+        // Without Galera nobody holds it for a time, and what is not held has ended.
+        Role::Db => Some(Task::Writer),
+        Role::Cache => None,
     }
 }

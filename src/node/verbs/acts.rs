@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::holder::Holder;
-use super::{renew, secrets, sign, upgrade};
+use super::{database, renew, secrets, sign, upgrade};
 use crate::config::Config;
+use crate::db::galera::Orders;
 use crate::host::account::Account;
 use crate::host::verb::{Answer, Verb};
 use crate::node::reexec::Requests;
@@ -16,6 +17,8 @@ pub struct Acts {
     /// The user of the modules.
     pub user: Account,
     pub holder: Arc<Holder>,
+    /// Where MariaDB is a node of a Galera cluster.
+    pub orders: Option<Arc<Orders>>,
     /// How another executable takes this one's place.
     pub upgrade: Option<(Place, Requests)>,
 }
@@ -27,7 +30,21 @@ impl Acts {
             Verb::Release { task, is_orderly } => self.holder.release(task, is_orderly).await,
             Verb::Sign { node, key } => sign::sign(&self.config, &node, &key),
             Verb::Secrets => secrets::gather(&self.config),
-            Verb::Renew { certificate } => renew::renew(&self.config, &self.user, &certificate),
+            Verb::Renew { certificate } => {
+                let answer = renew::renew(&self.config, &self.user, &certificate);
+                if answer == Answer::Done && self.config.db.galera {
+                    database::renew(&self.config).await;
+                }
+                answer
+            }
+            Verb::Database => database::state(self.orders.as_deref()),
+            Verb::Start {
+                how,
+                epoch,
+                position,
+                group,
+            } => database::start(self.orders.as_deref(), how, epoch, &position, group).await,
+            Verb::End => database::end(self.orders.as_deref()),
             Verb::Upgrade { hash } => self.replace(Some(&hash)).await,
             Verb::Revert => self.replace(None).await,
         }

@@ -109,6 +109,7 @@ mod tests {
             period: Duration::from_secs(60),
             past: None,
             upgrade: None,
+            orders: None,
         })
         .expect("started");
         // Nothing, half a question, too much, and a whole question whose answer nobody takes.

@@ -146,7 +146,7 @@ impl Holder {
             state.holdings.release(&task);
             state.running.get(&task).map(|running| {
                 match (is_orderly, &task) {
-                    (true, Task::Address(_)) => running.term.send_modify(|term| term.is_ending = true),
+                    (true, Task::Address(_) | Task::Writer) => running.term.send_modify(|term| term.is_ending = true),
                     _ => running.release(),
                 }
                 running.phase.clone()

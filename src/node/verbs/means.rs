@@ -11,7 +11,9 @@ use tracing::{debug, info, warn};
 
 use super::cron::Cron;
 use super::holder::Hold;
+use crate::base::Scope;
 use crate::config::Config;
+use crate::db::galera::writer::{self, Writer};
 use crate::host::account::Account;
 use crate::host::address::farewell::{Doors, Shut};
 use crate::host::address::wire::Wire;
@@ -31,6 +33,8 @@ const LATER: Duration = Duration::from_secs(10);
 const ORDERLY: Duration = Duration::from_secs(2);
 const RESERVE: Duration = Duration::from_millis(300);
 const LOOK: Duration = Duration::from_millis(20);
+/// As `Verb::Hold` has it.
+const LONGEST_HOLD: Duration = Duration::from_secs(10);
 
 pub struct Means {
     pub config: Arc<Config>,
@@ -54,7 +58,31 @@ impl Means {
                 self.cron.run(hold).await;
                 Ok(())
             }
+            Task::Writer if !self.config.db.galera => Err("db.galera = false on this node".to_owned()),
+            Task::Writer => self.writer(hold).await,
         }
+    }
+
+    /// The database here takes writes until shortly before the hold ends.
+    async fn writer(&self, hold: &mut Hold) -> Result<(), String> {
+        let (socket, mark) = (self.config.db_socket(), self.config.db_writer());
+        let opened = Writer::open(&socket, &mark).await;
+        let mut writer = opened.map_err(|error| format!("{error:#}"))?;
+        info!(epoch = hold.epoch, "the database here takes writes");
+        hold.has_begun();
+        let ended = loop {
+            let rest = hold.left().saturating_sub(RESERVE);
+            if rest.is_zero() || hold.is_ending() {
+                break Ok(());
+            }
+            hold.wait(RENEW.min(rest)).await;
+            if !hold.left().is_zero() && !hold.is_ending() && !writer.is_there().await {
+                break Err("the database here has ended".to_owned());
+            }
+        };
+        writer::close(&socket, &mark, hold.is_ending()).await;
+        info!(epoch = hold.epoch, "the database here takes no writes any more");
+        ended
     }
 
     async fn address(&self, address: IpNet, hold: &mut Hold) -> Result<(), String> {
@@ -123,6 +151,24 @@ impl Means {
             )),
         }
     }
+}
+
+/// The supervisor before this one may have left the database open: nobody comes in until the agent says anew that this node is the
+/// writer. Where the database `goes_on` meanwhile and the agent does not say so, what is under way ends, too.
+pub fn begin_shut(config: &Arc<Config>, goes_on: bool, scope: &Scope) {
+    if let Err(error) = writer::shut(&config.db_writer()) {
+        warn!(%error, "the way to the database cannot be shut");
+    }
+    if !goes_on {
+        return;
+    }
+    let config = config.clone();
+    scope.spawn(async move {
+        tokio::time::sleep(LONGEST_HOLD).await;
+        if !config.db_writer().exists() {
+            writer::close(&config.db_socket(), &config.db_writer(), false).await;
+        }
+    });
 }
 
 async fn keep(place: &Place, wire: Option<&Wire>, hold: &mut Hold) -> Result<(), String> {

@@ -11,6 +11,7 @@
 //! guard     which ends it in time
 //! sign      a node's certificate
 //! secrets   what the nodes of a cluster share; also its writing, for one that joins
+//! database  MariaDB as a node of a Galera cluster: looked at, started, ended
 //! renew     this node's own certificate
 //! upgrade   another version of this executable
 //! ```
@@ -20,6 +21,7 @@
 
 mod acts;
 mod cron;
+mod database;
 mod door;
 pub mod guard;
 mod holder;
@@ -40,6 +42,7 @@ use std::time::Duration;
 use super::{leftover, output::Output};
 use crate::base::Scope;
 use crate::config::Config;
+use crate::db::galera::Orders;
 use crate::host::account::Account;
 use crate::host::address::farewell::Doors;
 use crate::host::pair::pair;
@@ -76,6 +79,8 @@ pub struct Parts<'a> {
     pub past: Option<Pair>,
     /// How another executable takes this one's place.
     pub upgrade: Option<(Place, Requests)>,
+    /// Where MariaDB is a node of a Galera cluster.
+    pub orders: Option<Arc<Orders>>,
 }
 
 /// The acts of a running supervisor.
@@ -108,12 +113,16 @@ impl Verbs {
             doors: parts.doors,
             cron,
         };
+        if config.db.galera {
+            means::begin_shut(config, parts.past.is_some(), &scope);
+        }
         let holder = Holder::new(note, means, scope.clone(), parts.past.is_some());
         let acts = Acts {
             config: config.clone(),
             user: user.clone(),
             holder: holder.clone(),
             upgrade: parts.upgrade,
+            orders: parts.orders,
         };
         let pair = parts.past.map_or_else(pair, Ok)?;
         let (door, theirs) = (Door::new(acts, pair.0.try_clone()?)?, pair.1.try_clone()?);

@@ -122,7 +122,8 @@ async fn mend(world: &Arc<World>, agents: &mut [Agent; 3]) {
 /// Holders and epochs, as the registry has them.
 async fn seats(world: &World) -> Vec<(String, Option<String>, u64)> {
     let view = world.registry.read().await.unwrap();
-    let moves = |role: &&crate::registry::Role| Role::parse(&role.role).is_some_and(Role::moves);
+    let moves =
+        |role: &&crate::registry::Role| Role::parse(&role.role).is_some_and(|role| role.moves(&BTreeMap::new()));
     let seats = view.roles().filter(moves);
     seats
         .map(|role| (role.seat.clone(), role.holder.clone(), role.epoch))
@@ -135,7 +136,7 @@ async fn is_settled(world: &World) -> bool {
         [actor] => {
             let seat = match task {
                 Task::Address(address) => address.to_string(),
-                Task::Cron => String::new(),
+                Task::Cron | Task::Writer => String::new(),
             };
             let mut records = seats.iter();
             records.any(|(known, holder, _)| *known == seat && holder.as_deref() == Some(NAMES[*actor]))

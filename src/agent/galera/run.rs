@@ -1,0 +1,231 @@
+//! The control loop of one database node.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracing::{debug, info, warn};
+
+use super::change;
+use super::record::{FORCE, cluster, group, members, server};
+use crate::agent::registry::Follower;
+use crate::base::Scope;
+use crate::cluster::{Fit, Snapshot};
+use crate::db::galera::State;
+use crate::db::recovery::{How, Report, Server, Start, decide};
+use crate::host::verb::{Answer, Root, Verb};
+use crate::registry::{Change, Error};
+
+/// Between two looks.
+const PACE: Duration = Duration::from_millis(250);
+/// A server that has lost its Primary component for so long, while others wait to begin or the operator has it begin, ends: its data are needed for the election.
+/// One that is just starting gets more time; it gives up by itself where it finds nobody.
+const STRANDED: Duration = Duration::from_secs(8);
+const STARTING: Duration = Duration::from_secs(60);
+
+/// What the others' last heartbeats say may be from before they died; after so long with the registry that is known.
+const HEARD: Duration = Duration::from_millis(4500);
+
+struct Control {
+    follower: Arc<Follower>,
+    root: Arc<dyn Root>,
+    /// What was said last of why it waits.
+    told: String,
+    /// Since when the registry answers.
+    heard: Option<Instant>,
+    /// The server has been in a Primary component since its start, as far as this agent knows.
+    has_served: bool,
+    /// Since when the server runs for nothing.
+    idle: Option<Instant>,
+}
+
+/// Runs until the scope drains.
+pub async fn keep(follower: Arc<Follower>, root: Arc<dyn Root>, scope: Scope) {
+    let mut control = Control {
+        follower,
+        root,
+        told: String::new(),
+        heard: None,
+        has_served: false,
+        idle: None,
+    };
+    let mut pace = interval(PACE);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = scope.draining() => return,
+            _ = pace.tick() => {}
+        }
+        tokio::select! {
+            () = scope.draining() => return,
+            stepped = control.step() => if let Err(error) = stepped {
+                debug!(error = format!("{error:#}"), "the database's control waits");
+            }
+        }
+    }
+}
+
+impl Control {
+    async fn step(&mut self) -> anyhow::Result<()> {
+        let snapshot = self.follower.snapshots().borrow().clone();
+        if snapshot.is_stale || snapshot.node(&snapshot.own).is_none() {
+            self.heard = None;
+            return Ok(());
+        }
+        self.heard.get_or_insert_with(Instant::now);
+        let state = match self.root.ask(&Verb::Database).await? {
+            Answer::Database { state } => serde_json::from_str(&state)?,
+            Answer::Refused { why } => anyhow::bail!(why),
+            _ => anyhow::bail!("another answer than to the question"),
+        };
+        match state {
+            State::Looking | State::Broken { .. } => Ok(()),
+            State::Started { history } => {
+                if let Some(change) = history.and_then(|history| change::founded(&snapshot, history)) {
+                    self.commit(change).await?;
+                }
+                self.stranded(&snapshot).await
+            }
+            State::Down { report } => {
+                (self.idle, self.has_served) = (None, false);
+                self.at_rest(&snapshot, report).await
+            }
+        }
+    }
+
+    async fn at_rest(&mut self, snapshot: &Snapshot, report: Report) -> anyhow::Result<()> {
+        let known = server(&snapshot.settings, &snapshot.own);
+        let report = with_past(report, known.as_ref());
+        let down = Server::Down { report: report.clone() };
+        if known.as_ref() != Some(&down) {
+            self.commit(change::down(snapshot, &report)).await?;
+            return Ok(());
+        }
+        let how = match decide(&cluster(snapshot), &snapshot.own) {
+            Start::Join if self.heard.is_none_or(|since| since.elapsed() < HEARD) => return Ok(()),
+            Start::Join => How::Join,
+            Start::WithPosition => How::Restore,
+            Start::Bootstrap => How::Bootstrap,
+            Start::Wait(why) => {
+                self.tell(why, |why| info!(why, "the database waits"));
+                return Ok(());
+            }
+            Start::Refuse(why) => {
+                self.tell(why, |why| warn!(why, "the database is not started"));
+                return Ok(());
+            }
+        };
+        self.told.clear();
+        // The group of those who are known now: this node is among them since its record is.
+        let (epoch, group) = (change::epoch(snapshot, how), group(snapshot));
+        if !self.commit(change::start(snapshot, how, &report)).await? {
+            return Ok(());
+        }
+        let position = report.position.to_string();
+        let verb = Verb::Start {
+            how,
+            epoch,
+            position,
+            group,
+        };
+        match self.root.ask(&verb).await? {
+            Answer::Refused { why } => warn!(why, "the supervisor does not start the database"),
+            _ => info!(?how, epoch, position = %report.position, "the database is started"),
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, why: String, say: impl Fn(&str)) {
+        if self.told != why {
+            say(&why);
+            self.told = why;
+        }
+    }
+
+    /// Whether it happened.
+    async fn commit(&self, change: Change) -> anyhow::Result<bool> {
+        let registry = self.follower.registry();
+        let registry = registry.ok_or_else(|| anyhow::anyhow!("the registry is not open yet"))?;
+        let committed = registry.commit(change).await;
+        self.follower.wake();
+        match committed {
+            Ok(_) => Ok(true),
+            // Another node was first; the next look decides anew.
+            Err(Error::Stale(why)) => {
+                debug!(%why, "not committed");
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Ends a server that is of no use, and whose data others wait for.
+    async fn stranded(&mut self, snapshot: &Snapshot) -> anyhow::Result<()> {
+        self.has_served |= snapshot.node(&snapshot.own).is_some_and(|own| own.fit.has(Fit::DB));
+        let is_served = members(snapshot).any(|node| node.is_live && node.fit.has(Fit::DB));
+        let mut others = members(snapshot).filter(|node| node.is_live && node.name != snapshot.own);
+        let waits = others.any(|node| matches!(server(&snapshot.settings, &node.name), Some(Server::Down { .. })));
+        let is_forced = snapshot.settings.get(FORCE) == Some(&snapshot.own);
+        if is_served || !(waits || is_forced) {
+            self.idle = None;
+            return Ok(());
+        }
+        let since = *self.idle.get_or_insert_with(Instant::now);
+        if since.elapsed() >= if self.has_served { STRANDED } else { STARTING } {
+            self.idle = None;
+            warn!("the database here is in no Primary component, and its data are needed to begin anew: it ends");
+            self.root.ask(&Verb::End).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Adds what only the record before knows: whether a start with positions came to nothing.
+fn with_past(mut report: Report, known: Option<&Server>) -> Report {
+    report.was_restored = match known {
+        Some(Server::Started {
+            how: How::Restore,
+            report: from,
+        }) => from.view == report.view && from.epoch == report.epoch,
+        Some(Server::Down { report: before }) => {
+            before.was_restored && before.view == report.view && before.epoch == report.epoch
+        }
+        _ => false,
+    };
+    report
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::recovery::{Position, View};
+
+    #[test]
+    fn a_start_with_positions_that_came_to_nothing_is_remembered_until_there_is_another_view() {
+        let id = "6d6cace8-e9f2-11f1-9b62-6f11f0bb768b".parse().unwrap();
+        let report = |number| Report {
+            position: Position { uuid: id, seqno: 5 },
+            is_safe: false,
+            is_galera: true,
+            has_portal: true,
+            view: Some(View {
+                own: id,
+                leader: id,
+                number,
+                members: [id].into(),
+            }),
+            epoch: 1,
+            was_restored: false,
+        };
+        let started = |how| Server::Started { how, report: report(4) };
+        assert!(with_past(report(4), Some(&started(How::Restore))).was_restored);
+        // It was in a Primary component since.
+        assert!(!with_past(report(5), Some(&started(How::Restore))).was_restored);
+        assert!(!with_past(report(4), Some(&started(How::Join))).was_restored);
+        let down = Server::Down {
+            report: with_past(report(4), Some(&started(How::Restore))),
+        };
+        assert!(with_past(report(4), Some(&down)).was_restored);
+        assert!(!with_past(report(4), None).was_restored);
+    }
+}

@@ -1,0 +1,256 @@
+//! `db`: the nodes of a Galera cluster, whom PHP writes to, and the operator's word where nothing can be proven.
+
+use std::io::Write;
+
+use anyhow::{bail, ensure};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::role::Transfer;
+use super::seats::{Cluster, member};
+use super::settle::is_agreed;
+use super::{Format, require_root, table};
+use crate::agent::galera::{FORCE, cluster};
+use crate::base::error::{EXIT_DEGRADED, EXIT_OK};
+use crate::cluster::{GALERA, Role, Snapshot};
+use crate::config::Config;
+use crate::db::recovery::{self, How, Node, Server, Start};
+use crate::registry::{Change, Guard, Key, Record, Setting, View, Write as Put};
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Each database node: what its data are, what it does, and why it waits
+    Status {
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        output: Format,
+    },
+    /// Have PHP write to another node from now on
+    Failover { node: String },
+    /// Begin the cluster from one node's data where it cannot be proven that they are the newest
+    Bootstrap(Bootstrap),
+}
+
+#[derive(Debug, Args)]
+pub struct Bootstrap {
+    /// The node whose data count. What others have and it does not is lost
+    #[arg(long, value_name = "NODE")]
+    force: String,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+pub async fn perform(verb: Verb, config: Config) -> anyhow::Result<u8> {
+    require_root()?;
+    let mut open = Cluster::open(&config).await?;
+    let snapshot = open.snapshot();
+    let code = match verb {
+        _ if !snapshot.settings.contains_key(GALERA) => Err(anyhow::anyhow!(
+            "this cluster has no Galera nodes: none runs with db.galera = true"
+        )),
+        Verb::Status { output } => status(&snapshot, output),
+        Verb::Failover { node } => Transfer::of(Role::Db, node).perform(&mut open).await,
+        Verb::Bootstrap(bootstrap) => bootstrap.perform(&open).await,
+    };
+    open.close().await;
+    code
+}
+
+fn status(snapshot: &Snapshot, output: Format) -> anyhow::Result<u8> {
+    let rows = rows(snapshot);
+    let text = match output {
+        Format::Json => serde_json::to_string_pretty(&rows)? + "\n",
+        Format::Table => render(&rows),
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    if snapshot.is_stale {
+        eprintln!("bitrix-node: the registry does not answer; this is what this node saw last");
+    }
+    let is_well = rows.iter().all(|row| row["state"] == "synced") && !snapshot.is_stale;
+    Ok(if is_well { EXIT_OK } else { EXIT_DEGRADED })
+}
+
+fn rows(snapshot: &Snapshot) -> Vec<Value> {
+    let known = cluster(snapshot);
+    let writer = snapshot.holder(Role::Db).map(|node| node.name.as_str());
+    let row = |(name, node): (&String, &Node)| {
+        let (state, why) = state(&known, name, node);
+        let report = node.server.as_ref().map(Server::report);
+        json!({
+            "node": name,
+            "writer": writer == Some(name.as_str()),
+            "state": state,
+            "position": report.filter(|_| state != "synced").map(|report| report.position.to_string()),
+            "why": why,
+        })
+    };
+    known.nodes.iter().map(row).collect()
+}
+
+/// In a word, and what there is to say of it.
+fn state(known: &recovery::Cluster, name: &str, node: &Node) -> (&'static str, String) {
+    match &node.server {
+        _ if !node.is_live => ("silent", String::new()),
+        _ if node.is_primary => ("synced", String::new()),
+        Some(Server::Started { how, .. }) => {
+            let why = match how {
+                How::Join => "joins the others, or has lost them",
+                How::Restore => "starts with all others",
+                How::Bootstrap => "begins the cluster, or has lost the others",
+            };
+            ("started", why.into())
+        }
+        Some(Server::Down { .. }) => match recovery::decide(known, name) {
+            Start::Wait(why) => ("waits", why),
+            Start::Refuse(why) => ("refused", why),
+            Start::Join | Start::WithPosition | Start::Bootstrap => ("starts", String::new()),
+        },
+        None => ("unknown", "it has not reported".into()),
+    }
+}
+
+fn render(rows: &[Value]) -> String {
+    let mut table = table::new(&["NODE", "WRITER", "STATE", "LAST POSITION", ""]);
+    for row in rows {
+        let text = |key: &str| row[key].as_str().unwrap_or("-").to_string();
+        let writer = if row["writer"] == true { "yes" } else { "" };
+        table.add_row([
+            text("node"),
+            writer.into(),
+            text("state"),
+            text("position"),
+            text("why"),
+        ]);
+    }
+    table::text(&table)
+}
+
+impl Bootstrap {
+    async fn perform(&self, open: &Cluster) -> anyhow::Result<u8> {
+        let snapshot = open.snapshot();
+        member(&snapshot, &self.force)?;
+        let known = cluster(&snapshot);
+        let lost = lost(&known, &self.force)?;
+        let mut out = std::io::stdout();
+        write!(out, "{lost}")?;
+        if !self.yes && !is_agreed()? {
+            writeln!(out, "nothing was changed")?;
+            return Ok(EXIT_DEGRADED);
+        }
+        let change = |view: &View| {
+            let setting = |value: &str| {
+                Record::Setting(Setting {
+                    key: FORCE.into(),
+                    value: value.into(),
+                })
+            };
+            let guard = match view.setting(FORCE) {
+                Some(value) => Guard::Is(setting(value)),
+                None => Guard::Absent(Key::Setting(FORCE.into())),
+            };
+            let event = format!("database: the operator has {} begin the cluster", self.force);
+            Ok(Some(
+                Change::put(setting(&self.force)).and(Put::Event(event)).when(guard),
+            ))
+        };
+        open.commit(change).await?;
+        writeln!(
+            out,
+            "{} begins the cluster; `bitrix-node db status` shows it",
+            self.force
+        )?;
+        Ok(EXIT_OK)
+    }
+}
+
+/// What the operator gives up by that. Fails where there is no need of his word, or no use.
+fn lost(known: &recovery::Cluster, name: &str) -> anyhow::Result<String> {
+    let primary = known.nodes.iter().find(|(_, node)| node.is_live && node.is_primary);
+    if let Some((primary, _)) = primary {
+        bail!("{primary} serves the data already, and the others join it; there is nothing to force");
+    }
+    let node = known.nodes.get(name);
+    let live = node.filter(|node| node.is_live).and_then(|node| node.server.as_ref());
+    let Some(server) = live else {
+        bail!("{name} says nothing of its database; start bitrix-node there, and see `bitrix-node db status`")
+    };
+    let chosen = server.report();
+    ensure!(
+        recovery::decide(known, name) != Start::Bootstrap,
+        "{name} begins the cluster by itself just now"
+    );
+    let is_known = matches!(server, Server::Down { .. });
+    let at = match is_known {
+        true => format!("at {}", chosen.position),
+        false => "which runs without the others, and is ended first".to_string(),
+    };
+    let mut text = format!("The cluster begins from the data of {name}, {at}.\n");
+    for (other, node) in known.nodes.iter().filter(|(other, _)| *other != name) {
+        let report = node.server.as_ref().map(Server::report);
+        let is_here = is_known && node.is_live && matches!(node.server, Some(Server::Down { .. }));
+        let line = match report {
+            Some(report) if is_here && report.position.uuid == chosen.position.uuid => {
+                let more = report.position.seqno.saturating_sub(chosen.position.seqno);
+                match more > 0 {
+                    true => format!("{other} has {more} changes that {name} has not: they are LOST"),
+                    false => format!("{other} has nothing that {name} has not"),
+                }
+            }
+            Some(report) if is_here && report.position.uuid.is_zero() => format!("{other} has no data"),
+            Some(report) if is_here => format!(
+                "{other} has data of another history ({}): it will not join",
+                report.position.uuid
+            ),
+            _ => format!("{other}: whatever it has more than {name} is LOST; how much that is cannot be known now"),
+        };
+        text += &format!("  {line}\n");
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::recovery::{Position, Report};
+
+    fn node(seqno: i64, is_live: bool) -> Node {
+        Node {
+            is_live,
+            is_primary: false,
+            server: Some(Server::Down {
+                report: Report {
+                    position: Position {
+                        uuid: "6d6cace8-e9f2-11f1-9b62-6f11f0bb768b".parse().unwrap(),
+                        seqno,
+                    },
+                    is_safe: false,
+                    is_galera: true,
+                    has_portal: true,
+                    view: None,
+                    epoch: 0,
+                    was_restored: false,
+                },
+            }),
+        }
+    }
+
+    #[test]
+    fn what_is_lost_is_named_before_it_is() {
+        let nodes = [("n1", node(64, true)), ("n2", node(115, true)), ("n3", node(7, false))];
+        let mut known = recovery::Cluster {
+            nodes: nodes.map(|(name, node)| (name.to_string(), node)).into(),
+            history: Some("6d6cace8-e9f2-11f1-9b62-6f11f0bb768b".parse().unwrap()),
+            ..recovery::Cluster::default()
+        };
+        let text = lost(&known, "n1").unwrap();
+        assert!(
+            text.contains("n2 has 51 changes that n1 has not: they are LOST\n"),
+            "{text}"
+        );
+        assert!(text.contains("n3: whatever it has more than n1 is LOST;"), "{text}");
+        assert!(lost(&known, "n2").unwrap().contains("n1 has nothing that n2 has not\n"));
+        lost(&known, "n3").expect_err("it is not here");
+        known.nodes.get_mut("n2").unwrap().is_primary = true;
+        lost(&known, "n1").expect_err("somebody serves");
+    }
+}

@@ -1,0 +1,152 @@
+//! MariaDB as one node of a Galera cluster: where its provider is, what it listens on, and its part of the configuration. Pure but
+//! for `provider`.
+//!
+//! Everything between the nodes is TLS with the cluster's own certificates, both ways: replication, its catching up, and the copying
+//! of whole data folders.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use crate::base::template::{self, Error, render as fill};
+use crate::config::Config;
+
+const TEMPLATE: &str = include_str!("../../../assets/templates/galera.cnf");
+
+/// Of replication, of catching up, and of copying: what administrators know, and firewalls have to let through.
+pub const PORTS: [u16; 3] = [4567, 4568, 4444];
+
+/// Of Debian's package, Red Hat's, and MariaDB's own.
+const PROVIDERS: [&str; 3] = [
+    "/usr/lib/galera/libgalera_smm.so",
+    "/usr/lib64/galera/libgalera_smm.so",
+    "/usr/lib64/galera-4/libgalera_smm.so",
+];
+
+/// Times: with less than these the group took a busy node for a lost one at its start. The rest: what a node that was away for a
+/// while needs is kept, also over a crash; a node that sees nobody gives up after so long and is started anew by a decision.
+const OPTIONS: [&str; 9] = [
+    "evs.keepalive_period=PT0.3S",
+    "evs.inactive_check_period=PT0.3S",
+    "evs.suspect_timeout=PT1S",
+    "evs.inactive_timeout=PT3S",
+    "evs.install_timeout=PT3S",
+    "pc.recovery=TRUE",
+    "pc.wait_prim_timeout=PT20S",
+    "gcache.size=256M",
+    "gcache.recover=yes",
+];
+
+/// What a node of the group depends on.
+pub struct Facts<'a> {
+    pub config: &'a Config,
+    pub provider: &'a Path,
+    pub cluster: &'a str,
+    pub node: &'a str,
+    /// Where the others reach it.
+    pub address: IpAddr,
+}
+
+/// The installed provider.
+pub fn provider() -> Option<PathBuf> {
+    PROVIDERS.map(PathBuf::from).into_iter().find(|path| path.is_file())
+}
+
+/// The lines behind those of a single server.
+pub fn render(facts: &Facts) -> Result<String, Error> {
+    let [replication, catching_up, copying] = PORTS.map(|port| SocketAddr::new(facts.address, port));
+    let files = facts.config.db_trust();
+    let [authority, certificate, key] = ["authority.pem", "node.pem", "node.key"].map(|name| files.join(name));
+    let (authority, certificate, key) = (
+        template::path(&authority)?,
+        template::path(&certificate)?,
+        template::path(&key)?,
+    );
+    let mut options = vec![
+        format!("gmcast.listen_addr=ssl://{replication}"),
+        format!("ist.recv_addr=ssl://{catching_up}"),
+        format!("socket.ssl_ca={authority}"),
+        format!("socket.ssl_cert={certificate}"),
+        format!("socket.ssl_key={key}"),
+    ];
+    options.extend(OPTIONS.map(str::to_owned));
+    let status = facts.config.db_galera_status();
+    fill(
+        TEMPLATE,
+        &[
+            ("provider", template::path(facts.provider)?),
+            ("cluster", facts.cluster),
+            ("node", facts.node),
+            ("host", &host(facts.address)),
+            ("status", template::path(&status)?),
+            ("sst", &copying.to_string()),
+            ("options", &options.join(";")),
+            ("authority", authority),
+            ("certificate", certificate),
+            ("key", key),
+        ],
+    )
+}
+
+/// Where a start looks for the others, this node among them.
+pub fn group(addresses: &[IpAddr]) -> String {
+    let places = addresses
+        .iter()
+        .map(|address| SocketAddr::new(*address, PORTS[0]).to_string());
+    format!("gcomm://{}", places.collect::<Vec<_>>().join(","))
+}
+
+fn host(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    fn cnf(cluster: &str, address: &str) -> Result<String, Error> {
+        let config = parse("", std::iter::empty()).unwrap().config;
+        render(&Facts {
+            config: &config,
+            provider: Path::new(PROVIDERS[0]),
+            cluster,
+            node: "n1",
+            address: address.parse().unwrap(),
+        })
+    }
+
+    #[test]
+    fn nothing_between_the_nodes_is_in_plain_text() {
+        let text = cnf("portal-1", "10.0.0.1").unwrap();
+        for part in [
+            "gmcast.listen_addr=ssl://10.0.0.1:4567;",
+            "ist.recv_addr=ssl://10.0.0.1:4568;",
+            "socket.ssl_ca=/run/bitrix-node/db/trust/authority.pem;",
+            "\nssl-mode = VERIFY_CA\n",
+            "\nwsrep-sst-receive-address = 10.0.0.1:4444\n",
+            "\nwsrep-node-address = 10.0.0.1\n",
+            "\nskip-networking\n",
+            "\nread-only = ON\n",
+        ] {
+            assert!(text.contains(part), "{part} in\n{text}");
+        }
+        assert!(!text.contains("tcp://") && !text.contains("wsrep-cluster-address"));
+    }
+
+    #[test]
+    fn addresses_are_written_as_each_place_wants_them() {
+        let text = cnf("portal-1", "fd00::1").unwrap();
+        assert!(text.contains("gmcast.listen_addr=ssl://[fd00::1]:4567;"));
+        assert!(text.contains("\nwsrep-node-address = [fd00::1]\n"));
+        let all = ["10.0.0.1", "fd00::2"].map(|address| address.parse().unwrap());
+        assert_eq!(group(&all), "gcomm://10.0.0.1:4567,[fd00::2]:4567");
+    }
+
+    #[test]
+    fn a_name_brings_no_line_of_its_own() {
+        assert!(cnf("a\nplugin-load = x", "10.0.0.1").is_err());
+    }
+}
