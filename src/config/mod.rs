@@ -24,7 +24,7 @@ pub use edit::{Edit, edit};
 pub use external::External;
 pub use load::{DEFAULTS, Loaded, Origin, Problem, load, parse, read, var};
 pub use port::Port;
-pub use proxy::{Affinity, Proxy, Route};
+pub use proxy::{Affinity, Coding, Proxy, Route};
 pub use push::Push;
 pub use storage::{Engine, Export, Files, Mount, Storage};
 pub use units::{Period, Size};

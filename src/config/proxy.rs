@@ -28,6 +28,30 @@ pub struct Proxy {
     pub access_log: PathBuf,
     pub routes: Vec<Route>,
     pub affinity: Affinity,
+    /// Most wanted first.
+    pub compress: Vec<Coding>,
+    pub compress_min_size: Size,
+}
+
+/// A content coding of answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Coding {
+    Zstd,
+    #[serde(rename = "br")]
+    Brotli,
+    Gzip,
+}
+
+impl Coding {
+    /// Its name in `Content-Encoding`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Coding::Zstd => "zstd",
+            Coding::Brotli => "br",
+            Coding::Gzip => "gzip",
+        }
+    }
 }
 
 /// Whether requests of one session go to one node.

@@ -1,8 +1,8 @@
 //! The web front: accept → TLS → HTTP/1 or 2 → phases → target.
 //!
 //! Phases of a request, in this order: limits (`limit`, `guard`, `request_body`) → route (`visit`, `route`, `deny`) → target (`static_file`,
-//! `fastcgi` here or on another node by `balance`, `forward`) → headers → log (`record`, `access_log`). Whatever goes wrong is an `Error`
-//! and leaves through `answer`.
+//! `fastcgi` here or on another node by `balance`, `forward`) → headers → `compress` → log (`record`, `access_log`). Whatever goes
+//! wrong is an `Error` and leaves through `answer`.
 //!
 //! Nothing ambiguous gets further than `framing`. Every wait for a client has a bound (`guard`; for HTTP/2
 //! `request_body` and `http`). A panic ends its request, or its connection.
@@ -12,6 +12,7 @@
 mod access_log;
 mod answer;
 mod balance;
+mod compress;
 mod conditional;
 mod connection;
 mod content_type;

@@ -1,4 +1,4 @@
-//! One request from head to answer, in the fixed order of phases: refusal → limits → route → target → headers → log.
+//! One request from head to answer, in the fixed order of phases: refusal → limits → route → target → headers → compress → log.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -14,6 +14,7 @@ use tracing::{debug, error, warn};
 use super::answer::{self, Reader};
 use super::balance::Balancer;
 use super::balance::hop::{self, Hop};
+use super::compress::Compressor;
 use super::connection::Connection;
 use super::error::{Error, Kind, Side};
 use super::exchange::{Body, Exchange, Target};
@@ -40,6 +41,7 @@ pub struct Front {
     pub balancer: Arc<Balancer>,
     pub leaving: Arc<Leaving>,
     ids: Ids,
+    compressor: Compressor,
 }
 
 /// The service of one connection.
@@ -79,6 +81,7 @@ impl Front {
             balancer,
             leaving,
             ids: Ids::new()?,
+            compressor: Compressor::default(),
         })
     }
 
@@ -172,7 +175,10 @@ impl Front {
             record,
         };
         let answer = visit.route(body).await.map_err(|error| blame(error, &fault))?;
-        Ok(finish(answer, &exchange))
+        let answer = finish(answer, &exchange);
+        Ok(self
+            .compressor
+            .apply(&setup.compression, &exchange, answer, &self.metrics))
     }
 }
 

@@ -6,6 +6,7 @@ use anyhow::Context;
 
 use super::access_log::AccessLog;
 use super::balance::Manner;
+use super::compress::Compression;
 use super::fastcgi::{Php, PhpSettings};
 use super::forward::Upstream;
 use super::framing::Limits;
@@ -36,6 +37,7 @@ pub struct Setup {
     pub patience: Patience,
     pub log: Option<AccessLog>,
     pub manner: Manner,
+    pub compression: Compression,
 }
 
 impl Setup {
@@ -83,6 +85,10 @@ impl Setup {
             manner: Manner {
                 affinity: proxy.affinity,
                 silence,
+            },
+            compression: Compression {
+                codings: proxy.compress.clone(),
+                min_size: proxy.compress_min_size.0,
             },
         })
     }
