@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::{Period, Size};
+use super::{Period, Rate, Size};
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -31,6 +32,13 @@ pub struct Proxy {
     /// Most wanted first.
     pub compress: Vec<Coding>,
     pub compress_min_size: Size,
+    /// Proxies before this front, whose word on their clients counts.
+    pub trusted: Vec<IpNet>,
+    pub proxy_protocol: bool,
+    pub limit_address: Rate,
+    pub limit_address_dynamic: Rate,
+    pub limit_session: Rate,
+    pub limit_rest: Rate,
 }
 
 /// A content coding of answers.

@@ -42,6 +42,10 @@ pub const PROXY_REPEATED: Name = name(
     "bitrix_proxy_repeated",
     "Failed requests that were sent to another node, or were not because the budget was spent",
 );
+pub const PROXY_LIMITED: Name = name(
+    "bitrix_proxy_limited",
+    "Requests refused because their client sent too many, by limit",
+);
 pub const PROXY_COMPRESSED: Name = name("bitrix_proxy_compressed", "Answers compressed on their way, by coding");
 pub const PROXY_COMPRESSED_BYTES: Name = name(
     "bitrix_proxy_compressed_bytes",

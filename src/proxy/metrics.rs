@@ -28,6 +28,7 @@ pub struct Metrics {
     target_ejections: Family<Balanced, Counter>,
     target_in_flight: Family<Balanced, Gauge>,
     repeated: Family<Outcome, Counter>,
+    limited: Family<OfLimit, Counter>,
     compressed: Family<InCoding, Counter>,
     compressed_bytes: Family<InForm, Counter>,
     uncompressed: Counter,
@@ -69,6 +70,11 @@ struct Balanced {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfLimit {
+    limit: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -131,6 +137,7 @@ impl Metrics {
             target_ejections: set.add(names::PROXY_TARGET_EJECTIONS, Family::default()),
             target_in_flight: set.add(names::PROXY_TARGET_IN_FLIGHT, Family::default()),
             repeated: set.add(names::PROXY_REPEATED, Family::default()),
+            limited: set.add(names::PROXY_LIMITED, Family::default()),
             compressed: set.add(names::PROXY_COMPRESSED, Family::default()),
             compressed_bytes: set.add(names::PROXY_COMPRESSED_BYTES, Family::default()),
             uncompressed: set.add(names::PROXY_UNCOMPRESSED, Counter::default()),
@@ -199,6 +206,11 @@ impl Metrics {
         self.repeated.get_or_create(&Outcome { outcome }).inc();
     }
 
+    /// A request is one too many.
+    pub fn limited(&self, limit: &'static str) {
+        self.limited.get_or_create(&OfLimit { limit }).inc();
+    }
+
     /// An answer is compressed: the handles for its bytes.
     pub fn of_coding(&self, coding: Coding) -> OfCoding {
         let coding = coding.name();
@@ -217,6 +229,11 @@ impl Metrics {
 
     pub fn refused_handshake(&self) {
         self.count_refused("tls");
+    }
+
+    /// A trusted proxy did not say for whom it connects.
+    pub fn refused_announcement(&self) {
+        self.count_refused("proxy");
     }
 
     /// Requests answered so far.

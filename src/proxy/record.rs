@@ -1,6 +1,7 @@
 //! The record of one request: begun with its head, written to log and numbers when the last byte of its answer
 //! has left or nobody wants it any more.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -34,12 +35,13 @@ impl Record {
     pub fn begin<B>(
         request: &Request<B>,
         id: &str,
+        client: IpAddr,
         connection: Arc<Connection>,
         metrics: Arc<Metrics>,
         log: Option<AccessLog>,
     ) -> Self {
         let line = Line {
-            peer: connection.peer.ip(),
+            peer: client,
             at: clock::wall(),
             asked: Asked::Request(
                 request.method().clone(),

@@ -8,12 +8,14 @@ use super::access_log::AccessLog;
 use super::balance::Manner;
 use super::compress::Compression;
 use super::fastcgi::{Php, PhpSettings};
+use super::flood::Quotas;
 use super::forward::Upstream;
 use super::framing::Limits;
 use super::guard::Patience;
 use super::leaving::Leaving;
 use super::limit::Bounds;
 use super::metrics::Metrics;
+use super::origin::Trust;
 use super::path::Path;
 use super::route::Prefixes;
 use super::static_file::Files;
@@ -38,6 +40,8 @@ pub struct Setup {
     pub log: Option<AccessLog>,
     pub manner: Manner,
     pub compression: Compression,
+    pub trust: Trust,
+    pub quotas: Quotas,
 }
 
 impl Setup {
@@ -89,6 +93,13 @@ impl Setup {
             compression: Compression {
                 codings: proxy.compress.clone(),
                 min_size: proxy.compress_min_size.0,
+            },
+            trust: Trust::new(proxy.trusted.clone(), proxy.proxy_protocol),
+            quotas: Quotas {
+                address: proxy.limit_address.0,
+                work: proxy.limit_address_dynamic.0,
+                session: proxy.limit_session.0,
+                rest: proxy.limit_rest.0,
             },
         })
     }

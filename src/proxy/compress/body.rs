@@ -60,7 +60,9 @@ impl Compressed {
                     return Poll::Pending;
                 }
                 let count = self.input.len().min(STEP);
-                coder.write(self.input.get(..count).unwrap_or_default()).map_err(broken)?;
+                coder
+                    .write(self.input.get(..count).unwrap_or_default())
+                    .map_err(broken)?;
                 self.input.advance(count);
                 self.turn += count;
                 self.numbers.taken.inc_by(count as u64);

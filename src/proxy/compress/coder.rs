@@ -17,7 +17,7 @@ const GZIP_LEVEL: u32 = 5;
 const BROTLI_QUALITY: i32 = 4;
 const ZSTD_LEVEL: i32 = 3;
 
-/// Logarithm of the window, 256 KiB: with its tables no coder has more than 1.5 MiB.
+/// Logarithm of the window, 256 KiB. With their tables coders have 0.4 MiB (gzip), 1.4 (zstd) and 2.2 (brotli), however long the answer.
 const WINDOW: u8 = 18;
 
 /// brotli's own buffer of output.
@@ -116,7 +116,8 @@ pub mod tests {
             Coding::Brotli => Box::new(brotli::Decompressor::new(bytes, 4096)),
             Coding::Zstd => Box::new(zstd::stream::read::Decoder::new(bytes).expect("a decoder")),
         };
-        let (mut content, mut chunk) = (Vec::new(), [0; 512]);
+        // One by one: an error at the end must not take what was read before it.
+        let (mut content, mut chunk) = (Vec::new(), [0; 1]);
         while let Ok(count @ 1..) = reader.read(&mut chunk) {
             content.extend_from_slice(&chunk[..count]);
         }
@@ -151,7 +152,11 @@ pub mod tests {
                     }
                     coded.extend(coder.finish().expect("finished"));
                     assert!(decoded(coding, &coded) == content, "{coding:?} {size}");
-                    assert!(size < 1000 || coded.len() * 2 < size, "{coding:?} {size}: {}", coded.len());
+                    assert!(
+                        size < 1000 || coded.len() * 2 < size,
+                        "{coding:?} {size}: {}",
+                        coded.len()
+                    );
                 }
             }
         }

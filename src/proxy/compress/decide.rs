@@ -29,12 +29,7 @@ pub enum Verdict {
 }
 
 /// `length`: of the content, where it is known but not among the fields.
-pub fn decide<B>(
-    compression: &Compression,
-    request: &HeaderMap,
-    answer: &Response<B>,
-    length: Option<u64>,
-) -> Verdict {
+pub fn decide<B>(compression: &Compression, request: &HeaderMap, answer: &Response<B>, length: Option<u64>) -> Verdict {
     let headers = answer.headers();
     let stated = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     let length = stated.and_then(|length| length.parse().ok()).or(length);
@@ -112,7 +107,12 @@ mod tests {
             answered = answered.header(*name, *value);
         }
         let (asked, ()) = asked.body(()).expect("a request").into_parts();
-        decide(&compression, &asked.headers, &answered.body(()).expect("an answer"), length)
+        decide(
+            &compression,
+            &asked.headers,
+            &answered.body(()).expect("an answer"),
+            length,
+        )
     }
 
     #[test]

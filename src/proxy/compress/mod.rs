@@ -16,9 +16,7 @@ mod decide;
 
 use std::sync::Arc;
 
-use http::header::{
-    ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, ETAG, HeaderMap, HeaderValue, VARY,
-};
+use http::header::{ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, ETAG, HeaderMap, HeaderValue, VARY};
 use http::{Method, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt;
@@ -32,8 +30,8 @@ use super::exchange::{Body, Exchange};
 use super::metrics::Metrics;
 use crate::config::Coding;
 
-/// Answers compressed at once: with the largest coder some 1.5 GiB, which only as many slow clients of long answers reach.
-const SEATS: usize = 1024;
+/// Answers compressed at once, in some 560 MiB at most. Only slow clients of long answers keep a coder for long.
+const SEATS: usize = 256;
 
 /// How the front compresses.
 pub struct Compression {
