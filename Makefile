@@ -18,8 +18,8 @@ PACKAGES = target/packages
 # From where nodes will fetch the release: the folder that `make dist` fills, as a URL.
 BASE_URL ?=
 
-.PHONY: help build release run test test-registry test-sim test-storage test-sessions test-push check fmt lint unit check-static dependencies test-nfs-kernel test-fuse test-cluster test-cache dependencies-cache dependencies-kernel bench \
-	bench-balance bench-cache bench-storage docs stage deb rpm lint-packages dist test-machines clean
+.PHONY: help build release run test test-registry test-sim test-storage test-sessions test-push check fmt lint unit check-static dependencies test-nfs-kernel test-fuse test-cluster test-cache dependencies-cache dependencies-kernel dependencies-push bench \
+	bench-balance bench-cache bench-push bench-storage docs stage deb rpm lint-packages dist test-machines clean
 
 help: ## Show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -65,10 +65,8 @@ test-sessions: release ## PHP's sessions on three caches in network namespaces u
 	packaging/test-dependencies.sh nutcracker
 	$(STORAGE) sessions:: -- --ignored --nocapture --test-threads=1
 
-test-push: ## The portal's public client, headless, on a real node (needs root, Node.js with npm, 2 minutes)
-	mkdir -p target/push-client
-	npm install --prefix target/push-client --no-audit --no-fund @bitrix24/b24jssdk@2.2.0 ws@8 xhr2@0.2
-	BITRIX_NODE_CLIENT=$(CURDIR)/target/push-client $(CARGO) test --locked --test tests push:: -- --ignored --nocapture --test-threads=1
+test-push: dependencies-push ## The portal's public client and Chromium pages on a real node, and bad input (Debian, needs root, 5 minutes)
+	BITRIX_NODE_CLIENT=$(CURDIR)/target/push-client $(CARGO) test --locked --test tests push -- --include-ignored --nocapture --test-threads=1
 
 check-static: ## Is the release executable static?
 	packaging/check-static.sh $(BINARY)
@@ -97,6 +95,9 @@ test-cache: release dependencies-cache ## The cache under memcached's tests and 
 dependencies-cache: ## Install what `make test-cache` and `make bench-cache` need (Debian, needs root)
 	packaging/test-dependencies-cache.sh
 
+dependencies-push: ## Install what `make test-push` and `make bench-push` need (Debian, needs root)
+	packaging/test-dependencies-push.sh
+
 dependencies-kernel: ## Install what the kernel tests and the storage bench need (Debian, needs root)
 	packaging/test-dependencies-kernel.sh
 
@@ -115,6 +116,9 @@ bench-cache: release dependencies-cache ## The cache beside memcached and nutcra
 	rustc --edition 2024 -O -o target/cache_load tests/bench/cache_load.rs
 	tests/bench/cache.py $(BINARY) target/cache_load
 	CACHE_LOAD=$(CURDIR)/target/cache_load $(STORAGE) bench_cache_routed -- --ignored --nocapture
+
+bench-push: release dependencies-push ## The push server beside nchan and a server of Node.js with Redis: memory, processor time, fan-out, in one session (needs root, 5 minutes)
+	tests/bench/push.py $(BINARY) target/push-client
 
 docs: release ## Completions and man pages into target/docs
 	$(BINARY) man target/docs

@@ -140,7 +140,7 @@ async fn all_checks_are_green_and_turn_red_with_their_service() {
     assert_eq!(checks["checks"].as_object().unwrap().len(), 9);
 
     let page = portal.get("/");
-    assert!(page.text().contains("All 9 checks are green"), "{}", page.text());
+    assert!(page.text().contains("All 10 checks are green"), "{}", page.text());
     let hello = portal.get("/hello/%3Cb%3Eworld/");
     assert!(hello.status == 200 && hello.text().contains("Hello, &lt;b&gt;world!"));
     let missing = portal.get("/no/such/page");

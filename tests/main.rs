@@ -24,6 +24,7 @@ mod proxy_front;
 mod proxy_nodes;
 mod proxy_time;
 mod push;
+mod push_hostile;
 mod registry;
 mod relay;
 mod sessions;

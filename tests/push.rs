@@ -110,6 +110,21 @@ async fn php_speaks_to_browsers_through_the_front() {
     )
     .unwrap();
     assert_eq!(refused.text(), "4022: Empty request.");
+    // The port that older portals name has the same, and nothing else.
+    let legacy = portal.node.config.proxy.push_http[0];
+    let mut old = WebSocket::open(legacy, &format!("/bitrix/subws/?{query}&mid={}", mid(&first))).unwrap();
+    assert_eq!(old.text(), second);
+    let listened = portal.node.command(&["push", "channels"]);
+    assert_eq!(listened.code, 0, "{}", listened.err);
+    assert!(
+        listened.out.contains("private:01234567…  2") || listened.out.contains("private:01234567…  3"),
+        "{}",
+        listened.out
+    );
+    assert!(!listened.out.contains(PRIVATE), "a private id is a secret");
+    for path in ["/", "/push.php?sign=x", "/bitrix/pub/", "/style.css"] {
+        assert_eq!(http::get(legacy, path).unwrap().status, 404, "{path}");
+    }
     // What only PHP may reach does not exist for the front.
     for path in ["/bitrix/pub/", "/bitrix/api/", "/server-stat/"] {
         let said = http::request(
@@ -137,6 +152,23 @@ async fn the_public_client_is_content_with_all_generations() {
     let key = config.push_key().display().to_string();
     let program = command::find("node").expect("Node.js is installed");
     let ran = Program::new(program).args([script, &front, &portal, &key, &client]);
+    println!("{}", ran.check(PATIENCE).await.unwrap());
+}
+
+/// Pictures of the pages are left in `target/push-pictures`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Node.js, packages and Chromium: make test-push"]
+async fn two_browsers_chat_through_the_demo_portal() {
+    let node = Node::start("").await;
+    let client = bitrix_node::config::var("BITRIX_NODE_CLIENT").expect("make test-push sets it");
+    let root = env!("CARGO_MANIFEST_DIR");
+    let (script, pictures) = (
+        format!("{root}/tests/push/chromium.mjs"),
+        format!("{root}/target/push-pictures"),
+    );
+    fs::create_dir_all(&pictures).unwrap();
+    let program = command::find("node").expect("Node.js is installed");
+    let ran = Program::new(program).args([&script, &node.http().to_string(), &client, &pictures]);
     println!("{}", ran.check(PATIENCE).await.unwrap());
 }
 

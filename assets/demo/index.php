@@ -70,7 +70,7 @@ function files(?array $visit): string
 function links(): string
 {
     return '<nav class="links" aria-label="Further addresses"><a href="/hello/world/">A page without a file</a>'
-        . '<a href="/no/such/page">A page that is not there</a><a href="/check.json">These checks as JSON</a>'
+        . '<a href="/live/">Chat, online list, calls</a><a href="/no/such/page">A page that is not there</a><a href="/check.json">These checks as JSON</a>'
         . '<a href="/health">Health</a></nav>';
 }
 

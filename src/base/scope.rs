@@ -48,6 +48,8 @@ impl Scope {
         F::Output: Send + 'static,
     {
         let killed = self.killed.clone();
+        // Each wrapper would hold a place of its own for the task besides the one that it moves it to.
+        let task = Box::pin(task);
         #[allow(clippy::disallowed_methods)]
         tokio::spawn(
             self.tasks

@@ -33,9 +33,9 @@ where
     let mut is_draining = false;
     loop {
         let mut has_moved = false;
-        if let (Some(orders), Some(route)) = (session.orders(), engine.route()) {
+        if let Some(orders) = session.orders() {
             // Boxed: an idle connection shall not hold the room for it.
-            Box::pin(route.router.perform(orders, OUTPUT_HIGH)).await;
+            Box::pin(engine.perform(orders, OUTPUT_HIGH)).await;
             session.settle(engine.clock.moment());
             has_moved = true;
         }

@@ -2,12 +2,15 @@
 //! one. Holds the router's gate, so never across an await.
 
 use std::cell::Cell;
+use std::sync::Arc;
 
+use super::backend::Backend;
 use super::class::Class;
 use super::command::{Command, Reply};
 use super::council::Route as Owner;
 use super::engine::{Engine, Flushes, NO_FLUSH, Route};
 use super::late::{Late, Line};
+use super::peer::Space;
 use super::router::{self, Entered, OnKey, Order, Work};
 use super::stats;
 use super::store::Moment;
@@ -16,6 +19,7 @@ pub struct Desk<'a> {
     pub engine: &'a Engine,
     pub moment: Moment,
     entered: Option<(&'a Route, Entered<'a>)>,
+    backend: Option<&'a Arc<Backend>>,
     /// Something was answered by right of the lease.
     has_served: Cell<bool>,
     is_sampled: Cell<bool>,
@@ -33,6 +37,7 @@ impl<'a> Desk<'a> {
             engine,
             moment,
             entered: engine.route().map(|route| (route, route.router.enter())),
+            backend: engine.backend(),
             has_served: Cell::new(false),
             is_sampled: Cell::new(engine.hot.is_sampled()),
         }
@@ -41,6 +46,9 @@ impl<'a> Desk<'a> {
     /// `line`: of the request. `late`: commands before this one that are not answered yet.
     pub fn take(&self, command: Command<'_>, line: &Line<'_>, late: Option<&Late>) -> Taken {
         self.sample(&command);
+        if let Some(backend) = self.backend {
+            return self.take_far(backend, command, line);
+        }
         let Some((route, entered)) = &self.entered else {
             return Taken::Answered(self.engine.execute(command, self.moment));
         };
@@ -85,6 +93,33 @@ impl<'a> Desk<'a> {
         }
     }
 
+    /// Where the items are on a server nothing about them is answered at once.
+    fn take_far(&self, backend: &Backend, command: Command<'_>, line: &Line<'_>) -> Taken {
+        let route = self.entered.as_ref().map(|(route, _)| *route);
+        let space = route.map_or(Space::Portal, |route| route.space);
+        let id = match command.is_read() {
+            true => 0,
+            false => route.map_or(0, |route| route.router.request_id()),
+        };
+        let shard = command.key().map(|key| backend.rules().shard(key));
+        if let Some(on_key) = shard.and_then(|shard| OnKey::new(id, shard, &command, |key| line.part(key))) {
+            return Taken::Later(Order::new(space, Work::Key(on_key)));
+        }
+        if let Command::Stats(words) = &command
+            && let Some((class, limit)) = stats::dumped(words)
+        {
+            return Taken::Later(Order::new(space, Work::Dump { class, limit }));
+        }
+        match (command, route) {
+            (command, Some(route)) => self.take_keyless(route, command),
+            (Command::Flush { after }, None) if self.engine.flushes_own() => {
+                stats::count(&self.engine.traffic.flushes, 1);
+                Taken::Later(Order::new(space, Work::Flush { after }))
+            }
+            (command, None) => Taken::Answered(self.engine.execute(command, self.moment)),
+        }
+    }
+
     /// Counts one key in so many reads of connections.
     fn sample(&self, command: &Command<'_>) {
         if self.is_sampled.take()
@@ -94,9 +129,9 @@ impl<'a> Desk<'a> {
         }
     }
 
-    /// There are no other nodes.
+    /// All items are here, and nowhere else.
     pub fn is_alone(&self) -> bool {
-        self.entered.is_none()
+        self.entered.is_none() && self.backend.is_none()
     }
 
     /// Whether what was answered may be told: this node had its lease all the while.

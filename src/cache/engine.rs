@@ -4,10 +4,11 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 
+use super::backend::Backend;
 use super::command::{Command, Reply};
 use super::hot::Hot;
 use super::peer::Space;
-use super::router::Router;
+use super::router::{Order, Router};
 use super::stats;
 use super::store::{Clock, Moment, Record, Store};
 
@@ -20,6 +21,8 @@ pub struct Engine {
     pub store: Arc<Store>,
     /// Where there are other nodes.
     route: OnceLock<Route>,
+    /// Where items are not in the store.
+    backend: OnceLock<Arc<Backend>>,
     /// What `flush_all` empties where there are none; `None`: nothing.
     pub flushed: Option<Arc<Store>>,
     pub hot: Arc<Hot>,
@@ -99,6 +102,7 @@ impl Engine {
             flushed: rules.allows_flush.then(|| store.clone()),
             store,
             route: OnceLock::new(),
+            backend: OnceLock::new(),
             hot: Arc::default(),
             clock: Clock::default(),
             limits,
@@ -115,6 +119,32 @@ impl Engine {
 
     pub fn route(&self) -> Option<&Route> {
         self.route.get()
+    }
+
+    /// From now on items are kept on a server.
+    pub fn keep_in(&self, backend: Arc<Backend>) {
+        // Said once, before the first connection.
+        let _ = self.backend.set(backend);
+    }
+
+    pub fn backend(&self) -> Option<&Arc<Backend>> {
+        self.backend.get()
+    }
+
+    /// Answers what `desk` could not answer at once; as much of it as has `enough` bytes.
+    pub async fn perform(&self, orders: &mut [Order], enough: usize) {
+        match (self.route(), self.backend()) {
+            (Some(route), _) => route.router.perform(orders, enough).await,
+            (None, Some(backend)) => backend.perform(orders, enough).await,
+            (None, None) => {}
+        }
+    }
+
+    /// A client's `flush_all` is for what these connections see.
+    pub fn flushes_own(&self) -> bool {
+        self.flushed
+            .as_ref()
+            .is_some_and(|flushed| Arc::ptr_eq(flushed, &self.store))
     }
 
     pub fn execute(&self, command: Command<'_>, moment: Moment) -> Reply {

@@ -105,7 +105,7 @@ impl Late {
     pub fn order(&mut self, order: Order) -> usize {
         match &order.work {
             Work::Key(on_key) => self.shards.insert(on_key.shard),
-            Work::Flush { .. } | Work::Stats | Work::Sums(_) => self.is_barred = true,
+            Work::Flush { .. } | Work::Stats | Work::Sums(_) | Work::Dump { .. } => self.is_barred = true,
         }
         self.bytes += order.size();
         self.orders.push(order);

@@ -8,6 +8,7 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
+use super::backend::{Backend, Seen};
 use super::class::Rules;
 use super::council::{self, COUNCIL, Event, Seat, Teller, Timing, Told};
 use super::relay::WORDS;
@@ -39,6 +40,7 @@ pub struct Brought<'a> {
     pub config: &'a Config,
     /// In the order of `Space::ALL`.
     pub stores: [Arc<Store>; 2],
+    pub backend: Option<Arc<Backend>>,
     pub clock: Clock,
     /// For sessions of nodes without a cache.
     pub connect: Connect,
@@ -124,6 +126,7 @@ pub fn join(brought: Brought<'_>, listener: StdListener, scope: &Scope) -> anyho
             own,
             rules: Rules::new(&config.cache.sync_prefixes),
             stores: brought.stores,
+            backend: brought.backend.clone(),
             clock: brought.clock,
             standing: council.standing,
             mesh,
@@ -137,6 +140,9 @@ pub fn join(brought: Brought<'_>, listener: StdListener, scope: &Scope) -> anyho
         .into_iter()
         .chain([(COUNCIL, council.handler)]);
     listen(listener, (ways.tls, offer.clone()), services.collect(), &inner)?;
+    if let Some(backend) = brought.backend {
+        inner.spawn(tell_losses(backend, council.teller.clone()));
+    }
     inner.spawn(pass_on(says, council.teller));
     inner.spawn(obey(router.clone(), council.events, told));
     let (ended, over) = oneshot::channel();
@@ -177,6 +183,28 @@ struct Guard(Scope);
 impl Drop for Guard {
     fn drop(&mut self) {
         self.0.drain();
+    }
+}
+
+/// A node serves while its server keeps what it is given. The council hears of each loss before it hears that the server is back.
+async fn tell_losses(backend: Arc<Backend>, teller: Teller) {
+    let mut seen = backend.seen();
+    // The last session that is known to be over, and the one that is known to last.
+    let (mut lost, mut kept) = (None, None);
+    loop {
+        let Seen { session, is_up } = *seen.borrow_and_update();
+        let over = if is_up { session.checked_sub(1) } else { Some(session) };
+        if over != lost {
+            teller.tell(Told::Lost).await;
+            lost = over;
+        }
+        if is_up && kept != Some(session) {
+            teller.tell(Told::Able).await;
+            kept = Some(session);
+        }
+        if seen.changed().await.is_err() {
+            return;
+        }
     }
 }
 

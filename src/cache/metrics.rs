@@ -39,7 +39,8 @@ impl Default for Metrics {
 impl Metrics {
     /// The numbers of now, as OpenMetrics text.
     pub fn encode(&self, engine: &Engine) -> String {
-        let (items, sum) = stats::totals(engine);
+        let (_, sum) = stats::totals(engine);
+        let held = stats::held(engine);
         for (kind, result, value) in [
             ("get", "hit", sum.get_hits),
             ("get", "miss", sum.get_misses),
@@ -61,12 +62,12 @@ impl Metrics {
             let counter = self.commands.get_or_create(&Labels { kind, result });
             counter.inner().store(value, Ordering::Relaxed);
         }
-        self.evictions.inner().store(sum.evictions, Ordering::Relaxed);
+        self.evictions.inner().store(held.evictions, Ordering::Relaxed);
         let connections = engine.traffic.connections.load(Ordering::Relaxed);
         for (gauge, value) in [
             (&self.connections, connections),
-            (&self.items, items),
-            (&self.bytes, engine.store.used()),
+            (&self.items, held.items),
+            (&self.bytes, held.bytes),
         ] {
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         }

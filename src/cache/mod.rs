@@ -10,6 +10,7 @@
 //!   protocols, and `noreply` silences errors too.
 
 mod ascii;
+mod backend;
 mod binary;
 mod class;
 pub mod command;

@@ -13,6 +13,8 @@ use tokio::sync::Semaphore;
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, info};
 
+use super::backend::{self, Backend};
+use super::class::Rules;
 use super::engine::{Engine, Flushes, Limits, Route};
 use super::membership::{self, Brought, Membership};
 use super::metrics::Metrics;
@@ -21,7 +23,7 @@ use super::relay::WORDS;
 use super::router::ITEM_MAX;
 use super::store::Store;
 use super::{connection, stats};
-use crate::base::{BoxFuture, Cx, Scope, Service, Status};
+use crate::base::{BoxFuture, Cx, Health, Scope, Service, Status};
 use crate::cluster::{Held, Role};
 use crate::config::{Config, Flush, Port};
 use crate::host::facts;
@@ -106,6 +108,16 @@ impl Cache {
     }
 
     async fn serve(&self, mut cx: Cx) -> anyhow::Result<()> {
+        if let Some(address) = self.config.cache.backend() {
+            let parts = backend::Parts {
+                address,
+                patience: backend::PATIENCE,
+                bench: self.portal().store.clone(),
+                rules: Rules::new(&self.config.cache.sync_prefixes),
+                clock: self.portal().clock,
+            };
+            self.portal().keep_in(Backend::new(parts, &cx.scope));
+        }
         if let Some(listener) = cx.take_tcp("cache-mesh").into_iter().next() {
             match self.config.cache.shared {
                 true => self.join(listener, &cx.scope)?,
@@ -185,6 +197,7 @@ impl Cache {
         let brought = Brought {
             config: &self.config,
             stores: self.engines.each_ref().map(|engine| engine.store.clone()),
+            backend: self.portal().backend().cloned(),
             clock: self.portal().clock,
             connect: self.connect(scope),
         };
@@ -223,12 +236,24 @@ impl Service for Cache {
     }
 
     fn status(&self) -> Status {
-        let (items, sum) = stats::totals(self.portal());
-        let store = &self.portal().store;
-        let detail = detail(items, store.used(), store.budget(), sum.get_hits, sum.get_misses);
-        match self.membership.get() {
+        let (_, sum) = stats::totals(self.portal());
+        let held = stats::held(self.portal());
+        let mut detail = detail(held.items, held.bytes, held.budget, sum.get_hits, sum.get_misses);
+        let is_up = self.portal().backend().is_some_and(|backend| backend.is_up());
+        let lost = self.config.cache.backend().filter(|_| !is_up);
+        if let Some(address) = lost {
+            detail = format!("memcached at {address} does not answer; {detail}");
+        }
+        let status = match self.membership.get() {
             Some(joined) => joined.router.status(&detail),
             None => Status::good(detail),
+        };
+        match lost {
+            Some(_) => Status {
+                health: Health::Degraded,
+                ..status
+            },
+            None => status,
         }
     }
 

@@ -62,6 +62,47 @@ pub fn count(number: &AtomicU64, by: u64) {
     number.fetch_add(by, Ordering::Relaxed);
 }
 
+/// Class and limit of a `cachedump` that is well formed.
+pub fn dumped(words: &[&[u8]]) -> Option<(u64, u64)> {
+    let [b"cachedump", class, limit, ..] = words else {
+        return None;
+    };
+    let class = number::parse(class).filter(|class| *class < CLASSES)?;
+    Some((class, number::parse(limit)?))
+}
+
+/// What items take, wherever they are.
+pub struct Held {
+    pub items: usize,
+    pub bytes: usize,
+    pub budget: usize,
+    pub evictions: u64,
+    /// Of the server that has them, in seconds.
+    pub uptime: Option<u64>,
+}
+
+pub fn held(engine: &Engine) -> Held {
+    let (items, sum) = totals(engine);
+    let Some(backend) = engine.backend() else {
+        return Held {
+            items,
+            bytes: engine.store.used(),
+            budget: engine.store.budget(),
+            evictions: sum.evictions,
+            uptime: None,
+        };
+    };
+    let numbers = backend.numbers();
+    let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    Held {
+        items: size(numbers.items),
+        bytes: size(numbers.bytes),
+        budget: size(numbers.budget),
+        evictions: numbers.evictions,
+        uptime: backend.is_up().then_some(numbers.uptime),
+    }
+}
+
 /// Items and counters of all shards together.
 pub fn totals(engine: &Engine) -> (usize, Counters) {
     let mut items = 0;
@@ -74,12 +115,13 @@ pub fn totals(engine: &Engine) -> (usize, Counters) {
 }
 
 fn general(engine: &Engine, moment: Moment, rows: &mut Rows) {
-    let (items, sum) = totals(engine);
+    let (_, sum) = totals(engine);
+    let held = held(engine);
     let (traffic, limits) = (&engine.traffic, &engine.limits);
     let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
     rows.add("pid", std::process::id());
     // The portal takes 0 for a server that does not answer.
-    rows.add("uptime", (moment.now / 1000).max(1));
+    rows.add("uptime", held.uptime.unwrap_or(moment.now / 1000).max(1));
     rows.add("time", moment.unix / 1000);
     rows.add("version", VERSION);
     rows.add("pointer_size", usize::BITS);
@@ -113,20 +155,23 @@ fn general(engine: &Engine, moment: Moment, rows: &mut Rows) {
     ] {
         rows.add(name, value);
     }
-    rows.add("limit_maxbytes", engine.store.budget());
+    rows.add("limit_maxbytes", held.budget);
     rows.add("accepting_conns", 1);
     rows.add("listen_disabled_num", read(&traffic.full));
     rows.add("threads", limits.workers);
-    rows.add("bytes", engine.store.used());
-    rows.add("curr_items", items);
+    rows.add("bytes", held.bytes);
+    rows.add("curr_items", held.items);
     rows.add("total_items", sum.stored);
     rows.add("expired_unfetched", sum.expired_unread);
     rows.add("evicted_unfetched", sum.evicted_unread);
-    rows.add("evictions", sum.evictions);
+    rows.add("evictions", held.evictions);
     rows.add("reclaimed", sum.reclaimed);
 }
 
 fn items(engine: &Engine, rows: &mut Rows) {
+    if engine.backend().is_some() {
+        rows.add("items:1:number", held(engine).items);
+    }
     for (class, (items, sum)) in (1..).zip(engine.store.shards()) {
         if items == 0 {
             continue;

@@ -19,6 +19,7 @@ mod memcached;
 mod node;
 mod portal;
 mod preflight;
+mod push;
 mod registry;
 mod remove;
 mod role;

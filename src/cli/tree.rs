@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::{
-    cache, config, demo, doctor, events, init, join, logs, memcached, node, portal, preflight, registry, role, status,
-    storage, token, uninstall, upgrade,
+    cache, config, demo, doctor, events, init, join, logs, memcached, node, portal, preflight, push, registry, role,
+    status, storage, token, uninstall, upgrade,
 };
 use crate::config::{DEFAULT_PATH, Period};
 
@@ -58,6 +58,9 @@ pub enum Verb {
     /// The portal's cache on all nodes
     #[command(subcommand)]
     Cache(cache::Verb),
+    /// The push server of this node
+    #[command(subcommand)]
+    Push(push::Verb),
     /// The exclusive roles: who holds them, and who shall
     #[command(subcommand)]
     Role(role::Verb),

@@ -333,6 +333,9 @@ fn services(config: &Config, problems: &mut Problems) {
     require(problems, is_interface, "edge.interface", "is no name of an interface");
     let item = (1 << 10..=1 << 30).contains(&cache.max_item_size.0);
     require(problems, item, "cache.max_item_size", "must be between 1KiB and 1GiB");
+    if let Some(fault) = cache.backend_fault() {
+        require(problems, false, "cache.backend", fault);
+    }
     let composite = cache.composite.iter();
     require(
         problems,
@@ -420,6 +423,13 @@ mod tests {
             ("[portal]\ndatabase = \"a`b\"", "portal.database"),
             ("[php]\nchildren = 4\nkept_connections = 4", "php.kept_connections"),
             ("[cache]\nlisten = \"0.0.0.0:11211\"", "cache.listen"),
+            ("[cache]\nbackend = \"memcached:11311\"", "cache.backend"),
+            ("[cache]\nbackend = \"10.0.0.1:11311\"", "cache.backend"),
+            ("[cache]\nbackend = \"127.0.0.1:11211\"", "cache.backend"),
+            (
+                "[cache]\ncomposite = [\"127.0.0.1:11411\"]\nbackend = \"127.0.0.1:11411\"",
+                "cache.backend",
+            ),
             ("[cache]\ncomposite = [\"127.0.0.1:11211\"]", "cache.composite"),
             ("[cache]\nsync_prefixes = [\"\"]", "cache.sync_prefixes"),
             ("[push]\nlisten = \"0.0.0.0:8895\"", "push.listen"),

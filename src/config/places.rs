@@ -60,6 +60,11 @@ impl Config {
         self.node.run_dir.join("push.sock")
     }
 
+    /// Questions of an operator to the push server.
+    pub fn push_control(&self) -> PathBuf {
+        self.node.run_dir.join("push-control.sock")
+    }
+
     /// Whether the push server runs: hubs of several nodes do not know each other, and half of the messages would reach nobody.
     pub fn push_runs(&self) -> bool {
         self.cluster.address.is_empty()

@@ -13,6 +13,9 @@ use super::{Period, Rate, Size};
 pub struct Proxy {
     pub http: Vec<SocketAddr>,
     pub https: Vec<SocketAddr>,
+    /// Where the push server answers and nothing else does.
+    pub push_http: Vec<SocketAddr>,
+    pub push_https: Vec<SocketAddr>,
     pub certificate: PathBuf,
     pub key: PathBuf,
     pub workers: usize,

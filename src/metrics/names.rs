@@ -72,6 +72,7 @@ pub const CACHE_REFUSED: Name = name(
     "Connections turned away because no node had the cache",
 );
 pub const PUSH_CONNECTIONS: Name = name("bitrix_push_connections", "Clients that listen, by transport");
+pub const PUSH_CHANNELS: Name = name("bitrix_push_channels", "Channels and users that clients listen to");
 pub const PUSH_PUBLISHED: Name = name("bitrix_push_published", "Messages published, by who did");
 pub const PUSH_DELIVERED: Name = name("bitrix_push_delivered", "Messages handed to clients that listened");
 pub const PUSH_REFUSED: Name = name("bitrix_push_refused", "Requests and connections refused, by reason");

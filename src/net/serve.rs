@@ -61,7 +61,8 @@ where
         };
         match accepted {
             Ok((stream, peer)) => {
-                let connection = handle(stream, peer);
+                // Moved by its address: a task would hold it twice.
+                let connection = Box::pin(handle(stream, peer));
                 scope.spawn(async move {
                     connection.await;
                     drop(permit);

@@ -61,12 +61,12 @@ impl ChildSpec {
 const MODULES: [(&str, &[&str]); 3] = [
     ("agent", &["control", "feed", "view", "admin", "agent-mesh", "verbs"]),
     ("cache", &["cache", "cache-composite", "cache-mesh"]),
-    ("proxy", &["http", "https", "proxy-mesh"]),
+    ("proxy", &["http", "https", "push-http", "push-https", "proxy-mesh"]),
 ];
 /// Runs where there are other nodes: the way to the database of one of them, or theirs to this one's.
 const DB: (&str, &[&str]) = ("db", &["db", "db-mesh"]);
 /// Runs where the node is alone.
-const PUSH: (&str, &[&str]) = ("push", &["push", "push-unix"]);
+const PUSH: (&str, &[&str]) = ("push", &["push", "push-unix", "push-control"]);
 /// Runs where the configuration asks for it.
 const STORAGE: (&str, &[&str]) = ("storage", &["nfs", "nfs-unix", "storage", "storage-mesh", "fuse"]);
 

@@ -42,6 +42,9 @@ impl Sockets {
         if config.push_runs() {
             sockets.tcp("push", "push.listen", config.push.listen)?;
             sockets.unix("push-unix", &config.push_socket(), user)?;
+            sockets.unix("push-control", &config.push_control(), user)?;
+            sockets.if_free("push-http", "proxy.push_http", &config.proxy.push_http);
+            sockets.if_free("push-https", "proxy.push_https", &config.proxy.push_https);
         }
         if !config.db.run {
             sockets.tcp("db", "db.listen", config.db.listen)?;
@@ -126,6 +129,17 @@ impl Sockets {
             "none of {key} can be listened on; name an address of this machine"
         );
         Ok(())
+    }
+
+    /// Further addresses, without which the node is whole, too.
+    fn if_free(&mut self, name: &'static str, key: &str, addresses: &[SocketAddr]) {
+        for address in addresses {
+            match self.tcp(name, key, *address) {
+                Err(error) if has_no_family(&error) => {}
+                Err(error) => warn!(error = format!("{error:#}"), "left out"),
+                Ok(()) => {}
+            }
+        }
     }
 
     fn tcp(&mut self, name: &'static str, key: &str, address: SocketAddr) -> anyhow::Result<()> {

@@ -81,7 +81,7 @@ async fn supervise(config: Arc<Config>, path: &Path) -> anyhow::Result<()> {
         user: &node.user,
         output: output.clone(),
         leftover: note.clone(),
-        doors: Doors::new(sockets.copies(&["http", "https"])?),
+        doors: Doors::new(sockets.copies(&["http", "https", "push-http", "push-https"])?),
         period: verbs::MINUTE,
         past: past.pairs.remove("verbs"),
         upgrade: Some((Place::new(executable.clone()), requests.clone())),

@@ -21,7 +21,7 @@ use crate::net::mesh::trust::Trust;
 use crate::net::mesh::{self, Tls};
 use crate::net::tls::Certificate;
 
-/// The module. Listens on the sockets named `http` and `https`, and for other fronts on `proxy-mesh`.
+/// The module. Listens on the sockets named `http`, `https`, `push-http` and `push-https`, and for other fronts on `proxy-mesh`.
 pub struct Proxy {
     config: Mutex<Arc<Config>>,
     metrics: Arc<Metrics>,
@@ -82,7 +82,9 @@ impl Proxy {
         if let Some(tls) = tls {
             meet(&front, &config, tls, mesh)?;
         }
-        let (plain, secure) = (cx.take_tcp("http"), cx.take_tcp("https"));
+        let (mut plain, mut secure) = (cx.take_tcp("http"), cx.take_tcp("https"));
+        plain.extend(cx.take_tcp("push-http"));
+        secure.extend(cx.take_tcp("push-https"));
         let certificate = match secure.is_empty() {
             true => None,
             false => Some(certificate(&config)?),

@@ -1,5 +1,6 @@
 //! What the front derives from the configuration; replaced as a whole when that changes.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -17,7 +18,7 @@ use super::limit::Bounds;
 use super::metrics::Metrics;
 use super::origin::Trust;
 use super::path::Path;
-use super::route::Prefixes;
+use super::route::{Plan, Prefixes};
 use super::static_file::Files;
 use crate::base::Scope;
 use crate::config::Config;
@@ -31,6 +32,10 @@ pub struct Setup {
     pub prefixes: Prefixes,
     /// In the order of the configuration, then those of the push server.
     pub upstreams: Vec<Upstream>,
+    /// Ports on which nothing but the push server answers.
+    push_ports: Vec<u16>,
+    /// Upstreams before those of the push server.
+    routes: usize,
     /// The script for paths without a file.
     pub fallback: Path,
     pub domain: String,
@@ -73,6 +78,13 @@ impl Setup {
             // The operator's own come first.
             prefixes: Prefixes::new(routes.chain(push.iter().copied())),
             upstreams: upstreams.collect::<anyhow::Result<_>>()?,
+            push_ports: proxy
+                .push_http
+                .iter()
+                .chain(&proxy.push_https)
+                .map(SocketAddr::port)
+                .collect(),
+            routes: proxy.routes.len(),
             fallback: fallback.context("read portal.fallback")?,
             domain: config.portal.domain.clone(),
             max_body: proxy.max_body_size.0,
@@ -102,6 +114,11 @@ impl Setup {
                 rest: proxy.limit_rest.0,
             },
         })
+    }
+
+    /// Whether such a plan may be carried out for clients that came to this port.
+    pub fn is_open(&self, port: u16, plan: &Plan) -> bool {
+        !self.push_ports.contains(&port) || matches!(plan, Plan::Upstream(place) if *place >= self.routes)
     }
 }
 

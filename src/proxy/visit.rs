@@ -25,7 +25,11 @@ pub struct Visit<'a> {
 
 impl Visit<'_> {
     pub async fn route(&mut self, body: Body) -> Result<Response<Body>, Error> {
-        match route::plan(&self.setup.prefixes, &self.exchange.path) {
+        let plan = route::plan(&self.setup.prefixes, &self.exchange.path);
+        if !self.setup.is_open(self.exchange.local.port(), &plan) {
+            return Err(Error::new(Kind::NotFound, "at this port only the push server answers"));
+        }
+        match plan {
             Plan::Deny(kind) => Err(denied(kind)),
             Plan::Upstream(place) => {
                 let upstream = self.setup.upstreams.get(place);

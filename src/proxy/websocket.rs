@@ -1,8 +1,12 @@
 //! WebSocket pass-through: who asks for it (RFC 6455 §4), and the tunnel after 101. Frames are not looked at.
 
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
 use std::net::IpAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use futures_util::future::{self, Either};
@@ -11,7 +15,7 @@ use http::request::Parts;
 use http::{Method, Version};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
 use tracing::debug;
 
 use super::leaving::Leaving;
@@ -22,6 +26,9 @@ const GRACE: Duration = Duration::from_secs(3);
 
 /// After one side has ended: enough for the other's last words. A peer that vanished must not hold the tunnel for ever.
 const LINGER: Duration = Duration::from_secs(30);
+
+/// Read at once.
+const PIECE: usize = 8 << 10;
 
 /// Whether a request asks for a WebSocket over HTTP/1.1.
 pub fn is_asked(request: &Parts) -> bool {
@@ -82,11 +89,40 @@ where
 
 /// One direction: an end of the stream is passed on as such, an error ends this direction too.
 async fn pump<R: AsyncRead, W: AsyncWrite>(mut from: ReadHalf<R>, mut to: WriteHalf<W>) {
-    let copied = tokio::io::copy(&mut from, &mut to).await;
+    let passed = async {
+        while let Some(rest) = pass(&mut from, &mut to).await? {
+            to.write_all(&rest).await?;
+            to.flush().await?;
+        }
+        io::Result::Ok(())
+    };
+    let passed = passed.await;
     let ended = to.shutdown().await;
-    if let Err(error) = copied.and(ended.map(|()| 0)) {
+    if let Err(error) = passed.and(ended) {
         debug!(%error, "a WebSocket broke off");
     }
+}
+
+/// Passes on what comes next, as far as the other side takes it; returns the rest, or `None` at the end. Only a rest has a buffer of
+/// its own: WebSockets are many, and most of them are silent.
+async fn pass<R: AsyncRead, W: AsyncWrite>(
+    from: &mut ReadHalf<R>,
+    to: &mut WriteHalf<W>,
+) -> io::Result<Option<Vec<u8>>> {
+    poll_fn(|cx| {
+        let mut space = [MaybeUninit::uninit(); PIECE];
+        let mut piece = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(&mut *from).poll_read(cx, &mut piece))?;
+        if piece.filled().is_empty() {
+            return Poll::Ready(Ok(None));
+        }
+        let written = match Pin::new(&mut *to).poll_write(cx, piece.filled()) {
+            Poll::Ready(written) => written?,
+            Poll::Pending => 0,
+        };
+        Poll::Ready(Ok(piece.filled().get(written..).map(<[u8]>::to_vec)))
+    })
+    .await
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
@@ -19,6 +20,7 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::desk::Desk;
+use super::line::Line;
 use super::message::BODY_MAX;
 use super::metrics::Transport;
 use super::publish::By;
@@ -99,8 +101,7 @@ impl Door {
             .timer(TokioTimer::new())
             .header_read_timeout(PATIENCE)
             .max_buf_size(HEAD);
-        let serving = builder.serve_connection(TokioIo::new(stream), service);
-        let mut serving = std::pin::pin!(serving.with_upgrades());
+        let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
         let ended = tokio::select! {
             ended = serving.as_mut() => ended,
             () = scope.draining() => {
@@ -124,10 +125,11 @@ impl Door {
         let answer = match place {
             Place::Listen => return with_origin(self.listen::<S>(&query, request).await),
             Place::ListenOptions => return poll::options(),
-            Place::PublishAsClient => self.publish_as_client(&query, request).await.map(with_origin),
-            Place::Publish => self.publish(&query, request).await,
+            // Boxed: a long poll, which waits here for long, shall not be as large as these.
+            Place::PublishAsClient => Box::pin(self.publish_as_client(&query, request)).await.map(with_origin),
+            Place::Publish => Box::pin(self.publish(&query, request)).await,
             Place::Online => self.online(&query),
-            Place::Calls => self.calls(&query, request).await,
+            Place::Calls => Box::pin(self.calls(&query, request)).await,
             Place::Stat => Ok(json(self.desk.stat())),
         };
         answer.unwrap_or_else(|failure| self.fail(failure))
@@ -170,10 +172,9 @@ impl Door {
         let (desk, scope) = (self.desk.clone(), self.scope.clone());
         let upgraded = hyper::upgrade::on(&mut request);
         self.scope.spawn(async move {
-            let Ok(upgraded) = upgraded.await else { return };
-            let parts = upgraded.downcast::<TokioIo<S>>();
-            let parts = parts.map_err(|_| ()).expect("it is the stream that is served");
-            let stream = socket::open(parts.io.into_inner(), parts.read_buf).await;
+            let Some(line) = switched::<S>(upgraded).await else {
+                return;
+            };
             match visitor {
                 Ok(Visitor {
                     dialect,
@@ -182,13 +183,13 @@ impl Door {
                 }) => {
                     let _listening = desk.metrics.listens(Transport::WebSocket);
                     let subscription = desk.hub.subscribe(wanted);
-                    Session::new(stream, subscription, desk.clone(), dialect, sender)
-                        .run(scope)
-                        .await;
+                    let mut session = Session::new(line, subscription, desk, dialect, sender);
+                    let end = session.run(scope).await;
+                    Box::pin(session.leave(end)).await;
                 }
                 Err(refusal) => {
                     desk.metrics.refused_with(refusal);
-                    socket::refuse(stream, refusal).await;
+                    Box::pin(socket::refuse(line, refusal)).await;
                 }
             }
             drop(seat);
@@ -250,6 +251,16 @@ impl Door {
             }
         }
     }
+}
+
+/// The stream itself, when the answer has been written. What HTTP held for it is gone then.
+async fn switched<S>(upgraded: OnUpgrade) -> Option<Line<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let parts = upgraded.await.ok()?.downcast::<TokioIo<S>>();
+    let parts = parts.map_err(|_| ()).expect("it is the stream that is served");
+    Some(Line::new(parts.io.into_inner(), &parts.read_buf))
 }
 
 /// Why a request is not carried out.

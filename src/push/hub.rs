@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use tokio::sync::broadcast::Receiver;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::channel::{Address, Id};
@@ -16,6 +17,7 @@ use super::metrics::Metrics;
 use super::mid::{Mid, Mids};
 use super::presence::Presence;
 use super::queue::{Ended, Queue};
+use super::tap::{Tap, Told};
 use crate::base::{Scope, clock};
 
 /// Connections of one private channel with a public id, or of one user: the oldest goes when another comes.
@@ -42,6 +44,7 @@ struct State {
     /// Users, and who wants to be told when they come and go.
     followers: HashMap<u64, BTreeMap<Number, Arc<Queue>>>,
     next: Number,
+    tap: Tap,
 }
 
 /// What a client wants to hear.
@@ -77,6 +80,7 @@ impl Hub {
             subscribers: HashMap::new(),
             followers: HashMap::new(),
             next: 0,
+            tap: Tap::default(),
         };
         Arc::new(Hub {
             state: Mutex::new(state),
@@ -173,6 +177,18 @@ impl Hub {
         }
     }
 
+    /// Every address that somebody listens to here, and by how many connections.
+    pub fn listened(&self) -> Vec<(Address, usize)> {
+        let state = self.lock();
+        let all = state.subscribers.iter();
+        all.map(|(address, queues)| (*address, queues.len())).collect()
+    }
+
+    /// Every message from now on.
+    pub fn follow(&self) -> Receiver<Arc<Told>> {
+        self.lock().tap.follow()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("nothing panics under this lock")
     }
@@ -196,6 +212,7 @@ impl State {
             .filter_map(|address| self.subscribers.get(address))
             .flat_map(BTreeMap::values);
         let reached = queues.filter(|queue| queue.offer(&message)).count();
+        self.tap.tell(&message, &publication.receivers, reached);
         let kept_for = publication.kept_for();
         if !kept_for.is_zero() {
             let until = Instant::now() + kept_for;

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::channel::{Address, Id};
-use super::frame::{self, Dialect};
+use super::frame::{self, Dialect, Framed};
 use super::mid::Mid;
 use super::refusal::Refusal;
 
@@ -96,7 +95,7 @@ pub struct Message {
     pub extras: Option<Arc<Extras>>,
     /// Time since 1970, for people.
     pub created: Duration,
-    frames: [OnceLock<Bytes>; Dialect::ALL.len()],
+    frames: [OnceLock<Framed>; Dialect::ALL.len()],
 }
 
 impl Message {
@@ -121,18 +120,18 @@ impl Message {
     }
 
     /// As `user` shall see it in this dialect.
-    pub fn frame(&self, dialect: Dialect, user: Option<u64>) -> Bytes {
+    pub fn frame(&self, dialect: Dialect, user: Option<u64>) -> Framed {
         let own = self.extras.as_ref().zip(user);
         let own = own.and_then(|(extras, user)| extras.user_params.get(&user));
         if dialect == Dialect::Rpc
             && let Some(own) = own
         {
-            return frame::rpc::message(self, Some(own)).into();
+            return Framed::new(dialect, frame::rpc::message(self, Some(own)).as_bytes());
         }
         let made = self.frames[dialect.index()].get_or_init(|| match dialect {
-            Dialect::Text => frame::text::message(self).into(),
-            Dialect::Protobuf => frame::protobuf::message(self).into(),
-            Dialect::Rpc => frame::rpc::message(self, None).into(),
+            Dialect::Text => Framed::new(dialect, frame::text::message(self).as_bytes()),
+            Dialect::Protobuf => Framed::new(dialect, &frame::protobuf::message(self)),
+            Dialect::Rpc => Framed::new(dialect, frame::rpc::message(self, None).as_bytes()),
         });
         made.clone()
     }
@@ -186,7 +185,7 @@ mod tests {
         let message = sample("1");
         for dialect in Dialect::ALL {
             let (first, second) = (message.frame(dialect, None), message.frame(dialect, Some(7)));
-            assert_eq!(first.as_ptr(), second.as_ptr());
+            assert_eq!(first.websocket().as_ptr(), second.websocket().as_ptr());
         }
     }
 }

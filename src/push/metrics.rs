@@ -30,6 +30,7 @@ pub enum Transport {
 pub struct Metrics {
     set: Set,
     connections: Family<Over, Gauge>,
+    channels: Gauge,
     published: Family<By, Counter>,
     delivered: Counter,
     refused: Family<Reason, Counter>,
@@ -43,6 +44,7 @@ impl Default for Metrics {
         let mut set = Set::new();
         Metrics {
             connections: set.add(names::PUSH_CONNECTIONS, Family::default()),
+            channels: set.add(names::PUSH_CHANNELS, Gauge::default()),
             published: set.add(names::PUSH_PUBLISHED, Family::default()),
             delivered: set.add(names::PUSH_DELIVERED, Counter::default()),
             refused: set.add(names::PUSH_REFUSED, Family::default()),
@@ -91,6 +93,7 @@ impl Metrics {
     /// The numbers of now, as OpenMetrics text.
     pub fn encode(&self, numbers: Numbers) -> String {
         let number = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        self.channels.set(number(numbers.channels));
         self.kept.set(number(numbers.kept));
         self.kept_bytes.set(number(numbers.bytes));
         self.set.encode()

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use http_body_util::Full;
@@ -9,7 +10,7 @@ use tokio::time::timeout;
 
 use super::desk::Desk;
 use super::door::{Answer, typed, with_origin};
-use super::frame;
+use super::frame::{self, Framed};
 use super::metrics::Transport;
 use super::queue::Ended;
 use super::refusal::Refusal;
@@ -34,7 +35,12 @@ pub async fn wait(desk: &Desk, visitor: Visitor, scope: &Scope) -> Answer {
     match taken {
         Some(Ok(messages)) => {
             let frames = frame::frames(messages, dialect, subscription.user());
-            typed(StatusCode::OK, dialect.content_type(), frames.concat())
+            let payloads: Vec<Bytes> = frames.iter().map(Framed::payload).collect();
+            let body = match payloads.as_slice() {
+                [one] => one.clone(),
+                some => some.concat().into(),
+            };
+            typed(StatusCode::OK, dialect.content_type(), body)
         }
         Some(Err(Ended::Crowded | Ended::Slow)) => {
             desk.metrics.cut("crowded");

@@ -1,10 +1,12 @@
 //! What one subscriber has not taken yet. Bounded: a reader that is too slow is cut off, and comes back to be told what it missed.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::Poll;
 
+use futures_util::task::AtomicWaker;
 use thiserror::Error;
-use tokio::sync::Notify;
 
 use super::message::Message;
 use super::mid::Mid;
@@ -26,16 +28,29 @@ pub enum Ended {
 #[derive(Default)]
 pub struct Queue {
     waiting: Mutex<Waiting>,
-    changed: Notify,
+    /// The one task that takes.
+    taker: AtomicWaker,
 }
 
 #[derive(Default)]
 struct Waiting {
+    /// The oldest. Mostly there is no other, and a fan-out to thousands shall not allocate for each.
+    first: Option<Arc<Message>>,
     messages: VecDeque<Arc<Message>>,
     bytes: usize,
     /// The newest one that was ever laid in: who is reached by several addresses is told once.
     last: Option<Mid>,
     ended: Option<Ended>,
+}
+
+impl Waiting {
+    fn is_due(&self, count: usize) -> bool {
+        self.ended.is_some() || self.count() >= count
+    }
+
+    fn count(&self) -> usize {
+        usize::from(self.first.is_some()) + self.messages.len()
+    }
 }
 
 impl Queue {
@@ -46,47 +61,57 @@ impl Queue {
             return false;
         }
         let bytes = waiting.bytes + message.cost();
-        if waiting.messages.len() >= MESSAGES || (bytes > BYTES && !waiting.messages.is_empty()) {
+        let count = waiting.count();
+        if count >= MESSAGES || (bytes > BYTES && count > 0) {
             drop(waiting);
             self.end(Ended::Slow);
             return false;
         }
         waiting.last = Some(message.mid);
         waiting.bytes = bytes;
-        waiting.messages.push_back(message.clone());
+        match waiting.first {
+            None => waiting.first = Some(message.clone()),
+            Some(_) => waiting.messages.push_back(message.clone()),
+        }
         drop(waiting);
-        self.changed.notify_one();
+        self.taker.wake();
         true
     }
 
     /// The first reason counts. What waits is dropped.
     pub fn end(&self, ended: Ended) {
         let mut waiting = self.lock();
+        waiting.first = None;
         waiting.messages = VecDeque::new();
         waiting.bytes = 0;
         waiting.ended.get_or_insert(ended);
         drop(waiting);
-        self.changed.notify_one();
+        self.taker.wake();
     }
 
-    /// All that waits, at least one message. Cancel safe. For one task alone.
+    /// All that waits, at least one message. Cancel safe. This and the next two are for one task alone.
     pub async fn take(&self) -> Result<VecDeque<Arc<Message>>, Ended> {
-        loop {
-            if let Some(taken) = self.try_take() {
-                return taken;
-            }
-            self.changed.notified().await;
-        }
+        self.look(Self::try_take).await
     }
 
-    /// Resolves when the subscription is over, whatever still waits. Cancel safe. For the same task as `take`.
+    /// Resolves when so many messages wait, or the subscription is over. Cancel safe.
+    pub async fn waits(&self, count: usize) {
+        self.look(|queue| queue.lock().is_due(count).then_some(())).await;
+    }
+
+    /// Resolves when the subscription is over, whatever still waits. Cancel safe.
     pub async fn ended(&self) -> Ended {
-        loop {
-            if let Some(ended) = self.lock().ended {
-                return ended;
-            }
-            self.changed.notified().await;
-        }
+        self.look(|queue| queue.lock().ended).await
+    }
+
+    /// Until there is something to be seen.
+    async fn look<T>(&self, see: impl Fn(&Self) -> Option<T>) -> T {
+        poll_fn(|cx| {
+            // First, or what is laid in meanwhile would wake nobody.
+            self.taker.register(cx.waker());
+            see(self).map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
     }
 
     pub fn try_take(&self) -> Option<Result<VecDeque<Arc<Message>>, Ended>> {
@@ -94,11 +119,21 @@ impl Queue {
         if let Some(ended) = waiting.ended {
             return Some(Err(ended));
         }
-        if waiting.messages.is_empty() {
+        let first = waiting.first.take()?;
+        waiting.bytes = 0;
+        let mut taken = std::mem::take(&mut waiting.messages);
+        taken.push_front(first);
+        Some(Ok(taken))
+    }
+
+    /// The one message that waits, where there is just one.
+    pub fn try_take_alone(&self) -> Option<Arc<Message>> {
+        let mut waiting = self.lock();
+        if !waiting.messages.is_empty() {
             return None;
         }
         waiting.bytes = 0;
-        Some(Ok(std::mem::take(&mut waiting.messages)))
+        waiting.first.take()
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {

@@ -7,6 +7,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tracing::info;
 
+use super::control;
 use super::desk::Desk;
 use super::door::{Door, For};
 use super::hub::Hub;
@@ -19,13 +20,15 @@ use crate::config::Config;
 use crate::host::facts;
 use crate::net::serve::serve;
 
-/// Names of the listening sockets: of clients by way of the front, and of the portal.
+/// Names of the listening sockets: of clients by way of the front, of the portal, and of operators.
 const CLIENTS: &str = "push-unix";
 const PORTAL: &str = "push";
+const CONTROL: &str = "push-control";
 /// Least memory for messages.
 const MEMORY_MIN: usize = 16 << 20;
 /// Requests of the portal at once: more than PHP has processes.
 const PORTAL_CONNECTIONS: usize = 1024;
+const OPERATORS: usize = 16;
 
 /// The push & pull server of this node.
 pub struct Push {
@@ -45,7 +48,12 @@ impl Push {
 
     async fn serve(&self, mut cx: Cx) -> anyhow::Result<()> {
         let (portal, clients) = (cx.take_tcp(PORTAL), cx.take_unix(CLIENTS));
-        ensure!(!clients.is_empty(), "no socket named \"{CLIENTS}\" was handed down");
+        // Who measures the module by itself hands down an address instead.
+        let without_front = cx.take_tcp(CLIENTS);
+        ensure!(
+            !clients.is_empty() || !without_front.is_empty(),
+            "no socket named \"{CLIENTS}\" was handed down"
+        );
         let path = self.config.push_key();
         // The supervisor made it; a module of its own makes one for itself alone.
         let key = Secret::ensure(&path, Access::mode(0o600)).context("read the key that signs channels")?;
@@ -78,6 +86,14 @@ impl Push {
             cx.scope
                 .spawn(serve(listener, permits.clone(), cx.scope.clone(), handle));
         }
+        for listener in without_front {
+            listener.set_nonblocking(true)?;
+            let listener = TcpListener::from_std(listener).context("listen for clients")?;
+            let door = door.clone();
+            let handle = move |stream: TcpStream, _| door.clone().serve(stream);
+            cx.scope
+                .spawn(serve(listener, permits.clone(), cx.scope.clone(), handle));
+        }
         let permits = Arc::new(Semaphore::new(PORTAL_CONNECTIONS));
         for listener in portal {
             listener.set_nonblocking(true)?;
@@ -87,6 +103,15 @@ impl Push {
                 ..door.clone()
             };
             let handle = move |stream: TcpStream, _| door.clone().serve(stream);
+            cx.scope
+                .spawn(serve(listener, permits.clone(), cx.scope.clone(), handle));
+        }
+        let permits = Arc::new(Semaphore::new(OPERATORS));
+        for listener in cx.take_unix(CONTROL) {
+            listener.set_nonblocking(true)?;
+            let listener = UnixListener::from_std(listener).context("listen for operators")?;
+            let (desk, scope) = (door.desk.clone(), cx.scope.clone());
+            let handle = move |stream: UnixStream, _| control::serve(stream, desk.clone(), scope.clone());
             cx.scope
                 .spawn(serve(listener, permits.clone(), cx.scope.clone(), handle));
         }

@@ -1,27 +1,26 @@
 //! One WebSocket: messages out, requests in, signs of life both ways.
 //!
-//! The first message goes at once; what follows within `GAP` goes together (but not in generation 5). A client that takes nothing is cut
-//! off by its queue or by `PATIENCE`; one that has vanished, by the pings. Both may come back and ask for what they missed.
+//! The first message goes at once; what follows within `GAP` goes together (but not in generation 5), unless it becomes much. A client
+//! that takes nothing is cut off by its queue or by `PATIENCE`; one that has vanished, by the pings. Both may come back and ask for
+//! what they missed.
+//!
+//! Most clients do nothing most of the time, and there are many: what is rare is boxed, and nothing is kept ready for it.
 
-use std::collections::VecDeque;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until, timeout};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::error::Error as WsError;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{Message as WsMessage, Utf8Bytes};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use tracing::debug;
 
 use super::desk::Desk;
+use super::frame::websocket::{self, Fault, Opcode, Said};
 use super::frame::{self, Dialect};
 use super::hub::Subscription;
-use super::message::{BODY_MAX, Message, Sender};
+use super::line::{Broken, Line};
+use super::message::Sender;
 use super::publish::By;
 use super::queue::Ended;
 use super::refusal::Refusal;
@@ -29,16 +28,15 @@ use crate::base::Scope;
 
 /// Between two frames of messages.
 const GAP: Duration = Duration::from_millis(400);
+/// So many messages do not wait for the gap's end: the queue is bounded.
+const PRESSING: usize = 64;
 /// For a client to take one frame.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// For a client to hear why it is left.
-const FAREWELL: Duration = Duration::from_secs(2);
-/// What a client whose frame is too large may still send to reach its end.
-const DISMISSAL_BYTES: u64 = 8 << 20;
 /// Requests of one client within a second; further ones wait.
 const REQUESTS: u32 = 50;
-/// What a connection reads at once: requests are short, and there are many connections.
-const READ: usize = 1 << 10;
+/// Of a server that ends (RFC 6455 §7.4.1), and of a client that ends without saying why.
+const AWAY: u16 = 1001;
+const NORMAL: u16 = 1000;
 
 /// Pings that may go unanswered, and how often they are sent.
 fn pulse(dialect: Dialect) -> (u32, Duration) {
@@ -51,9 +49,11 @@ fn pulse(dialect: Dialect) -> (u32, Duration) {
 
 /// Why a connection ends.
 #[derive(Debug)]
-enum End {
+pub enum End {
     /// The client went, or was gone.
     Gone,
+    /// It said so, and why.
+    Closed(Option<u16>),
     /// It takes nothing, or too little.
     Slow,
     Crowded,
@@ -61,37 +61,25 @@ enum End {
     /// This process ends.
     Drained,
     Refused(Refusal),
-    Broken(WsError),
-}
-
-/// How small frames and buffers are.
-pub fn config() -> WebSocketConfig {
-    WebSocketConfig::default()
-        .read_buffer_size(READ)
-        .write_buffer_size(0)
-        .max_message_size(Some(BODY_MAX))
-        .max_frame_size(Some(BODY_MAX))
-}
-
-/// A stream after its handshake; `read`: what came behind the request.
-pub async fn open<S: AsyncRead + AsyncWrite + Unpin>(stream: S, read: Bytes) -> WebSocketStream<S> {
-    WebSocketStream::from_partially_read(stream, read.into(), Role::Server, Some(config())).await
+    Broken(Broken),
 }
 
 /// Tells the client why it may not listen.
-pub async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(mut socket: WebSocketStream<S>, refusal: Refusal) {
-    farewell(&mut socket, CloseCode::from(refusal.code()), refusal.to_string()).await;
+pub async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(mut line: Line<S>, refusal: Refusal) {
+    line.farewell(refusal.code(), &refusal.to_string()).await;
 }
 
 /// A listening client.
 pub struct Session<S> {
-    socket: WebSocketStream<S>,
+    line: Line<S>,
     subscription: Subscription,
     desk: Arc<Desk>,
     dialect: Dialect,
     sender: Option<Sender>,
     /// Until then messages gather.
     quiet_until: Option<Instant>,
+    /// Runs while there are some.
+    gathering: Option<Pin<Box<Sleep>>>,
     /// Pings since the last sign of life.
     unanswered: u32,
     pace: Pace,
@@ -105,28 +93,31 @@ struct Pace {
 
 /// What happened next.
 enum Event {
-    Messages(Result<VecDeque<Arc<Message>>, Ended>),
-    GapOver,
+    /// Messages wait, or the queue is over.
+    Waiting,
+    /// They have waited long enough, or are many.
+    Gathered,
     Tick,
-    Frame(Option<Result<WsMessage, WsError>>),
+    Said(Result<Option<Said>, Broken>),
     Drain,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     pub fn new(
-        socket: WebSocketStream<S>,
+        line: Line<S>,
         subscription: Subscription,
         desk: Arc<Desk>,
         dialect: Dialect,
         sender: Option<Sender>,
     ) -> Self {
         Session {
-            socket,
+            line,
             subscription,
             desk,
             dialect,
             sender,
             quiet_until: None,
+            gathering: None,
             unanswered: 0,
             pace: Pace {
                 since: Instant::now(),
@@ -135,66 +126,82 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    /// Until one side ends it, or the scope drains.
-    pub async fn run(mut self, scope: Scope) {
+    /// Until one side ends it, or the scope drains. `leave` is to follow.
+    pub async fn run(&mut self, scope: Scope) -> End {
         let (_, period) = pulse(self.dialect);
-        let mut pulse = interval_at(Instant::now() + period, period);
-        pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let end = loop {
-            let event = self.next(&mut pulse, &scope).await;
+        let mut tick = pin!(sleep(period));
+        let mut draining = pin!(scope.draining());
+        // Both wake this task by themselves once they have been polled. A message wakes it far more often, and shall touch only
+        // what it needs: with thousands of clients all else is out of the processor's reach.
+        let (mut drain_is_armed, mut tick_is_armed) = (false, false);
+        loop {
+            let is_drained = !std::mem::replace(&mut drain_is_armed, true) || scope.is_draining();
+            let is_time = !std::mem::replace(&mut tick_is_armed, true) || Instant::now() >= tick.deadline();
+            let event = tokio::select! {
+                biased;
+                () = &mut draining, if is_drained => Event::Drain,
+                () = &mut tick, if is_time => {
+                    tick.as_mut().reset(Instant::now() + period);
+                    tick_is_armed = false;
+                    Event::Tick
+                }
+                said = self.line.next() => Event::Said(said),
+                event = due(&self.subscription, &mut self.gathering) => event,
+            };
             if let Err(end) = self.handle(event).await {
-                break end;
+                return end;
             }
-        };
-        self.leave(end).await;
-    }
-
-    async fn next(&mut self, pulse: &mut Interval, scope: &Scope) -> Event {
-        let quiet_until = self.quiet_until;
-        let gap_over = async {
-            match quiet_until {
-                Some(end) => sleep_until(end).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = scope.draining() => Event::Drain,
-            messages = self.subscription.queue().take(), if quiet_until.is_none() => Event::Messages(messages),
-            () = gap_over => Event::GapOver,
-            _ = pulse.tick() => Event::Tick,
-            frame = self.socket.next() => Event::Frame(frame),
         }
     }
 
     async fn handle(&mut self, event: Event) -> Result<(), End> {
         match event {
             Event::Drain => Err(End::Drained),
-            Event::GapOver => {
-                self.quiet_until = None;
-                Ok(())
+            Event::Waiting => {
+                if let Some(end) = self.quiet_until.take()
+                    && Instant::now() < end
+                {
+                    self.gathering = Some(Box::pin(sleep_until(end)));
+                    return Ok(());
+                }
+                self.tell().await
             }
-            Event::Messages(Err(ended)) => Err(ended.into()),
-            Event::Messages(Ok(messages)) => self.tell(messages).await,
+            Event::Gathered => {
+                self.gathering = None;
+                self.tell().await
+            }
             Event::Tick => self.ping().await,
-            Event::Frame(None) => Err(End::Gone),
-            Event::Frame(Some(Err(error))) => Err(End::Broken(error)),
-            Event::Frame(Some(Ok(frame))) => {
+            Event::Said(Ok(None)) => Err(End::Gone),
+            Event::Said(Err(broken)) => Err(End::Broken(broken)),
+            Event::Said(Ok(Some(said))) => {
                 self.unanswered = 0;
-                self.hear(frame).await
+                match said {
+                    Said::Pong => Ok(()),
+                    said => Box::pin(self.hear(said)).await,
+                }
             }
         }
     }
 
-    async fn tell(&mut self, messages: VecDeque<Arc<Message>>) -> Result<(), End> {
-        if self.dialect != Dialect::Rpc {
-            self.quiet_until = Some(Instant::now() + GAP);
+    /// All that waits.
+    async fn tell(&mut self) -> Result<(), End> {
+        let user = match self.dialect {
+            Dialect::Rpc => self.subscription.user(),
+            Dialect::Text | Dialect::Protobuf => {
+                self.quiet_until = Some(Instant::now() + GAP);
+                None
+            }
+        };
+        let queue = self.subscription.queue();
+        if let Some(alone) = queue.try_take_alone() {
+            return self.send(alone.frame(self.dialect, user).websocket()).await;
         }
-        for frame in frame::frames(messages, self.dialect, self.subscription.user()) {
-            self.send(match self.dialect {
-                Dialect::Protobuf => WsMessage::Binary(frame),
-                Dialect::Text | Dialect::Rpc => WsMessage::Text(text(frame)),
-            })
-            .await?;
+        let messages = match queue.try_take() {
+            Some(taken) => taken?,
+            None => return Ok(()),
+        };
+        for frame in frame::frames(messages, self.dialect, user) {
+            self.send(frame.websocket()).await?;
         }
         Ok(())
     }
@@ -204,27 +211,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             return Err(End::Silent);
         }
         self.unanswered += 1;
-        self.send(match self.dialect {
-            Dialect::Rpc => WsMessage::Text(Utf8Bytes::from_static("ping")),
-            Dialect::Text | Dialect::Protobuf => WsMessage::Ping(Bytes::from_static(b"ws ping")),
-        })
-        .await
+        let ping = match self.dialect {
+            Dialect::Rpc => websocket::frame(Opcode::Text, b"ping"),
+            Dialect::Text | Dialect::Protobuf => websocket::frame(Opcode::Ping, b"ws ping"),
+        };
+        self.send(&ping).await
     }
 
-    /// A frame of the client. What its generation does not send is ignored.
-    async fn hear(&mut self, frame: WsMessage) -> Result<(), End> {
-        match (frame, self.dialect) {
-            (WsMessage::Close(_), _) => Err(End::Gone),
-            (WsMessage::Binary(request), Dialect::Protobuf) => {
+    /// Something that the client says. What its generation does not send is ignored.
+    async fn hear(&mut self, said: Said) -> Result<(), End> {
+        match (said, self.dialect) {
+            (Said::Close(code), _) => Err(End::Closed(code)),
+            (Said::Ping(payload), _) => self.send(&websocket::frame(Opcode::Pong, &payload)).await,
+            (Said::Binary(request), Dialect::Protobuf) => {
                 self.pace.wait().await;
                 let sender = self.sender.ok_or(End::Refused(Refusal::NoPublicChannel))?;
                 let answer = self.desk.binary(request, By::Client(sender)).await;
                 match answer.map_err(End::Refused)? {
-                    Some(answer) => self.send(WsMessage::Binary(answer.into())).await,
+                    Some(answer) => self.send(&websocket::frame(Opcode::Binary, &answer)).await,
                     None => Ok(()),
                 }
             }
-            (WsMessage::Text(said), Dialect::Rpc) if !is_sign(&said) => {
+            (Said::Text(said), Dialect::Rpc) if !is_sign(&said) => {
                 self.pace.wait().await;
                 let sender = self.sender.ok_or(End::Refused(Refusal::CommandNotAllowed))?;
                 let answer = self
@@ -232,7 +240,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     .calls(&said, By::Client(sender), Some(&mut self.subscription))
                     .await;
                 match answer {
-                    Some(answer) => self.send(WsMessage::Text(answer.into())).await,
+                    Some(answer) => self.send(&websocket::frame(Opcode::Text, answer.as_bytes())).await,
                     None => Ok(()),
                 }
             }
@@ -240,41 +248,71 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    async fn send(&mut self, message: WsMessage) -> Result<(), End> {
+    async fn send(&mut self, frame: &Bytes) -> Result<(), End> {
+        let rest = self.line.try_send(frame).await;
+        let rest = rest.map_err(|error| End::Broken(error.into()))?;
+        match rest.is_empty() {
+            true => Ok(()),
+            false => Box::pin(self.send_slowly(rest)).await,
+        }
+    }
+
+    async fn send_slowly(&mut self, rest: Bytes) -> Result<(), End> {
         tokio::select! {
             ended = self.subscription.queue().ended() => Err(ended.into()),
-            sent = timeout(PATIENCE, self.socket.send(message)) => match sent {
-                Ok(sent) => sent.map_err(End::Broken),
+            sent = timeout(PATIENCE, self.line.send(&rest)) => match sent {
+                Ok(sent) => sent.map_err(|error| End::Broken(error.into())),
                 Err(_) => Err(End::Slow),
             },
         }
     }
 
-    async fn leave(mut self, end: End) {
-        let metrics = &self.desk.metrics;
+    /// Says goodbye, where somebody is left to hear it.
+    pub async fn leave(self, end: End) {
+        let metrics = self.desk.metrics.clone();
+        // Nothing more is laid in, and others see that it has gone.
+        drop(self.subscription);
+        let mut line = self.line;
         match end {
-            End::Gone => drop(timeout(FAREWELL, self.socket.close(None)).await),
-            End::Broken(error) => {
-                debug!(%error, "a client broke off");
-                if matches!(error, WsError::Capacity(_)) {
-                    metrics.refused("too_large");
-                    dismiss(&mut self.socket, CloseCode::Size, "too large".into()).await;
-                }
+            End::Gone => {}
+            End::Closed(code) => line.farewell(code.unwrap_or(NORMAL), "").await,
+            End::Broken(Broken::Stream(error)) => debug!(%error, "a client broke off"),
+            End::Broken(Broken::Fault(fault)) => {
+                metrics.refused(match fault {
+                    Fault::TooLarge => "too_large",
+                    Fault::Protocol(_) | Fault::NotText => "frame",
+                });
+                line.farewell(fault.code(), &fault.to_string()).await;
             }
-            End::Slow => {
-                // It takes nothing: words would only wait with the rest.
-                metrics.cut("slow");
-            }
+            // It takes nothing: words would only wait with the rest.
+            End::Slow => metrics.cut("slow"),
             End::Silent => metrics.cut("silent"),
             End::Crowded => {
                 metrics.cut("crowded");
-                refuse(self.socket, Refusal::TooManyConnections).await;
+                refuse(line, Refusal::TooManyConnections).await;
             }
             End::Refused(refusal) => {
                 metrics.refused_with(refusal);
-                refuse(self.socket, refusal).await;
+                refuse(line, refusal).await;
             }
-            End::Drained => farewell(&mut self.socket, CloseCode::Away, "the server ends".into()).await,
+            End::Drained => line.farewell(AWAY, "the server ends").await,
+        }
+    }
+}
+
+/// When messages are to be looked at. Cancel safe.
+async fn due(subscription: &Subscription, gathering: &mut Option<Pin<Box<Sleep>>>) -> Event {
+    match gathering {
+        None => {
+            subscription.queue().waits(1).await;
+            Event::Waiting
+        }
+        Some(gap) => {
+            tokio::select! {
+                () = gap => {}
+                () = subscription.queue().waits(PRESSING) => {}
+            }
+            Event::Gathered
         }
     }
 }
@@ -307,38 +345,4 @@ impl Pace {
 /// What clients of generation 5 say besides calls.
 fn is_sign(said: &str) -> bool {
     said == "pong" || said == "ping" || said.starts_with("mack:")
-}
-
-fn text(frame: Bytes) -> Utf8Bytes {
-    Utf8Bytes::try_from(frame).expect("made from text")
-}
-
-/// Says why, and waits a little for the answer: closed at once, the last words could be lost on the way.
-async fn farewell<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>, code: CloseCode, reason: String) {
-    let said = async {
-        say(socket, code, reason).await;
-        while let Some(Ok(_)) = socket.next().await {}
-    };
-    // Whether it was heard changes nothing.
-    let _ = timeout(FAREWELL, said).await;
-}
-
-/// The same to a client whose frames are not read any more: what it still sends is thrown away, so that it comes to read.
-async fn dismiss<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>, code: CloseCode, reason: String) {
-    let said = async {
-        say(socket, code, reason).await;
-        let mut rest = socket.get_mut().take(DISMISSAL_BYTES);
-        // Broken off or not, it is over.
-        let _ = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await;
-    };
-    let _ = timeout(FAREWELL, said).await;
-}
-
-async fn say<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>, code: CloseCode, reason: String) {
-    let frame = CloseFrame {
-        code,
-        reason: reason.into(),
-    };
-    // Who is gone does not hear it.
-    let _ = socket.close(Some(frame)).await;
 }

@@ -115,7 +115,7 @@ fn processor_time(process: u32) -> u64 {
 fn times(caches: &Caches) -> [u64; 2] {
     let mut behind: Vec<u32> = caches.machines.iter().flat_map(|machine| machine.processes()).collect();
     let place = match caches.kind {
-        Kind::Ours => 0,
+        Kind::Ours | Kind::OursBacked => 0,
         // Of a machine it comes after its memcached; those of the other machines have nothing to do.
         Kind::Nutcracker => 1,
     };

@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Ours,
+    /// Each over a memcached of its own.
+    OursBacked,
     /// In front of three memcacheds.
     Nutcracker,
 }
@@ -34,6 +36,9 @@ pub enum Fault {
     Kill,
     Freeze,
     Cut,
+    /// Of the memcached alone.
+    ServerKill,
+    ServerFreeze,
 }
 
 pub struct Caches {
@@ -80,7 +85,10 @@ impl Caches {
         for (number, place) in (1..).zip(places) {
             let own = folder.path().join(format!("n{number}"));
             machines.push(match kind {
-                Kind::Ours => Machine::ours(number, &own, place, setting, machines.first()),
+                Kind::Ours | Kind::OursBacked => {
+                    let is_backed = kind == Kind::OursBacked;
+                    Machine::ours(number, &own, place, setting, machines.first(), is_backed)
+                }
                 Kind::Nutcracker => Machine::nutcracker(number, &own, place, setting, &addresses),
             });
         }
@@ -116,7 +124,7 @@ impl Caches {
     pub async fn until_whole(&self) {
         let start = Instant::now();
         let (request, last) = match self.kind {
-            Kind::Ours => ("stats cluster", ["END", "ERROR"]),
+            Kind::Ours | Kind::OursBacked => ("stats cluster", ["END", "ERROR"]),
             Kind::Nutcracker => ("get nothing", ["END", "SERVER_ERROR"]),
         };
         loop {
@@ -129,7 +137,9 @@ impl Caches {
                 let lines = lines.as_deref().unwrap_or_default();
                 let owned = lines.iter().filter_map(|line| line.split_once(":shards_owned "));
                 match self.kind {
-                    Kind::Ours => owned.filter(|(_, count)| *count != "0").count() == usize::from(COUNT),
+                    Kind::Ours | Kind::OursBacked => {
+                        owned.filter(|(_, count)| *count != "0").count() == usize::from(COUNT)
+                    }
                     Kind::Nutcracker => lines == ["END"],
                 }
             };
@@ -155,6 +165,16 @@ impl Caches {
                 self.machines[at].signal(Signal::SIGSTOP);
                 sleep(length).await;
                 self.machines[at].signal(Signal::SIGCONT);
+            }
+            Fault::ServerKill => {
+                self.machines[at].kill_first();
+                sleep(length).await;
+                self.machines[at].start_first();
+            }
+            Fault::ServerFreeze => {
+                self.machines[at].signal_first(Signal::SIGSTOP);
+                sleep(length).await;
+                self.machines[at].signal_first(Signal::SIGCONT);
             }
             Fault::Cut => {
                 self.network.host(at).cut(true);

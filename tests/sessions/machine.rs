@@ -24,7 +24,7 @@ use crate::support::netns;
 
 /// First port of the mesh; the cache's is two further.
 const PORT: u16 = 7400;
-/// Of a memcached behind nutcracker.
+/// Of a memcached behind nutcracker or behind ours.
 const BACKEND: u16 = 11311;
 /// Where nutcracker tells its own, before the machine's number.
 const STATISTICS: usize = 22200;
@@ -80,7 +80,14 @@ impl Machine {
     }
 
     /// Ours, with a certificate of the founder, or as the founder; not running yet.
-    pub fn ours(number: usize, folder: &Path, place: Place, setting: Setting, founder: Option<&Machine>) -> Self {
+    pub fn ours(
+        number: usize,
+        folder: &Path,
+        place: Place,
+        setting: Setting,
+        founder: Option<&Machine>,
+        is_backed: bool,
+    ) -> Self {
         let mut machine = Machine::new(number, folder, place);
         let trust = Trust::new(folder.join("trust"));
         let own = machine.name.parse().unwrap();
@@ -97,8 +104,15 @@ impl Machine {
             folder.display(),
             place.address
         );
+        let backend = match is_backed {
+            true => format!("backend = \"127.0.0.1:{BACKEND}\"\n"),
+            false => String::new(),
+        };
+        if is_backed {
+            machine.add(memcached("127.0.0.1", setting), false, setting);
+        }
         let config = folder.join("config.toml");
-        std::fs::write(&config, text).unwrap();
+        std::fs::write(&config, text + &backend).unwrap();
         let mesh = listen_inside(place.namespace, (place.address, PORT + 2).into());
         let cache = listen_inside(place.namespace, place.cache);
         machine.sockets = vec![
@@ -130,15 +144,7 @@ impl Machine {
             place.cache
         );
         std::fs::write(folder.join("nutcracker.yml"), text).unwrap();
-        let (threads, address, backend) = (
-            setting.threads.to_string(),
-            place.address.to_string(),
-            BACKEND.to_string(),
-        );
-        let words = [
-            MEMCACHED, "-u", "root", "-m", "64", "-U", "0", "-t", &threads, "-l", &address, "-p", &backend,
-        ];
-        machine.add(words.map(OsString::from), false, setting);
+        machine.add(memcached(&place.address.to_string(), setting), false, setting);
         let file = |name| folder.join(name).display().to_string();
         let (config, log, process) = (file("nutcracker.yml"), file("nutcracker.log"), file("nutcracker.pid"));
         let statistics = (STATISTICS + number).to_string();
@@ -180,17 +186,20 @@ impl Machine {
 
     pub fn start(&mut self) {
         assert!(self.children.is_empty(), "{} runs", self.name);
-        for program in &self.programs {
-            let sockets = if program.takes_sockets { &self.sockets[..] } else { &[] };
-            let (path, arguments) = program.words.split_first().expect("a program has a name");
-            let mut command = self.inside(Path::new(path), sockets);
-            let log = File::options().create(true).append(true).open(self.log_file()).unwrap();
-            command.args(arguments).stdout(Stdio::null()).stderr(log);
-            let names: Vec<_> = sockets.iter().map(|(name, _)| *name).collect();
-            command.env("LISTEN_FDS", names.len().to_string());
-            command.env("LISTEN_FDNAMES", names.join(":"));
-            self.children.push(command.spawn().unwrap());
-        }
+        let started = self.programs.iter().map(|program| self.spawn(program));
+        self.children = started.collect();
+    }
+
+    fn spawn(&self, program: &Program) -> Child {
+        let sockets = if program.takes_sockets { &self.sockets[..] } else { &[] };
+        let (path, arguments) = program.words.split_first().expect("a program has a name");
+        let mut command = self.inside(Path::new(path), sockets);
+        let log = File::options().create(true).append(true).open(self.log_file()).unwrap();
+        command.args(arguments).stdout(Stdio::null()).stderr(log);
+        let names: Vec<_> = sockets.iter().map(|(name, _)| *name).collect();
+        command.env("LISTEN_FDS", names.len().to_string());
+        command.env("LISTEN_FDNAMES", names.join(":"));
+        command.spawn().unwrap()
     }
 
     /// `kill -9`, and waits for the end.
@@ -201,6 +210,21 @@ impl Machine {
         for mut child in self.children.drain(..) {
             child.wait().unwrap();
         }
+    }
+
+    /// Ends the program that was started first, or starts it again.
+    pub fn kill_first(&mut self) {
+        let first = &mut self.children[0];
+        first.kill().unwrap();
+        first.wait().unwrap();
+    }
+
+    pub fn start_first(&mut self) {
+        self.children[0] = self.spawn(&self.programs[0]);
+    }
+
+    pub fn signal_first(&self, signal: Signal) {
+        kill(Pid::from_raw(self.children[0].id().try_into().unwrap()), signal).unwrap();
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -280,6 +304,14 @@ impl Drop for Machine {
             let _ = child.wait();
         }
     }
+}
+
+fn memcached(address: &str, setting: Setting) -> [OsString; 13] {
+    let (threads, port) = (setting.threads.to_string(), BACKEND.to_string());
+    let words = [
+        MEMCACHED, "-u", "root", "-m", "64", "-U", "0", "-t", &threads, "-l", address, "-p", &port,
+    ];
+    words.map(OsString::from)
 }
 
 fn listen_inside(namespace: RawFd, address: SocketAddr) -> TcpListener {

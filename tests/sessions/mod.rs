@@ -47,7 +47,7 @@ fn clock() -> u64 {
 fn workers(caches: &Caches, seconds: u64) -> Vec<Worker> {
     // nutcracker does not speak the binary protocol, which is what PHP speaks unless told otherwise.
     let usual = match caches.kind {
-        Kind::Ours => Handler::MemcachedBinary,
+        Kind::Ours | Kind::OursBacked => Handler::MemcachedBinary,
         Kind::Nutcracker => Handler::MemcachedAscii,
     };
     let mut workers = Vec::new();
@@ -106,6 +106,13 @@ impl Outcome {
         Felt::of(self.alone.iter().filter(|round| !judge::is_hit(&self.strikes, round)))
     }
 
+    fn must_be_faultless(&self) {
+        let texts: Vec<_> = self.findings.iter().map(|finding| &finding.text).collect();
+        assert!(texts.is_empty(), "{texts:#?}");
+        assert_eq!(self.well().failed, 0, "a node that is well fails nobody");
+        assert!(self.written > 1000);
+    }
+
     fn tell(&self, kind: Kind) {
         judge::tell(&self.strikes, &self.alone);
         let count = |wrong| self.findings.iter().filter(|finding| finding.wrong == wrong).count();
@@ -139,17 +146,17 @@ async fn strike(caches: &mut Caches, fault: Fault, at: usize) -> Strike {
     }
 }
 
-async fn outcome(kind: Kind) -> Outcome {
+async fn outcome(kind: Kind, faults: &[(Fault, usize)]) -> Outcome {
     let setting = Setting {
         threads: 2,
         processor: None,
     };
     let mut caches = Caches::apart(kind, setting).await;
-    let mut workers = workers(&caches, FAULTS.len() as u64 * STRIKE_SECONDS);
+    let mut workers = workers(&caches, faults.len() as u64 * STRIKE_SECONDS);
     let mut strikes = Vec::new();
-    for (fault, at) in FAULTS {
+    for (fault, at) in faults {
         sleep(CALM).await;
-        strikes.push(strike(&mut caches, fault, at).await);
+        strikes.push(strike(&mut caches, *fault, *at).await);
     }
     let outcome = Outcome::judge(strikes, &mut workers);
     outcome.tell(kind);
@@ -159,16 +166,27 @@ async fn outcome(kind: Kind) -> Outcome {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs root; run by `make test-sessions`"]
 async fn no_session_is_lost_while_a_node_is_killed_frozen_or_cut_off() {
-    let outcome = outcome(Kind::Ours).await;
-    let texts: Vec<_> = outcome.findings.iter().map(|finding| &finding.text).collect();
-    assert!(texts.is_empty(), "{texts:#?}");
-    assert_eq!(outcome.well().failed, 0, "a node that is well fails nobody");
-    assert!(outcome.written > 1000);
+    outcome(Kind::Ours, &FAULTS).await.must_be_faultless();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs root; run by `make test-sessions`"]
+async fn no_session_is_lost_where_memcacheds_keep_them() {
+    let faults = [
+        (Fault::ServerKill, 1),
+        (Fault::ServerFreeze, 2),
+        (Fault::Kill, 0),
+        (Fault::ServerFreeze, 1),
+        (Fault::Freeze, 2),
+        (Fault::ServerKill, 0),
+        (Fault::Cut, 1),
+    ];
+    outcome(Kind::OursBacked, &faults).await.must_be_faultless();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs root; run by `make test-sessions`"]
 async fn the_same_with_nutcracker_for_comparison() {
-    let outcome = outcome(Kind::Nutcracker).await;
+    let outcome = outcome(Kind::Nutcracker, &FAULTS).await;
     assert!(outcome.written > 1000, "nutcracker serves nobody");
 }

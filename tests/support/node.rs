@@ -43,8 +43,9 @@ impl Node {
              [db]\nlisten = \"127.0.0.1:{1}\"\nbuffer_pool = \"128MiB\"\n[cache]\nlisten = \"127.0.0.1:{2}\"\nmemory = \"64MiB\"\n\
              [admin]\nlisten = \"127.0.0.1:{3}\"\n[php]\nchildren = 6\n\
              [push]\nlisten = \"127.0.0.1:{6}\"\n\
-             [proxy]\nhttp = [\"127.0.0.1:{4}\"]\nhttps = [\"127.0.0.1:{5}\"]\n{sections}",
+             [proxy]\nhttp = [\"127.0.0.1:{4}\"]\nhttps = [\"127.0.0.1:{5}\"]\npush_http = [\"127.0.0.1:{7}\"]\npush_https = []\n{sections}",
             folder.path().display(),
+            free_port(),
             free_port(),
             free_port(),
             free_port(),

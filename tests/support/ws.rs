@@ -96,6 +96,11 @@ impl WebSocket {
         self.stream.write_all(&frame)
     }
 
+    /// Bytes as they are, well formed or not.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
     fn length<const SIZE: usize>(&mut self) -> io::Result<usize> {
         let mut bytes = [0; SIZE];
         self.stream.read_exact(&mut bytes)?;

@@ -44,6 +44,7 @@ struct Bed {
     cut: Arc<Mutex<BTreeSet<Name>>>,
     newest: watch::Sender<Arc<Snapshot>>,
     nodes: Vec<(Name, Standing, Scope)>,
+    tellers: Vec<Teller>,
     scope: Scope,
 }
 
@@ -71,6 +72,7 @@ impl Bed {
             cut: Arc::default(),
             newest: watch::Sender::new(Arc::new(snapshot)),
             nodes: Vec::new(),
+            tellers: Vec::new(),
             scope: Scope::new(),
         };
         for node in names {
@@ -125,11 +127,13 @@ impl Bed {
         listener.set_nonblocking(true).unwrap();
         let listener = TcpListener::from_std(listener).unwrap();
         self.scope.spawn(server.serve(listener, self.scope.clone()));
+        let says = teller.clone();
         self.scope.spawn(async move {
             while let Some(event) = events.recv().await {
-                obey(event, &teller).await;
+                obey(event, &says).await;
             }
         });
+        self.tellers.push(teller);
         self.nodes.push((own.clone(), standing, scope));
     }
 
@@ -192,5 +196,32 @@ async fn three_nodes_share_the_shards_and_go_on_without_any_one_of_them() {
     leaving.drain();
     bed.eventually("the others serve when one leaves", |served| served[0] == 0)
         .await;
+    bed.scope.stop(LEASE * 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_can_keep_nothing_leaves_until_it_can() {
+    let bed = Bed::new(&["n1", "n2", "n3"]).await;
+    let all = |served: &[usize]| served.iter().all(|count| *count > 100);
+    bed.eventually("three serve", all).await;
+    // One of them leads, and goes on leading.
+    for (victim, teller) in bed.tellers.iter().enumerate() {
+        teller.tell(Told::Lost).await;
+        bed.eventually("two serve", |served| served[victim] == 0).await;
+        teller.tell(Told::Able).await;
+        bed.eventually("three serve again", all).await;
+    }
+    for teller in &bed.tellers {
+        teller.tell(Told::Lost).await;
+    }
+    let end = tokio::time::Instant::now() + Duration::from_secs(90);
+    while bed.served().iter().sum::<usize>() > 0 {
+        assert!(tokio::time::Instant::now() < end, "{:?}", bed.served());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for teller in &bed.tellers {
+        teller.tell(Told::Able).await;
+    }
+    bed.eventually("three begin anew", all).await;
     bed.scope.stop(LEASE * 4).await;
 }

@@ -32,6 +32,10 @@ pub enum Told {
     Stopped(Epoch),
     /// `Event::Empty` is done.
     Emptied { incarnation: u64 },
+    /// What this node had is gone, and it can keep nothing now: it leaves the table. `Event::Empty` follows.
+    Lost,
+    /// It can keep items again.
+    Able,
     /// Under the table of this epoch, the node that is filling has all that this one owns of what it will hold, and from now on no
     /// change of a session, lock or version key is answered before that node has it too. Must be said anew under every table.
     Filled(Filled),

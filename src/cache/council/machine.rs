@@ -42,6 +42,8 @@ pub struct Council {
     pub(super) own: Name,
     pub(super) timing: Timing,
     keeps_cache: bool,
+    /// It can keep items now.
+    is_able: bool,
     wish: Wish,
     /// Incarnation that this process began with; marks its terms.
     pub(super) mark: u64,
@@ -73,6 +75,7 @@ impl Council {
             member: Member::new(own.clone(), incarnation),
             own,
             keeps_cache,
+            is_able: true,
             wish: if keeps_cache { Wish::Serve } else { Wish::Vote },
             mark: incarnation,
             view: None,
@@ -111,6 +114,16 @@ impl Council {
         match told {
             Told::Stopped(epoch) if !self.member.stopped(epoch) => {}
             Told::Stopped(_) => self.ping(now),
+            Told::Lost => {
+                self.is_able = false;
+                let event = self.member.lose();
+                self.tell(event);
+                self.ping(now);
+            }
+            Told::Able => {
+                self.is_able = true;
+                self.ping(now);
+            }
             Told::Emptied { incarnation } => {
                 self.member.emptied(incarnation);
                 self.ping(now);
@@ -253,7 +266,7 @@ impl Council {
             base: self.member.base().map(|base| base.epoch()),
             prepared: self.member.prepared(),
             wish: match self.wish {
-                Wish::Serve if !self.member.is_emptied() => Wish::Later,
+                Wish::Serve if !self.member.is_emptied() || !self.is_able => Wish::Later,
                 wish => wish,
             },
             cut: self.links.cut(&self.peers(), now, self.timing.lease),

@@ -117,18 +117,23 @@ impl Member {
         let is_in = table.holds(&self.own, self.incarnation);
         let placement = prepared.unwrap_or_else(|| Arc::new(Placement::new(table.clone())));
         if self.holds && !(follows && is_in) {
-            self.incarnation += 1;
-            (self.holds, self.is_emptied) = (false, false);
-            (self.serves, self.lease) = (ShardSet::EMPTY, Duration::ZERO);
-            events.push(Event::Empty {
-                incarnation: self.incarnation,
-            });
+            events.push(self.lose());
         } else if is_in {
             self.holds = true;
             events.push(Event::Commit(placement.clone()));
         }
         self.base = Some(placement);
         self.is_committed = false;
+    }
+
+    /// Its data are void, and it serves nothing: from now on it is another incarnation.
+    pub fn lose(&mut self) -> Event {
+        self.incarnation += 1;
+        (self.holds, self.is_emptied) = (false, false);
+        (self.serves, self.lease) = (ShardSet::EMPTY, Duration::ZERO);
+        Event::Empty {
+            incarnation: self.incarnation,
+        }
     }
 
     fn owned(&self, placement: &Placement) -> ShardSet {
@@ -199,6 +204,22 @@ mod tests {
         member.take(&two, true, Some(&tables(2, &["n1", "n2", "+n3"])));
         let events = member.take(&tables(3, &["n1", "n2"]), true, None);
         assert_eq!(events, [Event::Empty { incarnation: 2 }]);
+    }
+
+    #[test]
+    fn who_has_lost_its_data_serves_nothing_under_the_tables_that_name_it() {
+        let mut member = serving();
+        let three = tables(1, &["n1", "n2", "n3"]);
+        member.take(&three, true, Some(&tables(2, &["n1", "n2"])));
+        assert_eq!(member.lose(), Event::Empty { incarnation: 2 });
+        member.emptied(1);
+        assert!(member.serves.is_empty() && !member.is_emptied());
+        assert_eq!(member.take(&three, true, Some(&tables(2, &["n1", "n2"]))), []);
+        assert!(member.serves.is_empty());
+        // It has nothing that must go once more.
+        member.emptied(2);
+        assert_eq!(member.take(&tables(3, &["n2"]), true, None), []);
+        assert_eq!(member.incarnation, 2);
     }
 
     #[test]

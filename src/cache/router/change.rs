@@ -50,6 +50,8 @@ impl Router {
     /// Does what the council wants done, and says what it wants to hear. Blocks for as long as dropping items takes.
     pub fn carry_out(self: &Arc<Self>, event: Event) -> Option<Told> {
         debug!(event = kind(&event), "the council says");
+        // What is under way to a server is over first.
+        let _still = self.backend.as_ref().map(|backend| backend.stand_still());
         let told = match event {
             Event::Stop(next) => {
                 self.stop();
@@ -127,6 +129,10 @@ impl Router {
 
     fn drop_all_but(&self, kept: &Shards) {
         for space in Space::ALL {
+            if let Some(backend) = self.backend(space) {
+                backend.void(|shard, class| !kept.has(shard, class));
+                continue;
+            }
             let removed = self
                 .store(space)
                 .retain(|key| kept.has(self.rules.shard(key), self.class(space, key)));
@@ -148,6 +154,10 @@ impl Router {
         for store in &self.stores {
             store.empty();
         }
+        if let Some(backend) = &self.backend {
+            backend.void(|_, _| true);
+            backend.told();
+        }
         info!("this node was left out: its cache begins empty");
     }
 
@@ -155,7 +165,10 @@ impl Router {
     fn forget_bulk(&self) {
         let view = self.gate.write().expect("nothing panics under this lock");
         for space in Space::ALL {
-            self.store(space).retain(|key| self.class(space, key) == Class::Sync);
+            match self.backend(space) {
+                Some(backend) => backend.void(|_, class| class == Class::Bulk),
+                None => drop(self.store(space).retain(|key| self.class(space, key) == Class::Sync)),
+            }
         }
         drop(view);
     }
@@ -164,7 +177,10 @@ impl Router {
     pub fn flush(&self, space: Space, after: Option<u64>) {
         let view = self.gate.write().expect("nothing panics under this lock");
         let now = self.clock.moment().now;
-        self.store(space).execute(Command::Flush { after }, now);
+        match self.backend(space) {
+            Some(backend) => backend.flush(after),
+            None => drop(self.store(space).execute(Command::Flush { after }, now)),
+        }
         if after.is_none() {
             for (stream, _) in &view.targets {
                 stream.push_flush(space);

@@ -41,6 +41,10 @@ impl Router {
                         .collect(),
                 )
             }
+            Work::Dump { class, limit } => match self.backend(space) {
+                Some(backend) => backend.dump(*class, *limit).await,
+                None => Reply::Unavailable,
+            },
             Work::Sums(own) => {
                 let rows = self.ask_all(&Control::Stats { space }, deadline).await;
                 let others = rows.iter().skip(1).flat_map(|(_, body)| decode_rows(body));
@@ -142,11 +146,17 @@ impl Router {
             sets += counters.set_commands;
             evictions += counters.evictions;
         }
+        let (mut bytes, mut budget) = (store.used() as u64, store.budget() as u64);
+        if let Some(backend) = self.backend(space) {
+            let numbers = backend.numbers();
+            (items, bytes, budget) = (numbers.items as usize, numbers.bytes, numbers.budget);
+            evictions = numbers.evictions;
+        }
         let row = |name: &str, value: String| (name.to_string(), value);
         let mut rows = vec![
             row("curr_items", items.to_string()),
-            row("bytes", store.used().to_string()),
-            row("limit_maxbytes", store.budget().to_string()),
+            row("bytes", bytes.to_string()),
+            row("limit_maxbytes", budget.to_string()),
             row("get_hits", hits.to_string()),
             row("get_misses", misses.to_string()),
             row("cmd_set", sets.to_string()),

@@ -8,11 +8,13 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::Router;
+use super::far::{Bounds, Far};
+use super::order::OnKey;
 use super::owner::Done;
 use crate::base::BoxFuture;
 use crate::cache::council::ShardSet;
 use crate::cache::peer::message::{self, Control};
-use crate::cache::peer::{ASK, CONTROL, COPY, Damaged};
+use crate::cache::peer::{ASK, CONTROL, COPY, Damaged, Epoch};
 use crate::net::mesh::{Fault, Handler, Identity, Limits};
 
 /// Bodies hold one item of the largest size and what fits before it; calls are as many as clients wait for.
@@ -47,19 +49,27 @@ struct AskHandler(Arc<Router>);
 
 impl AskHandler {
     /// Executes the commands in their order. Not across an await: an asking node that is gone leaves nothing half done.
-    fn act(&self, body: &[u8]) -> Result<Vec<Option<Done>>, Damaged> {
+    fn act(&self, body: &[u8]) -> Result<Acted, Damaged> {
         let (epoch, mut from) = message::open(body)?;
         let entered = self.0.enter();
         // What was sent under another table may have been asked again since, and answered: a message can lie in a broken line for
         // seconds.
         let is_timely = entered.epoch() == Some(epoch);
         let (mut answers, mut stopped, mut size) = (Vec::new(), ShardSet::EMPTY, 0);
+        let mut far = Vec::new();
         while !from.is_empty() {
             let asked = message::asked(&mut from)?;
             let key = asked.command.key().unwrap_or_default();
             let shard = self.0.rules().shard(key);
             if !is_timely || stopped.has(shard) || size >= ANSWER_MAX {
                 stopped.insert(shard);
+                answers.push(None);
+                continue;
+            }
+            if self.0.backend(asked.space).is_some() {
+                let (place, space) = (answers.len(), asked.space);
+                let on_key = OnKey::new(asked.id, shard, &asked.command, Bytes::copy_from_slice);
+                far.extend(on_key.map(|on_key| Far { place, space, on_key }));
                 answers.push(None);
                 continue;
             }
@@ -70,15 +80,35 @@ impl AskHandler {
             }
             answers.push(done);
         }
-        Ok(answers)
+        Ok(Acted { answers, far, epoch })
     }
+}
+
+/// What was executed, and what must be asked of a server.
+struct Acted {
+    answers: Vec<Option<Done>>,
+    far: Vec<Far>,
+    epoch: Epoch,
 }
 
 impl Handler for AskHandler {
     fn call<'a>(&'a self, _peer: &'a Identity, body: Bytes) -> BoxFuture<'a, Result<Bytes, Fault>> {
         Box::pin(async move {
-            let answers = self.act(&body).map_err(failed)?;
+            let Acted {
+                mut answers,
+                far,
+                epoch,
+            } = self.act(&body).map_err(failed)?;
             let deadline = Instant::now() + PATIENCE;
+            let bounds = Bounds {
+                deadline,
+                enough: ANSWER_MAX,
+            };
+            for (place, done) in self.0.act_far(far, Some(epoch), bounds).await {
+                if let Some(answer) = answers.get_mut(place) {
+                    *answer = Some(done);
+                }
+            }
             let settled = answers.iter().map(|done| async move {
                 match done {
                     Some(done) => self.0.settle(done, deadline).await,
@@ -102,7 +132,7 @@ struct CopyHandler(Arc<Router>);
 impl Handler for CopyHandler {
     fn call<'a>(&'a self, peer: &'a Identity, body: Bytes) -> BoxFuture<'a, Result<Bytes, Fault>> {
         Box::pin(async move {
-            let receipt = self.0.keep(&peer.node, &body).await.map_err(failed)?;
+            let receipt = self.0.keep(&peer.node, body).await.map_err(failed)?;
             Ok(receipt.encode().into())
         })
     }

@@ -1,13 +1,16 @@
 //! The side that keeps copies: takes each stream in its order, from the owner of the shard alone, and only what is new in it.
 
 use std::collections::HashMap;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
 use super::Router;
 use super::holding::Shards;
+use super::memory::Answer;
+use crate::cache::backend::{Backend, Puts};
 use crate::cache::peer::message::{self, Change, Note, Receipt};
 use crate::cache::peer::{Damaged, Epoch, Space};
 use crate::net::mesh::Name;
@@ -48,12 +51,21 @@ impl Router {
     }
 
     /// Keeps a piece of a stream.
-    pub async fn keep(&self, sender: &Name, piece: &[u8]) -> Result<Receipt, Damaged> {
+    pub async fn keep(self: &Arc<Self>, sender: &Name, piece: Bytes) -> Result<Receipt, Damaged> {
         let deadline = Instant::now() + PATIENCE;
         let mut changed = self.changed.subscribe();
         loop {
             changed.mark_unchanged();
-            match self.take(sender, piece)? {
+            let receipt = match &self.backend {
+                None => self.take(sender, &piece, &mut Puts::default())?,
+                Some(backend) => {
+                    let taking = self.clone().take_far(backend.clone(), sender.clone(), piece.clone());
+                    // In a task of its own: what was taken must be put in its place, though who sent it may be gone.
+                    let taken = self.scope.spawn(taking).await.ok().flatten();
+                    taken.unwrap_or(Ok(Receipt::OtherEpoch))?
+                }
+            };
+            match receipt {
                 Receipt::OtherEpoch if Instant::now() < deadline => {
                     let _ = timeout_at(deadline.min(Instant::now() + LOOK), changed.changed()).await;
                 }
@@ -62,7 +74,22 @@ impl Router {
         }
     }
 
-    fn take(&self, sender: &Name, piece: &[u8]) -> Result<Receipt, Damaged> {
+    /// The same where a server keeps the items: it has them when this returns.
+    async fn take_far(self: Arc<Self>, backend: Arc<Backend>, sender: Name, piece: Bytes) -> Result<Receipt, Damaged> {
+        let _intake = backend.intake().await;
+        let _pass = backend.pass().await;
+        // After a loss nothing is kept until all that was taken before is forgotten.
+        if !backend.is_up() {
+            return Ok(Receipt::OtherEpoch);
+        }
+        let mut puts = Puts::default();
+        let receipt = self.take(&sender, &piece, &mut puts)?;
+        let kept = backend.put(puts).await;
+        Ok(kept.map_or(Receipt::OtherEpoch, |()| receipt))
+    }
+
+    /// What a server must keep is added to `puts`.
+    fn take(&self, sender: &Name, piece: &[u8], puts: &mut Puts) -> Result<Receipt, Damaged> {
         let (epoch, mut from) = message::open(piece)?;
         let mut number = from.number()?;
         let mut keeper = self.keeper();
@@ -84,7 +111,7 @@ impl Router {
             let note = message::note(&mut from)?;
             if number == next {
                 if let Some(note) = note
-                    && !self.apply(&mut keeper, sender, epoch, note)
+                    && !self.apply(&mut keeper, (sender, epoch), note, puts)
                 {
                     is_refused = true;
                     break;
@@ -101,7 +128,7 @@ impl Router {
     }
 
     /// `false`: the sender does not own that shard, as far as this node knows.
-    fn apply(&self, keeper: &mut Keeper, sender: &Name, epoch: Epoch, note: Note) -> bool {
+    fn apply(&self, keeper: &mut Keeper, (sender, epoch): (&Name, Epoch), note: Note, puts: &mut Puts) -> bool {
         let now = self.clock.moment().now;
         let standing = self.standing.state();
         match note.change {
@@ -111,12 +138,20 @@ impl Router {
                     return false;
                 }
                 keeper.taken.insert(shard, self.class(note.space, state.key()));
-                self.store(note.space).put(state, now);
+                if let Some((id, reply)) = &note.request {
+                    let answer = Answer {
+                        space: note.space,
+                        key: state.key(),
+                        reply,
+                    };
+                    self.memory.lock(*id).keep(*id, answer, self.elapsed());
+                }
+                match self.backend(note.space) {
+                    Some(backend) => backend.gather(state, puts),
+                    None => self.store(note.space).put(state, now),
+                }
             }
             Change::Flush => self.forget_copies(note.space, sender),
-        }
-        if let Some((id, reply)) = note.request {
-            self.memory.lock(id).keep(id, reply, self.elapsed());
         }
         true
     }
@@ -126,7 +161,10 @@ impl Router {
         let state = self.standing.state();
         if let Some(placement) = state.next().or(state.placement()) {
             let owned = placement.owned(sender);
-            self.store(space).retain(|key| !owned.has(self.rules.shard(key)));
+            match self.backend(space) {
+                Some(backend) => backend.void(|shard, _| owned.has(shard)),
+                None => drop(self.store(space).retain(|key| !owned.has(self.rules.shard(key)))),
+            }
         }
     }
 }

@@ -1,20 +1,43 @@
 //! What was answered lately, by request: a node that asks again, because the answer was lost or because the owner is another one
-//! now, gets the first answer and nothing happens twice.
+//! now, gets the first answer and nothing happens twice. A node that is given an item must be given what was answered about it, too.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard};
 
-use crate::cache::peer::RequestId;
+use crate::cache::peer::{RequestId, Space};
 
 /// A request is given up after 900 ms; nobody asks again after twice that.
 const KEPT_MS: u64 = 2000;
+/// Who asked longer ago has given up.
+const ASKED_MS: u64 = 1000;
 /// Locks, so that writes to different keys seldom meet.
 const STRIPES: usize = 64;
-/// Answers of one stripe; beyond, the oldest go. Together 65 000: as many writes as a node takes in two seconds, about 8 MB.
+/// Answers of one stripe; beyond, the oldest go. Together 65 000: as many writes as a node takes in two seconds, about 10 MB.
 const STRIPE_MAX: usize = 1024;
 
-/// The encoded reply.
-pub type Answer = Box<[u8]>;
+/// What was answered about a key. The reply is encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer<'a> {
+    pub space: Space,
+    pub key: &'a [u8],
+    pub reply: &'a [u8],
+}
+
+/// The same for a node that is given the item.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Known {
+    pub id: RequestId,
+    pub key: Box<[u8]>,
+    pub reply: Box<[u8]>,
+}
+
+/// An answer in one piece: the key, then the reply.
+#[derive(Debug)]
+struct Kept {
+    space: Space,
+    key_len: usize,
+    bytes: Box<[u8]>,
+}
 
 #[derive(Debug)]
 pub struct Memory {
@@ -23,7 +46,7 @@ pub struct Memory {
 
 #[derive(Debug, Default)]
 pub struct Stripe {
-    answers: HashMap<RequestId, Answer>,
+    answers: HashMap<RequestId, Kept>,
     /// When which one was put in; oldest first.
     order: VecDeque<(u64, RequestId)>,
 }
@@ -48,14 +71,51 @@ impl Memory {
             *stripe.lock().expect("nothing panics under this lock") = Stripe::default();
         }
     }
+
+    /// What somebody may still ask again, of keys that please; in no order.
+    pub fn known(&self, space: Space, now: u64, pleases: impl Fn(&[u8]) -> bool) -> Vec<Known> {
+        let mut known = Vec::new();
+        for stripe in &self.stripes {
+            let stripe = stripe.lock().expect("nothing panics under this lock");
+            let recent = stripe.order.iter().rev().take_while(|(at, _)| at + ASKED_MS > now);
+            let answers = recent.filter_map(|(_, id)| Some((*id, stripe.answers.get(id)?.answer())));
+            let wanted = answers.filter(|(_, answer)| answer.space == space && pleases(answer.key));
+            known.extend(wanted.map(|(id, answer)| Known {
+                id,
+                key: answer.key.into(),
+                reply: answer.reply.into(),
+            }));
+        }
+        known
+    }
+}
+
+impl Kept {
+    fn new(answer: Answer<'_>) -> Self {
+        Kept {
+            space: answer.space,
+            key_len: answer.key.len(),
+            bytes: [answer.key, answer.reply].concat().into(),
+        }
+    }
+
+    fn answer(&self) -> Answer<'_> {
+        let (key, reply) = self.bytes.split_at(self.key_len);
+        Answer {
+            space: self.space,
+            key,
+            reply,
+        }
+    }
 }
 
 impl Stripe {
-    pub fn find(&self, id: RequestId) -> Option<&Answer> {
-        self.answers.get(&id)
+    /// The encoded reply.
+    pub fn find(&self, id: RequestId) -> Option<&[u8]> {
+        self.answers.get(&id).map(|kept| kept.answer().reply)
     }
 
-    pub fn keep(&mut self, id: RequestId, answer: Answer, now: u64) {
+    pub fn keep(&mut self, id: RequestId, answer: Answer<'_>, now: u64) {
         while let Some((at, oldest)) = self.order.front() {
             if at + KEPT_MS > now && self.order.len() < STRIPE_MAX {
                 break;
@@ -63,7 +123,7 @@ impl Stripe {
             self.answers.remove(oldest);
             self.order.pop_front();
         }
-        if self.answers.insert(id, answer).is_none() {
+        if self.answers.insert(id, Kept::new(answer)).is_none() {
             self.order.push_back((now, id));
         }
     }
@@ -73,18 +133,40 @@ impl Stripe {
 mod tests {
     use super::*;
 
+    fn answer<'a>(key: &'a [u8], reply: &'a [u8]) -> Answer<'a> {
+        Answer {
+            space: Space::Portal,
+            key,
+            reply,
+        }
+    }
+
+    #[test]
+    fn what_may_be_asked_again_is_told_with_its_key() {
+        let memory = Memory::default();
+        for (id, key, at) in [(1, b"old", 0), (65, b"new", 900), (3, b"not", 900), (4, b"now", 1000)] {
+            memory.lock(id).keep(id, answer(key, b"reply"), at);
+        }
+        let mut known = memory.known(Space::Portal, 1000, |key| key != b"not");
+        known.sort_by_key(|known| known.id);
+        let told: Vec<(RequestId, &[u8])> = known.iter().map(|known| (known.id, &*known.key)).collect();
+        assert_eq!(told, [(4, &b"now"[..]), (65, b"new")]);
+        assert!(known.iter().all(|known| *known.reply == *b"reply"));
+        assert_eq!(memory.known(Space::Composite, 1000, |_| true), []);
+    }
+
     #[test]
     fn answers_are_kept_for_a_while_and_in_bounds() {
         let memory = Memory::default();
-        memory.lock(7).keep(7, b"first"[..].into(), 0);
-        assert_eq!(memory.lock(7).find(7).map(|answer| &answer[..]), Some(&b"first"[..]));
+        memory.lock(7).keep(7, answer(b"k", b"first"), 0);
+        assert_eq!(memory.lock(7).find(7), Some(&b"first"[..]));
         assert_eq!(memory.lock(8).find(8), None);
         // The next one in the same stripe, after its time.
-        memory.lock(71).keep(71, b"other"[..].into(), KEPT_MS);
+        memory.lock(71).keep(71, answer(b"k", b"other"), KEPT_MS);
         assert_eq!(memory.lock(7).find(7), None);
         for number in 0..3 * STRIPE_MAX as u64 {
             let id = 7 + number * STRIPES as u64;
-            memory.lock(id).keep(id, b""[..].into(), KEPT_MS + 1);
+            memory.lock(id).keep(id, answer(b"k", b""), KEPT_MS + 1);
         }
         assert_eq!(memory.lock(7).answers.len(), STRIPE_MAX);
         memory.clear();

@@ -14,6 +14,7 @@
 
 mod change;
 mod fan;
+mod far;
 mod fill;
 mod handlers;
 mod holding;
@@ -36,12 +37,14 @@ pub use handlers::{ITEM_MAX, LIMITS, services};
 pub use order::{OnKey, Order, Work, give_up};
 pub use owner::Entered;
 pub use parts::Parts;
+pub use perform::DEADLINE;
 
 use self::change::View;
 use self::fill::Filled;
 use self::keeper::Keeper;
 use self::memory::Memory;
 use self::stream::Outstanding;
+use super::backend::Backend;
 use super::class::{Class, Rules};
 use super::council::{Standing, Told};
 use super::peer::{RequestId, Space};
@@ -54,6 +57,8 @@ pub struct Router {
     own: Name,
     rules: Rules,
     stores: [Arc<Store>; Space::ALL.len()],
+    /// Keeps the portal's items instead of its store.
+    backend: Option<Arc<Backend>>,
     clock: Clock,
     standing: Standing,
     /// Held for reading while a command is executed, for writing while the view changes.

@@ -26,6 +26,11 @@ pub enum Work {
         after: Option<u64>,
     },
     Stats,
+    /// For a server that keeps the items: what it has of one class, so many at most.
+    Dump {
+        class: u64,
+        limit: u64,
+    },
     /// This node's own rows of `stats`, to which the other nodes' numbers are added.
     Sums(Vec<Row>),
 }
@@ -57,6 +62,20 @@ impl OnKey {
             _ => (keep(command.key()?), Verb::Other(Box::new(command.with_key(b"")?))),
         };
         Some(OnKey { id, shard, key, verb })
+    }
+
+    /// The same, for a task of its own.
+    pub fn copy(&self) -> Option<Self> {
+        let verb = match &self.verb {
+            Verb::PlainGet => Verb::PlainGet,
+            Verb::Other(command) => Verb::Other(Box::new(command.with_key(b"")?)),
+        };
+        Some(OnKey {
+            id: self.id,
+            shard: self.shard,
+            key: self.key.clone(),
+            verb,
+        })
     }
 
     pub fn command(&self) -> Command<'_> {

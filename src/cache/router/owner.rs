@@ -7,19 +7,20 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Router;
 use super::change::View;
+use super::memory::Answer;
 use super::stream::{About, QUEUE_HIGH, Stream};
 use crate::base::clock;
 use crate::cache::class::Class;
 use crate::cache::command::{Command, Delete, Mode, Reply};
 use crate::cache::council::{Route, Shard, State as CouncilState};
 use crate::cache::peer::message::{Asked, Change, Note};
-use crate::cache::peer::{self, Epoch, Space};
-use crate::cache::store::State;
+use crate::cache::peer::{self, Epoch, RequestId, Space};
+use crate::cache::store::{Record, State, Store};
 
 /// A look at this node's part, which does not change while it is held. Never across an await.
 pub struct Entered<'a> {
     router: &'a Router,
-    view: RwLockReadGuard<'a, View>,
+    pub(super) view: RwLockReadGuard<'a, View>,
     state: Arc<CouncilState>,
     is_leased: bool,
 }
@@ -29,9 +30,12 @@ pub struct Entered<'a> {
 pub struct Done {
     /// Encoded.
     pub reply: Box<[u8]>,
-    shard: Shard,
-    waits: Vec<(Arc<Stream>, u64)>,
+    pub(super) shard: Shard,
+    pub(super) waits: Waits,
 }
+
+/// Places in streams that must be kept first.
+pub type Waits = Vec<(Arc<Stream>, u64)>;
 
 impl Router {
     pub fn enter(&self) -> Entered<'_> {
@@ -96,6 +100,12 @@ impl Entered<'_> {
         }
     }
 
+    /// The table in force gives the shard to nobody, and no other is being prepared.
+    pub fn has_nobody(&self, shard: Shard) -> bool {
+        let placement = self.state.placement();
+        placement.is_some_and(|placement| placement.owner(shard).is_none()) && self.state.next().is_none()
+    }
+
     /// This node is in the table, under its lease.
     pub fn has_table(&self) -> bool {
         self.is_leased && !self.state.is_alone() && self.state.placement().is_some()
@@ -143,7 +153,7 @@ impl Entered<'_> {
     }
 
     /// All that was noted for this shard so far, and more.
-    fn barrier(&self, shard: Shard, class: Class) -> Vec<(Arc<Stream>, u64)> {
+    pub(super) fn barrier(&self, shard: Shard, class: Class) -> Waits {
         if self.is_confirmed(shard) {
             return Vec::new();
         }
@@ -153,47 +163,61 @@ impl Entered<'_> {
             .collect()
     }
 
+    /// Puts a state into the streams of all nodes that keep a copy, with the request that made it and its reply.
+    pub(super) fn spread(
+        &self,
+        (shard, class): (Shard, Class),
+        space: Space,
+        request: Option<(RequestId, &[u8])>,
+        state: &State,
+    ) -> Waits {
+        let streams = self.view.streams(shard, class).map(|stream| {
+            let note = Note {
+                space,
+                request: request.map(|(id, told)| (id, told.into())),
+                change: Change::State(state.clone()),
+            };
+            (stream.clone(), stream.push(About::Change(shard, class), note))
+        });
+        streams.collect()
+    }
+
     fn write(&self, shard: Shard, class: Class, asked: Asked<'_>) -> Option<Done> {
         let Asked { id, space, command } = asked;
         let now = self.router.clock.moment().now;
         let mut memory = self.router.memory.lock(id);
         if let Some(reply) = memory.find(id) {
             return Some(Done {
-                reply: reply.clone(),
+                reply: reply.into(),
                 shard,
                 waits: self.barrier(shard, class),
             });
         }
         let is_add = matches!(&command, Command::Set(set) if set.terms.mode == Mode::Add);
         let store = self.router.store(space);
-        let too_large = match &command {
-            Command::Set(set) if !store.fits(set.record.key().len(), set.record.value().len()) => {
-                let forget = set.terms.mode == Mode::Set && set.terms.compare.is_none();
-                Some((set.record.clone(), forget))
-            }
-            _ => None,
-        };
+        let too_large = too_large(store, &command);
         let (mut waits, mut told) = (Vec::new(), Box::default());
+        let elapsed = self.router.elapsed();
+        let mut remember = |key: &[u8], reply: &[u8]| {
+            if id != 0 {
+                memory.keep(id, Answer { space, key, reply }, elapsed);
+            }
+        };
         let note = |reply: &Reply, state: State| {
             let reply = if too_large.is_some() { &Reply::TooLarge } else { reply };
             told = encoded(reply);
+            remember(state.key(), &told);
             // Who polls a lock changes nothing: no state, but what he saw must be confirmed.
             if is_add && matches!(reply, Reply::NotStored) {
                 return;
             }
-            for stream in self.view.streams(shard, class) {
-                let note = Note {
-                    space,
-                    request: (id != 0).then(|| (id, told.clone())),
-                    change: Change::State(state.clone()),
-                };
-                waits.push((stream.clone(), stream.push(About::Change(shard, class), note)));
-            }
+            waits = self.spread((shard, class), space, (id != 0).then_some((id, &*told)), &state);
         };
         match &too_large {
             None => store.execute_noting(command, now, note)?,
-            Some((_, false)) => {
+            Some((record, false)) => {
                 told = encoded(&Reply::TooLarge);
+                remember(record.key(), &told);
                 Reply::TooLarge
             }
             // A client that failed to replace an item must not find the old one.
@@ -201,9 +225,6 @@ impl Entered<'_> {
         };
         if waits.is_empty() {
             waits = self.barrier(shard, class);
-        }
-        if id != 0 {
-            memory.keep(id, told.clone(), self.router.elapsed());
         }
         Some(Done {
             reply: told,
@@ -224,7 +245,18 @@ impl Entered<'_> {
     }
 }
 
-fn forget(key: &[u8]) -> Command<'_> {
+/// The record of a command that would store more than an item may have, and whether what was there before must go.
+pub fn too_large(store: &Store, command: &Command<'_>) -> Option<(Record, bool)> {
+    match command {
+        Command::Set(set) if !store.fits(set.record.key().len(), set.record.value().len()) => {
+            let forget = set.terms.mode == Mode::Set && set.terms.compare.is_none();
+            Some((set.record.clone(), forget))
+        }
+        _ => None,
+    }
+}
+
+pub fn forget(key: &[u8]) -> Command<'_> {
     Command::Delete(Delete {
         key,
         compare: None,
@@ -234,7 +266,7 @@ fn forget(key: &[u8]) -> Command<'_> {
     })
 }
 
-fn encoded(reply: &Reply) -> Box<[u8]> {
+pub fn encoded(reply: &Reply) -> Box<[u8]> {
     let mut out = Vec::with_capacity(peer::reply::room(reply));
     peer::reply::encode(reply, &mut out);
     out.into()

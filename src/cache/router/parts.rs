@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::memory::Memory;
 use super::{Router, fill};
 use crate::base::Scope;
+use crate::cache::backend::Backend;
 use crate::cache::class::Rules;
 use crate::cache::council::{Standing, Told};
 use crate::cache::peer::Space;
@@ -20,6 +21,8 @@ pub struct Parts {
     pub rules: Rules,
     /// In the order of `Space::ALL`.
     pub stores: [Arc<Store>; Space::ALL.len()],
+    /// Keeps the portal's items instead of its store.
+    pub backend: Option<Arc<Backend>>,
     pub clock: Clock,
     pub standing: Standing,
     pub mesh: Mesh,
@@ -35,10 +38,14 @@ impl Router {
             // Far from those of other nodes, and below 2^53, which every client's numbers can hold.
             store.count_uniques_from(u64::from(random()) << 20);
         }
+        if let Some(backend) = &parts.backend {
+            backend.must_tell();
+        }
         let router = Arc::new(Router {
             own: parts.own,
             rules: parts.rules,
             stores: parts.stores,
+            backend: parts.backend,
             clock: parts.clock,
             standing: parts.standing,
             gate: RwLock::default(),

@@ -3,6 +3,7 @@
 //! In rounds: what is not answered yet is sent to its owner, many in one message, and executed here where this node is the owner. An
 //! owner that does not serve a shard executes no later command of that shard either, so commands on one key happen in their order.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use super::Router;
+use super::far::{Bounds, Far};
 use super::order::{OnKey, Order, Work};
 use super::owner::{Done, Entered};
 use crate::cache::command::Reply;
@@ -34,6 +36,11 @@ const HEAVY: usize = 64 << 10;
 #[derive(Default)]
 struct Plan {
     own: Vec<(usize, Done)>,
+    /// This node's own, whose items are on its server.
+    far: Vec<Far>,
+    /// The same, without a majority.
+    alone: Vec<Far>,
+    epoch: Option<Epoch>,
     /// A handful at most.
     others: Vec<Share>,
 }
@@ -68,7 +75,7 @@ impl Router {
     }
 
     /// Answers orders from the first on; returns when all are answered, or so many that their replies hold `enough` bytes.
-    pub async fn perform(&self, orders: &mut [Order], enough: usize) {
+    pub async fn perform(self: &Arc<Self>, orders: &mut [Order], enough: usize) {
         let deadline = Instant::now() + DEADLINE;
         let mut from = 0;
         while from < orders.len() && held(orders) < enough {
@@ -98,7 +105,7 @@ impl Router {
         }
     }
 
-    async fn perform_keys(&self, orders: &mut [Order], enough: usize, deadline: Instant) {
+    async fn perform_keys(self: &Arc<Self>, orders: &mut [Order], enough: usize, deadline: Instant) {
         let mut changed = self.changed.subscribe();
         loop {
             changed.mark_unchanged();
@@ -122,13 +129,20 @@ impl Router {
     fn plan(&self, orders: &mut [Order]) -> Plan {
         let entered = self.enter();
         let (mut plan, mut stopped) = (Plan::default(), ShardSet::EMPTY);
-        let epoch = entered.epoch().unwrap_or_default();
+        plan.epoch = entered.epoch();
+        let epoch = plan.epoch.unwrap_or_default();
         for (place, order) in orders.iter_mut().enumerate() {
             let Work::Key(on_key) = &order.work else { continue };
             if order.reply.is_some() || stopped.has(on_key.shard) {
                 continue;
             }
+            let far = || {
+                let (space, on_key) = (order.space, on_key.copy()?);
+                Some(Far { place, space, on_key })
+            };
             match entered.route(on_key.shard) {
+                Route::Own if self.backend(order.space).is_some() => plan.far.extend(far()),
+                Route::Alone if self.backend(order.space).is_some() => plan.alone.extend(far()),
                 Route::Own => match entered.act(asked(order.space, on_key)) {
                     Some(done) => plan.own.push((place, done)),
                     None => stopped.insert(on_key.shard),
@@ -142,6 +156,10 @@ impl Router {
                         stopped.insert(on_key.shard);
                     }
                 }
+                // Whoever is to come must have its server first, which may take long.
+                Route::Wait if entered.has_nobody(on_key.shard) && !self.keeps_items(order.space) => {
+                    order.reply = Some(on_key.give_up(&self.rules));
+                }
                 Route::Wait => stopped.insert(on_key.shard),
                 Route::Alone => order.reply = Some(self.alone(&entered, order.space, on_key)),
             }
@@ -149,13 +167,39 @@ impl Router {
         plan
     }
 
-    async fn round(&self, plan: Plan, orders: &mut [Order], deadline: Instant, changed: &watch::Receiver<u64>) {
+    async fn round(
+        self: &Arc<Self>,
+        plan: Plan,
+        orders: &mut [Order],
+        deadline: Instant,
+        changed: &watch::Receiver<u64>,
+    ) {
         let asks = plan.others.into_iter().map(|share| async move {
             let answer = self.ask(&share.name, share.ask, deadline, changed.clone()).await;
             (share.places, answer)
         });
         let settled = plan.own.iter().map(|(_, done)| self.settle(done, deadline));
-        let (answers, settled) = tokio::join!(join_all(asks), join_all(settled));
+        let bounds = Bounds {
+            deadline,
+            enough: ASK_MAX,
+        };
+        let far = async {
+            let acted = self.act_far(plan.far, plan.epoch, bounds).await;
+            let settled = acted.into_iter().map(|(place, done)| async move {
+                let may_tell = self.settle(&done, deadline).await;
+                may_tell.then_some((place, done))
+            });
+            join_all(settled).await
+        };
+        let (answers, settled, far) = tokio::join!(join_all(asks), join_all(settled), far);
+        for (place, done) in far.into_iter().flatten() {
+            answer(orders, place, &mut Reader(&done.reply));
+        }
+        for Far { place, space, on_key } in plan.alone {
+            if let (Some(backend), Some(order)) = (self.backend(space), orders.get_mut(place)) {
+                order.reply = self.alone_far(backend, space, &on_key).await;
+            }
+        }
         for ((place, done), may_tell) in plan.own.iter().zip(settled) {
             if may_tell {
                 answer(orders, *place, &mut Reader(&done.reply));

@@ -8,7 +8,8 @@ use super::record::Record;
 use super::shard::{Fresh, Shard};
 use super::sharded::{SHARDS, Store};
 use super::time::{Deadline, FOREVER};
-use super::verb::Situation;
+use super::verb::{self, Situation};
+use crate::cache::command::{Command, Reply};
 
 /// Places that a walk looks at under one lock: some microseconds.
 const STEP: u32 = 256;
@@ -65,6 +66,24 @@ impl Store {
             State::Absent(key) => Record::new(key, b"", b""),
         };
         self.with(key.key(), now, |shard, at| put(shard, key.key(), state, at));
+    }
+
+    /// Shows the state of a key under the lock of its shard.
+    pub fn show(&self, key: &[u8], now: u64, visit: impl FnOnce(State)) {
+        self.with(key, now, |shard, at| visit(self::state(shard, key, at)));
+    }
+
+    /// Executes a command on a key that has this state elsewhere. Tells the reply and the state after it; nothing stays here but what the
+    /// counters say.
+    pub fn execute_on(&self, state: State, command: Command<'_>, now: u64) -> (Reply, State) {
+        let key: Box<[u8]> = state.key().into();
+        self.with(&key, now, |shard, at| {
+            put(shard, &key, state, at);
+            let reply = verb::execute(shard, command, at);
+            let after = self::state(shard, &key, at);
+            put(shard, &key, State::Absent(key.clone()), at);
+            (reply, after)
+        })
     }
 
     /// One step of a walk over all items. Each is shown under the lock of its shard, so that what the caller sends on is

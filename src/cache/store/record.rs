@@ -33,11 +33,20 @@ impl Record {
     /// A record whose value is still to be filled in by `room`. The key has at most `KEY_MAX` bytes.
     pub fn reserve(key: &[u8], value_len: usize) -> Self {
         let length = u8::try_from(key.len()).expect("decoders refuse longer keys");
-        let mut whole = vec![0; 1 + key.len() + value_len + LINE_END.len()].into_boxed_slice();
+        let size = 1 + key.len() + value_len + LINE_END.len();
+        let is_small = size < SHARE_FROM;
+        // Memory that comes zeroed is dear in small pieces: glibc's calloc passes by what was freed last.
+        let mut whole = if is_small {
+            Vec::with_capacity(size)
+        } else {
+            vec![0; size]
+        };
+        whole.resize(size, 0);
+        let mut whole = whole.into_boxed_slice();
         whole[0] = length;
         whole[1..=key.len()].copy_from_slice(key);
         whole[1 + key.len() + value_len..].copy_from_slice(LINE_END);
-        Record(if whole.len() < SHARE_FROM {
+        Record(if is_small {
             Held::Small(whole)
         } else {
             Held::Large(Arc::new(whole))

@@ -103,14 +103,7 @@ impl Store {
             _ => return None,
         };
         Some(self.with(key, now, |shard, at| {
-            let reply = match command {
-                Command::Get(get) => verb::get(shard, &get, at),
-                Command::Touch { key, expiry } => verb::touch(shard, key, expiry.deadline(now), at),
-                Command::Set(set) => verb::set(shard, set, at),
-                Command::Delete(delete) => verb::delete(shard, &delete, at),
-                Command::Arithmetic(sum) => verb::arithmetic(shard, &sum, at),
-                _ => Reply::Unknown,
-            };
+            let reply = verb::execute(shard, command, at);
             then(&reply, shard, key, at);
             reply
         }))

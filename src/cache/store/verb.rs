@@ -5,7 +5,7 @@ use super::record::{Record, footprint};
 use super::shard::{Fresh, ITEM_OVERHEAD, Shard, seconds};
 use super::slab::Mark;
 use super::time::{Deadline, FOREVER};
-use crate::cache::command::{Arithmetic, Delete, Get, Hit, Mode, Number, Reply, Set, Terms};
+use crate::cache::command::{Arithmetic, Command, Delete, Get, Hit, Mode, Number, Reply, Set, Terms};
 use crate::cache::number;
 
 /// What every verb needs to know.
@@ -17,7 +17,19 @@ pub struct Situation {
     pub max_item: usize,
 }
 
-pub fn get(shard: &mut Shard, get: &Get<'_>, at: Situation) -> Reply {
+/// Any command on one key.
+pub fn execute(shard: &mut Shard, command: Command<'_>, at: Situation) -> Reply {
+    match command {
+        Command::Get(get) => self::get(shard, &get, at),
+        Command::Touch { key, expiry } => touch(shard, key, expiry.deadline(at.now), at),
+        Command::Set(set) => self::set(shard, set, at),
+        Command::Delete(delete) => self::delete(shard, &delete, at),
+        Command::Arithmetic(sum) => arithmetic(shard, &sum, at),
+        _ => Reply::Unknown,
+    }
+}
+
+fn get(shard: &mut Shard, get: &Get<'_>, at: Situation) -> Reply {
     let expired = shard.counters.reclaimed;
     let found = shard.find(at.hash, get.key, at.now);
     shard.counters.get_expired += shard.counters.reclaimed - expired;
@@ -38,7 +50,7 @@ pub fn get(shard: &mut Shard, get: &Get<'_>, at: Situation) -> Reply {
     }
 }
 
-pub fn touch(shard: &mut Shard, key: &[u8], deadline: Deadline, at: Situation) -> Reply {
+fn touch(shard: &mut Shard, key: &[u8], deadline: Deadline, at: Situation) -> Reply {
     let found = shard.find(at.hash, key, at.now);
     count_read(shard, true, found.is_some());
     let Some(place) = found else { return Reply::Miss };
@@ -91,7 +103,7 @@ fn read(shard: &mut Shard, place: u32, get: &Get<'_>, now: u64, is_new: bool) ->
     hit
 }
 
-pub fn set(shard: &mut Shard, set: Set, at: Situation) -> Reply {
+fn set(shard: &mut Shard, set: Set, at: Situation) -> Reply {
     shard.counters.set_commands += 1;
     let Set { terms, record } = set;
     match shard.find(at.hash, record.key(), at.now) {
@@ -183,7 +195,7 @@ pub fn fits(key_len: usize, value_len: usize, max_item: usize) -> bool {
     footprint(key_len, value_len).saturating_add(ITEM_OVERHEAD) <= max_item
 }
 
-pub fn delete(shard: &mut Shard, delete: &Delete<'_>, at: Situation) -> Reply {
+fn delete(shard: &mut Shard, delete: &Delete<'_>, at: Situation) -> Reply {
     let Some(place) = shard.find(at.hash, delete.key, at.now) else {
         shard.counters.delete_misses += 1;
         return Reply::Miss;
@@ -222,7 +234,7 @@ pub fn delete(shard: &mut Shard, delete: &Delete<'_>, at: Situation) -> Reply {
     Reply::Deleted
 }
 
-pub fn arithmetic(shard: &mut Shard, sum: &Arithmetic<'_>, at: Situation) -> Reply {
+fn arithmetic(shard: &mut Shard, sum: &Arithmetic<'_>, at: Situation) -> Reply {
     let Some(place) = shard.find(at.hash, sum.key, at.now) else {
         return arithmetic_new(shard, sum, at);
     };

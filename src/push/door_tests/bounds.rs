@@ -148,3 +148,27 @@ async fn draining_sends_everybody_elsewhere() {
     let (code, polled, is_clean) = tokio::join!(ended, poll, drain);
     assert_eq!((code, polled.status, is_clean), (1001, 304, true));
 }
+
+/// The task of a client that does nothing.
+#[tokio::test]
+async fn an_idle_client_is_small() {
+    let world = World::new();
+    let client = world.listen(&world.channels()).await;
+    let wanted = crate::push::hub::Wanted::default();
+    let (near, _far) = tokio::io::duplex(64);
+    let line = crate::push::line::Line::new(near, &[]);
+    let mut session = crate::push::socket::Session::new(
+        line,
+        world.desk.hub.subscribe(wanted),
+        world.desk.clone(),
+        crate::push::frame::Dialect::Text,
+        None,
+    );
+    let size = {
+        let running = session.run(world.scope.clone());
+        size_of_val(&running)
+    };
+    let size = size + size_of_val(&session);
+    assert!(size <= 1400, "{size} bytes");
+    drop(client);
+}

@@ -1,6 +1,7 @@
 //! The push server through its doors, over streams in memory, with a client of another role of the same WebSocket crate.
 
 mod bounds;
+mod operator;
 mod world;
 
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! Three caches in one process: what clients see of them while nodes are lost, frozen and come back.
 
+mod far;
 mod history;
 mod nemesis;
 mod world;
@@ -11,8 +12,8 @@ use tokio::time::Instant;
 
 use self::world::{NAMES, World};
 use crate::cache::command::{Arithmetic, Command};
-use crate::cache::peer::Space;
 use crate::cache::peer::message::Ask;
+use crate::cache::peer::{Epoch, Space};
 
 #[tokio::test(start_paused = true)]
 async fn every_node_answers_for_all_keys() {
@@ -184,25 +185,27 @@ async fn without_an_owner_reads_miss_and_writes_fail_within_a_second() {
     world.stop().await;
 }
 
+/// One addition under a table, always the same one.
+fn addition(epoch: Epoch) -> Vec<u8> {
+    let mut ask = Ask::new(epoch);
+    let sum = Arithmetic {
+        key: b"s.counter",
+        delta: 1,
+        is_decrement: false,
+        compare: None,
+        new_cas: None,
+        initial: None,
+        touch: None,
+    };
+    ask.push(1, Space::Portal, &Command::Arithmetic(sum));
+    ask.finish()
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_message_of_another_table_is_not_executed() {
     let world = World::start().await;
     let mut client = world.client("n1");
     client.set("s.counter", "1").await;
-    let asked = |epoch| {
-        let mut ask = Ask::new(epoch);
-        let sum = Arithmetic {
-            key: b"s.counter",
-            delta: 1,
-            is_decrement: false,
-            compare: None,
-            new_cas: None,
-            initial: None,
-            touch: None,
-        };
-        ask.push(1, Space::Portal, &Command::Arithmetic(sum));
-        ask.finish()
-    };
     let old = world.node("n1").router.epoch().unwrap();
     world.change(&NAMES).await;
     let new = world.node("n1").router.epoch().unwrap();
@@ -210,12 +213,40 @@ async fn a_message_of_another_table_is_not_executed() {
     for (epoch, counted) in [(old, "1"), (new, "2"), (old, "2"), (new, "2")] {
         for node in world.nodes.values() {
             // Nobody but the owner, and not twice.
-            answered += usize::from(node.answer(asked(epoch)).await != [0]);
+            answered += usize::from(node.answer(addition(epoch)).await != [0]);
         }
         assert_eq!(client.get("s.counter").await.as_deref(), Some(counted));
     }
     assert_eq!(answered, 2);
     world.stop().await;
+}
+
+/// 1. An owner has answered, but the answer is lost. 2. All nodes are left out and come back, one after the other, before who asked has
+/// given up. 3. Whoever is asked again by then was empty in between, and so was who had the copy.
+async fn nothing_happens_twice_over_nodes_that_come_back(world: World) {
+    let mut client = world.client("n1");
+    client.set("s.counter", "1").await;
+    for lost in NAMES.iter().cycle().take(6) {
+        let mut answered = 0;
+        for node in world.nodes.values() {
+            let epoch = node.router.epoch().unwrap();
+            answered += usize::from(node.answer(addition(epoch)).await != [0]);
+        }
+        assert_eq!(answered, 1);
+        assert_eq!(
+            client.get("s.counter").await.as_deref(),
+            Some("2"),
+            "before {lost} is lost"
+        );
+        world.lose(lost).await;
+        world.rejoin(lost).await;
+    }
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_happens_twice() {
+    nothing_happens_twice_over_nodes_that_come_back(World::start().await).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -279,7 +310,7 @@ fn no_session_is_lost_no_lock_granted_twice_and_nothing_old_is_read() {
             .start_paused(true)
             .build()
             .unwrap();
-        let told = runtime.block_on(nemesis::run(seed, 5));
+        let told = runtime.block_on(async { nemesis::run(World::start().await, seed, 5).await });
         std::io::Write::write_all(&mut std::io::stderr(), format!("{told}\n").as_bytes()).unwrap();
     }
 }

@@ -8,6 +8,7 @@ use tokio::time::sleep;
 use super::history::{Counter, Lock, Register};
 use super::world::{Client, NAMES, World};
 use crate::base::Scope;
+use crate::cache::backend::memcached_tests::Memcached;
 
 /// Small, and the same for a seed everywhere (Steele and Vigna, "SplitMix").
 pub struct Random(u64);
@@ -157,7 +158,7 @@ async fn time(mut client: Client, book: Arc<Book>, scope: Scope, mut random: Ran
 async fn round(world: &World, random: &mut Random) {
     let lost = NAMES[1 + random.below(2)];
     // n1 stays, so that there is a client whose node is always there.
-    match random.below(3) {
+    match random.below(if world.has_servers() { 6 } else { 3 }) {
         // Frozen, or cut off.
         0 => {
             world.cut(lost, false);
@@ -169,10 +170,26 @@ async fn round(world: &World, random: &mut Random) {
         // Left out while it lives, and goes on sending.
         1 => world.lose(lost).await,
         // Cut off for a moment, and nobody minds.
-        _ => {
+        2 => {
             world.cut(lost, false);
             sleep(Duration::from_millis(random.below(150) as u64)).await;
             world.cut(lost, true);
+            return;
+        }
+        // Its server is killed, or frozen and thawed, and is there again before it is left out.
+        3 => {
+            world.kill_server(lost).await;
+            world.lose(lost).await;
+        }
+        4 => {
+            world.freeze_server(lost).await;
+            world.lose(lost).await;
+        }
+        // Its server stands still for a moment, and nobody minds.
+        _ => {
+            world.memcached(lost, Memcached::freeze);
+            sleep(Duration::from_millis(random.below(300) as u64)).await;
+            world.memcached(lost, Memcached::thaw);
             return;
         }
     }
@@ -187,8 +204,7 @@ async fn round(world: &World, random: &mut Random) {
     sleep(Duration::from_millis(random.below(300) as u64)).await;
 }
 
-pub async fn run(seed: u64, rounds: usize) -> String {
-    let world = World::start().await;
+pub async fn run(world: World, seed: u64, rounds: usize) -> String {
     let (book, scope) = (Book::new(), Scope::new());
     let seeded = |number: usize| Random::new(seed << 20 | number as u64);
     assert_eq!(world.client("n1").line("add s.counter 0 0 1\r\n0\r\n").await, "STORED");

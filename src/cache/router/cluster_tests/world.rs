@@ -1,6 +1,7 @@
 //! Three caches over pipes in memory, with a council that does what the test says.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use tokio::time::timeout;
 use super::super::handlers::LIMITS;
 use super::super::{Parts, Router, services};
 use crate::base::{BoxFuture, Scope};
+use crate::cache::backend::memcached_tests::{Memcached, free_port, until};
+use crate::cache::backend::{self, Backend};
 use crate::cache::class::Rules;
 use crate::cache::connection;
 use crate::cache::council::fixture::{name, table};
@@ -21,6 +24,8 @@ use crate::cache::store::{Clock, Store};
 use crate::net::mesh::{ConnectError, Dial, Identity, Mesh, Name, Protocol, Services, Stream};
 
 pub const PATIENCE: Duration = Duration::from_secs(30);
+/// With a server that is slow because the machine is busy. A loss is made, it does not happen.
+const SERVER_PATIENCE: Duration = Duration::from_secs(4);
 /// Instead of an answer from a connection that has ended.
 const SILENCE: &str = "(the connection has ended)";
 pub const NAMES: [&str; 3] = ["n1", "n2", "n3"];
@@ -115,21 +120,30 @@ pub struct World {
     number: Mutex<u64>,
     /// Nodes of the table in force, `+` before those that are filling.
     members: Mutex<Vec<String>>,
+    /// Of the nodes that keep their items in one.
+    memcacheds: Mutex<BTreeMap<&'static str, Memcached>>,
 }
 
 impl World {
     /// All three serve.
     pub fn new() -> Self {
+        Self::over(BTreeMap::new())
+    }
+
+    /// Each keeps its items in its memcached, if it has one.
+    fn over(memcacheds: BTreeMap<&'static str, Memcached>) -> Self {
         let (ways, servers) = (Ways::new(), Servers::default());
-        let made = NAMES.map(|text| {
-            let node = Node::new(name(text), ways.clone(), servers.clone());
+        let made = NAMES.into_iter().map(|text| {
+            let address = memcacheds.get(text).map(|memcached| memcached.address);
+            let node = Node::new(name(text), address, ways.clone(), servers.clone());
             (text, Arc::new(node))
         });
         let world = World {
-            nodes: made.into_iter().collect(),
+            nodes: made.collect(),
             ways,
             number: Mutex::new(0),
             members: Mutex::default(),
+            memcacheds: Mutex::new(memcacheds),
         };
         for node in world.nodes.values() {
             node.writer.put_lease(Duration::MAX);
@@ -143,8 +157,43 @@ impl World {
         world
     }
 
+    /// Over a memcached for each.
+    pub async fn start_far() -> Self {
+        let world = World::over(NAMES.map(|text| (text, Memcached::start(free_port()))).into());
+        for node in world.nodes.values() {
+            node.until_kept(true).await;
+        }
+        world.change(&NAMES).await;
+        world
+    }
+
     pub fn node(&self, text: &str) -> &Arc<Node> {
         &self.nodes[text]
+    }
+
+    pub fn has_servers(&self) -> bool {
+        !self.memcacheds.lock().unwrap().is_empty()
+    }
+
+    pub fn memcached<R>(&self, text: &str, act: impl FnOnce(&Memcached) -> R) -> R {
+        act(&self.memcacheds.lock().unwrap()[text])
+    }
+
+    /// The node knows of it when this returns.
+    pub async fn kill_server(&self, text: &'static str) {
+        let killed = self.memcacheds.lock().unwrap().remove(text).expect("it has one");
+        let port = killed.address.port();
+        drop(killed);
+        self.node(text).until_kept(false).await;
+        // It is back at once, and empty.
+        self.memcacheds.lock().unwrap().insert(text, Memcached::start(port));
+    }
+
+    /// The same where it stands still and goes on later, with what it had been told before.
+    pub async fn freeze_server(&self, text: &'static str) {
+        self.memcached(text, Memcached::freeze);
+        self.node(text).until_kept(false).await;
+        self.memcached(text, Memcached::thaw);
     }
 
     /// Lets nothing through to and from a node, or lets it through again.
@@ -174,11 +223,18 @@ impl World {
             tokio::task::yield_now().await;
         }
         for node in &there {
-            node.commit(&next);
+            node.commit(&next).await;
             // Between two nodes' commits time passes.
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         *self.members.lock().unwrap() = members.iter().map(ToString::to_string).collect();
+    }
+
+    /// A table of nobody is in force, as far as that node knows.
+    pub fn desert(&self, text: &str) {
+        let node = self.node(text);
+        let empty = Arc::new(Placement::new(Arc::new(table(1 << 20, &[]))));
+        node.put(State::new(node.name.clone(), 1).with_tables(Some(empty), None));
     }
 
     /// The node's lease ends and the others go on without it.
@@ -211,8 +267,9 @@ impl World {
             *incarnation
         };
         node.put(State::new(node.name.clone(), incarnation));
-        let told = node.router.carry_out(Event::Empty { incarnation });
+        let told = node.carry_out(Event::Empty { incarnation }).await;
         assert_eq!(told, Some(Told::Emptied { incarnation }));
+        node.until_kept(true).await;
         node.writer.put_lease(Duration::MAX);
         let filling = format!("+{text}");
         let mut members = self.members.lock().unwrap().clone();
@@ -251,7 +308,7 @@ impl World {
 }
 
 impl Node {
-    fn new(own: Name, ways: Ways, servers: Servers) -> Self {
+    fn new(own: Name, address: Option<SocketAddr>, ways: Ways, servers: Servers) -> Self {
         let scope = Scope::new();
         let writer = StandingWriter::new(own.clone());
         let dial = Arc::new(Network {
@@ -262,10 +319,21 @@ impl Node {
         let stores = [(); 2].map(|()| Arc::new(Store::new(32 << 20, 1 << 20)));
         let (sender, told) = mpsc::channel(64);
         let clock = Clock::default();
+        let backend = address.map(|address| {
+            let parts = backend::Parts {
+                address,
+                patience: SERVER_PATIENCE,
+                bench: stores[0].clone(),
+                rules: Rules::new(&["s."]),
+                clock,
+            };
+            Backend::new(parts, &scope)
+        });
         let parts = Parts {
             own: own.clone(),
             rules: Rules::new(&["s."]),
             stores: stores.clone(),
+            backend: backend.clone(),
             clock,
             standing: writer.subscribe(),
             mesh: Mesh::new(dial, LIMITS, &scope),
@@ -282,6 +350,9 @@ impl Node {
             };
             let mut engine = Engine::new(stores[space.index()].clone(), limits);
             engine.clock = clock;
+            if let (Space::Portal, Some(backend)) = (space, &backend) {
+                engine.keep_in(backend.clone());
+            }
             engine.place(Route {
                 router: router.clone(),
                 space,
@@ -313,15 +384,32 @@ impl Node {
         let both = placement.as_ref().map(|placement| placement.owned(&self.name));
         let serves = both.unwrap_or_default().and(&next.owned(&self.name));
         self.put(state.with_tables(placement, Some(next.clone())).serving(serves));
-        let told = self.router.carry_out(Event::Stop(next.clone()));
+        let told = self.carry_out(Event::Stop(next.clone())).await;
         assert_eq!(told, Some(Told::Stopped(next.epoch())));
     }
 
-    fn commit(&self, next: &Arc<Placement>) {
+    async fn commit(&self, next: &Arc<Placement>) {
         let state = self.state.lock().unwrap().clone();
         let serves = next.owned(&self.name);
         self.put(state.with_tables(Some(next.clone()), None).serving(serves));
-        assert_eq!(self.router.carry_out(Event::Commit(next.clone())), None);
+        assert_eq!(self.carry_out(Event::Commit(next.clone())).await, None);
+    }
+
+    /// Where a server keeps the items this waits for what is under way.
+    async fn carry_out(&self, event: Event) -> Option<Told> {
+        if self.router.backend(Space::Portal).is_none() {
+            return self.router.carry_out(event);
+        }
+        let router = self.router.clone();
+        let carrying = tokio::task::spawn_blocking(move || router.carry_out(event));
+        carrying.await.expect("it does not panic")
+    }
+
+    /// Its server, if it has one, is there, or is lost.
+    async fn until_kept(&self, is_up: bool) {
+        if let Some(backend) = self.router.backend(Space::Portal) {
+            until(|| async { backend.is_up() == is_up }).await;
+        }
     }
 
     /// Of its service for commands.

@@ -19,6 +19,7 @@ const CHECKS = [
     'files' => ['Files', 'check_files'],
     'upload' => ['Uploads', 'check_upload'],
     'agent' => ['Agent', 'check_agent'],
+    'push' => ['Push', 'check_push'],
     'urlrewrite' => ['Addresses', 'check_urlrewrite'],
 ];
 
@@ -212,6 +213,22 @@ function check_agent(): string
     [$age, $started_by] = $row->fetch_row();
     expect($age <= 180, "last run $age s ago, by $started_by");
     return "last run $age s ago, by $started_by";
+}
+
+function check_push(): string
+{
+    require_once __DIR__ . '/live.php';
+    try {
+        $address = setting('pull')['path_to_publish'];
+    } catch (RuntimeException) {
+        return 'no push server here';
+    }
+    // To nobody: no browser listens to a channel of this moment.
+    $channel = bin2hex(random_bytes(16));
+    tell([$channel], 'demo', 'check', [], 1);
+    $online = json_decode(ask_push_server($channel, ['method' => 'GET']), true);
+    expect(($online['infos'] ?? null) === [], 'the push server takes somebody for online who never was');
+    return "a message published to $address";
 }
 
 function check_urlrewrite(): string

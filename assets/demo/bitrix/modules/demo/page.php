@@ -11,8 +11,8 @@ function text(string $text): string
     return htmlspecialchars($text, ENT_QUOTES | ENT_SUBSTITUTE, 'UTF-8');
 }
 
-/** Sends a page; $script runs in it. */
-function page(string $title, string $body, string $script = ''): void
+/** Sends a page; $script, or the file $source, runs in it. */
+function page(string $title, string $body, string $script = '', string $source = ''): void
 {
     $nonce = base64_encode(random_bytes(12));
     header('Content-Type: text/html; charset=UTF-8');
@@ -37,7 +37,8 @@ function page(string $title, string $body, string $script = ''): void
 <main>
 ', $body, '
 </main>
-', $script === '' ? '' : "<script nonce=\"$nonce\">\n$script\n</script>\n", '</body>
+', $script === '' ? '' : "<script nonce=\"$nonce\">\n$script\n</script>\n",
+        $source === '' ? '' : "<script nonce=\"$nonce\" src=\"$source?" . filemtime(root() . $source) . "\"></script>\n", '</body>
 </html>
 ';
 }

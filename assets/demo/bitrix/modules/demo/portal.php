@@ -77,6 +77,8 @@ function with_tables(callable $work): mixed
         id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY, value VARCHAR(64) NOT NULL) ENGINE=InnoDB');
     database()->query('CREATE TABLE IF NOT EXISTS demo_agent (
         name VARCHAR(32) NOT NULL PRIMARY KEY, ran_at BIGINT NOT NULL, started_by VARCHAR(128) NOT NULL) ENGINE=InnoDB');
+    database()->query('CREATE TABLE IF NOT EXISTS demo_visitor (
+        id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY, channel CHAR(32) NOT NULL, public_id CHAR(32) NOT NULL) ENGINE=InnoDB');
     database()->query("INSERT IGNORE INTO demo_agent VALUES ('heartbeat', 0, '')");
     return $work(database());
 }

@@ -3,9 +3,15 @@
 
 namespace Demo;
 
+require_once __DIR__ . '/live_page.php';
+
 const ROUTES = [
     '#^/check\.json$#' => 'answer_check',
     '#^/health/?$#' => 'answer_health',
+    '#^/live/$#' => 'answer_live',
+    '#^/live/say$#' => 'answer_say',
+    '#^/live/call$#' => 'answer_call',
+    '#^/live/online$#' => 'answer_online',
     '#^/hello/(?<name>[^/]{1,40})/$#u' => 'answer_hello',
 ];
 
