@@ -248,7 +248,7 @@ async fn log_tells_target_bytes_and_agent() {
         line.contains("\"GET /a.txt?q HTTP/1.1\" 200 9 \"-\" \"\\\"x\\\"\" 0."),
         "{line}"
     );
-    assert!(line.ends_with(" static - \"-\""), "{line}");
+    assert!(line.ends_with(" static - - \"-\""), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -361,7 +361,7 @@ async fn http2_is_spoken_over_tls() {
     );
     let line = front.logged("/a.txt").await;
     assert!(
-        line.contains("\"GET /a.txt HTTP/2.0\" 200 9 ") && line.ends_with(" static TLSv1.3 \"-\""),
+        line.contains("\"GET /a.txt HTTP/2.0\" 200 9 ") && line.ends_with(" static TLSv1.3 - \"-\""),
         "{line}"
     );
     front.scope.drain();

@@ -1,5 +1,6 @@
 //! What a well-formed configuration must also satisfy. Pure; returns every problem with its key.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use super::{Config, Daemons, Engine, External, Files, Mount, Proxy, Route};
@@ -103,6 +104,7 @@ fn proxy(proxy: &Proxy, problems: &mut Problems) {
     ] {
         require(problems, !period.0.is_zero(), key, "must be longer than zero");
     }
+    origin(proxy, problems);
     for Route { prefix, upstream } in &proxy.routes {
         let path = prefix.starts_with('/') && prefix.ends_with('/');
         require(
@@ -114,6 +116,23 @@ fn proxy(proxy: &Proxy, problems: &mut Problems) {
         let message = format!("upstream \"{upstream}\" must look like http://host:port");
         require(problems, is_upstream(upstream), "proxy.routes", message);
     }
+}
+
+/// Whose word on the client counts, and in what form it comes.
+fn origin(proxy: &Proxy, problems: &mut Problems) {
+    for network in &proxy.trusted {
+        let message = format!("\"{network}\" would let every client say who it is; list the proxies' own addresses");
+        require(problems, network.prefix_len() > 0, "proxy.trusted", message);
+    }
+    require(
+        problems,
+        !proxy.proxy_protocol || !proxy.trusted.is_empty(),
+        "proxy.proxy_protocol",
+        "is believed of proxies in proxy.trusted only; list them there",
+    );
+    let codings: HashSet<_> = proxy.compress.iter().collect();
+    let once = codings.len() == proxy.compress.len();
+    require(problems, once, "proxy.compress", "names a coding twice");
 }
 
 fn upgrade(config: &Config, problems: &mut Problems) {

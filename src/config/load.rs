@@ -340,6 +340,29 @@ mod tests {
     }
 
     #[test]
+    fn rates_codings_and_proxies_are_refused_with_a_remedy() {
+        for (line, key, remedy) in [
+            (
+                "limit_address = \"20\"",
+                "proxy.limit_address",
+                "write it like \"20/s, 200\"",
+            ),
+            ("compress = [\"deflate\"]", "proxy.compress", "expected one of"),
+            ("compress = [\"gzip\", \"br\", \"gzip\"]", "proxy.compress", "twice"),
+            ("trusted = [\"10.0.0\"]", "proxy.trusted", "invalid IP address"),
+            (
+                "trusted = [\"0.0.0.0/0\"]",
+                "proxy.trusted",
+                "list the proxies' own addresses",
+            ),
+            ("proxy_protocol = true", "proxy.proxy_protocol", "list them there"),
+        ] {
+            let found = problems(&format!("[proxy]\n{line}\n"));
+            assert!(found[0].contains(key) && found[0].contains(remedy), "{line}: {found:?}");
+        }
+    }
+
+    #[test]
     fn routes_are_a_list_of_tables() {
         let text = "[[proxy.routes]]\nprefix = \"/app/\"\nupstream = \"http://127.0.0.1:9000\"\n";
         let loaded = parse(text, std::iter::empty()).expect("valid");

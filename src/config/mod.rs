@@ -10,6 +10,7 @@ mod places;
 mod port;
 mod proxy;
 mod push;
+mod rate;
 mod storage;
 mod units;
 
@@ -24,8 +25,9 @@ pub use edit::{Edit, edit};
 pub use external::External;
 pub use load::{DEFAULTS, Loaded, Origin, Problem, load, parse, read, var};
 pub use port::Port;
-pub use proxy::{Affinity, Proxy, Route};
+pub use proxy::{Affinity, Coding, Proxy, Route};
 pub use push::Push;
+pub use rate::{Quota, Rate};
 pub use storage::{Engine, Export, Files, Mount, Storage};
 pub use units::{Period, Size};
 

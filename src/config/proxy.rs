@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::{Period, Size};
+use super::{Period, Rate, Size};
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -31,6 +32,37 @@ pub struct Proxy {
     pub access_log: PathBuf,
     pub routes: Vec<Route>,
     pub affinity: Affinity,
+    /// Most wanted first.
+    pub compress: Vec<Coding>,
+    pub compress_min_size: Size,
+    /// Proxies before this front, whose word on their clients counts.
+    pub trusted: Vec<IpNet>,
+    pub proxy_protocol: bool,
+    pub limit_address: Rate,
+    pub limit_address_dynamic: Rate,
+    pub limit_session: Rate,
+    pub limit_rest: Rate,
+}
+
+/// A content coding of answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Coding {
+    Zstd,
+    #[serde(rename = "br")]
+    Brotli,
+    Gzip,
+}
+
+impl Coding {
+    /// Its name in `Content-Encoding`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Coding::Zstd => "zstd",
+            Coding::Brotli => "br",
+            Coding::Gzip => "gzip",
+        }
+    }
 }
 
 /// Whether requests of one session go to one node.

@@ -42,6 +42,19 @@ pub const PROXY_REPEATED: Name = name(
     "bitrix_proxy_repeated",
     "Failed requests that were sent to another node, or were not because the budget was spent",
 );
+pub const PROXY_LIMITED: Name = name(
+    "bitrix_proxy_limited",
+    "Requests refused because their client sent too many, by limit",
+);
+pub const PROXY_COMPRESSED: Name = name("bitrix_proxy_compressed", "Answers compressed on their way, by coding");
+pub const PROXY_COMPRESSED_BYTES: Name = name(
+    "bitrix_proxy_compressed_bytes",
+    "Bytes of the answers compressed on their way, before and after, by coding",
+);
+pub const PROXY_UNCOMPRESSED: Name = name(
+    "bitrix_proxy_uncompressed",
+    "Answers that went out plain because too many were being compressed",
+);
 pub const CACHE_COMMANDS: Name = name("bitrix_cache_commands", "Commands served, by kind and result");
 pub const CACHE_CONNECTIONS: Name = name("bitrix_cache_connections", "Open client connections");
 pub const CACHE_ITEMS: Name = name("bitrix_cache_items", "Items held");

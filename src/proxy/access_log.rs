@@ -1,4 +1,4 @@
-//! The access log: one line per request in the combined format, then `seconds id target tls "detail"`.
+//! The access log: one line per request in the combined format, then `seconds id target tls coding "detail"`.
 //! A thread of its own writes, so that no request ever waits for a disk.
 
 use std::fmt::Write as _;
@@ -90,6 +90,8 @@ pub struct Line {
     pub id: String,
     pub target: Target,
     pub tls: Option<&'static str>,
+    /// Content coding of the answer.
+    pub coding: Option<&'static str>,
     /// What went wrong; empty: nothing.
     pub detail: String,
 }
@@ -234,6 +236,7 @@ impl Line {
             id: "-".into(),
             target: Target::None,
             tls: None,
+            coding: None,
             detail: "too many connections".into(),
         }
     }
@@ -252,9 +255,10 @@ impl Line {
         header(out, self.agent.as_ref());
         let target = target_name(self.target);
         let tls = self.tls.unwrap_or("-");
+        let coding = self.coding.unwrap_or("-");
         let _ = write!(
             out,
-            "\" {:.3} {} {target} {tls} \"",
+            "\" {:.3} {} {target} {tls} {coding} \"",
             self.duration.as_secs_f64(),
             self.id
         );
@@ -326,6 +330,7 @@ mod tests {
             id: "0123456789abcdef".into(),
             target: Target::Php,
             tls: Some("TLSv1.3"),
+            coding: Some("br"),
             detail: String::new(),
         }
     }
@@ -337,7 +342,7 @@ mod tests {
         assert_eq!(
             out,
             "10.0.0.1 - - [22/Nov/2026:06:15:04 +0000] \"GET /a?b HTTP/2.0\" 200 17 \"-\" \"evil\\\" \\x09\\xff\" \
-             0.012 0123456789abcdef php TLSv1.3 \"-\"\n"
+             0.012 0123456789abcdef php TLSv1.3 br \"-\"\n"
         );
     }
 

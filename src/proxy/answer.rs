@@ -18,6 +18,9 @@ const ALLOWED: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PAT
 /// Seconds after which a client may come back when we were full or starting.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
 
+/// What the vendor's cloud says then; programs that use it know to wait.
+const REST_LIMITED: &str = r#"{"error":"QUERY_LIMIT_EXCEEDED","error_description":"Too many requests"}"#;
+
 /// What the client can make of a page.
 #[derive(Clone, Copy, Debug)]
 pub struct Reader {
@@ -49,7 +52,9 @@ pub fn status(kind: Kind) -> StatusCode {
 pub fn page(error: &Error, reader: Reader, id: &str) -> Response<Body> {
     let (_, title, advice) = text(error.kind);
     let code = status(error.kind);
-    let (kind, content) = if reader.takes_html {
+    let (kind, content) = if let Kind::RestLimited(_) = error.kind {
+        ("application/json", REST_LIMITED.to_string())
+    } else if reader.takes_html {
         let page = TEMPLATE
             .replace("{status}", code.as_str())
             .replace("{title}", title)
@@ -68,6 +73,7 @@ pub fn page(error: &Error, reader: Reader, id: &str) -> Response<Body> {
     match error.kind {
         Kind::Method => set(headers, header::ALLOW, ALLOWED),
         Kind::Unavailable | Kind::TooMany => set(headers, header::RETRY_AFTER, RETRY_AFTER),
+        Kind::Limited(seconds) | Kind::RestLimited(seconds) => set(headers, header::RETRY_AFTER, seconds.into()),
         Kind::Range(whole) => {
             if let Ok(value) = HeaderValue::try_from(format!("bytes */{whole}")) {
                 set(headers, header::CONTENT_RANGE, value);
@@ -171,7 +177,7 @@ fn text(kind: Kind) -> (StatusCode, &'static str, &'static str) {
             "Misdirected Request",
             "This server does not answer for that name.",
         ),
-        Kind::TooMany => (StatusCode::TOO_MANY_REQUESTS, "Too Many Requests", AGAIN),
+        Kind::TooMany | Kind::Limited(_) => (StatusCode::TOO_MANY_REQUESTS, "Too Many Requests", AGAIN),
         Kind::HeaderTooLarge => (
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             "Request Header Fields Too Large",
@@ -180,7 +186,7 @@ fn text(kind: Kind) -> (StatusCode, &'static str, &'static str) {
         Kind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error", REPORT),
         Kind::NotImplemented => (StatusCode::NOT_IMPLEMENTED, "Not Implemented", REQUEST),
         Kind::Upstream => (StatusCode::BAD_GATEWAY, "Bad Gateway", AGAIN),
-        Kind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable", AGAIN),
+        Kind::Unavailable | Kind::RestLimited(_) => (StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable", AGAIN),
         Kind::UpstreamSlow => (StatusCode::GATEWAY_TIMEOUT, "Gateway Timeout", AGAIN),
         Kind::Version => (
             StatusCode::HTTP_VERSION_NOT_SUPPORTED,
@@ -248,6 +254,10 @@ mod tests {
         assert_eq!(answer(Kind::Range(7)).headers()["content-range"], "bytes */7");
         assert!(answer(Kind::Method).headers().contains_key("allow"));
         assert!(answer(Kind::Unavailable).headers().contains_key("retry-after"));
+        assert_eq!(answer(Kind::Limited(7)).headers()["retry-after"], "7");
+        let rest = answer(Kind::RestLimited(7));
+        assert_eq!(rest.status(), 503);
+        assert_eq!(rest.headers()["content-type"], "application/json");
         assert!(moved("/a?\n").is_err());
         let short = short(Kind::TooMany);
         assert!(

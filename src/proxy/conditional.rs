@@ -6,6 +6,8 @@ use http::header::{
     ACCEPT_ENCODING, HeaderMap, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE,
 };
 
+pub use crate::config::Coding;
+
 /// A date counts as a strong validator when it is this much older than the answer (RFC 9110 §8.8.2.2).
 const STRONG_AGE: Duration = Duration::from_secs(60);
 
@@ -65,6 +67,13 @@ fn is_range_current(headers: &HeaderMap, now: &Validators<'_>, wall: SystemTime)
     is_strong && httpdate::parse_http_date(value).is_ok_and(|date| seconds(date) == seconds(now.modified))
 }
 
+/// Whether the client knows this very form of a tag.
+pub fn knows(headers: &HeaderMap, tag: &str) -> bool {
+    let values = headers.get_all(IF_NONE_MATCH).iter();
+    let mut tags = values.filter_map(|value| value.to_str().ok());
+    tags.any(|value| value.split(',').any(|known| known.trim() == tag))
+}
+
 /// Whether a list of entity tags is `*` or holds one that fits. Tags hold no comma of ours; a foreign one with a comma fits nothing either way.
 fn lists(headers: &HeaderMap, name: HeaderName, fits: impl Fn(&str) -> bool) -> bool {
     let values = headers.get_all(name);
@@ -95,36 +104,21 @@ fn seconds(time: SystemTime) -> u64 {
         .as_secs()
 }
 
-/// Content codings of precompressed copies, the better one first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Coding {
-    Brotli,
-    Gzip,
-}
+/// Codings of precompressed copies beside a file, the better one first.
+pub const COPIES: [Coding; 2] = [Coding::Brotli, Coding::Gzip];
 
-impl Coding {
-    pub const ALL: [Coding; 2] = [Coding::Brotli, Coding::Gzip];
-
-    /// Its name in `Content-Encoding`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Coding::Brotli => "br",
-            Coding::Gzip => "gzip",
-        }
-    }
-
-    /// What a copy's name ends with.
-    pub fn suffix(self) -> &'static str {
-        match self {
-            Coding::Brotli => ".br",
-            Coding::Gzip => ".gz",
-        }
+/// What a copy's name ends with.
+pub fn suffix(coding: Coding) -> &'static str {
+    match coding {
+        Coding::Zstd => ".zst",
+        Coding::Brotli => ".br",
+        Coding::Gzip => ".gz",
     }
 }
 
-/// The coding that the client likes best among those at hand; `None` is the plain file, also when the client forbids that:
-/// better an answer than a 406 (§12.5.3).
-pub fn choose(headers: &HeaderMap, is_at_hand: impl Fn(Coding) -> bool) -> Option<Coding> {
+/// The coding that the client likes best among those at hand, of equals the first one; `None` is the plain content, also when the
+/// client forbids that: better an answer than a 406 (§12.5.3).
+pub fn choose(headers: &HeaderMap, at_hand: impl DoubleEndedIterator<Item = Coding>) -> Option<Coding> {
     let values = headers.get_all(ACCEPT_ENCODING);
     let accepted: Vec<(&str, u16)> = values
         .iter()
@@ -132,28 +126,18 @@ pub fn choose(headers: &HeaderMap, is_at_hand: impl Fn(Coding) -> bool) -> Optio
         .flat_map(|value| value.split(','))
         .filter_map(weighed)
         .collect();
-    let weight = |names: &[&str]| {
-        let named = accepted
-            .iter()
-            .find(|(name, _)| names.iter().any(|known| name.eq_ignore_ascii_case(known)));
-        named
-            .or_else(|| accepted.iter().find(|(name, _)| *name == "*"))
-            .map(|(_, weight)| *weight)
+    let find = |wanted: &str| accepted.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted));
+    let weight = |coding: Coding| {
+        let old = if coding == Coding::Gzip { find("x-gzip") } else { None };
+        let named = find(coding.name()).or(old).or_else(|| find("*"));
+        named.map_or(0, |(_, weight)| *weight)
     };
-    // Without a word about it the plain file is acceptable, but a coding that was asked for is preferred.
-    let plain = accepted
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case("identity"))
-        .map_or(1, |(_, weight)| *weight);
+    // Without a word about it the plain content is acceptable, but a coding that was asked for is preferred.
+    let plain = find("identity").map_or(1, |(_, weight)| *weight);
     let mut best = (plain, None);
-    for coding in Coding::ALL.into_iter().rev() {
-        let names: &[&str] = if coding == Coding::Gzip {
-            &["gzip", "x-gzip"]
-        } else {
-            &["br"]
-        };
-        let weight = weight(names).unwrap_or(0);
-        if weight > 0 && weight >= best.0 && is_at_hand(coding) {
+    for coding in at_hand.rev() {
+        let weight = weight(coding);
+        if weight > 0 && weight >= best.0 {
             best = (weight, Some(coding));
         }
     }
@@ -279,14 +263,15 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(field));
-            assert_eq!(choose(&headers, |_| true), expected, "{field}");
-            assert_eq!(choose(&headers, |_| false), None);
+            assert_eq!(choose(&headers, COPIES.into_iter()), expected, "{field}");
+            assert_eq!(choose(&headers, [].into_iter()), None);
         }
-        assert_eq!(choose(&HeaderMap::new(), |_| true), None);
-        assert_eq!(
-            choose(&headers(&[("accept-encoding", "br, gzip")]), |coding| coding
-                == Coding::Gzip),
-            Some(Coding::Gzip)
-        );
+        assert_eq!(choose(&HeaderMap::new(), COPIES.into_iter()), None);
+        let both = headers(&[("accept-encoding", "br, gzip, zstd")]);
+        assert_eq!(choose(&both, [Coding::Gzip].into_iter()), Some(Coding::Gzip));
+        let ours = [Coding::Zstd, Coding::Gzip];
+        assert_eq!(choose(&both, ours.into_iter()), Some(Coding::Zstd));
+        let weighed = headers(&[("accept-encoding", "zstd;q=0.5, gzip;q=0.6")]);
+        assert_eq!(choose(&weighed, ours.into_iter()), Some(Coding::Gzip));
     }
 }

@@ -31,6 +31,10 @@ pub enum Kind {
     Misdirected,
     /// 429.
     TooMany,
+    /// More requests than a limit allows; may come back after so many seconds: 429.
+    Limited(u32),
+    /// More REST calls than a limit allows: 503, in the portal's own words.
+    RestLimited(u32),
     /// 431.
     HeaderTooLarge,
     /// Our fault: 500.

@@ -31,11 +31,14 @@ pub struct Exchange {
     pub request: Parts,
     /// Decoded and normalised path of the target.
     pub path: Path,
+    /// The client, as far as it is known: who connected, or whom a trusted proxy names.
     pub peer: SocketAddr,
     /// The address that the client reached.
     pub local: SocketAddr,
     /// Protocol version, like `TLSv1.3`; `None`: plain.
     pub tls: Option<&'static str>,
+    /// The client's own connection is by TLS, here or at a trusted proxy.
+    pub is_secure: bool,
     /// Another node's front sent it, so it is answered here and nowhere else. Only the mesh's door sets this.
     pub is_hop: bool,
     /// Host name of the request in lower case, without port.

@@ -24,6 +24,7 @@ pub fn exchange(method: &str, target: &str, fields: &[(&str, &str)]) -> Exchange
         peer: "[::ffff:198.51.100.7]:50000".parse().expect("address"),
         local: "192.0.2.1:443".parse().expect("address"),
         tls: Some("TLSv1.3"),
+        is_secure: true,
         is_hop: false,
         host: "portal.example".into(),
         id: "0123456789abcdef".into(),

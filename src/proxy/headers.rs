@@ -70,7 +70,7 @@ impl Stated {
     pub fn of(exchange: &Exchange) -> Self {
         Stated {
             client: exchange.peer.ip().to_canonical(),
-            scheme: if exchange.tls.is_some() { "https" } else { "http" },
+            scheme: if exchange.is_secure { "https" } else { "http" },
             host: host(exchange),
         }
     }

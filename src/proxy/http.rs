@@ -1,4 +1,4 @@
-//! Connections: accept → limit → TLS → HTTP/1 behind the guard, or HTTP/2. HTTP/2 is spoken over TLS only.
+//! Connections: accept → limit → PROXY protocol → TLS → HTTP/1 behind the guard, or HTTP/2. HTTP/2 is spoken over TLS only.
 
 use std::future::Future;
 use std::io;
@@ -19,6 +19,7 @@ use super::connection::Connection;
 use super::error::Kind;
 use super::guard::{Guard, Patience};
 use super::limit::Permit;
+use super::origin::preface;
 use super::service::{Front, Requests, isolated};
 use super::{access_log, answer, leaving};
 use crate::base::Scope;
@@ -91,11 +92,27 @@ struct Door {
 }
 
 impl Door {
-    async fn receive(&self, stream: TcpStream, peer: SocketAddr) {
-        let permit = match self.front.limit.admit(peer.ip()) {
+    async fn receive(&self, mut stream: TcpStream, peer: SocketAddr) {
+        let setup = self.front.setup();
+        // Behind a trusted proxy are many clients.
+        let counted = (!setup.trust.has(peer.ip())).then(|| peer.ip());
+        let mut permit = match self.front.limit.admit(counted) {
             Ok(permit) => permit,
             Err(kind) => return self.turn_away(stream, peer.ip(), kind).await,
         };
+        let mut client = peer;
+        if setup.trust.announces(peer.ip()) {
+            let Some(announced) = self.announced(&mut stream, peer, setup.patience.header).await else {
+                return self.front.metrics.refused_announcement();
+            };
+            client = announced.unwrap_or(peer);
+            let is_proxy = setup.trust.has(client.ip());
+            if let Some(Err(kind)) = (!is_proxy).then(|| permit.charge(client.ip())) {
+                return self.turn_away(stream, client.ip(), kind).await;
+            }
+        }
+        drop(setup);
+        let peer = client;
         let Ok(local) = stream.local_addr() else { return };
         // The sockets of the supervisor have this set and hand it on; others may not.
         let _ = stream.set_nodelay(true);
@@ -117,6 +134,23 @@ impl Door {
                 self.front.metrics.refused_handshake();
             }
             Err(_) => self.front.metrics.refused_handshake(),
+        }
+    }
+
+    /// What a trusted proxy says of its client before anything else. `None`: nothing in time, or not that.
+    async fn announced(
+        &self,
+        stream: &mut TcpStream,
+        peer: SocketAddr,
+        patience: Duration,
+    ) -> Option<Option<SocketAddr>> {
+        match timeout(patience, preface::receive(stream)).await {
+            Ok(Ok(client)) => Some(client),
+            Ok(Err(error)) => {
+                debug!(client.addr = %peer, %error, "no PROXY protocol");
+                None
+            }
+            Err(_) => None,
         }
     }
 

@@ -15,6 +15,7 @@ use super::error::{Error, Kind};
 use super::exchange::{Exchange, Target};
 use super::framing;
 use super::host::Host;
+use super::origin::Origin;
 use super::path::Path;
 
 /// Numbers that no two requests of a cluster share, and that say nothing of their order.
@@ -49,7 +50,13 @@ pub fn mix(count: u64) -> u64 {
 }
 
 /// Reads a head that the guard or HTTP/2 let through. `domain`: the portal's host name, empty for any.
-pub fn exchange(mut parts: Parts, id: String, connection: &Arc<Connection>, domain: &str) -> Result<Exchange, Error> {
+pub fn exchange(
+    mut parts: Parts,
+    id: String,
+    connection: &Arc<Connection>,
+    origin: Origin,
+    domain: &str,
+) -> Result<Exchange, Error> {
     if matches!(parts.method, Method::CONNECT | Method::TRACE) {
         return Err(Error::new(Kind::Method, "CONNECT and TRACE are not served"));
     }
@@ -80,9 +87,10 @@ pub fn exchange(mut parts: Parts, id: String, connection: &Arc<Connection>, doma
     Ok(Exchange {
         request: parts,
         path,
-        peer: connection.peer,
+        peer: origin.client,
         local: connection.local,
         tls: connection.tls,
+        is_secure: origin.is_secure,
         is_hop: false,
         host,
         id,
@@ -162,7 +170,11 @@ mod tests {
         let (parts, ()) = build.body(()).expect("a request").into_parts();
         let address = "10.0.0.9:80".parse().expect("address");
         let connection = Arc::new(Connection::new(address, address, None));
-        exchange(parts, "id".into(), &connection, domain).map_err(|error| error.kind)
+        let origin = Origin {
+            client: address,
+            is_secure: false,
+        };
+        exchange(parts, "id".into(), &connection, origin, domain).map_err(|error| error.kind)
     }
 
     fn get(target: &str) -> http::request::Builder {

@@ -31,7 +31,8 @@ pub struct Bounds {
 #[derive(Debug)]
 pub struct Permit {
     limit: Arc<Limit>,
-    source: IpAddr,
+    /// The address that it counts for.
+    source: Option<IpAddr>,
 }
 
 impl Limit {
@@ -52,19 +53,14 @@ impl Limit {
         self.counts().bounds = bounds;
     }
 
-    /// `Err` is what the client shall be told.
-    pub fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Permit, Kind> {
-        let source = source(address);
+    /// `address`: for whom it counts, if that is known. `Err` is what the client shall be told.
+    pub fn admit(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Permit, Kind> {
+        let source = address.map(source);
         let mut counts = self.counts();
         if counts.open >= counts.bounds.connections {
             return Err(Kind::Unavailable);
         }
-        let per_address = counts.bounds.per_address;
-        let own = counts.by_source.entry(source).or_default();
-        if *own >= per_address {
-            return Err(Kind::TooMany);
-        }
-        *own += 1;
+        counts.charge(source)?;
         counts.open += 1;
         drop(counts);
         self.gauge.inc();
@@ -83,23 +79,53 @@ impl Limit {
     }
 }
 
+impl Counts {
+    fn charge(&mut self, source: Option<IpAddr>) -> Result<(), Kind> {
+        let Some(source) = source else { return Ok(()) };
+        let own = self.by_source.entry(source).or_default();
+        // With a bound of at least one, an entry made just now is never refused.
+        if *own >= self.bounds.per_address {
+            return Err(Kind::TooMany);
+        }
+        *own += 1;
+        Ok(())
+    }
+
+    fn release(&mut self, source: Option<IpAddr>) {
+        let Some(source) = source else { return };
+        if let Some(own) = self.by_source.get_mut(&source) {
+            *own -= 1;
+            if *own == 0 {
+                self.by_source.remove(&source);
+            }
+        }
+    }
+}
+
+impl Permit {
+    /// It was learned for whom the connection is.
+    pub fn charge(&mut self, address: IpAddr) -> Result<(), Kind> {
+        let source = source(address);
+        let mut counts = self.limit.counts();
+        counts.charge(Some(source))?;
+        let before = self.source.replace(source);
+        counts.release(before);
+        Ok(())
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut counts = self.limit.counts();
         counts.open -= 1;
-        if let Some(own) = counts.by_source.get_mut(&self.source) {
-            *own -= 1;
-            if *own == 0 {
-                counts.by_source.remove(&self.source);
-            }
-        }
+        counts.release(self.source);
         drop(counts);
         self.limit.gauge.dec();
     }
 }
 
 /// One customer holds a whole IPv6 /64, so that counts as one address.
-fn source(address: IpAddr) -> IpAddr {
+pub fn source(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
         v4 => v4,
@@ -118,8 +144,8 @@ mod tests {
         Limit::new(bounds, Gauge::default())
     }
 
-    fn address(text: &str) -> IpAddr {
-        text.parse().expect("an address")
+    fn address(text: &str) -> Option<IpAddr> {
+        Some(text.parse().expect("an address"))
     }
 
     #[test]
@@ -142,6 +168,20 @@ mod tests {
             Kind::TooMany
         );
         let _other = limit.admit(address("2001:db8:0:1::1")).expect("another network");
+    }
+
+    #[test]
+    fn a_connection_counts_for_the_client_that_its_proxy_names() {
+        let limit = limit(10, 1);
+        let mut first = limit.admit(None).expect("of a proxy");
+        let mut second = limit.admit(None).expect("of a proxy");
+        let client = address("10.0.0.1").expect("one");
+        first.charge(client).expect("the first");
+        assert_eq!(second.charge(client).expect_err("second"), Kind::TooMany);
+        drop(second);
+        drop(first);
+        assert!(limit.counts().by_source.is_empty());
+        assert_eq!(limit.open(), 0);
     }
 
     #[test]

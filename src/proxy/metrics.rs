@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::error::Kind;
 use super::exchange::Target;
 use super::fastcgi::Counts;
+use crate::config::Coding;
 use crate::metrics::{Counter, EncodeLabelSet, Family, Gauge, Histogram, Set, names, seconds};
 
 const TARGETS: [(Target, &str); 5] = [
@@ -27,6 +28,10 @@ pub struct Metrics {
     target_ejections: Family<Balanced, Counter>,
     target_in_flight: Family<Balanced, Gauge>,
     repeated: Family<Outcome, Counter>,
+    limited: Family<OfLimit, Counter>,
+    compressed: Family<InCoding, Counter>,
+    compressed_bytes: Family<InForm, Counter>,
+    uncompressed: Counter,
     pub connections: Gauge,
     pub panics: Counter,
     /// Lines of the access log that were dropped.
@@ -48,6 +53,14 @@ pub struct OfTarget {
     pub in_flight: Gauge,
 }
 
+/// The numbers of one content coding.
+#[derive(Debug)]
+pub struct OfCoding {
+    /// Bytes that its coders took, and gave.
+    pub taken: Counter,
+    pub given: Counter,
+}
+
 /// A node's name, or `local`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Balanced {
@@ -57,6 +70,22 @@ struct Balanced {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfLimit {
+    limit: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct InCoding {
+    coding: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct InForm {
+    coding: &'static str,
+    side: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -108,6 +137,10 @@ impl Metrics {
             target_ejections: set.add(names::PROXY_TARGET_EJECTIONS, Family::default()),
             target_in_flight: set.add(names::PROXY_TARGET_IN_FLIGHT, Family::default()),
             repeated: set.add(names::PROXY_REPEATED, Family::default()),
+            limited: set.add(names::PROXY_LIMITED, Family::default()),
+            compressed: set.add(names::PROXY_COMPRESSED, Family::default()),
+            compressed_bytes: set.add(names::PROXY_COMPRESSED_BYTES, Family::default()),
+            uncompressed: set.add(names::PROXY_UNCOMPRESSED, Counter::default()),
             connections: set.add(names::PROXY_CONNECTIONS, Gauge::default()),
             panics: set.add(names::PROXY_PANICS, Counter::default()),
             log_dropped: set.add(names::PROXY_LOG_DROPPED, Counter::default()),
@@ -173,8 +206,34 @@ impl Metrics {
         self.repeated.get_or_create(&Outcome { outcome }).inc();
     }
 
+    /// A request is one too many.
+    pub fn limited(&self, limit: &'static str) {
+        self.limited.get_or_create(&OfLimit { limit }).inc();
+    }
+
+    /// An answer is compressed: the handles for its bytes.
+    pub fn of_coding(&self, coding: Coding) -> OfCoding {
+        let coding = coding.name();
+        self.compressed.get_or_create(&InCoding { coding }).inc();
+        let bytes = |side| self.compressed_bytes.get_or_create(&InForm { coding, side }).clone();
+        OfCoding {
+            taken: bytes("in"),
+            given: bytes("out"),
+        }
+    }
+
+    /// An answer goes out plain because there is no seat for its coder.
+    pub fn uncompressed(&self) {
+        self.uncompressed.inc();
+    }
+
     pub fn refused_handshake(&self) {
         self.count_refused("tls");
+    }
+
+    /// A trusted proxy did not say for whom it connects.
+    pub fn refused_announcement(&self) {
+        self.count_refused("proxy");
     }
 
     /// Requests answered so far.

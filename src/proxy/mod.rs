@@ -1,17 +1,19 @@
 //! The web front: accept → TLS → HTTP/1 or 2 → phases → target.
 //!
-//! Phases of a request, in this order: limits (`limit`, `guard`, `request_body`) → route (`visit`, `route`, `deny`) → target (`static_file`,
-//! `fastcgi` here or on another node by `balance`, `forward`) → headers → log (`record`, `access_log`). Whatever goes wrong is an `Error`
-//! and leaves through `answer`.
+//! Phases of a request, in this order: limits (`limit`, `guard`, `origin`, `flood`, `request_body`) → route (`visit`, `route`, `deny`) → target (`static_file`,
+//! `fastcgi` here or on another node by `balance`, `forward`) → headers → `compress` → log (`record`, `access_log`). Whatever goes
+//! wrong is an `Error` and leaves through `answer`.
 //!
 //! Nothing ambiguous gets further than `framing`. Every wait for a client has a bound (`guard`; for HTTP/2
 //! `request_body` and `http`). A panic ends its request, or its connection.
+//! Who the client is, `origin` decides once; limits, log and targets go by that.
 //! With `portal.domain` set, requests for another name are answered 421; an address as host is answered, because that is how health
 //! checks and balancers ask.
 
 mod access_log;
 mod answer;
 mod balance;
+mod compress;
 mod conditional;
 mod connection;
 mod content_type;
@@ -21,6 +23,7 @@ pub mod exchange;
 mod fastcgi;
 #[cfg(test)]
 mod fixture;
+mod flood;
 mod forward;
 mod framing;
 mod guard;
@@ -36,6 +39,7 @@ mod leaving;
 mod limit;
 mod metrics;
 mod module;
+mod origin;
 pub mod path;
 mod range;
 mod record;

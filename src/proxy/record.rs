@@ -1,13 +1,14 @@
 //! The record of one request: begun with its head, written to log and numbers when the last byte of its answer
 //! has left or nobody wants it any more.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 
@@ -18,6 +19,7 @@ use super::exchange::{Body, Target};
 use super::metrics::Metrics;
 use super::{answer, intake};
 use crate::base::clock;
+use crate::config::Coding;
 
 /// Dropped early, it says that the client left.
 pub struct Record {
@@ -33,12 +35,13 @@ impl Record {
     pub fn begin<B>(
         request: &Request<B>,
         id: &str,
+        client: IpAddr,
         connection: Arc<Connection>,
         metrics: Arc<Metrics>,
         log: Option<AccessLog>,
     ) -> Self {
         let line = Line {
-            peer: connection.peer.ip(),
+            peer: client,
             at: clock::wall(),
             asked: Asked::Request(
                 request.method().clone(),
@@ -53,6 +56,7 @@ impl Record {
             id: id.to_string(),
             target: Target::None,
             tls: connection.tls,
+            coding: None,
             detail: String::new(),
         };
         Record {
@@ -88,7 +92,11 @@ impl Record {
             status.as_u16(),
             self.started.elapsed(),
         );
-        self.change(|line| line.status = status.as_u16());
+        let coding = coding(answer.headers());
+        self.change(|line| {
+            line.status = status.as_u16();
+            line.coding = coding;
+        });
         let has_body = method != Method::HEAD && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         answer.map(|body| {
             let is_whole = !has_body || status.is_informational() || body.is_end_stream();
@@ -121,6 +129,13 @@ impl Drop for Record {
             log.write(line);
         }
     }
+}
+
+/// What the log calls the coding of an answer; the name of one that a target made up is not repeated.
+fn coding(headers: &HeaderMap) -> Option<&'static str> {
+    let field = headers.get(header::CONTENT_ENCODING)?;
+    let codings = [Coding::Zstd, Coding::Brotli, Coding::Gzip].map(Coding::name);
+    Some(codings.into_iter().find(|name| field == *name).unwrap_or("other"))
 }
 
 /// An answer's body that counts what passes.

@@ -1,4 +1,4 @@
-//! One request from head to answer, in the fixed order of phases: refusal → limits → route → target → headers → log.
+//! One request from head to answer, in the fixed order of phases: refusal → limits → route → target → headers → compress → log.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -14,13 +14,16 @@ use tracing::{debug, error, warn};
 use super::answer::{self, Reader};
 use super::balance::Balancer;
 use super::balance::hop::{self, Hop};
+use super::compress::Compressor;
 use super::connection::Connection;
 use super::error::{Error, Kind, Side};
 use super::exchange::{Body, Exchange, Target};
+use super::flood::Flood;
 use super::intake::{self, Ids};
 use super::leaving::Leaving;
 use super::limit::Limit;
 use super::metrics::Metrics;
+use super::origin::Origin;
 use super::record::Record;
 use super::request_body::{self, Fault};
 use super::setup::Setup;
@@ -40,6 +43,8 @@ pub struct Front {
     pub balancer: Arc<Balancer>,
     pub leaving: Arc<Leaving>,
     ids: Ids,
+    compressor: Compressor,
+    flood: Flood,
 }
 
 /// The service of one connection.
@@ -71,6 +76,7 @@ impl Front {
         leaving: Arc<Leaving>,
         scope: Scope,
     ) -> anyhow::Result<Self> {
+        let flood = Flood::new(metrics.clone());
         Ok(Front {
             setup: RwLock::new(Arc::new(setup)),
             metrics,
@@ -79,6 +85,8 @@ impl Front {
             balancer,
             leaving,
             ids: Ids::new()?,
+            compressor: Compressor::default(),
+            flood,
         })
     }
 
@@ -97,7 +105,7 @@ impl Front {
             id: self.ids.next(),
             number,
             connection,
-            is_hop: false,
+            hop: None,
         };
         self.take(taken).await
     }
@@ -107,26 +115,40 @@ impl Front {
     pub async fn answer_hop(&self, hop: Hop, mut request: Request<Incoming>) -> Response<Body> {
         *request.version_mut() = hop.version;
         let connection = Arc::new(Connection::new(hop.client, hop.reached, hop.tls));
+        let origin = Origin {
+            client: hop.client,
+            is_secure: hop.is_secure,
+        };
         let taken = Taken {
             request,
             id: hop.id,
             number: connection.take(),
             connection,
-            is_hop: true,
+            hop: Some(origin),
         };
         self.take(taken).await
     }
 
     async fn take(&self, taken: Taken) -> Response<Body> {
         let setup = self.setup();
-        let (id, number, is_hop, connection) = (taken.id.clone(), taken.number, taken.is_hop, taken.connection.clone());
+        let (id, number, is_hop, connection) = (
+            taken.id.clone(),
+            taken.number,
+            taken.hop.is_some(),
+            taken.connection.clone(),
+        );
         let request = &taken.request;
+        let origin = taken.hop.unwrap_or_else(|| {
+            let (peer, tls) = (connection.peer, connection.tls);
+            setup.trust.origin(peer, tls.is_some(), request.headers())
+        });
         let (method, version) = (request.method().clone(), request.version());
         let reader = Reader::of(&method, request.headers());
         let has_body = !request.body().is_end_stream();
         let (metrics, log) = (self.metrics.clone(), setup.log.clone());
-        let mut record = Record::begin(request, &id, connection.clone(), metrics, log);
-        let served = isolated(self.serve(&setup, taken, &mut record), &self.metrics.panics).await;
+        let client = origin.client.ip();
+        let mut record = Record::begin(request, &id, client, connection.clone(), metrics, log);
+        let served = isolated(self.serve(&setup, taken, origin, &mut record), &self.metrics.panics).await;
         let result = served.unwrap_or_else(|| Err(Error::new(Kind::Internal, "a panic while the request was served")));
         let mut answer = result.unwrap_or_else(|error| {
             report(&error, &id);
@@ -153,7 +175,13 @@ impl Front {
         record.follow(answer, &method)
     }
 
-    async fn serve(&self, setup: &Setup, taken: Taken, record: &mut Record) -> Result<Response<Body>, Error> {
+    async fn serve(
+        &self,
+        setup: &Setup,
+        taken: Taken,
+        origin: Origin,
+        record: &mut Record,
+    ) -> Result<Response<Body>, Error> {
         if let Some(refused) = taken.connection.refused(taken.number) {
             self.metrics.refused(refused.refusal.kind);
             record.asked(refused.line);
@@ -164,15 +192,24 @@ impl Front {
             return Ok(answer::options());
         }
         let fault = Fault::default();
-        let (mut exchange, body) = admit(setup, taken, &fault).inspect_err(|error| self.metrics.refused(error.kind))?;
+        let admitted = admit(setup, taken, origin, &fault);
+        let (mut exchange, body) = admitted.inspect_err(|error| self.metrics.refused(error.kind))?;
+        if !exchange.is_hop {
+            // The front that the client reached has counted it.
+            self.flood.enter(&setup.quotas, &exchange)?;
+        }
         let mut visit = Visit {
             setup,
             balancer: &self.balancer,
+            flood: &self.flood,
             exchange: &mut exchange,
             record,
         };
         let answer = visit.route(body).await.map_err(|error| blame(error, &fault))?;
-        Ok(finish(answer, &exchange))
+        let answer = finish(answer, &exchange);
+        Ok(self
+            .compressor
+            .apply(&setup.compression, &exchange, answer, &self.metrics))
     }
 }
 
@@ -184,20 +221,21 @@ pub async fn isolated<F: Future>(task: F, panics: &Counter) -> Option<F::Output>
 
 /// The limits that a request meets before it is routed. On HTTP/1 the guard has seen to most of them, and where another front
 /// sent it, that one to all but the size of the body, which it may be told otherwise.
-fn admit(setup: &Setup, taken: Taken, fault: &Fault) -> Result<(Exchange, Body), Error> {
+fn admit(setup: &Setup, taken: Taken, origin: Origin, fault: &Fault) -> Result<(Exchange, Body), Error> {
     let Taken {
         request,
         id,
         connection,
-        is_hop,
+        hop,
         ..
     } = taken;
+    let is_hop = hop.is_some();
     let (parts, incoming) = request.into_parts();
     if parts.headers.len() > setup.limits.fields && !is_hop {
         return Err(Error::new(Kind::HeaderTooLarge, "more header fields than the limit"));
     }
     let silence = (parts.version >= Version::HTTP_2 && !is_hop).then_some(setup.patience.body);
-    let mut exchange = intake::exchange(parts, id, &connection, &setup.domain)?;
+    let mut exchange = intake::exchange(parts, id, &connection, origin, &setup.domain)?;
     exchange.is_hop = is_hop;
     let body = request_body::limited(incoming, setup.max_body, silence, fault)?;
     Ok((exchange, body))
@@ -209,7 +247,8 @@ struct Taken {
     id: String,
     number: u64,
     connection: Arc<Connection>,
-    is_hop: bool,
+    /// Another front sent it, and says where it comes from.
+    hop: Option<Origin>,
 }
 
 /// A target that could not read the request's body reports itself; the body knows better.

@@ -7,13 +7,16 @@ use anyhow::Context;
 
 use super::access_log::AccessLog;
 use super::balance::Manner;
+use super::compress::Compression;
 use super::fastcgi::{Php, PhpSettings};
+use super::flood::Quotas;
 use super::forward::Upstream;
 use super::framing::Limits;
 use super::guard::Patience;
 use super::leaving::Leaving;
 use super::limit::Bounds;
 use super::metrics::Metrics;
+use super::origin::Trust;
 use super::path::Path;
 use super::route::{Plan, Prefixes};
 use super::static_file::Files;
@@ -41,6 +44,9 @@ pub struct Setup {
     pub patience: Patience,
     pub log: Option<AccessLog>,
     pub manner: Manner,
+    pub compression: Compression,
+    pub trust: Trust,
+    pub quotas: Quotas,
 }
 
 impl Setup {
@@ -94,6 +100,17 @@ impl Setup {
             manner: Manner {
                 affinity: proxy.affinity,
                 silence,
+            },
+            compression: Compression {
+                codings: proxy.compress.clone(),
+                min_size: proxy.compress_min_size.0,
+            },
+            trust: Trust::new(proxy.trusted.clone(), proxy.proxy_protocol),
+            quotas: Quotas {
+                address: proxy.limit_address.0,
+                work: proxy.limit_address_dynamic.0,
+                session: proxy.limit_session.0,
+                rest: proxy.limit_rest.0,
             },
         })
     }

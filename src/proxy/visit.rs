@@ -7,6 +7,7 @@ use super::balance::{Balancer, Local};
 use super::error::{Error, Kind};
 use super::exchange::{Body, Exchange, Target};
 use super::fastcgi::Script;
+use super::flood::Flood;
 use super::path::Path;
 use super::record::Record;
 use super::route::{self, Plan, Seen, Step};
@@ -17,6 +18,7 @@ use super::static_file::Found;
 pub struct Visit<'a> {
     pub setup: &'a Setup,
     pub balancer: &'a Balancer,
+    pub flood: &'a Flood,
     pub exchange: &'a mut Exchange,
     pub record: &'a mut Record,
 }
@@ -33,6 +35,7 @@ impl Visit<'_> {
                 let upstream = self.setup.upstreams.get(place);
                 let upstream = upstream.ok_or_else(|| Error::new(Kind::Internal, "a route without an upstream"))?;
                 self.aim(Target::Upstream);
+                self.count()?;
                 upstream.call(self.exchange, body).await
             }
             _ if self.is_elsewhere() => self.balance(None, body).await,
@@ -106,9 +109,18 @@ impl Visit<'_> {
         let manner = self.setup.manner;
         // Until it is known better, for a client that leaves meanwhile.
         self.aim(if local.is_some() { Target::Php } else { Target::Peer });
+        self.count()?;
         let answer = self.balancer.call(self.exchange, local, manner, body).await;
         self.record.target(self.exchange.target);
         answer
+    }
+
+    /// The limits of requests that cost more than a file.
+    fn count(&self) -> Result<(), Error> {
+        match self.exchange.is_hop {
+            true => Ok(()),
+            false => self.flood.work(&self.setup.quotas, self.exchange),
+        }
     }
 
     fn aim(&mut self, target: Target) {

@@ -1,7 +1,8 @@
 //! What fronts tell each other beside the request and the answer: three header fields, which no client can set and none sees. No I/O.
 //!
 //! ```text
-//! bn-hop: 1 ID CLIENT REACHED TLS VERSION     on a request: its id, the client, the address that it reached, how it came
+//! bn-hop: 1 ID CLIENT REACHED TLS VERSION     on a request: its id, the client, the address that it reached, how it came; then
+//!     [http|https]                            how the client came to a trusted proxy before that front, where it is not the same
 //! bn-load: 1 IN-FLIGHT CAPACITY ready|away    on each answer: how the PHP of the answering node does
 //! bn-fault: 1 KIND sent|unsent                on an answer without a page: that PHP failed
 //! ```
@@ -48,6 +49,8 @@ pub struct Hop {
     pub reached: SocketAddr,
     /// `None`: plain.
     pub tls: Option<&'static str>,
+    /// The client's own connection is by TLS, perhaps at a proxy before the first front.
+    pub is_secure: bool,
     pub version: Version,
 }
 
@@ -77,10 +80,15 @@ impl Hop {
         let version = VERSIONS.iter().find(|(known, _)| *known == self.version);
         let version = version.map_or("HTTP/1.1", |(_, name)| name);
         let (id, client, reached, tls) = (&self.id, self.client, self.reached, self.tls.unwrap_or("-"));
+        let scheme = match (self.is_secure, self.tls.is_some()) {
+            (true, false) => " https",
+            (false, true) => " http",
+            _ => "",
+        };
         set(
             headers,
             HOP,
-            format!("{FORMAT} {id} {client} {reached} {tls} {version}"),
+            format!("{FORMAT} {id} {client} {reached} {tls} {version}{scheme}"),
         );
     }
 
@@ -90,13 +98,19 @@ impl Hop {
         let id = words.next()?;
         let is_id = id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
         let (client, reached, tls, version) = (words.next()?, words.next()?, words.next()?, words.next()?);
+        let tls = match tls {
+            "-" => None,
+            tls => Some(TLS.into_iter().find(|known| *known == tls)?),
+        };
         Some(Hop {
             id: is_id.then(|| id.to_string())?,
             client: client.parse().ok()?,
             reached: reached.parse().ok()?,
-            tls: match tls {
-                "-" => None,
-                tls => Some(TLS.into_iter().find(|known| *known == tls)?),
+            tls,
+            is_secure: match words.next() {
+                Some("https") => true,
+                Some("http") => false,
+                _ => tls.is_some(),
             },
             version: VERSIONS.iter().find(|(_, name)| *name == version)?.0,
         })
@@ -169,6 +183,7 @@ mod tests {
             client: "[2001:db8::7]:50000".parse().expect("address"),
             reached: "192.0.2.1:443".parse().expect("address"),
             tls: Some("TLSv1.3"),
+            is_secure: true,
             version: Version::HTTP_2,
         }
     }
@@ -181,12 +196,18 @@ mod tests {
 
     #[test]
     fn fields_are_read_as_they_are_written() {
-        for (tls, version) in [
-            (None, Version::HTTP_10),
-            (Some("TLSv1.2"), Version::HTTP_11),
-            (Some("TLSv1.3"), Version::HTTP_2),
+        for (tls, is_secure, version) in [
+            (None, false, Version::HTTP_10),
+            (None, true, Version::HTTP_11),
+            (Some("TLSv1.2"), true, Version::HTTP_11),
+            (Some("TLSv1.3"), false, Version::HTTP_2),
         ] {
-            let hop = Hop { tls, version, ..hop() };
+            let hop = Hop {
+                tls,
+                is_secure,
+                version,
+                ..hop()
+            };
             let mut headers = HeaderMap::new();
             hop.write(&mut headers);
             assert_eq!(Hop::read(&headers), Some(hop));

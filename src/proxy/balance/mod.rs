@@ -18,7 +18,7 @@
 //! WebSockets and other upgrades do not pass between fronts: PHP knows none, and further upstreams are each front's own.
 //! A body of unknown length is collected before PHP gets it, so a request with one is repeated only when its target could not be reached.
 
-mod affinity;
+pub mod affinity;
 mod balancer;
 mod budget;
 mod choose;

@@ -133,6 +133,7 @@ fn head(exchange: &Exchange) -> Request<()> {
         client: exchange.peer,
         reached: exchange.local,
         tls: exchange.tls,
+        is_secure: exchange.is_secure,
         version: exchange.request.version,
     };
     hop.write(&mut headers);

@@ -81,7 +81,7 @@ fn server_variables(out: &mut Pairs, exchange: &Exchange, stated: &Stated) {
     address(out, ["SERVER_ADDR", "SERVER_PORT"], exchange.local);
     address(out, ["REMOTE_ADDR", "REMOTE_PORT"], exchange.peer);
     out.add("REQUEST_SCHEME", stated.scheme);
-    if exchange.tls.is_some() {
+    if exchange.is_secure {
         out.add("HTTPS", "on");
     }
     // php-cgi refuses to run without it when built with force-redirect; harmless elsewhere.

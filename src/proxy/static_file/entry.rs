@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 
 use super::root::Root;
-use crate::proxy::conditional::Coding;
+use crate::proxy::conditional::{self, Coding};
 use crate::proxy::content_type::{content_type, is_active, is_compressible};
 
 /// Files up to this size are kept in memory.
@@ -235,7 +235,7 @@ impl Versions {
     fn probe(root: &Root, path: &str, extension: &str, metadata: &Metadata) -> Versions {
         let plain = Version::new(metadata, None);
         let mut copies = Vec::new();
-        for coding in Coding::ALL {
+        for coding in conditional::COPIES {
             if !is_compressible(extension) {
                 break;
             }
@@ -273,7 +273,7 @@ impl Versions {
 fn relative(path: &str, coding: Option<Coding>) -> String {
     let path = path.trim_start_matches('/');
     let path = if path.is_empty() { "." } else { path };
-    format!("{path}{}", coding.map_or("", Coding::suffix))
+    format!("{path}{}", coding.map_or("", conditional::suffix))
 }
 
 pub fn is_missing(error: &io::Error) -> bool {

@@ -87,9 +87,7 @@ impl Files {
             return Err(Error::new(Kind::Forbidden, "the source of a script is not served"));
         }
         let headers = &exchange.request.headers;
-        let coding = conditional::choose(headers, |coding| {
-            file.copies.iter().any(|copy| copy.coding == Some(coding))
-        });
+        let coding = conditional::choose(headers, file.copies.iter().filter_map(|copy| copy.coding));
         let copy = file.copies.iter().find(|copy| copy.coding == coding);
         let version = copy.unwrap_or(&file.plain);
         let plan = Plan::decide(exchange, version)?;
