@@ -6,12 +6,15 @@
 //!
 //! Most clients do nothing most of the time, and there are many: what is rare is boxed, and nothing is kept ready for it.
 
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::coop;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use tracing::debug;
 
@@ -133,25 +136,44 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         let mut draining = pin!(scope.draining());
         // Both wake this task by themselves once they have been polled. A message wakes it far more often, and shall touch only
         // what it needs: with thousands of clients all else is out of the processor's reach.
-        let (mut drain_is_armed, mut tick_is_armed) = (false, false);
+        let mut are_armed = false;
         loop {
-            let is_drained = !std::mem::replace(&mut drain_is_armed, true) || scope.is_draining();
-            let is_time = !std::mem::replace(&mut tick_is_armed, true) || Instant::now() >= tick.deadline();
-            let event = tokio::select! {
-                biased;
-                () = &mut draining, if is_drained => Event::Drain,
-                () = &mut tick, if is_time => {
-                    tick.as_mut().reset(Instant::now() + period);
-                    tick_is_armed = false;
-                    Event::Tick
+            let rare = |cx: &mut Context<'_>| {
+                if (!are_armed || scope.is_draining()) && draining.as_mut().poll(cx).is_ready() {
+                    return Some(Event::Drain);
                 }
-                said = self.line.next() => Event::Said(said),
-                event = due(&self.subscription, &mut self.gathering) => event,
+                if (!are_armed || Instant::now() >= tick.deadline()) && tick.as_mut().poll(cx).is_ready() {
+                    return Some(Event::Tick);
+                }
+                // Without a budget they only asked to be polled again.
+                are_armed |= coop::has_budget_remaining();
+                None
             };
+            let event = self.next(rare).await;
+            if matches!(event, Event::Tick) {
+                tick.as_mut().reset(Instant::now() + period);
+                are_armed = false;
+            }
             if let Err(end) = self.handle(event).await {
                 return end;
             }
         }
+    }
+
+    /// What happens next; `rare` comes first.
+    async fn next(&mut self, mut rare: impl FnMut(&mut Context<'_>) -> Option<Event>) -> Event {
+        let mut said = pin!(self.line.next());
+        let mut due = pin!(due(&self.subscription, &mut self.gathering));
+        poll_fn(|cx| {
+            if let Some(event) = rare(cx) {
+                return Poll::Ready(event);
+            }
+            match said.as_mut().poll(cx) {
+                Poll::Ready(said) => Poll::Ready(Event::Said(said)),
+                Poll::Pending => due.as_mut().poll(cx),
+            }
+        })
+        .await
     }
 
     async fn handle(&mut self, event: Event) -> Result<(), End> {

@@ -73,6 +73,13 @@ async fn a_client_that_vanished_is_found_out() {
         numbers.contains("bitrix_push_cut_total{reason=\"silent\"} 2\n"),
         "{numbers}"
     );
+    // Also after it was told something.
+    let mut client = world.listen(&world.channels()).await;
+    world.portal(&format!("/bitrix/pub/?CHANNEL_ID={SHARED}"), "1").await;
+    client.text().await;
+    tokio::time::sleep(Duration::from_secs(250)).await;
+    assert_eq!(world.desk.hub.numbers().channels, 0);
+    drop(client);
     // One that answers stays: reading answers pings.
     let mut client = world.listen(&world.channels()).await;
     for _ in 0..5 {
@@ -133,6 +140,8 @@ async fn slow_senders_of_requests_do_not_stay() {
 async fn draining_sends_everybody_elsewhere() {
     let world = World::new();
     let mut client = world.listen(&world.channels()).await;
+    world.portal(&format!("/bitrix/pub/?CHANNEL_ID={SHARED}"), "1").await;
+    client.text().await;
     let ended = async {
         let code = client.closed().await;
         // The answer to the close.
