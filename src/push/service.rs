@@ -1,5 +1,7 @@
 //! `Push`: the service. Listens where the supervisor says, and keeps the hub's house.
 
+use std::net::TcpListener as StdTcpListener;
+use std::os::unix::net::UnixListener as StdUnixListener;
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -18,7 +20,7 @@ use super::membership;
 use super::metrics::Metrics;
 use crate::base::file::Access;
 use crate::base::secret::Secret;
-use crate::base::{BoxFuture, Cx, Health, Service, Status};
+use crate::base::{BoxFuture, Cx, Health, Scope, Service, Status};
 use crate::config::Config;
 use crate::host::facts;
 use crate::net::serve::serve;
@@ -53,13 +55,7 @@ impl Push {
     }
 
     async fn serve(&self, mut cx: Cx) -> anyhow::Result<()> {
-        let (portal, clients) = (cx.take_tcp(PORTAL), cx.take_unix(CLIENTS));
-        // Who measures the module by itself hands down an address instead.
-        let without_front = cx.take_tcp(CLIENTS);
-        ensure!(
-            !clients.is_empty() || !without_front.is_empty(),
-            "no socket named \"{CLIENTS}\" was handed down"
-        );
+        let doors = Doors::take(&mut cx)?;
         let path = self.config.push_key();
         // The supervisor made it; a module of its own makes one for itself alone.
         let key = Secret::ensure(&path, Access::mode(0o600)).context("read the key that signs channels")?;
@@ -92,44 +88,7 @@ impl Push {
             seats: Arc::new(Semaphore::new(seats)),
             scope: cx.scope.clone(),
         };
-        let permits = Arc::new(Semaphore::new(seats));
-        for listener in clients {
-            listener.set_nonblocking(true)?;
-            let listener = UnixListener::from_std(listener).context("listen for clients")?;
-            let door = door.clone();
-            let handle = move |stream: UnixStream, _| door.clone().serve(stream);
-            cx.scope
-                .spawn(serve(listener, permits.clone(), cx.scope.clone(), handle));
-        }
-        for listener in without_front {
-            listener.set_nonblocking(true)?;
-            let listener = TcpListener::from_std(listener).context("listen for clients")?;
-            let door = door.clone();
-            let handle = move |stream: TcpStream, _| door.clone().serve(stream);
-            cx.scope
-                .spawn(serve(listener, permits.clone(), cx.scope.clone(), handle));
-        }
-        let permits = Arc::new(Semaphore::new(PORTAL_CONNECTIONS));
-        for listener in portal {
-            listener.set_nonblocking(true)?;
-            let listener = TcpListener::from_std(listener).context("listen for the portal")?;
-            let door = Door {
-                open_to: For::Portal,
-                ..door.clone()
-            };
-            let handle = move |stream: TcpStream, _| door.clone().serve(stream);
-            cx.scope
-                .spawn(serve(listener, permits.clone(), cx.scope.clone(), handle));
-        }
-        let permits = Arc::new(Semaphore::new(OPERATORS));
-        for listener in cx.take_unix(CONTROL) {
-            listener.set_nonblocking(true)?;
-            let listener = UnixListener::from_std(listener).context("listen for operators")?;
-            let (desk, scope) = (door.desk.clone(), cx.scope.clone());
-            let handle = move |stream: UnixStream, _| control::serve(stream, desk.clone(), scope.clone());
-            cx.scope
-                .spawn(serve(listener, permits.clone(), cx.scope.clone(), handle));
-        }
+        doors.open(&door, seats, &cx.scope)?;
         info!(memory, "the push server is open");
         let Some(joined) = joined else {
             hub.keep_house(cx.scope.clone()).await;
@@ -143,6 +102,69 @@ impl Push {
         }
         // Until another one orders, others ask for what is here.
         over.await.context("the council of hubs")
+    }
+}
+
+/// Where the module is asked.
+struct Doors {
+    clients: Vec<StdUnixListener>,
+    /// Who measures the module by itself hands down an address instead.
+    without_front: Vec<StdTcpListener>,
+    portal: Vec<StdTcpListener>,
+    operators: Vec<StdUnixListener>,
+}
+
+impl Doors {
+    fn take(cx: &mut Cx) -> anyhow::Result<Self> {
+        let doors = Doors {
+            clients: cx.take_unix(CLIENTS),
+            without_front: cx.take_tcp(CLIENTS),
+            portal: cx.take_tcp(PORTAL),
+            operators: cx.take_unix(CONTROL),
+        };
+        ensure!(
+            !doors.clients.is_empty() || !doors.without_front.is_empty(),
+            "no socket named \"{CLIENTS}\" was handed down"
+        );
+        Ok(doors)
+    }
+
+    /// `door`: for clients; `seats`: how many connections they may have.
+    fn open(self, door: &Door, seats: usize, scope: &Scope) -> anyhow::Result<()> {
+        let permits = Arc::new(Semaphore::new(seats));
+        for listener in self.clients {
+            listener.set_nonblocking(true)?;
+            let listener = UnixListener::from_std(listener).context("listen for clients")?;
+            let door = door.clone();
+            let handle = move |stream: UnixStream, _| door.clone().serve(stream);
+            scope.spawn(serve(listener, permits.clone(), scope.clone(), handle));
+        }
+        let portal = Door {
+            open_to: For::Portal,
+            ..door.clone()
+        };
+        let of_portal = Arc::new(Semaphore::new(PORTAL_CONNECTIONS));
+        let without_front = self
+            .without_front
+            .into_iter()
+            .map(|listener| (listener, door, &permits));
+        let of_php = self.portal.into_iter().map(|listener| (listener, &portal, &of_portal));
+        for (listener, door, permits) in without_front.chain(of_php) {
+            listener.set_nonblocking(true)?;
+            let listener = TcpListener::from_std(listener).context("listen on an address")?;
+            let door = door.clone();
+            let handle = move |stream: TcpStream, _| door.clone().serve(stream);
+            scope.spawn(serve(listener, permits.clone(), scope.clone(), handle));
+        }
+        let permits = Arc::new(Semaphore::new(OPERATORS));
+        for listener in self.operators {
+            listener.set_nonblocking(true)?;
+            let listener = UnixListener::from_std(listener).context("listen for operators")?;
+            let (desk, tasks) = (door.desk.clone(), scope.clone());
+            let handle = move |stream: UnixStream, _| control::serve(stream, desk.clone(), tasks.clone());
+            scope.spawn(serve(listener, permits.clone(), scope.clone(), handle));
+        }
+        Ok(())
     }
 }
 
