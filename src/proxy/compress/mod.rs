@@ -68,7 +68,9 @@ impl Compressor {
             keep_form(request, answer.headers_mut());
             return answer;
         }
-        let length = answer.body().size_hint().exact();
+        let is_head = exchange.request.method == Method::HEAD;
+        // Of an answer to HEAD the empty body says nothing.
+        let length = answer.body().size_hint().exact().filter(|_| !is_head);
         let coding = match decide::decide(compression, request, &answer, length) {
             Verdict::Plain => return answer,
             Verdict::Varies => {
@@ -78,7 +80,7 @@ impl Compressor {
             Verdict::Compress(coding) => coding,
         };
         vary(answer.headers_mut());
-        if exchange.request.method == Method::HEAD {
+        if is_head {
             mark(answer.headers_mut(), coding);
             return answer;
         }

@@ -2,7 +2,7 @@
 //!
 //! Token buckets by address, by session and by REST token, off unless configured. They count at the front that the client
 //! reached, each front for itself: with n fronts behind one name a client may get n times as much. A request that is refused costs
-//! no token. What is known is bounded (`table`).
+//! no token of the limit that refuses it. What is known is bounded (`table`).
 
 mod bucket;
 mod rest;
