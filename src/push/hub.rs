@@ -45,7 +45,7 @@ pub struct Hub {
     metrics: Arc<Metrics>,
     /// `None`: there are no other nodes.
     standing: Option<Standing>,
-    /// Something waits for other nodes or for the council.
+    /// Something waits for other nodes, for the council, or for another time than before.
     pub(super) wanted: Notify,
     /// All that came before is here.
     whole: watch::Sender<bool>,
@@ -189,9 +189,12 @@ impl Hub {
         let mut state = self.lock();
         // The lease is looked at after what brought us here had happened.
         let moment = self.moment();
+        let woken_at = state.part.wake_at();
         let done = act(&mut state, moment);
         state.settle(moment);
-        let (reached, is_wanted) = (std::mem::take(&mut state.reached), !state.outgoing.is_empty());
+        let reached = std::mem::take(&mut state.reached);
+        // Who sleeps until the time that was wanted before must hear of another one.
+        let is_wanted = !state.outgoing.is_empty() || state.part.wake_at() != woken_at;
         let is_whole = state.part.log().is_whole();
         drop(state);
         if is_whole && !*self.whole.borrow() {

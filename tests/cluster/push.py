@@ -43,13 +43,16 @@ class Publisher(threading.Thread):
         super().__init__(daemon=True)
         self.bed, self.node, self.handle = bed, node, handle
         self.answers, self.random = [], random.Random(f"{bed.seed}{node.name}")
+        self.is_busy = False
 
     def run(self):
         set_namespace(self.handle)
         while not self.bed.is_over:
             self.bed.goes.wait()
-            channels = self.random.sample(range(CHANNELS), self.random.randint(1, TO))
-            self.publish(channels)
+            self.is_busy = self.bed.goes.is_set()
+            if self.is_busy:
+                self.publish(self.random.sample(range(CHANNELS), self.random.randint(1, TO)))
+            self.is_busy = False
             time.sleep(PACE)
 
     def publish(self, channels):
@@ -158,6 +161,7 @@ class Push:
         ended = now()
         until(f"all is well after round {number}", self.is_well, RETURN if is_gone else SETTLE)
         self.goes.clear()
+        until("nothing is being published", lambda: not any(publisher.is_busy for publisher in self.publishers), 2 * TIMEOUT)
         try:
             until("all have all", lambda: not self.crowd.missing(self.acknowledged), SETTLE)
         except Exception:

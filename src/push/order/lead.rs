@@ -30,6 +30,8 @@ pub struct Lead {
     must: BTreeSet<Name>,
     /// Those that come back and have all, under the table of this epoch.
     filled: (Epoch, BTreeSet<Name>),
+    /// Epochs of the tables that `must` is by.
+    seated: Option<(Epoch, Option<Epoch>)>,
 }
 
 /// Another hub.
@@ -57,6 +59,7 @@ impl Lead {
             peers: BTreeMap::new(),
             must: BTreeSet::new(),
             filled: (Epoch::default(), BTreeSet::new()),
+            seated: None,
         }
     }
 
@@ -74,6 +77,10 @@ impl Lead {
 
     /// Follows the tables that may be in force. What is said of who has all holds under one table alone.
     pub fn seat(&mut self, own: &Name, base: &Placement, next: Option<&Placement>) {
+        let seated = (base.epoch(), next.map(Placement::epoch));
+        if self.seated.replace(seated) == Some(seated) {
+            return;
+        }
         if self.filled.0 != base.epoch() {
             self.filled = (base.epoch(), BTreeSet::new());
         }

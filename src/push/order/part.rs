@@ -399,6 +399,9 @@ impl Part {
     }
 
     fn gather(&mut self, moment: Moment) {
+        if !matches!(self.role, Role::Muster(..)) {
+            return;
+        }
         let (others, chain) = (self.serving(), self.chain());
         let is_new = self.log.chain() != chain;
         let report = self.log.report();
