@@ -100,6 +100,7 @@ test-galera: release ## Three databases that are one Galera cluster, under fault
 	tests/galera/run.py $(BINARY) --rounds $(ROUNDS)
 
 test-cache: release dependencies-cache ## The cache under memcached's tests and its clients', beside memcached (Debian, needs root, 8 minutes)
+	$(CARGO) test --locked --lib cluster_tests::far -- --ignored
 	tests/cache/run.py $(BINARY)
 
 dependencies-cache: ## Install what `make test-cache` and `make bench-cache` need (Debian, needs root)

@@ -9,7 +9,7 @@ use proptest::test_runner::TestRunner;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::memcached_tests::{Memcached, free_port, until};
+use super::memcached_tests::{Memcached, own_address, until};
 use super::*;
 use crate::base::{Health, Service};
 use crate::cache::class::Class;
@@ -226,7 +226,7 @@ fn shown(mut reply: Reply) -> (String, u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_are_those_of_the_embedded_store() {
-    let memcached = Memcached::start(free_port());
+    let memcached = Memcached::start(own_address());
     let hasher = RandomState::new();
     let far = Far::new(memcached.address, hasher.clone()).await;
     let near = Store::with_hasher(16 << 20, 1 << 20, hasher);
@@ -274,7 +274,7 @@ async fn answers_are_those_of_the_embedded_store() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lives_end_to_the_millisecond_and_the_server_frees_later() {
-    let memcached = Memcached::start(free_port());
+    let memcached = Memcached::start(own_address());
     let far = Far::new(memcached.address, RandomState::new()).await;
     far.execute(&set(b"short", b"v", Expiry::In(300))).await;
     far.execute(&set(b"counter", b"1", Expiry::In(60_000))).await;
@@ -303,7 +303,7 @@ async fn lives_end_to_the_millisecond_and_the_server_frees_later() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_under_way_are_answered_in_order() {
-    let memcached = Memcached::start(free_port());
+    let memcached = Memcached::start(own_address());
     let far = Far::new(memcached.address, RandomState::new()).await;
     let order = |command: &Command<'_>| Order::new(Space::Portal, far.work(command));
     let large = vec![b'x'; 700_000];
@@ -341,7 +341,7 @@ async fn many_under_way_are_answered_in_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_walk_finds_all_that_lasts_while_others_write() {
-    let memcached = Memcached::start(free_port());
+    let memcached = Memcached::start(own_address());
     let far = Far::new(memcached.address, RandomState::new()).await;
     let keys: Vec<Vec<u8>> = (0..5000).map(|number| format!("k {number}").into_bytes()).collect();
     let put = |prefix: &'static str| {
@@ -425,7 +425,7 @@ fn lines() -> impl Strategy<Value = String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_are_those_of_memcached() {
-    let (behind, beside) = (Memcached::start(free_port()), Memcached::start(free_port()));
+    let (behind, beside) = (Memcached::start(own_address()), Memcached::start(own_address()));
     beside.until_open().await;
     let running = cache_over(&behind, "").await;
     let mut ours = Client::new(running.address).await;
@@ -443,7 +443,7 @@ async fn answers_are_those_of_memcached() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn memccapable_is_content_over_a_server() {
-    let memcached = Memcached::start(free_port());
+    let memcached = Memcached::start(own_address());
     let running = cache_over(&memcached, "").await;
     let output = Program::new("/usr/bin/memccapable")
         .args(["-h", "127.0.0.1", "-p", &running.address.port().to_string()])
@@ -457,7 +457,7 @@ async fn memccapable_is_content_over_a_server() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn statistics_are_the_servers_and_its_loss_is_seen() {
-    let memcached = Memcached::start(free_port());
+    let memcached = Memcached::start(own_address());
     let running = cache_over(&memcached, "").await;
     let mut client = Client::new(running.address).await;
     assert_eq!(

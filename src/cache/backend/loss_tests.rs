@@ -7,7 +7,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use super::backend_tests::{Far, set};
-use super::memcached_tests::{Memcached, free_port};
+use super::memcached_tests::{Memcached, own_address};
 use super::*;
 use crate::base::Scope;
 use crate::cache::client_tests::PATIENCE;
@@ -16,8 +16,8 @@ use crate::cache::store::Expiry;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_was_killed_and_started_anew_shows_nothing_old() {
-    let port = free_port();
-    let memcached = Memcached::start(port);
+    let address = own_address();
+    let memcached = Memcached::start(address);
     let far = Far::new(memcached.address, RandomState::new()).await;
     far.execute(&set(b"k", b"old", Expiry::Never)).await;
     assert_eq!(far.value(b"k").await.as_deref(), Some(&b"old"[..]));
@@ -32,7 +32,7 @@ async fn a_server_that_was_killed_and_started_anew_shows_nothing_old() {
         matches!(far.execute(&Command::Get(Get::plain(b"s.1"))).await, Reply::Silence),
         "but for a session"
     );
-    let again = Memcached::start(port);
+    let again = Memcached::start(address);
     far.until_up(true).await;
     assert_eq!(far.value(b"k").await, None);
     far.execute(&set(b"k", b"newest", Expiry::Never)).await;
@@ -43,7 +43,7 @@ async fn a_server_that_was_killed_and_started_anew_shows_nothing_old() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_frozen_server_carries_out_late_is_nothing() {
-    let memcached = Memcached::start(free_port());
+    let memcached = Memcached::start(own_address());
     let far = Far::new(memcached.address, RandomState::new()).await;
     far.execute(&set(b"k", b"old", Expiry::Never)).await;
     memcached.freeze();
@@ -62,7 +62,7 @@ async fn what_a_frozen_server_carries_out_late_is_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_process_of_this_node_sees_nothing_of_the_one_before() {
-    let memcached = Memcached::start(free_port());
+    let memcached = Memcached::start(own_address());
     let first = Far::new(memcached.address, RandomState::new()).await;
     first.execute(&set(b"k", b"old", Expiry::Never)).await;
     let second = Far::new(memcached.address, RandomState::new()).await;
@@ -142,7 +142,7 @@ async fn carry(near: TcpStream, far: TcpStream, mut is_open: watch::Receiver<boo
 /// 3. The server carries out the change.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_comes_late_overwrites_nothing_new() {
-    let memcached = Memcached::start(free_port());
+    let memcached = Memcached::start(own_address());
     memcached.until_open().await;
     let network = Network::before(memcached.address).await;
     let far = Far::new(network.address, RandomState::new()).await;
@@ -169,7 +169,7 @@ async fn what_comes_late_overwrites_nothing_new() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_came_of_a_command_counts_for_other_nodes_though_the_server_is_lost_then() {
-    let memcached = Memcached::start(free_port());
+    let memcached = Memcached::start(own_address());
     let far = Far::new(memcached.address, RandomState::new()).await;
     let changed = far
         .backend

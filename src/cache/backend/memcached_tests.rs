@@ -1,7 +1,8 @@
 //! A memcached of Debian's on a port of its own, as long as a test needs it.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -21,22 +22,11 @@ impl Memcached {
     /// Bytes for items.
     pub const MEMORY: usize = 64 << 20;
 
-    pub fn start(port: u16) -> Self {
+    pub fn start(address: SocketAddr) -> Self {
         let megabytes = (Self::MEMORY >> 20).to_string();
-        let port_text = port.to_string();
+        let (host, port) = (address.ip().to_string(), address.port().to_string());
         let arguments = [
-            "-u",
-            "root",
-            "-l",
-            "127.0.0.1",
-            "-U",
-            "0",
-            "-t",
-            "4",
-            "-m",
-            &megabytes,
-            "-p",
-            &port_text,
+            "-u", "root", "-l", &host, "-U", "0", "-t", "4", "-m", &megabytes, "-p", &port,
         ];
         #[allow(clippy::disallowed_methods)]
         let child = std::process::Command::new(PROGRAM)
@@ -44,10 +34,7 @@ impl Memcached {
             .stdin(Stdio::null())
             .spawn()
             .expect("memcached is installed: packaging/test-dependencies.sh");
-        Memcached {
-            child,
-            address: SocketAddr::from(([127, 0, 0, 1], port)),
-        }
+        Memcached { child, address }
     }
 
     pub async fn until_open(&self) {
@@ -75,10 +62,14 @@ impl Drop for Memcached {
     }
 }
 
-/// A port of 127.0.0.1 that nobody uses now.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("bound");
-    listener.local_addr().expect("address").port()
+/// A place of this machine that nobody else gets: each has a loopback address of its own, so that no other test and no
+/// outgoing connection takes the port before the server does.
+pub fn own_address() -> SocketAddr {
+    static COUNT: AtomicU8 = AtomicU8::new(1);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    let host = Ipv4Addr::new(127, 64 | (high & 63), low, COUNT.fetch_add(1, Ordering::Relaxed));
+    let listener = TcpListener::bind((host, 0)).expect("bound");
+    listener.local_addr().expect("address")
 }
 
 /// Looks again and again.

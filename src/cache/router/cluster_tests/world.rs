@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::super::handlers::LIMITS;
 use super::super::{Parts, Router, services};
 use crate::base::{BoxFuture, Scope};
-use crate::cache::backend::memcached_tests::{Memcached, free_port, until};
+use crate::cache::backend::memcached_tests::{Memcached, own_address, until};
 use crate::cache::backend::{self, Backend};
 use crate::cache::class::Rules;
 use crate::cache::connection;
@@ -159,7 +159,7 @@ impl World {
 
     /// Over a memcached for each.
     pub async fn start_far() -> Self {
-        let world = World::over(NAMES.map(|text| (text, Memcached::start(free_port()))).into());
+        let world = World::over(NAMES.map(|text| (text, Memcached::start(own_address()))).into());
         for node in world.nodes.values() {
             node.until_kept(true).await;
         }
@@ -182,11 +182,11 @@ impl World {
     /// The node knows of it when this returns.
     pub async fn kill_server(&self, text: &'static str) {
         let killed = self.memcacheds.lock().unwrap().remove(text).expect("it has one");
-        let port = killed.address.port();
+        let address = killed.address;
         drop(killed);
         self.node(text).until_kept(false).await;
         // It is back at once, and empty.
-        self.memcacheds.lock().unwrap().insert(text, Memcached::start(port));
+        self.memcacheds.lock().unwrap().insert(text, Memcached::start(address));
     }
 
     /// The same where it stands still and goes on later, with what it had been told before.
