@@ -21,7 +21,8 @@
 //!
 //! What it costs: a hub that hangs holds up all until the council has left it out, about a third of a second. Without a majority (of two nodes:
 //! without the one that votes) nothing is ordered: publishers are refused, subscribers stay, and get what they missed when it is there again.
-//! When more nodes lose their memory at once than the council bears, the longest log that is left goes on.
+//! When more nodes lose their memory or are cut off at once than the council bears, the longest log that is left goes on; then messages may be
+//! lost, and a publish that was not acknowledged yet may come a second time.
 
 pub mod cursor;
 mod lead;
