@@ -137,7 +137,7 @@ async fn all_checks_are_green_and_turn_red_with_their_service() {
         (status, &checks["ok"], &checks["node"]),
         (200, &true.into(), &"node-1".into())
     );
-    assert_eq!(checks["checks"].as_object().unwrap().len(), 9);
+    assert_eq!(checks["checks"].as_object().unwrap().len(), 10);
 
     let page = portal.get("/");
     assert!(page.text().contains("All 10 checks are green"), "{}", page.text());
