@@ -8,8 +8,10 @@
 //!   `control` is the operator's, who may follow messages by a `tap`.
 //!
 //! Who comes back with the id of the last message gets each message since exactly once, as far as the history reaches: a hundred
-//! messages of each channel, a day, the memory that is set aside. Nothing is written to disk. Hubs of other nodes are not known here:
-//! `Hub::enter` is the one place where a message becomes everybody's.
+//! messages of each channel, a day, the memory that is set aside. Nothing is written to disk.
+//!
+//! Where there are other nodes, `membership` meets their hubs, `order` has all of them show the same messages in the same order, and
+//! `roster` tells who is online where. A message becomes everybody's by `Hub::enter` alone.
 
 mod channel;
 mod control;
