@@ -128,7 +128,7 @@ bench-cache: release dependencies-cache ## The cache beside memcached and nutcra
 	tests/bench/cache.py $(BINARY) target/cache_load
 	CACHE_LOAD=$(CURDIR)/target/cache_load $(STORAGE) bench_cache_routed -- --ignored --nocapture
 
-bench-push: release dependencies-push ## The push server beside nchan and a server of Node.js with Redis: memory, processor time, fan-out, in one session (needs root, 5 minutes)
+bench-push: release dependencies-push ## The push server beside nchan and a server of Node.js with Redis: memory, processor time, fan-out, in one session (needs root; minutes for each of three rounds)
 	tests/bench/push.py $(BINARY) target/push-client
 
 docs: release ## Completions and man pages into target/docs

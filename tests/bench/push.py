@@ -182,6 +182,7 @@ def main():
     rounds = {name: [] for name in kinds}
     for number in range(options.rounds):
         for name in list(kinds)[:: -1 if number % 2 else 1]:
+            print(f"round {number + 1} of {options.rounds}: {name}", file=sys.stderr, flush=True)
             rounds[name].append(measure(options, kinds[name]))
     middle = {}
     for what in ("WebSocket", "long poll", "publish"):
