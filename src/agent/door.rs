@@ -26,6 +26,7 @@ use super::board::Board;
 use super::inquiry::Inquiry;
 use crate::base::Scope;
 use crate::config::Config;
+use crate::net::last_chance::{mark_last, serve_to_last_chance};
 use crate::net::serve::serve;
 use crate::net::tls::Certificate;
 
@@ -97,29 +98,20 @@ async fn converse<S>(stream: S, door: Door, scope: Scope)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = service_fn(move |request: Request<Incoming>| {
-        let door = door.clone();
-        async move { Ok::<_, Infallible>(door.answer(&request).await) }
+    let service = service_fn(|request: Request<Incoming>| {
+        let (door, scope) = (door.clone(), scope.clone());
+        async move {
+            let mut answer = door.answer(&request).await;
+            mark_last(&mut answer, &scope);
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    let mut is_draining = false;
-    loop {
-        tokio::select! {
-            () = scope.draining(), if !is_draining => {
-                is_draining = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            ended = connection.as_mut() => {
-                if let Err(error) = ended {
-                    debug!(%error, "connection ended");
-                }
-                return;
-            }
-        }
+    if let Err(error) = serve_to_last_chance(connection, http1::Connection::graceful_shutdown, &scope).await {
+        debug!(%error, "connection ended");
     }
 }
 

@@ -1,5 +1,6 @@
-//! From sockets to byte streams: listeners, the accept loop, TLS, names, the mesh and what is relayed over it.
+//! From sockets to byte streams: listeners, the accept loop, how connections end, TLS, names, the mesh and what is relayed over it.
 
+pub mod last_chance;
 pub mod listen;
 pub mod mesh;
 pub mod name;

@@ -10,7 +10,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::server::conn::http1::{self, UpgradeableConnection};
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -30,6 +30,7 @@ use super::socket::{self, Session};
 use super::visitor::Visitor;
 use super::{poll, upgrade};
 use crate::base::{Scope, clock};
+use crate::net::last_chance::{mark_last, serve_to_last_chance};
 
 /// For a client to send its request.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -94,22 +95,19 @@ impl Door {
         let door = Arc::new(self);
         let service = service_fn(move |request| {
             let door = door.clone();
-            async move { Ok::<_, Infallible>(door.answer::<S>(request).await) }
+            async move {
+                let mut answer = door.answer::<S>(request).await;
+                mark_last(&mut answer, &door.scope);
+                Ok::<_, Infallible>(answer)
+            }
         });
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
             .header_read_timeout(PATIENCE)
             .max_buf_size(HEAD);
-        let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
-        let ended = tokio::select! {
-            ended = serving.as_mut() => ended,
-            () = scope.draining() => {
-                serving.as_mut().graceful_shutdown();
-                serving.await
-            }
-        };
-        if let Err(error) = ended {
+        let serving = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+        if let Err(error) = serve_to_last_chance(serving, UpgradeableConnection::graceful_shutdown, &scope).await {
             debug!(%error, "a connection broke off");
         }
     }

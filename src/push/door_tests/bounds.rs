@@ -1,5 +1,6 @@
 //! What clients may cost: size, number, time.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -134,6 +135,27 @@ async fn slow_senders_of_requests_do_not_stay() {
     let mut rest = Vec::new();
     stream.read_to_end(&mut rest).await.expect("closed");
     assert!(rest.starts_with(b"HTTP/1.1 408 "), "{}", String::from_utf8_lossy(&rest));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_connected_before_the_drain_is_still_answered() {
+    let world = World::new();
+    let mut asks = world.connect(For::Portal, 64 << 10);
+    let mut silent = world.connect(For::Portal, 64 << 10);
+    let mut stopping = pin!(world.scope.stop(Duration::from_secs(60)));
+    assert!(futures_util::poll!(stopping.as_mut()).is_pending(), "two are connected");
+    // Both see the drain before anything is asked.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let head = format!("GET /bitrix/pub/?CHANNEL_ID={SHARED} HTTP/1.1\r\nHost: x\r\n\r\n");
+    asks.write_all(head.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    asks.read_to_string(&mut answer).await.expect("answered");
+    assert!(
+        answer.starts_with("HTTP/1.1 200 ") && answer.contains("connection: close"),
+        "{answer}"
+    );
+    assert_eq!(silent.read(&mut [0]).await.expect("closed"), 0);
+    assert!(stopping.await, "nothing had to be cut");
 }
 
 #[tokio::test(start_paused = true)]
