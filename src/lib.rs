@@ -60,6 +60,7 @@ pub mod net;
 pub mod cluster;
 pub mod registry;
 
+pub mod backup;
 pub mod cache;
 pub mod db;
 pub mod php;

@@ -12,7 +12,7 @@ const RANKS: [&[&str]; 9] = [
     &["net"],
     &["host"],
     &["registry", "cluster"],
-    &["proxy", "cache", "push", "php", "db", "portal", "storage"],
+    &["proxy", "cache", "push", "php", "db", "portal", "storage", "backup"],
     &["agent"],
     &["node"],
     &["cli"],
@@ -24,7 +24,7 @@ const LONGEST_FILE: usize = 600;
 const LONGEST_MOD: usize = 150;
 
 /// A word and the only places that may hold it.
-const OWNERS: [(&str, &[&str]); 21] = [
+const OWNERS: [(&str, &[&str]); 22] = [
     ("tokio::spawn", &["src/base/scope.rs"]),
     ("SystemTime::now", &["src/base/clock.rs"]),
     ("env::var", &["src/config/load.rs"]),
@@ -56,6 +56,7 @@ const OWNERS: [(&str, &[&str]); 21] = [
             "src/storage/door/fuse/memory/area.rs",
         ],
     ),
+    ("age::", &["src/backup/key.rs", "src/backup/part.rs"]),
     ("netlink_packet", &["src/host/address/"]),
     ("memcache_async", &["src/cache/backend/server.rs"]),
     ("memmap2", &["src/storage/door/fuse/memory/area.rs"]),

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::{
-    cache, config, db, demo, doctor, events, init, join, logs, memcached, node, portal, preflight, push, registry,
-    role, status, storage, token, uninstall, upgrade,
+    backup, cache, config, db, demo, doctor, events, init, join, logs, memcached, node, portal, preflight, push,
+    registry, role, status, storage, token, uninstall, upgrade,
 };
 use crate::config::{DEFAULT_PATH, Period};
 
@@ -61,6 +61,9 @@ pub enum Verb {
     /// The databases of a Galera cluster
     #[command(subcommand)]
     Db(db::Verb),
+    /// Copies of the portal in another place, and the way back from them
+    #[command(subcommand)]
+    Backup(backup::Verb),
     /// The push server of this node
     #[command(subcommand)]
     Push(push::Verb),

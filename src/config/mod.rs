@@ -1,6 +1,7 @@
 //! What the operator says: one struct per section of the file, one field per key.
 //! The reference of all keys and their defaults is `assets/config/bitrix-node.toml`; it is parsed, not repeated, here.
 
+mod backup;
 mod cache;
 mod check;
 mod edit;
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+pub use backup::Backup;
 pub use cache::{Cache, Flush};
 pub use check::check;
 pub use edit::{Edit, edit};
@@ -48,6 +50,7 @@ pub struct Config {
     pub storage: Storage,
     pub edge: Edge,
     pub cron: Cron,
+    pub backup: Backup,
     pub admin: Admin,
     pub upgrade: Upgrade,
 }
