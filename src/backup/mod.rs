@@ -16,7 +16,7 @@
 //! manifest  what a backup says of itself     part       one stream, packed and sealed
 //! key       the private half                 store      where backups lie: `Folder`
 //! chain     which backups lead to a moment   retention  which ones may go
-//! tree      a folder of this machine as a tar archive, and back
+//! schedule  who makes the next one, and when  tree       a folder of this machine as a tar archive, and back
 //! ```
 //!
 //! Where the parts come from and go to is not known here: `db::backup`, `storage::archive`, and the commands.
@@ -26,6 +26,7 @@ pub mod key;
 pub mod manifest;
 pub mod part;
 pub mod retention;
+pub mod schedule;
 pub mod store;
 pub mod tree;
 

@@ -40,6 +40,7 @@ pub fn perform(cli: Cli) -> anyhow::Result<u8> {
         Verb::Completion { shell } => generate::completion(shell),
         Verb::Man { folder } => generate::man(&folder),
         Verb::Module { name } => supervisor::module::run(&name, &path).map(|()| EXIT_OK),
+        Verb::BackupWorker => block_on(backup::tick(load(&path)?.config, &path)),
         Verb::UpgradeProbe => {
             load(&path)?;
             println!("{}", supervisor::upgrade::introduce());

@@ -104,6 +104,8 @@ pub enum Verb {
     #[command(hide = true)]
     CronWorker { order: String },
     #[command(hide = true)]
+    BackupWorker,
+    #[command(hide = true)]
     UpgradeProbe,
     #[command(hide = true)]
     UpgradeGuard { order: String },

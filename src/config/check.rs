@@ -146,6 +146,11 @@ fn backup(backup: &Backup, problems: &mut Problems) {
         "backup.recipients",
         "holds public keys, which begin with age1; `age-keygen -y` shows that of a private one",
     );
+    if let Some(fault) = backup.daily_fault() {
+        problems.push(("backup.daily", fault.into()));
+    }
+    let is_seldom = backup.log_every.0.as_secs() >= 60;
+    require(problems, is_seldom, "backup.log_every", "must be at least 1m");
     require(problems, backup.keep_last > 0, "backup.keep_last", "must be at least 1");
 }
 
@@ -462,6 +467,12 @@ mod tests {
             ("[push]\nlisten = \"0.0.0.0:8895\"", "push.listen"),
             ("[push]\nmax_connections = 0", "push.max_connections"),
             ("[db]\nrun = false", "db.run"),
+            ("[backup]\nstore = \"backups\"", "backup.store"),
+            ("[backup]\nrecipients = [\"ssh-rsa x\"]", "backup.recipients"),
+            ("[backup]\ndaily = \"02:30\"", "backup.daily"),
+            ("[backup]\nstore = \"/mnt\"\ndaily = \"2:30\"", "backup.daily"),
+            ("[backup]\nlog_every = \"5s\"", "backup.log_every"),
+            ("[backup]\nkeep_last = 0", "backup.keep_last"),
             ("[cluster]\naddress = \"10.0.0.2\"\n[cache]\nrun = false", "cache.run"),
             ("[db]\ngalera = true", "db.galera"),
             (

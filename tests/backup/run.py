@@ -35,6 +35,8 @@ FILES = 300
 PAUSE = 0.01
 SOME = 3
 RESTORE = 600
+# A look each minute, and a log a minute after.
+SCHEDULE = 400
 
 
 def connect(node):
@@ -85,7 +87,10 @@ class Drill:
         self.table = Table()
         self.cluster = Cluster(folder, options.executable, 2, os.environ[INSIDE])
         self.store, self.key = self.folder / "store", self.folder / "backup.key"
-        self.random = random.Random(7)
+        self.random, self.both = random.Random(7), []
+
+    def row(self, name, is_good, detail, lines=()):
+        self.table.row(name, is_good, detail, () if is_good else lines)
 
     def all(self):
         try:
@@ -97,10 +102,10 @@ class Drill:
             self.restore()
             self.judge()
         except Exception as error:
-            logs = [f"{node.name}: {node.log()[-2500:]}" for node in [self.lost, self.new]]
-            self.table.row("the bed", False, repr(error), logs)
+            logs = [f"{node.name}: {node.log()[-2500:]}" for node in self.both]
+            self.row("the bed", False, repr(error), logs)
         finally:
-            self.cluster.nodes = [self.lost, self.new]
+            self.cluster.nodes = self.both
             self.cluster.stop()
         return self.table.failed
 
@@ -109,18 +114,22 @@ class Drill:
     def found(self):
         cluster = self.cluster
         cluster.make()
-        self.lost, self.new = cluster.nodes
+        self.both = list(cluster.nodes)
+        self.lost, self.new = self.both
         cluster.nodes, cluster.count = [self.lost], 1
         self.store.mkdir()
         for node in [self.lost, self.new]:
             node.config.write_text(node.config.read_text() + "[backup]\nlog = true\n")
+        # It is past midnight, and the new one has made none.
+        scheduled = f'store = "{self.store}"\ndaily = "00:00"\nlog_every = "1m"\n'
+        self.new.config.write_text(self.new.config.read_text() + scheduled)
         cluster.found()
         cluster.install()
         self.fill()
         self.writer = Writer(self.lost)
         self.writer.start()
         until("rows are written", lambda: len(self.writer.rows) > 10)
-        self.table.row("a portal", True, f"{FILES} files, {self.options.megabytes} MB of rows, and rows that are written all the time")
+        self.row("a portal", True, f"{FILES} files, {self.options.megabytes} MB of rows, and rows that are written all the time")
 
     def fill(self):
         query(self.lost, "CREATE TABLE sitemanager.drill (number INT PRIMARY KEY, begun DOUBLE) ENGINE=InnoDB")
@@ -134,6 +143,8 @@ class Drill:
         connection.close()
         self.bulk = self.sums(self.lost)
         root = self.lost.files / "portal/upload"
+        root.mkdir(exist_ok=True)
+        shutil.chown(root, "www-data", "www-data")
         for number in range(FILES):
             place = root / f"{number % 17}"
             place.mkdir(parents=True, exist_ok=True)
@@ -167,10 +178,10 @@ class Drill:
     def refused(self, name, word, *words, node=None):
         try:
             out, _ = self.backup(*words, node=node)
-            self.table.row(name, False, "it was not refused", [out])
+            self.row(name, False, "it was not refused", [out])
         except RuntimeError as error:
             said = str(error)
-            self.table.row(name, word in said, said.strip().splitlines()[-1][-200:], [said])
+            self.row(name, word in said, said.strip().splitlines()[-1][-200:], [said])
 
     def back_up(self):
         before = len(self.writer.rows)
@@ -179,9 +190,9 @@ class Drill:
         sizes = ", ".join(f"{part['name'].split('.')[0]} {part['content'] >> 10} KiB in {part['size'] >> 10}" for part in backup["parts"])
         rows = len(self.writer.rows) - before
         self.full = backup["id"]
-        self.table.row("backup", not self.writer.failed, f"{seconds:.1f} s; {sizes}; {rows} rows were written meanwhile", [out])
+        self.row("backup", not self.writer.failed, f"{seconds:.1f} s; {sizes}; {rows} rows were written meanwhile", [out])
         out, seconds = self.backup("verify", "--store", self.store)
-        self.table.row("verify", "BAD" not in out and "tables" in out, f"{seconds:.1f} s", [out])
+        self.row("verify", "BAD" not in out and "tables" in out, f"{seconds:.1f} s", [out])
 
     def logs(self):
         """The moment lies in the second of three logs."""
@@ -195,12 +206,12 @@ class Drill:
         self.log()
         time.sleep(SOME)
         out, seconds = self.backup("verify", "--store", self.store)
-        self.table.row("verify with logs", "BAD" not in out and "lead to" in out, f"{seconds:.1f} s", [out])
+        self.row("verify with logs", "BAD" not in out and "lead to" in out, f"{seconds:.1f} s", [out])
         self.backup("key", "export", self.key)
 
     def log(self):
         out, seconds = self.backup("create", "--log", "--store", self.store)
-        self.table.row("log", True, f"{seconds:.1f} s; {out.strip().splitlines()[-1].split(': ', 1)[-1]}", [out])
+        self.row("log", True, f"{seconds:.1f} s; {out.strip().splitlines()[-1].split(': ', 1)[-1]}", [out])
 
     def refusals(self):
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 60))
@@ -224,7 +235,7 @@ class Drill:
         self.refused("a manifest that was changed", "changed since", "verify", "--store", bent)
         (bent / self.full / "manifest.json").unlink()
         left = json.loads(self.backup("list", "--store", bent, "--output", "json")[0])
-        self.table.row("without its manifest it is none", self.full not in [one["id"] for one in left], f"{len(left)} others")
+        self.row("without its manifest it is none", self.full not in [one["id"] for one in left], f"{len(left)} others")
 
     def other_key(self):
         """Of a key that made nothing here."""
@@ -243,11 +254,10 @@ class Drill:
         """The machine with its disks: database, files, registry, keys."""
         self.writer.end()
         self.lost.kill()
-        subprocess.run(["umount", self.lost.machine.disk], check=True)
-        for name in ["run", "log", "files"]:
-            shutil.rmtree(self.lost.folder / name, ignore_errors=True)
+        for place in [*self.lost.machine.disk.iterdir(), self.lost.folder / "log", self.lost.folder / "run"]:
+            shutil.rmtree(place) if place.is_dir() else place.unlink()
         left = [path for path in self.lost.folder.rglob("*") if path.is_file()]
-        self.table.row("the machine is lost", len(self.writer.rows) > 500, f"{len(self.writer.rows)} rows; left of it: {[path.name for path in left]}")
+        self.row("the machine is lost", len(self.writer.rows) > 500, f"{len(self.writer.rows)} rows; left of it: {[path.name for path in left]}")
 
     def restore(self):
         new, began = self.new, now()
@@ -257,16 +267,16 @@ class Drill:
         self.backup("key", "import", self.key, node=new)
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.moment))
         out, seconds = self.backup("restore", self.store, "--at", at, "--yes", node=new)
-        self.table.row("database restored", True, f"to {at} in {seconds:.1f} s", [out])
+        self.row("database restored", True, f"to {at} in {seconds:.1f} s", [out])
         new.start()
         until("the new one leads", lambda: new.report().get("role") == "leader", PATIENCE)
         new.command(*founding)
         new.until_mounted()
         out, seconds = self.backup("restore", self.store, "--files", node=new)
         new.command("portal", "settings")
-        self.table.row("files restored", True, f"in {seconds:.1f} s", [out])
+        self.row("files restored", True, f"in {seconds:.1f} s", [out])
         until("the portal answers", self.is_green, PATIENCE)
-        self.table.row("the portal answers", True, f"{now() - began:.1f} s after the first command on an empty machine")
+        self.row("the portal answers", True, f"{now() - began:.1f} s after the first command on an empty machine")
 
     def is_green(self):
         one = subprocess.run(
@@ -285,14 +295,17 @@ class Drill:
         missing, too_many, strange = must - there, must_not & there, there - set(rows)
         detail = f"{len(must)} acknowledged before it are there, {len(must_not)} begun after it are not, {len(rows) - len(must) - len(must_not)} at that moment"
         bad = [f"missing {sorted(missing)[:5]}", f"too many {sorted(too_many)[:5]}", f"strange {sorted(strange)[:5]}"]
-        self.table.row("rows of that moment", must and must_not and not missing and not too_many and not strange, detail, bad)
-        self.table.row("the other rows", self.sums(self.new) == self.bulk, f"{self.options.megabytes} MB by checksum")
+        self.row("rows of that moment", must and must_not and not missing and not too_many and not strange, detail, bad)
+        self.row("the other rows", self.sums(self.new) == self.bulk, f"{self.options.megabytes} MB by checksum")
         files = self.tree(self.new)
         bad = [f"{name}: {files.get(name)} instead of {what}" for name, what in self.hashes.items() if files.get(name) != what]
-        self.table.row("files", not bad and len(files) >= len(self.hashes), f"{len(self.hashes)} objects equal by hash, mode and owner", bad[:10])
-        out, seconds = self.backup("create", "--store", self.store, node=self.new)
-        out, _ = self.backup("create", "--log", "--store", self.store, node=self.new)
-        self.table.row("the new node is backed up", True, f"{seconds:.1f} s, and a log after it", [out])
+        self.row("files", not bad and len(files) >= len(self.hashes), f"{len(self.hashes)} objects equal by hash, mode and owner", bad[:10])
+        until("the new node makes a full backup and a log by itself", lambda: {"full", "log"} <= self.kinds(self.new), SCHEDULE)
+        self.row("the schedule", True, f"the new node has made {sorted(self.kinds(self.new))} by itself")
+
+    def kinds(self, node):
+        """Of the backups that this node has made."""
+        return {one["kind"] for one in json.loads(self.backup("list", "--output", "json", node=self.new)[0]) if one["node"] == node.name}
 
 
 def main():

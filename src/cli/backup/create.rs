@@ -44,6 +44,13 @@ pub struct Making<'a> {
 }
 
 impl Create {
+    pub fn scheduled(kind: Kind) -> Self {
+        Create {
+            place: Place::default(),
+            log: kind == Kind::Log,
+        }
+    }
+
     pub async fn perform(self, config: &Config, path: &Path) -> anyhow::Result<u8> {
         ensure!(
             config.db.run,

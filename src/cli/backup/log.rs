@@ -63,8 +63,8 @@ fn last(backups: &[Backup], node: &str) -> anyhow::Result<Last> {
     let Position { file, head, .. } = position
         .with_context(|| format!("{} is of a server without binary logs; {NONE}", base.id))?
         .clone();
-    let logs = chain.logs.iter().filter_map(|log| log.manifest.log.as_ref());
-    Ok(match logs.last() {
+    let mut logs = chain.logs.iter().rev().filter_map(|log| log.manifest.log.as_ref());
+    Ok(match logs.next() {
         None => Last {
             base: base.id.clone(),
             known: file.clone(),

@@ -9,6 +9,7 @@ mod log;
 mod prune;
 mod restore;
 mod source;
+mod tick;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -50,7 +51,7 @@ pub enum Verb {
 }
 
 /// Where backups are, and what opens them.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct Place {
     /// Folder of the backups [default: backup.store]
     #[arg(long, value_name = "DIR")]
@@ -71,6 +72,12 @@ pub async fn perform(verb: Verb, config: Config, path: &Path) -> anyhow::Result<
         Verb::Prune(prune) => prune.perform(&config),
         Verb::Key(verb) => key::perform(verb, &config),
     }
+}
+
+/// For the supervisor.
+pub async fn tick(config: Config, path: &Path) -> anyhow::Result<u8> {
+    require_root()?;
+    tick::perform(&config, path).await
 }
 
 impl Place {

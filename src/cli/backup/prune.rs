@@ -14,7 +14,7 @@ use crate::config::Config;
 /// One that is older and has no manifest is not being made any more.
 const LONGEST_MILLIS: u64 = 3 * 24 * 3600 * 1000;
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct Prune {
     #[command(flatten)]
     place: Place,
