@@ -151,7 +151,7 @@ async fn a_copy_and_its_logs_lead_to_the_chosen_second() {
     let (file, offset, _) = info.position.expect("it keeps logs");
     bed.insert("in the log").await;
     second().await;
-    bed.insert("Ж ' \\ before").await;
+    bed.insert("Ж \"now\" before").await;
     let moment = second().await;
     bed.insert("after").await;
     bed.run("DROP TABLE sitemanager.t").await;
@@ -168,7 +168,7 @@ async fn a_copy_and_its_logs_lead_to_the_chosen_second() {
     server.replay(&replay).await.unwrap();
     assert_eq!(
         texts(&server.socket).await,
-        ["in the copy", "in the log", "Ж ' \\ before"]
+        ["in the copy", "in the log", "Ж \"now\" before"]
     );
     server.stop().await.unwrap();
 }

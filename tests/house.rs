@@ -56,7 +56,7 @@ const OWNERS: [(&str, &[&str]); 22] = [
             "src/storage/door/fuse/memory/area.rs",
         ],
     ),
-    ("age::", &["src/backup/key.rs", "src/backup/part.rs"]),
+    ("use age::", &["src/backup/key.rs", "src/backup/part.rs"]),
     ("netlink_packet", &["src/host/address/"]),
     ("memcache_async", &["src/cache/backend/server.rs"]),
     ("memmap2", &["src/storage/door/fuse/memory/area.rs"]),
