@@ -97,6 +97,7 @@ impl Board {
         let runs = Runs {
             cache: self.config.cache.run,
             cron: self.config.cron.run,
+            acme: self.config.acme.url().is_some(),
         };
         outlook::fit(own, runs)
     }

@@ -5,6 +5,7 @@
 
 mod backup;
 mod cache;
+mod cert;
 mod client;
 mod config;
 mod db;

@@ -103,6 +103,9 @@ def reachable(port, processes):
 class Server:
     """`pids`: those that are measured. A client finds what it asks for in `websocket(n)` and `poll`, a publisher in `publish`."""
 
+    # Of one process for one client.
+    descriptors = 1
+
     def __init__(self):
         self.folder = tempfile.TemporaryDirectory(prefix="bench-push-", dir="/tmp")
         os.chmod(self.folder.name, 0o755)
@@ -209,7 +212,7 @@ class AsPortal(Ours):
 
 
 class Fronted(Ours):
-    own, front = True, True
+    own, front, descriptors = True, True, 2
 
 
 class Nchan(Server):
