@@ -105,7 +105,7 @@ test-galera: release ## Three databases that are one Galera cluster, under fault
 	tests/galera/run.py $(BINARY) --rounds $(ROUNDS)
 
 test-backup: release dependencies ## A portal that is lost with its machine, and restored on another one to a chosen second (Debian, needs root, 4 minutes)
-	packaging/test-dependencies.sh python3-pymysql
+	packaging/test-dependencies.sh python3-pymysql age zstd
 	tests/backup/run.py $(BINARY)
 
 test-cache: release dependencies-cache ## The cache under memcached's tests and its clients', beside memcached (Debian, needs root, 8 minutes)
