@@ -20,7 +20,7 @@ PACKAGES = target/packages
 # From where nodes will fetch the release: the folder that `make dist` fills, as a URL.
 BASE_URL ?=
 
-.PHONY: help build release run test test-registry test-sim test-storage test-sessions test-push test-push-cluster check fmt lint unit check-static dependencies test-nfs-kernel test-fuse test-cluster test-acme test-galera test-cache dependencies-cache dependencies-kernel dependencies-push bench \
+.PHONY: help build release run test test-registry test-sim test-storage test-sessions test-push test-push-cluster check fmt lint unit check-static dependencies test-nfs-kernel test-fuse test-cluster test-acme test-galera test-backup test-cache dependencies-cache dependencies-kernel dependencies-push bench \
 	bench-balance bench-cache bench-push bench-storage docs stage deb rpm lint-packages dist test-machines clean
 
 help: ## Show this
@@ -103,6 +103,10 @@ test-acme: release ## Certificates from a real directory on one node, and on thr
 test-galera: release ## Three databases that are one Galera cluster, under faults (Debian, needs root, 15 minutes)
 	packaging/test-dependencies.sh galera-4 mariadb-backup socat python3-pymysql
 	tests/galera/run.py $(BINARY) --rounds $(ROUNDS)
+
+test-backup: release dependencies ## A portal that is lost with its machine, and restored on another one to a chosen second (Debian, needs root, 4 minutes)
+	packaging/test-dependencies.sh python3-pymysql
+	tests/backup/run.py $(BINARY)
 
 test-cache: release dependencies-cache ## The cache under memcached's tests and its clients', beside memcached (Debian, needs root, 8 minutes)
 	$(CARGO) test --locked --lib cluster_tests::far -- --ignored

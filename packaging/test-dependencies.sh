@@ -3,7 +3,7 @@
 # Does nothing when all are there.
 set -eu
 packages="php-fpm php-cli php-mysql php-memcached php-memcache php-mbstring php-curl php-gd php-xml php-zip
-mariadb-server memcached libmemcached-tools nginx-light wrk curl binutils procps iproute2 nftables"
+mariadb-server mariadb-backup memcached libmemcached-tools nginx-light wrk curl binutils procps iproute2 nftables"
 
 missing=
 for package in $packages "$@"; do

@@ -62,6 +62,7 @@ pub mod cluster;
 pub mod registry;
 
 pub mod acme;
+pub mod backup;
 pub mod cache;
 pub mod db;
 pub mod php;

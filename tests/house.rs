@@ -12,7 +12,9 @@ const RANKS: [&[&str]; 9] = [
     &["net"],
     &["host"],
     &["registry", "cluster", "cert"],
-    &["proxy", "cache", "push", "php", "db", "portal", "storage", "acme"],
+    &[
+        "proxy", "cache", "push", "php", "db", "portal", "storage", "acme", "backup",
+    ],
     &["agent"],
     &["node"],
     &["cli"],
@@ -24,7 +26,7 @@ const LONGEST_FILE: usize = 600;
 const LONGEST_MOD: usize = 150;
 
 /// A word and the only places that may hold it.
-const OWNERS: [(&str, &[&str]); 22] = [
+const OWNERS: [(&str, &[&str]); 23] = [
     ("tokio::spawn", &["src/base/scope.rs"]),
     ("SystemTime::now", &["src/base/clock.rs"]),
     ("env::var", &["src/config/load.rs"]),
@@ -57,6 +59,7 @@ const OWNERS: [(&str, &[&str]); 22] = [
             "src/storage/door/fuse/memory/area.rs",
         ],
     ),
+    ("use age::", &["src/backup/key.rs", "src/backup/part.rs"]),
     ("netlink_packet", &["src/host/address/"]),
     ("memcache_async", &["src/cache/backend/server.rs"]),
     ("memmap2", &["src/storage/door/fuse/memory/area.rs"]),

@@ -1,6 +1,7 @@
 //! One integration binary; each file tests one door of the real thing.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod backup;
 #[path = "bench/balance.rs"]
 mod bench_balance;
 #[path = "bench/cache_routed.rs"]

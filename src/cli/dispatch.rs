@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use super::tree::{Cli, Verb};
-use super::{cache, cert, config, db, generate, member, node, portal, push, registry, role, storage, token, upgrade};
+use super::{
+    backup, cache, cert, config, db, generate, member, node, portal, push, registry, role, storage, token, upgrade,
+};
 use crate::base::error::EXIT_OK;
 use crate::config::{self as settings, DEFAULT_PATH, Loaded};
 use crate::host::{address, mount};
@@ -29,6 +31,7 @@ pub fn perform(cli: Cli) -> anyhow::Result<u8> {
         Verb::Cache(verb) => block_on(cache::perform(verb, load(&path)?.config)),
         Verb::Cert(verb) => block_on(cert::perform(verb, load(&path)?.config)),
         Verb::Db(verb) => block_on(db::perform(verb, load(&path)?.config)),
+        Verb::Backup(verb) => block_on(backup::perform(verb, load(&path)?.config, &path)),
         Verb::Push(verb) => block_on(push::perform(verb, load(&path)?.config)),
         Verb::Role(verb) => block_on(role::perform(verb, load(&path)?.config)),
         Verb::Events(events) => block_on(events.perform(load(&path)?.config)),
@@ -40,6 +43,7 @@ pub fn perform(cli: Cli) -> anyhow::Result<u8> {
         Verb::Completion { shell } => generate::completion(shell),
         Verb::Man { folder } => generate::man(&folder),
         Verb::Module { name } => supervisor::module::run(&name, &path).map(|()| EXIT_OK),
+        Verb::BackupWorker => block_on(backup::tick(load(&path)?.config, &path)),
         Verb::UpgradeProbe => {
             load(&path)?;
             println!("{}", supervisor::upgrade::introduce());

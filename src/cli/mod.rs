@@ -3,6 +3,7 @@
 //! Exit codes: 0 well, 1 degraded or the command failed, 2 down or a wrong command line.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod backup;
 mod cache;
 mod cert;
 mod client;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::{
-    cache, cert, config, db, demo, doctor, events, init, join, logs, memcached, node, portal, preflight, push,
+    backup, cache, cert, config, db, demo, doctor, events, init, join, logs, memcached, node, portal, preflight, push,
     registry, role, status, storage, token, uninstall, upgrade,
 };
 use crate::config::{DEFAULT_PATH, Period};
@@ -64,6 +64,9 @@ pub enum Verb {
     /// The databases of a Galera cluster
     #[command(subcommand)]
     Db(db::Verb),
+    /// Copies of the portal in another place, and the way back from them
+    #[command(subcommand)]
+    Backup(backup::Verb),
     /// The push server of this node
     #[command(subcommand)]
     Push(push::Verb),
@@ -103,6 +106,8 @@ pub enum Verb {
     AddressWorker { order: String },
     #[command(hide = true)]
     CronWorker { order: String },
+    #[command(hide = true)]
+    BackupWorker,
     #[command(hide = true)]
     UpgradeProbe,
     #[command(hide = true)]

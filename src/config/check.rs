@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use super::{Config, Daemons, Engine, External, Files, Mount, Proxy, Route};
+use super::{Backup, Config, Daemons, Engine, External, Files, Mount, Proxy, Route};
 
 type Problems = Vec<(&'static str, String)>;
 
@@ -20,6 +20,7 @@ pub fn check(config: &Config) -> Problems {
     cluster(config, &mut problems);
     files(config, &mut problems);
     upgrade(config, &mut problems);
+    backup(&config.backup, &mut problems);
     problems.extend(config.acme.faults(config));
     problems
 }
@@ -134,6 +135,24 @@ fn origin(proxy: &Proxy, problems: &mut Problems) {
     let codings: HashSet<_> = proxy.compress.iter().collect();
     let once = codings.len() == proxy.compress.len();
     require(problems, once, "proxy.compress", "names a coding twice");
+}
+
+fn backup(backup: &Backup, problems: &mut Problems) {
+    let is_path = is_absolute_or_empty(&backup.store);
+    require(problems, is_path, "backup.store", NEEDS_ABSOLUTE);
+    let are_keys = backup.recipients.iter().all(|key| key.starts_with("age1"));
+    require(
+        problems,
+        are_keys,
+        "backup.recipients",
+        "holds public keys, which begin with age1; `age-keygen -y` shows that of a private one",
+    );
+    if let Some(fault) = backup.daily_fault() {
+        problems.push(("backup.daily", fault.into()));
+    }
+    let is_seldom = backup.log_every.0.as_secs() >= 60;
+    require(problems, is_seldom, "backup.log_every", "must be at least 1m");
+    require(problems, backup.keep_last > 0, "backup.keep_last", "must be at least 1");
 }
 
 fn upgrade(config: &Config, problems: &mut Problems) {
@@ -449,6 +468,12 @@ mod tests {
             ("[push]\nlisten = \"0.0.0.0:8895\"", "push.listen"),
             ("[push]\nmax_connections = 0", "push.max_connections"),
             ("[db]\nrun = false", "db.run"),
+            ("[backup]\nstore = \"backups\"", "backup.store"),
+            ("[backup]\nrecipients = [\"ssh-rsa x\"]", "backup.recipients"),
+            ("[backup]\ndaily = \"02:30\"", "backup.daily"),
+            ("[backup]\nstore = \"/mnt\"\ndaily = \"2:30\"", "backup.daily"),
+            ("[backup]\nlog_every = \"5s\"", "backup.log_every"),
+            ("[backup]\nkeep_last = 0", "backup.keep_last"),
             ("[cluster]\naddress = \"10.0.0.2\"\n[cache]\nrun = false", "cache.run"),
             ("[db]\ngalera = true", "db.galera"),
             (

@@ -2,6 +2,7 @@
 //! The reference of all keys and their defaults is `assets/config/bitrix-node.toml`; it is parsed, not repeated, here.
 
 mod acme;
+mod backup;
 mod cache;
 mod check;
 mod edit;
@@ -21,6 +22,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 pub use acme::{Acme, Proof, is_host};
+pub use backup::Backup;
 pub use cache::{Cache, Flush};
 pub use check::check;
 pub use edit::{Edit, edit};
@@ -51,6 +53,7 @@ pub struct Config {
     pub storage: Storage,
     pub edge: Edge,
     pub cron: Cron,
+    pub backup: Backup,
     pub admin: Admin,
     pub upgrade: Upgrade,
 }

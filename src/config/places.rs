@@ -20,6 +20,11 @@ impl Config {
         self.node.data_dir.join("secrets")
     }
 
+    /// The key of the backups, for root alone.
+    pub fn backup_key(&self) -> PathBuf {
+        self.secrets().join("backup.key")
+    }
+
     /// PEM chain and key that the front serves with.
     pub fn certificate(&self) -> (PathBuf, PathBuf) {
         if self.proxy.certificate.as_os_str().is_empty() {

@@ -9,6 +9,14 @@ const TEMPLATE: &str = include_str!("../../assets/templates/my.cnf");
 const SMALLEST_POOL: u64 = 128 << 20;
 /// Connections beside the portal's: backups, people, ourselves.
 const SPARE_CONNECTIONS: usize = 50;
+/// What is answered is in there, too, and on the disk. A log backup removes what it has; without any they must not fill the disk.
+const BINLOG: &str = "log-bin = binlog
+binlog-format = ROW
+server-id = 1
+sync-binlog = 1
+max-binlog-size = 128M
+expire-logs-days = 10
+";
 /// Most nodes of a cluster: the PHP of each one comes here. A connection that is not open costs nothing.
 const NODES: usize = 9;
 
@@ -50,7 +58,16 @@ pub fn my_cnf(facts: &Facts) -> Result<String, Error> {
             ("buffer_pool", &buffer_pool.to_string()),
         ],
     )?;
-    Ok(text + &placement(facts)?)
+    Ok(text + &placement(facts)? + &binlog(config))
+}
+
+/// Lines of `[mysqld]` that have the server keep binary logs, for backups that lead to any moment. Rows, not statements: what they do
+/// does not depend on when and where they are done.
+fn binlog(config: &Config) -> String {
+    match config.backup.log {
+        true => format!("{BINLOG}{}", if config.db.galera { "log-slave-updates\n" } else { "" }),
+        false => String::new(),
+    }
 }
 
 /// Further lines of `[mysqld]` that say where the server keeps things, where that is ours to say.
@@ -115,6 +132,16 @@ mod tests {
         let text = cnf("", Form::DropIn);
         assert!(!text.contains("datadir") && !text.contains("pid-file"));
         assert!(cnf("[db]\ndata_dir = \"/srv/db\"", Form::DropIn).contains("\ndatadir = /srv/db\n"));
+    }
+
+    #[test]
+    fn binary_logs_are_kept_where_backups_need_them() {
+        assert!(!cnf("", Form::Whole).contains("log-bin"));
+        let text = cnf("[backup]\nlog = true", Form::Whole);
+        assert!(
+            text.ends_with("expire-logs-days = 10\n") && text.contains("\nlog-bin = binlog\n"),
+            "{text}"
+        );
     }
 
     #[test]

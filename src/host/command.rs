@@ -10,6 +10,8 @@ use std::time::Duration;
 use nix::sys::signal::{SigHandler, Signal, signal};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use super::account::Account;
+
 /// A killed program is gone after this, unless it hangs in the kernel.
 const KILLED: Duration = Duration::from_millis(500);
 
@@ -27,6 +29,8 @@ pub struct Program {
     arguments: Vec<std::ffi::OsString>,
     environment: Vec<(String, String)>,
     input: Option<OwnedFd>,
+    output: Option<OwnedFd>,
+    account: Option<Account>,
 }
 
 impl Program {
@@ -36,12 +40,26 @@ impl Program {
             arguments: Vec::new(),
             environment: Vec::new(),
             input: None,
+            output: None,
+            account: None,
         }
     }
 
     /// Its standard input.
     pub fn input(mut self, input: Option<OwnedFd>) -> Self {
         self.input = input;
+        self
+    }
+
+    /// Where its standard output goes; then `Finished` has none of it.
+    pub fn output(mut self, output: OwnedFd) -> Self {
+        self.output = Some(output);
+        self
+    }
+
+    /// As whom it runs, without supplementary groups, instead of as ourselves.
+    pub fn account(mut self, account: &Account) -> Self {
+        self.account = Some(account.clone());
         self
     }
 
@@ -80,9 +98,13 @@ impl Program {
             .args(&self.arguments)
             .envs(self.environment)
             .stdin(self.input.map_or_else(Stdio::null, Stdio::from))
-            .stdout(Stdio::piped())
+            .stdout(self.output.map_or_else(Stdio::piped, Stdio::from))
             .stderr(Stdio::piped())
             .kill_on_drop(true);
+        if let Some(account) = &self.account {
+            // As root this also clears the supplementary groups.
+            command.uid(account.uid).gid(account.gid);
+        }
         let child = command.spawn().map_err(|error| named(error, &self.path))?;
         Ok(Started { child, path: self.path })
     }
@@ -92,13 +114,20 @@ impl Program {
     pub async fn check(self, deadline: Duration) -> io::Result<String> {
         let path = self.path.clone();
         let finished = self.run(deadline).await?;
-        if finished.succeeded {
-            return Ok(finished.output);
+        match finished.succeeded {
+            true => Ok(finished.output),
+            false => Err(finished.failure(&path)),
         }
-        let said = if finished.errors.trim().is_empty() {
-            &finished.output
+    }
+}
+
+impl Finished {
+    /// An error that carries the end of what it wrote.
+    pub fn failure(&self, path: &Path) -> io::Error {
+        let said = if self.errors.trim().is_empty() {
+            &self.output
         } else {
-            &finished.errors
+            &self.errors
         };
         let lines: Vec<&str> = said
             .lines()
@@ -107,7 +136,7 @@ impl Program {
             .take(5)
             .collect();
         let tail = lines.into_iter().rev().collect::<Vec<_>>().join(" / ");
-        Err(io::Error::other(format!("{} failed: {tail}", path.display())))
+        io::Error::other(format!("{} failed: {tail}", path.display()))
     }
 }
 

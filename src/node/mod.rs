@@ -17,6 +17,7 @@
 //! verbs     the privileged acts, for the agent
 //! ```
 
+mod backup;
 mod children;
 mod galera;
 mod keeper;

@@ -27,7 +27,7 @@ use super::sockets::Sockets;
 use super::succession::{Held, Inherited};
 use super::upgrade::{Guard, Place};
 use super::verbs::{self, Verbs};
-use super::{mount, prepare, stop, succession};
+use super::{backup, mount, prepare, stop, succession};
 use crate::agent::{self, ChildReport, Kind, Phase, Report};
 use crate::base::file::try_lock;
 use crate::base::{Scope, log};
@@ -96,6 +96,9 @@ async fn supervise(config: Arc<Config>, path: &Path) -> anyhow::Result<()> {
     }
     let mut specs = children::modules(&executable, path, &config, &node.user, &sockets);
     specs.extend(node.daemons);
+    if let Some(backups) = backup::Backups::new(&config, &executable, path, &output, &scope) {
+        scope.spawn(backups.run());
+    }
     let leaver = Leaver {
         executable,
         arguments: ["run".into(), "--config".into(), path.into()].into(),

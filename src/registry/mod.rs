@@ -51,7 +51,7 @@ pub use beat::{Beat, INTERVAL, Pulse, SILENCE, holds_until, may_hold};
 pub use change::{Change, Guard, Key, Write};
 pub use files::{Failure, File, FileId, Files, Found, Link};
 pub use hearts::Hearts;
-pub use image::resealed_with_schema;
+pub use image::{resealed_with_schema, view as read_image};
 pub use last_seen::LastSeen;
 pub use memory::MemoryRegistry;
 pub use nfs_files::NfsFiles;

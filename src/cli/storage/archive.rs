@@ -54,14 +54,14 @@ pub async fn export(config: &Config, archive: &Path, from: &Path) -> anyhow::Res
 }
 
 /// This command's own session with the leader.
-struct Session {
+pub struct Session {
     connection: Connection,
     client: Client,
     scope: Scope,
 }
 
 impl Session {
-    async fn open(config: &Config) -> anyhow::Result<Self> {
+    pub async fn open(config: &Config) -> anyhow::Result<Self> {
         let connection = Connection::open(config).await?;
         let scope = Scope::new();
         let way = Arc::new(ToSocket::new(connection.caller.clone()));
@@ -101,7 +101,21 @@ impl Session {
         Ok(folder)
     }
 
-    async fn close(self) {
+    /// The whole tree into `archive`.
+    pub async fn export(&self, archive: impl Write + Send + 'static) -> anyhow::Result<()> {
+        let progress = Arc::new(Progress::default());
+        let work = archive::export(self.calls(), PORTAL, archive, progress.clone());
+        watched(work, &progress, &self.connection.caller).await
+    }
+
+    /// The whole of `archive` into the tree.
+    pub async fn import(&self, archive: impl Read + Send + 'static) -> anyhow::Result<()> {
+        let progress = Arc::new(Progress::default());
+        let work = archive::import(self.calls(), archive, PORTAL, progress.clone(), &self.scope);
+        watched(work, &progress, &self.connection.caller).await
+    }
+
+    pub async fn close(self) {
         self.client.end().await;
         self.scope.stop(Duration::ZERO).await;
         self.connection.close().await;

@@ -15,6 +15,7 @@ use clap::Subcommand;
 use super::{Format, require_root};
 use crate::base::error::EXIT_OK;
 use crate::config::Config;
+pub use archive::Session;
 use connection::Connection;
 pub use mount::{let_go, require_files};
 pub use status::replica as report;

@@ -1,0 +1,120 @@
+//! Which node makes the next scheduled backup, and when. Pure: what was made lies in the store, nothing else is remembered.
+
+use super::{Backup, Kind};
+
+const DAY: u64 = 24 * 3600 * 1000;
+const MINUTE: u64 = 60 * 1000;
+
+/// What is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    /// Minutes after midnight, UTC.
+    pub daily: u64,
+    /// In milliseconds; 0: no logs.
+    pub log_every: u64,
+}
+
+/// What this node makes now; `now` in milliseconds since 1970. `backups`: oldest first.
+pub fn due(backups: &[Backup], node: &str, now: u64, schedule: Schedule) -> Option<Kind> {
+    let own = backups.iter().rev().filter(|backup| backup.manifest.node == node);
+    let full = own.clone().find(|backup| backup.manifest.kind == Kind::Full);
+    let Some(full) = full.filter(|full| full.manifest.began >= last(now, schedule.daily)) else {
+        return Some(Kind::Full);
+    };
+    let continues = |backup: &&Backup| backup.manifest.log.as_ref().is_some_and(|log| log.base == full.id);
+    let newest = own.into_iter().find(continues).unwrap_or(full);
+    let is_due = schedule.log_every > 0 && now.saturating_sub(newest.manifest.began) >= schedule.log_every;
+    is_due.then_some(Kind::Log)
+}
+
+/// The last time it was that late.
+fn last(now: u64, daily: u64) -> u64 {
+    let today = now / DAY * DAY + daily * MINUTE;
+    if today <= now { today } else { today.saturating_sub(DAY) }
+}
+
+/// Of the nodes that have all data now: who made the last one, while it does not serve the portal's writes; else one that does not;
+/// else the one that is left. `able`: sorted by name.
+pub fn place<'a>(able: &[&'a str], writer: Option<&str>, backups: &[Backup]) -> Option<&'a str> {
+    let free = able.iter().filter(|node| Some(**node) != writer);
+    let last = backups.iter().rfind(|backup| backup.manifest.kind == Kind::Full);
+    let before = last.and_then(|last| free.clone().find(|node| **node == last.manifest.node));
+    before.or(free.clone().next()).or(able.first()).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backup::Manifest;
+    use crate::backup::manifest::Log;
+
+    const NIGHT: Schedule = Schedule {
+        daily: 150,
+        log_every: 15 * MINUTE,
+    };
+
+    fn at(day: u64, hour: u64, minute: u64) -> u64 {
+        day * DAY + (hour * 60 + minute) * MINUTE
+    }
+
+    fn full(node: &str, began: u64) -> Backup {
+        Backup {
+            id: format!("{began}-full"),
+            manifest: Manifest::new(Kind::Full, "", node, began),
+        }
+    }
+
+    fn log(base: &Backup, began: u64) -> Backup {
+        let mut manifest = Manifest::new(Kind::Log, "", &base.manifest.node, began);
+        manifest.log = Some(Log {
+            base: base.id.clone(),
+            files: Vec::new(),
+            head: String::new(),
+            until: began,
+        });
+        Backup {
+            id: format!("{began}-log"),
+            manifest,
+        }
+    }
+
+    #[test]
+    fn a_full_one_each_night_and_logs_between() {
+        let first = full("n1", at(10, 2, 30));
+        assert_eq!(due(&[], "n1", at(10, 1, 0), NIGHT), Some(Kind::Full));
+        let one = [first.clone()];
+        assert_eq!(due(&one, "n1", at(10, 2, 44), NIGHT), None);
+        assert_eq!(due(&one, "n1", at(10, 2, 45), NIGHT), Some(Kind::Log));
+        let two = [first.clone(), log(&first, at(10, 2, 45))];
+        assert_eq!(due(&two, "n1", at(10, 2, 59), NIGHT), None);
+        assert_eq!(due(&two, "n1", at(11, 2, 29), NIGHT), Some(Kind::Log));
+        assert_eq!(due(&two, "n1", at(11, 2, 30), NIGHT), Some(Kind::Full));
+        let never = Schedule { log_every: 0, ..NIGHT };
+        assert_eq!(due(&two, "n1", at(11, 2, 29), never), None);
+    }
+
+    #[test]
+    fn one_that_was_missed_is_made_up_for() {
+        let old = [full("n1", at(10, 2, 30))];
+        assert_eq!(due(&old, "n1", at(13, 9, 0), NIGHT), Some(Kind::Full));
+        let by_hand = [full("n1", at(13, 8, 0))];
+        assert_eq!(due(&by_hand, "n1", at(13, 8, 1), NIGHT), None);
+    }
+
+    #[test]
+    fn another_nodes_backup_is_not_continued() {
+        let other = [full("n2", at(10, 2, 30))];
+        assert_eq!(due(&other, "n1", at(10, 3, 0), NIGHT), Some(Kind::Full));
+    }
+
+    #[test]
+    fn who_writes_makes_none_while_there_is_another_and_it_stays_with_one_node() {
+        let none: [Backup; 0] = [];
+        assert_eq!(place(&["n1", "n2", "n3"], Some("n1"), &none), Some("n2"));
+        let made = [full("n3", 1)];
+        assert_eq!(place(&["n1", "n2", "n3"], Some("n1"), &made), Some("n3"));
+        assert_eq!(place(&["n1", "n2", "n3"], Some("n3"), &made), Some("n1"));
+        assert_eq!(place(&["n1"], Some("n1"), &made), Some("n1"));
+        assert_eq!(place(&[], None, &made), None);
+    }
+}

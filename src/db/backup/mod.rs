@@ -1,0 +1,35 @@
+//! The data of a running MariaDB as a stream, and a data folder from such a stream.
+//!
+//! ```text
+//! copy     mariadb-backup of the running server, without a password: by the socket, as the system's user "mysql"
+//! info     what that says of the moment it was made at
+//! binlog   the server's binary logs: close, read, let go
+//! tables   how many rows there are, and whether they can be read
+//! scratch  a data folder of its own: from a stream, brought to a moment, looked at with a server that nobody else reaches
+//! ```
+
+pub mod binlog;
+pub mod copy;
+pub mod info;
+pub mod scratch;
+pub mod tables;
+
+use std::path::Path;
+
+use anyhow::Context;
+use mysql_async::{Conn, OptsBuilder};
+
+/// The caller must be root: the server knows it by the socket.
+async fn connect(socket: &Path) -> anyhow::Result<Conn> {
+    let options = OptsBuilder::default()
+        .socket(Some(socket.display().to_string()))
+        .user(Some("root"));
+    Conn::new(options)
+        .await
+        .with_context(|| format!("log in to MariaDB as root through {}", socket.display()))
+}
+
+/// A quoted identifier.
+fn quoted(name: &str) -> String {
+    format!("`{}`", name.replace('`', "``"))
+}
