@@ -228,6 +228,13 @@ impl Follower {
         })
     }
 
+    /// The modules hear at once how the database here does, whatever becomes of the registry.
+    pub fn renew(&self) {
+        let fit = self.fit();
+        self.snapshot
+            .send_if_modified(|known| outlook::renew(Arc::make_mut(known), fit));
+    }
+
     fn tell(&self, snapshot: Snapshot) {
         self.snapshot.send_if_modified(|known| {
             let is_new = **known != snapshot;

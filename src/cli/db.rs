@@ -6,19 +6,28 @@ use anyhow::{bail, ensure};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::db_check::Check;
 use super::role::Transfer;
 use super::seats::{Cluster, member};
 use super::settle::is_agreed;
 use super::{Format, require_root, table};
 use crate::agent::galera::{FORCE, cluster};
 use crate::base::error::{EXIT_DEGRADED, EXIT_OK};
-use crate::cluster::{GALERA, Role, Snapshot};
+use crate::cluster::{Fit, GALERA, Role, Snapshot};
 use crate::config::Config;
 use crate::db::recovery::{self, How, Node, Server, Start};
 use crate::registry::{Change, Guard, Key, Record, Setting, View, Write as Put};
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    #[command(flatten)]
+    OfCluster(OfCluster),
+    /// Tables and settings of the database here that a Galera cluster or the portal cannot live with
+    Check(Check),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum OfCluster {
     /// Each database node: what its data are, what it does, and why it waits
     Status {
         #[arg(long, value_enum, default_value_t = Format::Table)]
@@ -42,15 +51,19 @@ pub struct Bootstrap {
 
 pub async fn perform(verb: Verb, config: Config) -> anyhow::Result<u8> {
     require_root()?;
+    let verb = match verb {
+        Verb::Check(check) => return check.perform(&config).await,
+        Verb::OfCluster(verb) => verb,
+    };
     let mut open = Cluster::open(&config).await?;
     let snapshot = open.snapshot();
     let code = match verb {
         _ if !snapshot.settings.contains_key(GALERA) => Err(anyhow::anyhow!(
             "this cluster has no Galera nodes: none runs with db.galera = true"
         )),
-        Verb::Status { output } => status(&snapshot, output),
-        Verb::Failover { node } => Transfer::of(Role::Db, node).perform(&mut open).await,
-        Verb::Bootstrap(bootstrap) => bootstrap.perform(&open).await,
+        OfCluster::Status { output } => status(&snapshot, output),
+        OfCluster::Failover { node } => Transfer::of(Role::Db, node).perform(&mut open).await,
+        OfCluster::Bootstrap(bootstrap) => bootstrap.perform(&open).await,
     };
     open.close().await;
     code
@@ -80,6 +93,7 @@ fn rows(snapshot: &Snapshot) -> Vec<Value> {
             "node": name,
             "writer": writer == Some(name.as_str()),
             "state": state,
+            "reads": snapshot.node(name).is_some_and(|node| node.is_live && node.fit.has(Fit::DB.with(Fit::READS))),
             "position": report.filter(|_| state != "synced").map(|report| report.position.to_string()),
             "why": why,
         })
@@ -95,6 +109,7 @@ fn state(known: &recovery::Cluster, name: &str, node: &Node) -> (&'static str, S
         Some(Server::Started { how, .. }) => {
             let why = match how {
                 How::Join => "joins the others, or has lost them",
+                How::Anew => "joins the others with a copy of their data",
                 How::Restore => "starts with all others",
                 How::Bootstrap => "begins the cluster, or has lost the others",
             };
@@ -103,20 +118,21 @@ fn state(known: &recovery::Cluster, name: &str, node: &Node) -> (&'static str, S
         Some(Server::Down { .. }) => match recovery::decide(known, name) {
             Start::Wait(why) => ("waits", why),
             Start::Refuse(why) => ("refused", why),
-            Start::Join | Start::WithPosition | Start::Bootstrap => ("starts", String::new()),
+            Start::Join | Start::JoinAnew | Start::WithPosition | Start::Bootstrap => ("starts", String::new()),
         },
         None => ("unknown", "it has not reported".into()),
     }
 }
 
 fn render(rows: &[Value]) -> String {
-    let mut table = table::new(&["NODE", "WRITER", "STATE", "LAST POSITION", ""]);
+    let mut table = table::new(&["NODE", "WRITER", "READS", "STATE", "LAST POSITION", ""]);
     for row in rows {
         let text = |key: &str| row[key].as_str().unwrap_or("-").to_string();
-        let writer = if row["writer"] == true { "yes" } else { "" };
+        let is = |key: &str| if row[key] == true { "yes" } else { "" }.to_string();
         table.add_row([
             text("node"),
-            writer.into(),
+            is("writer"),
+            is("reads"),
             text("state"),
             text("position"),
             text("why"),

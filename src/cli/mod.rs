@@ -7,6 +7,7 @@ mod cache;
 mod client;
 mod config;
 mod db;
+mod db_check;
 mod demo;
 mod dispatch;
 mod doctor;

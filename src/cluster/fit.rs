@@ -25,6 +25,9 @@ impl Fit {
     /// It can run the portal's jobs.
     pub const CRON: Fit = Fit(1 << 7);
 
+    /// Its database has lately answered a read that waits for all that the group had agreed on.
+    pub const READS: Fit = Fit(1 << 8);
+
     #[must_use]
     pub fn with(self, other: Fit) -> Fit {
         Fit(self.0 | other.0)

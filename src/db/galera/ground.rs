@@ -141,15 +141,19 @@ impl Ground {
             let epoch = format!("{}\n", order.epoch);
             replace(&self.config.db_epoch(), epoch.as_bytes(), Access::mode(0o600))?;
         }
-        if order.how == How::Bootstrap && report.is_galera {
-            let text = grastate::render_safe(order.position);
+        let kept = match order.how {
+            How::Bootstrap if report.is_galera => Some(grastate::render(order.position, true)),
+            How::Anew => Some(grastate::render(Position::NONE, false)),
+            _ => None,
+        };
+        if let Some(text) = kept {
             let access = Access::owned(0o660, self.account.uid, self.account.gid);
             replace(&data.join(GRASTATE), text.as_bytes(), access).context(GRASTATE)?;
         }
         // What it says of its last run holds no more.
         remove(&self.config.db_galera_status())?;
         let mut arguments = vec![format!("--wsrep-cluster-address={}", render::group(&order.group)).into()];
-        if order.position.is_known() {
+        if order.position.is_known() && order.how != How::Anew {
             arguments.push(format!("--wsrep-start-position={}", order.position).into());
         }
         if order.how == How::Bootstrap {
@@ -270,6 +274,12 @@ mod tests {
             [address, &position]
         );
         assert!(!has_view());
+        assert_eq!(ground.prepare(&order(How::Anew, 3), &report).unwrap(), [address]);
+        assert_eq!(
+            ground.look().await.unwrap().position,
+            Position::NONE,
+            "it has nothing any more"
+        );
         let begin = ground.prepare(&order(How::Bootstrap, 4), &report).unwrap();
         assert_eq!(begin, [address, &position, "--wsrep-new-cluster"]);
         let now = ground.look().await.unwrap();
