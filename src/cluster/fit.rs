@@ -26,7 +26,7 @@ impl Fit {
     pub const CRON: Fit = Fit(1 << 7);
 
     /// Its database has lately answered a read that waits for all that the group had agreed on.
-    pub const READS: Fit = Fit(1 << 8);
+    pub const READS: Fit = Fit(1 << 9);
 
     #[must_use]
     pub fn with(self, other: Fit) -> Fit {
