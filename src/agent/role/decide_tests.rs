@@ -392,7 +392,7 @@ fn the_group_speaks_for_the_last_moments_of_a_writer_that_is_cut_off() {
     let own = seen.node("n1");
     own.fit = own.fit.with(Fit::DB);
     seen.run_out = ["n4".to_string()].into();
-    let mut claims = |seen: &Seen, asked: f64, group: &[&str]| {
+    let claims = |seen: &Seen, asked: f64, group: &[&str]| {
         let mut seen = seen.clone();
         (seen.group.asked, seen.group.nodes) = (seconds(asked), group.iter().map(ToString::to_string).collect());
         let mut memory = Memory::default();
