@@ -99,7 +99,14 @@ pub fn arbiter(config: &Config, user: &Account) -> anyhow::Result<ChildSpec> {
     ensure_folder(&work, Access::owned(0o700, user.uid, user.gid)).with_context(|| work.display().to_string())?;
     let arguments = render::arbiter(&facts, &config.trust(), &work)?;
     let port = SocketAddr::new(address, render::PORTS[0]);
-    let probe: Probe = Arc::new(move || Box::pin(async move { is_taken(port) }));
+    let probe: Probe = Arc::new(move || {
+        Box::pin(async move {
+            match listen::is_taken(port)? {
+                true => Ok(()),
+                false => Err(io::Error::other("it does not listen yet")),
+            }
+        })
+    });
     Ok(ChildSpec {
         name: "garbd",
         run: Run::Program(Launch {
@@ -117,15 +124,6 @@ pub fn arbiter(config: &Config, user: &Account) -> anyhow::Result<ChildSpec> {
         overlaps: false,
         orders: None,
     })
-}
-
-/// Somebody listens there. A visit would tell no more, and leave an error in garbd's log.
-fn is_taken(address: SocketAddr) -> io::Result<()> {
-    match listen::tcp(address) {
-        Ok(_) => Err(io::Error::other("it does not listen yet")),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(()),
-        Err(error) => Err(error),
-    }
 }
 
 /// The certificates once more, for MariaDB's user alone: those of the modules it cannot read.

@@ -37,6 +37,9 @@ struct Control {
     has_served: bool,
     /// Since when the server runs for nothing.
     idle: Option<Instant>,
+    /// The others could come to it; since when they cannot.
+    has_met: bool,
+    away: Option<Instant>,
     /// The election that it was started under, as far as this agent knows.
     epoch: Option<u64>,
 }
@@ -50,6 +53,8 @@ pub async fn keep(follower: Arc<Follower>, root: Arc<dyn Root>, scope: Scope) {
         heard: None,
         has_served: false,
         idle: None,
+        has_met: false,
+        away: None,
         epoch: None,
     };
     let mut pace = interval(PACE);
@@ -83,7 +88,12 @@ impl Control {
         };
         match state {
             State::Looking | State::Broken { .. } => Ok(()),
-            State::Started { history } => {
+            State::Started { history, meets } => {
+                if self.has_left(meets) {
+                    warn!("the database here has left its group and does not end by itself: it ends");
+                    self.root.ask(&Verb::End).await?;
+                    return Ok(());
+                }
                 if let Some(change) = history.and_then(|history| change::founded(&snapshot, history)) {
                     self.commit(change).await?;
                 }
@@ -91,6 +101,7 @@ impl Control {
             }
             State::Down { report } => {
                 (self.idle, self.has_served, self.epoch) = (None, false, None);
+                (self.away, self.has_met) = (None, false);
                 self.at_rest(&snapshot, report).await
             }
         }
@@ -164,6 +175,21 @@ impl Control {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// It listens for nobody any more.
+    fn has_left(&mut self, meets: bool) -> bool {
+        if meets {
+            (self.has_met, self.away) = (true, None);
+            return false;
+        }
+        let away = self.away.get_or_insert_with(Instant::now).elapsed();
+        let has_left = away >= if self.has_met { STRANDED } else { STARTING };
+        if has_left {
+            // It gets as long again for its end.
+            self.away = None;
+        }
+        has_left
     }
 
     /// Ends a server that is of no use, and whose data others wait for.

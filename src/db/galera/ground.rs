@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::db::recovery::{How, Position, Report, Uuid, grastate, recovered, view};
 use crate::host::account::Account;
 use crate::host::command::Program;
+use crate::net::listen;
 
 /// Both files have some hundred bytes.
 const LONGEST: u64 = 16 << 10;
@@ -108,6 +109,14 @@ impl Ground {
         let kept = bytes(&self.config.db_data().join(GRASTATE)).ok()??;
         let uuid = grastate::parse(&kept)?.position.uuid;
         (!uuid.is_zero()).then_some(uuid)
+    }
+
+    /// Whether the server listens for the others. A visit would tell no more, and leave an error in its log.
+    pub fn meets(&self) -> bool {
+        let address = self.config.cluster.address.parse();
+        let taken = address.map(|address| listen::is_taken(SocketAddr::new(address, render::PORTS[0])));
+        // What cannot be looked at is taken for well.
+        !matches!(taken, Ok(Ok(false)))
     }
 
     /// 0: it was not started under any.

@@ -23,9 +23,15 @@ pub enum State {
     Broken { why: String },
     /// It can be started.
     Down { report: Report },
-    /// It was started; whether it serves is seen elsewhere. `history`: of its data, once it has some.
-    Started { history: Option<Uuid> },
+    /// It was started; whether it serves is seen elsewhere. `history`: of its data, once it has some. `meets`: the others can come to it;
+    /// a server that has left its group by itself may stay behind so, and be none any more.
+    Started { history: Option<Uuid>, meets: bool },
 }
+
+const STARTED: State = State::Started {
+    history: None,
+    meets: true,
+};
 
 type Asked = (Order, oneshot::Sender<Result<(), String>>);
 
@@ -44,7 +50,7 @@ impl Orders {
         let (sender, asked) = mpsc::channel(1);
         Orders {
             ground,
-            state: watch::Sender::new(State::Started { history: None }),
+            state: watch::Sender::new(STARTED),
             sender,
             asked: Mutex::new(asked),
             end: tokio::sync::Notify::new(),
@@ -56,6 +62,7 @@ impl Orders {
         match state {
             State::Started { .. } => State::Started {
                 history: self.ground.history(),
+                meets: self.ground.meets(),
             },
             state => state,
         }
@@ -116,7 +123,7 @@ impl Orders {
             match self.ground.prepare(&order, &report) {
                 Ok(arguments) => {
                     info!(how = ?order.how, epoch = order.epoch, position = %order.position, "starts by order");
-                    self.set(State::Started { history: None }, &changed);
+                    self.set(STARTED, &changed);
                     let _ = told.send(Ok(()));
                     return arguments;
                 }
