@@ -1,10 +1,12 @@
 //! `Scope`: a tree of owned tasks, and the only place that spawns.
 //! `drain` asks everything below to finish what it holds; `kill` stops it where it stands.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, coop};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -47,14 +49,10 @@ impl Scope {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let killed = self.killed.clone();
         // Each wrapper would hold a place of its own for the task besides the one that it moves it to.
-        let task = Box::pin(task);
+        let task = owned(Box::pin(task), self.killed.clone());
         #[allow(clippy::disallowed_methods)]
-        tokio::spawn(
-            self.tasks
-                .track_future(async move { killed.run_until_cancelled_owned(task).await }),
-        )
+        tokio::spawn(self.tasks.track_future(task))
     }
 
     /// Resolves when this scope shall finish what it holds. Cancel safe.
@@ -82,6 +80,28 @@ impl Scope {
     }
 }
 
+/// The task's output; `None` when it was killed before.
+async fn owned<F: Future>(mut task: Pin<Box<F>>, killed: CancellationToken) -> Option<F::Output> {
+    let mut end = pin!(killed.cancelled());
+    // Wakes the task by itself once it has been polled, and is not polled each time that the task is: it takes two locks.
+    let mut is_armed = false;
+    poll_fn(|cx| {
+        if killed.is_cancelled() {
+            return Poll::Ready(None);
+        }
+        if let Poll::Ready(output) = task.as_mut().poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        if !is_armed && end.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        // Without a budget it only asked to be polled again.
+        is_armed |= coop::has_budget_remaining();
+        Poll::Pending
+    })
+    .await
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,5 +124,18 @@ mod tests {
         let task = scope.child().spawn(std::future::pending::<()>());
         assert!(!scope.stop(Duration::from_secs(1)).await);
         assert_eq!(task.await.expect("task did not panic"), None);
+    }
+
+    #[tokio::test]
+    async fn what_is_always_busy_is_killed_too() {
+        let scope = Scope::new();
+        let task = scope.spawn(async {
+            loop {
+                coop::consume_budget().await;
+            }
+        });
+        tokio::task::yield_now().await;
+        assert!(!scope.stop(Duration::ZERO).await);
+        assert_eq!(task.await.expect("task did not panic"), None::<()>);
     }
 }

@@ -104,6 +104,11 @@ impl Queue {
         self.look(|queue| queue.lock().is_due(count).then_some(())).await;
     }
 
+    /// Whether there is something to be told.
+    pub fn is_due(&self) -> bool {
+        self.lock().is_due(1)
+    }
+
     /// Resolves when the subscription is over, whatever still waits. Cancel safe.
     pub async fn ended(&self) -> Ended {
         self.look(|queue| queue.lock().ended).await

@@ -25,7 +25,7 @@ use super::hub::Subscription;
 use super::line::{Broken, Line};
 use super::message::Sender;
 use super::publish::By;
-use super::queue::Ended;
+use super::queue::{Ended, Queue};
 use super::refusal::Refusal;
 use crate::base::Scope;
 
@@ -137,19 +137,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         // Both wake this task by themselves once they have been polled. A message wakes it far more often, and shall touch only
         // what it needs: with thousands of clients all else is out of the processor's reach.
         let mut are_armed = false;
+        let mut has_told = false;
         loop {
             let rare = |cx: &mut Context<'_>| {
                 if (!are_armed || scope.is_draining()) && draining.as_mut().poll(cx).is_ready() {
                     return Some(Event::Drain);
                 }
-                if (!are_armed || Instant::now() >= tick.deadline()) && tick.as_mut().poll(cx).is_ready() {
+                if (!are_armed || tick.is_elapsed()) && tick.as_mut().poll(cx).is_ready() {
                     return Some(Event::Tick);
                 }
                 // Without a budget they only asked to be polled again.
                 are_armed |= coop::has_budget_remaining();
                 None
             };
-            let event = self.next(rare).await;
+            let event = self.next(rare, has_told).await;
+            has_told = matches!(event, Event::Waiting);
             if matches!(event, Event::Tick) {
                 tick.as_mut().reset(Instant::now() + period);
                 are_armed = false;
@@ -160,11 +162,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         }
     }
 
-    /// What happens next; `rare` comes first.
-    async fn next(&mut self, mut rare: impl FnMut(&mut Context<'_>) -> Option<Event>) -> Event {
+    /// What happens next. A message that waits comes first, but not twice in a row (`has_told`); then what is `rare`.
+    async fn next(&mut self, mut rare: impl FnMut(&mut Context<'_>) -> Option<Event>, has_told: bool) -> Event {
+        let queue = self.subscription.queue();
+        let is_told_first = !has_told && self.gathering.is_none();
         let mut said = pin!(self.line.next());
-        let mut due = pin!(due(&self.subscription, &mut self.gathering));
+        let mut due = pin!(due(queue, &mut self.gathering));
         poll_fn(|cx| {
+            if is_told_first && queue.is_due() {
+                return Poll::Ready(Event::Waiting);
+            }
             if let Some(event) = rare(cx) {
                 return Poll::Ready(event);
             }
@@ -180,17 +187,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         match event {
             Event::Drain => Err(End::Drained),
             Event::Waiting => {
-                if let Some(end) = self.quiet_until.take()
-                    && Instant::now() < end
-                {
+                let now = Instant::now();
+                if let Some(end) = self.quiet_until.take().filter(|end| now < *end) {
                     self.gathering = Some(Box::pin(sleep_until(end)));
                     return Ok(());
                 }
-                self.tell().await
+                self.tell(now).await
             }
             Event::Gathered => {
                 self.gathering = None;
-                self.tell().await
+                self.tell(Instant::now()).await
             }
             Event::Tick => self.ping().await,
             Event::Said(Ok(None)) => Err(End::Gone),
@@ -206,11 +212,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     }
 
     /// All that waits.
-    async fn tell(&mut self) -> Result<(), End> {
+    async fn tell(&mut self, now: Instant) -> Result<(), End> {
         let user = match self.dialect {
             Dialect::Rpc => self.subscription.user(),
             Dialect::Text | Dialect::Protobuf => {
-                self.quiet_until = Some(Instant::now() + GAP);
+                self.quiet_until = Some(now + GAP);
                 None
             }
         };
@@ -271,11 +277,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
     }
 
     async fn send(&mut self, frame: &Bytes) -> Result<(), End> {
-        let rest = self.line.try_send(frame).await;
-        let rest = rest.map_err(|error| End::Broken(error.into()))?;
-        match rest.is_empty() {
+        let sent = self.line.try_send(frame).await;
+        let sent = sent.map_err(|error| End::Broken(error.into()))?;
+        match sent == frame.len() {
             true => Ok(()),
-            false => Box::pin(self.send_slowly(rest)).await,
+            false => Box::pin(self.send_slowly(frame.slice(sent..))).await,
         }
     }
 
@@ -323,16 +329,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
 }
 
 /// When messages are to be looked at. Cancel safe.
-async fn due(subscription: &Subscription, gathering: &mut Option<Pin<Box<Sleep>>>) -> Event {
+async fn due(queue: &Queue, gathering: &mut Option<Pin<Box<Sleep>>>) -> Event {
     match gathering {
         None => {
-            subscription.queue().waits(1).await;
+            queue.waits(1).await;
             Event::Waiting
         }
         Some(gap) => {
             tokio::select! {
                 () = gap => {}
-                () = subscription.queue().waits(PRESSING) => {}
+                () = queue.waits(PRESSING) => {}
             }
             Event::Gathered
         }
