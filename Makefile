@@ -20,7 +20,7 @@ PACKAGES = target/packages
 # From where nodes will fetch the release: the folder that `make dist` fills, as a URL.
 BASE_URL ?=
 
-.PHONY: help build release run test test-registry test-sim test-storage test-sessions test-push test-push-cluster check fmt lint unit check-static dependencies test-nfs-kernel test-fuse test-cluster test-galera test-cache dependencies-cache dependencies-kernel dependencies-push bench \
+.PHONY: help build release run test test-registry test-sim test-storage test-sessions test-push test-push-cluster check fmt lint unit check-static dependencies test-nfs-kernel test-fuse test-cluster test-acme test-galera test-cache dependencies-cache dependencies-kernel dependencies-push bench \
 	bench-balance bench-cache bench-push bench-storage docs stage deb rpm lint-packages dist test-machines clean
 
 help: ## Show this
@@ -94,6 +94,11 @@ test-cluster: release dependencies ## A cluster in network namespaces under a ne
 
 test-push-cluster: release dependencies ## The push server on three nodes that are killed, frozen and cut off, 1000 browsers (SEED=7; needs root, 10 minutes)
 	tests/cluster/push.py $(BINARY) $(if $(SEED),--seed $(SEED))
+
+test-acme: release ## Certificates from a real directory on one node, and on three of which the issuing one is lost mid-order (Debian, needs root, 8 minutes)
+	packaging/test-dependencies.sh pebble openssl python3
+	$(CARGO) test --locked --test tests node_cert -- --ignored --nocapture --test-threads=1
+	tests/acme/bed.py $(BINARY)
 
 test-galera: release ## Three databases that are one Galera cluster, under faults (Debian, needs root, 15 minutes)
 	packaging/test-dependencies.sh galera-4 mariadb-backup socat python3-pymysql

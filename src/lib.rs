@@ -22,7 +22,7 @@
 //! Folders are layers; an import points downward, and siblings do not know each other (`tests/house.rs`).
 //!
 //! ```text
-//! base → config, metrics → net → host → registry, cluster → proxy, cache, push, php, db, portal, storage → agent → node → cli
+//! base → config, metrics → net → host → registry, cluster, cert → proxy, cache, push, php, db, portal, storage, acme → agent → node → cli
 //! ```
 //!
 //! What siblings must know of each other goes through `node` as plain values, or over a socket.
@@ -57,9 +57,11 @@ pub mod host;
 pub mod metrics;
 pub mod net;
 
+pub mod cert;
 pub mod cluster;
 pub mod registry;
 
+pub mod acme;
 pub mod cache;
 pub mod db;
 pub mod php;

@@ -14,6 +14,7 @@ mod house;
 mod join;
 mod mesh;
 mod node;
+mod node_cert;
 mod node_clients;
 mod node_front;
 mod node_fuse;

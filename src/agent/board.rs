@@ -114,6 +114,7 @@ impl Board {
         let runs = Runs {
             cache: self.config.cache.run,
             cron: self.config.cron.run,
+            acme: self.config.acme.url().is_some(),
         };
         let group = self.group();
         let keeps_up = !group.nodes.is_empty() && clock::boot().saturating_sub(group.asked) < KEEPS_UP;

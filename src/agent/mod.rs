@@ -5,11 +5,13 @@
 //! have the token. For the whole cluster the other agents are asked at that moment (`inquiry`).
 //! `mesh` meets the agents of other nodes and lets machines join (`join`), `renew` keeps this node's certificate, `members` the storage's group.
 //! `upgrade` takes this node's turn when the cluster gets another version.
+//! `cert` gets the portal's certificates where this node has the seat for that.
 //! `galera` has MariaDB started where it is one of several.
 //! Where the storage is on, `registry` follows the shared facts of the cluster and adds this node's own; `outlook` makes of them the
 //! snapshot that the modules get (pure), and `role` elects this node where it should be.
 
 mod board;
+pub mod cert;
 pub mod doctor;
 mod door;
 mod feed;

@@ -87,6 +87,8 @@ pub struct Runs {
     /// Its module "cache" is one, and not the way to another node's.
     pub cache: bool,
     pub cron: bool,
+    /// It gets certificates.
+    pub acme: bool,
 }
 
 /// What this node is fit for, by its services and its copy of the files.
@@ -110,6 +112,7 @@ fn by_services(services: &[Row], runs: Runs) -> Fit {
         (front, Fit::FRONT.with(Fit::EDGE)),
         (web, Fit::WEB),
         (web && runs.cron, Fit::CRON),
+        (front && runs.acme, Fit::ACME),
         (is_ready("mariadb"), Fit::DB),
         (runs.cache && is_ready("cache"), Fit::CACHE),
     ] {
@@ -156,15 +159,17 @@ mod tests {
         let all = Runs {
             cache: true,
             cron: true,
+            acme: true,
         };
         let none = Runs {
             cache: false,
             cron: false,
+            acme: false,
         };
         assert!(by_services(&rows, all).has(Fit::FRONT.with(Fit::WEB).with(Fit::CRON)));
         assert!(!by_services(&rows, none).has(Fit::CRON));
         rows.push(row("mount", Phase::Starting));
-        assert_eq!(by_services(&rows, all), Fit::FRONT.with(Fit::EDGE));
+        assert_eq!(by_services(&rows, all), Fit::FRONT.with(Fit::EDGE).with(Fit::ACME));
         rows.push(row("cache", Phase::Ready));
         assert!(by_services(&rows, all).has(Fit::CACHE) && !by_services(&rows, none).has(Fit::CACHE));
     }

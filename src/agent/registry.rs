@@ -10,10 +10,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{debug, info, warn};
 
 use super::board::Board;
-use super::role::{Election, Hands, Look, Seen};
+use super::role::{Election, Hands, Look, Seen, Tenures};
 use super::{join, outlook};
 use crate::base::{Health, Scope, Status, clock};
-use crate::cluster::{Fit, Snapshot, Snapshots};
+use crate::cluster::{Fit, Place, Snapshot, Snapshots};
 use crate::config::{Config, Port};
 use crate::registry::{
     self, Change, Error, Guard, Hearts, INTERVAL, Key, LastSeen, Node, NodeState, Publish, Record, Registry, View,
@@ -35,6 +35,7 @@ pub struct Follower {
     registry: watch::Sender<Option<Arc<dyn Registry>>>,
     snapshot: watch::Sender<Arc<Snapshot>>,
     look: watch::Sender<Arc<Look>>,
+    tenures: watch::Sender<Tenures>,
     /// There is something new in the registry.
     wake: Arc<Notify>,
     status: Mutex<Status>,
@@ -58,6 +59,7 @@ impl Follower {
             registry: watch::Sender::new(None),
             snapshot: watch::Sender::default(),
             look: watch::Sender::default(),
+            tenures: watch::Sender::default(),
             wake: Arc::default(),
             status: Mutex::new(Status::good("")),
         })
@@ -80,6 +82,14 @@ impl Follower {
     /// What the modules get.
     pub fn snapshots(&self) -> Snapshots {
         self.snapshot.subscribe()
+    }
+
+    /// Whether this node has the seat now, whose work the agent does itself.
+    pub fn has(&self, place: &Place) -> bool {
+        self.tenures
+            .borrow()
+            .get(place)
+            .is_some_and(|until| clock::boot() < *until)
     }
 
     /// Somebody has changed the registry: it is looked at soon.
@@ -191,6 +201,7 @@ impl Follower {
             hearts: open.hearts.clone(),
             looks: self.look.subscribe(),
             wake: self.wake.clone(),
+            own: self.tenures.clone(),
         }
     }
 

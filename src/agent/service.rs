@@ -10,10 +10,10 @@ use super::door::{self, Source};
 use super::inquiry::{Inquiry, Others};
 use super::mesh::{self, Agents};
 use super::registry::Follower;
-use super::{feed, galera, members, renew, role, survey, upgrade};
+use super::{cert, feed, galera, members, renew, role, survey, upgrade};
 use crate::base::{BoxFuture, Cx, Service, Status};
 use crate::cluster;
-use crate::config::Config;
+use crate::config::{Config, Engine};
 use crate::host::verb::{Root, Supervisor};
 use crate::net::mesh::trust::Trust;
 
@@ -76,6 +76,10 @@ impl Agent {
             cx.scope
                 .spawn(galera::group::follow(follower, board, root.clone(), scope.clone()));
             cx.scope.spawn(galera::keep(self.registry.clone(), root, scope));
+        }
+        if self.config.storage.engine != Engine::None {
+            cx.scope
+                .spawn(cert::keep(self.config.clone(), self.registry.clone(), cx.scope.clone()));
         }
         let hands = supervisor.map(|supervisor| supervisor as Arc<dyn role::Hands>);
         let followed = self.registry.clone().run(self.config.clone(), hands, cx.scope.clone());

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::tree::{Cli, Verb};
-use super::{cache, config, db, generate, member, node, portal, push, registry, role, storage, token, upgrade};
+use super::{cache, cert, config, db, generate, member, node, portal, push, registry, role, storage, token, upgrade};
 use crate::base::error::EXIT_OK;
 use crate::config::{self as settings, DEFAULT_PATH, Loaded};
 use crate::host::{address, mount};
@@ -27,6 +27,7 @@ pub fn perform(cli: Cli) -> anyhow::Result<u8> {
         Verb::Node(node::Verb::Member(verb)) => block_on(member::perform(verb, load(&path)?.config)),
         Verb::Node(verb) => node::perform(&verb, &load(&path)?.config),
         Verb::Cache(verb) => block_on(cache::perform(verb, load(&path)?.config)),
+        Verb::Cert(verb) => block_on(cert::perform(verb, load(&path)?.config)),
         Verb::Db(verb) => block_on(db::perform(verb, load(&path)?.config)),
         Verb::Push(verb) => block_on(push::perform(verb, load(&path)?.config)),
         Verb::Role(verb) => block_on(role::perform(verb, load(&path)?.config)),

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::{
-    cache, config, db, demo, doctor, events, init, join, logs, memcached, node, portal, preflight, push, registry,
-    role, status, storage, token, uninstall, upgrade,
+    cache, cert, config, db, demo, doctor, events, init, join, logs, memcached, node, portal, preflight, push,
+    registry, role, status, storage, token, uninstall, upgrade,
 };
 use crate::config::{DEFAULT_PATH, Period};
 
@@ -58,6 +58,9 @@ pub enum Verb {
     /// The portal's cache on all nodes
     #[command(subcommand)]
     Cache(cache::Verb),
+    /// The portal's certificates on all nodes
+    #[command(subcommand)]
+    Cert(cert::Verb),
     /// The databases of a Galera cluster
     #[command(subcommand)]
     Db(db::Verb),

@@ -24,6 +24,8 @@ impl Fit {
     pub const EDGE: Fit = Fit(1 << 6);
     /// It can run the portal's jobs.
     pub const CRON: Fit = Fit(1 << 7);
+    /// It can get certificates: its configuration names a directory.
+    pub const ACME: Fit = Fit(1 << 8);
 
     /// Its database has lately answered a read that waits for all that the group had agreed on.
     pub const READS: Fit = Fit(1 << 9);

@@ -23,6 +23,6 @@ pub use follow::{Snapshots, follow, publish};
 pub use gate::tls;
 pub use held::{Choose, Held};
 pub use leaving::leaving;
-pub use place::{ADDRESSES, Directions, PINS, Place, TRANSFERS, addresses, places};
+pub use place::{ADDRESSES, CERTIFICATES, Directions, PINS, Place, TRANSFERS, addresses, places};
 pub use role::{GALERA, Role};
 pub use snapshot::{Member, Seat, Snapshot, Standing};

@@ -13,6 +13,9 @@ pub const PINS: &str = "role.pins";
 /// Setting: seats that shall go to a node now; whoever claims the seat takes it out.
 pub const TRANSFERS: &str = "role.transfers";
 
+/// Settings of certificates begin so, and hold this where they are issued and renewed: somebody must do that.
+pub const CERTIFICATES: (&str, &str) = ("cert.of.", "\"from\":\"acme\"");
+
 /// A seat of a role, held or not.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Place {
@@ -66,7 +69,11 @@ pub fn places(settings: &BTreeMap<String, String>) -> Vec<Place> {
         .iter()
         .map(|address| Place::new(Role::Edge, address.to_string()));
     let singles = [Role::Cron, Role::Db, Role::Cache].map(|role| Place::new(role, ""));
-    edges.chain(singles).collect()
+    let (prefix, issued) = CERTIFICATES;
+    let mut settings = settings.iter();
+    let is_wanted = settings.any(|(key, text)| key.starts_with(prefix) && text.contains(issued));
+    let acme = is_wanted.then(|| Place::new(Role::Acme, ""));
+    edges.chain(singles).chain(acme).collect()
 }
 
 /// Who shall hold what: a seat or a whole role → a node. `PINS` and `TRANSFERS` have this form.
@@ -116,9 +123,14 @@ mod tests {
     #[test]
     fn every_address_is_a_seat_once() {
         let setting = "10.0.0.10/24, fd00::0010/64,nonsense,10.0.0.10/16";
-        let settings = [(ADDRESSES.to_string(), setting.to_string())].into();
+        let mut settings: BTreeMap<String, String> = [(ADDRESSES.to_string(), setting.to_string())].into();
         let keys: Vec<String> = places(&settings).iter().map(Place::key).collect();
         assert_eq!(keys, ["edge/10.0.0.10/24", "edge/fd00::10/64", "cron", "db", "cache"]);
+        let (prefix, issued) = CERTIFICATES;
+        settings.insert(format!("{prefix}ab"), "{}".to_string());
+        assert_eq!(places(&settings).len(), 5, "nobody need renew what the operator has");
+        settings.insert(format!("{prefix}ab"), format!("{{{issued}}}"));
+        assert_eq!(places(&settings).last(), Some(&Place::new(Role::Acme, "")));
         assert_eq!(places(&settings)[0].to_string(), "edge 10.0.0.10/24");
     }
 

@@ -20,10 +20,12 @@ pub enum Role {
     Db,
     /// The cache that sessions lie in.
     Cache,
+    /// Gets and renews the portal's certificates.
+    Acme,
 }
 
 impl Role {
-    pub const ALL: [Role; 4] = [Role::Edge, Role::Cron, Role::Db, Role::Cache];
+    pub const ALL: [Role; 5] = [Role::Edge, Role::Cron, Role::Db, Role::Cache, Role::Acme];
 
     /// As the registry and the command line spell it.
     pub fn name(self) -> &'static str {
@@ -32,6 +34,7 @@ impl Role {
             Role::Cron => "cron",
             Role::Db => "db",
             Role::Cache => "cache",
+            Role::Acme => "acme",
         }
     }
 
@@ -42,13 +45,14 @@ impl Role {
             Role::Cron => Fit::CRON,
             Role::Db => Fit::DB,
             Role::Cache => Fit::CACHE,
+            Role::Acme => Fit::ACME,
         }
     }
 
     /// It goes from node to node; the others stay with what they hold. `settings`: those of the cluster.
     pub fn moves(self, settings: &BTreeMap<String, String>) -> bool {
         match self {
-            Role::Edge | Role::Cron => true,
+            Role::Edge | Role::Cron | Role::Acme => true,
             Role::Db => settings.contains_key(GALERA),
             Role::Cache => false,
         }

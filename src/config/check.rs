@@ -20,6 +20,7 @@ pub fn check(config: &Config) -> Problems {
     cluster(config, &mut problems);
     files(config, &mut problems);
     upgrade(config, &mut problems);
+    problems.extend(config.acme.faults(config));
     problems
 }
 

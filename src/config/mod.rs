@@ -1,6 +1,7 @@
 //! What the operator says: one struct per section of the file, one field per key.
 //! The reference of all keys and their defaults is `assets/config/bitrix-node.toml`; it is parsed, not repeated, here.
 
+mod acme;
 mod cache;
 mod check;
 mod db;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+pub use acme::{Acme, Proof, is_host};
 pub use cache::{Cache, Flush};
 pub use check::check;
 pub use db::Db;
@@ -42,6 +44,7 @@ pub struct Config {
     pub node: Node,
     pub cluster: Cluster,
     pub proxy: Proxy,
+    pub acme: Acme,
     pub portal: Portal,
     pub php: Php,
     pub db: Db,

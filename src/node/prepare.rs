@@ -99,6 +99,7 @@ pub async fn node(config: &Config, go_on: bool) -> anyhow::Result<Node> {
     Secret::ensure(&config.push_key(), Access::owned(0o640, 0, user.gid))?;
     certificate(config, &user)?;
     trust(config, &user)?;
+    cert_key(config, &user)?;
     let (mut daemons, mut changed) = (Vec::new(), Vec::new());
     match db::find(config).filter(|_| config.db.run) {
         Some(binary) => daemons.push(mariadb(config, &binary, go_on).await?),
@@ -179,6 +180,22 @@ fn trust(config: &Config, user: &Account) -> anyhow::Result<()> {
     if config.storage.engine == Engine::Replicated && trust.is_founder() && !trust.has_founded() {
         storage::found(&config.storage(), Some((user.uid, user.gid))).context("found the storage")?;
         trust.mark_founded()?;
+    }
+    Ok(())
+}
+
+/// What private keys are sealed with in the registry: who joins is handed it. In a cluster that is older than it, every node makes the
+/// same one of the authority's key, which all of them have.
+fn cert_key(config: &Config, user: &Account) -> anyhow::Result<()> {
+    let (path, access) = (config.cert_key(), Access::owned(0o640, 0, user.gid));
+    let authority = config.trust().join("authority.key");
+    match std::fs::read_to_string(&authority) {
+        Ok(authority) if !path.exists() => {
+            let derived = blake3::derive_key("bitrix-node secrets/cert.key 1", authority.trim().as_bytes());
+            let text = data_encoding::HEXLOWER.encode(&derived);
+            replace(&path, format!("{text}\n").as_bytes(), access)?;
+        }
+        _ => drop(Secret::ensure(&path, access)?),
     }
     Ok(())
 }

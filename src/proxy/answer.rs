@@ -48,6 +48,14 @@ pub fn status(kind: Kind) -> StatusCode {
     }
 }
 
+/// What a directory of certificates looks for (RFC 8555 §8.3).
+pub fn challenge(authorization: String) -> Response<Body> {
+    let mut answer = whole(StatusCode::OK, authorization, false);
+    let kind = HeaderValue::from_static("application/octet-stream");
+    answer.headers_mut().insert(header::CONTENT_TYPE, kind);
+    answer
+}
+
 /// The page of an error.
 pub fn page(error: &Error, reader: Reader, id: &str) -> Response<Body> {
     let (_, title, advice) = text(error.kind);

@@ -123,7 +123,10 @@ impl Door {
         match timeout(patience, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => {
                 let connection = Connection::new(peer, local, Some(tls::version(&stream)));
-                if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+                let protocol = stream.get_ref().1.alpn_protocol();
+                if protocol == Some(tls::CHALLENGE) {
+                    // It has seen the certificate, and says nothing (RFC 8737 §3).
+                } else if protocol == Some(b"h2") {
                     self.http2(stream, connection, permit).await;
                 } else {
                     self.http1(stream, connection, permit).await;

@@ -7,12 +7,15 @@
 //! Nothing ambiguous gets further than `framing`. Every wait for a client has a bound (`guard`; for HTTP/2
 //! `request_body` and `http`). A panic ends its request, or its connection.
 //! Who the client is, `origin` decides once; limits, log and targets go by that.
+//! Certificates come from files, and from the cluster by name (`cert`); what a directory of certificates asks for is answered before
+//! all phases.
 //! With `portal.domain` set, requests for another name are answered 421; an address as host is answered, because that is how health
 //! checks and balancers ask.
 
 mod access_log;
 mod answer;
 mod balance;
+mod cert;
 mod compress;
 mod conditional;
 mod connection;

@@ -5,21 +5,23 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use anyhow::Context;
+use tokio::sync::watch;
 use tracing::{error, info};
 
 use super::access_log::AccessLog;
 use super::balance::{Balancer, Door};
-use super::http;
 use super::limit::Limit;
 use super::metrics::Metrics;
 use super::service::Front;
 use super::setup::{self, Setup};
+use super::{cert, http};
 use crate::base::{BoxFuture, Cx, Scope, Service, Status};
-use crate::cluster;
-use crate::config::Config;
+use crate::cert::Sealer;
+use crate::cluster::{self, Snapshots};
+use crate::config::{Config, Engine};
 use crate::net::mesh::trust::Trust;
 use crate::net::mesh::{self, Tls};
-use crate::net::tls::Certificate;
+use crate::net::tls::{Certificate, Store};
 
 /// The module. Listens on the sockets named `http`, `https`, `push-http` and `push-https`, and for other fronts on `proxy-mesh`.
 pub struct Proxy {
@@ -34,7 +36,7 @@ struct Running {
     front: Arc<Front>,
     /// What the front was set up from.
     config: Arc<Config>,
-    certificate: Option<Arc<Certificate>>,
+    certificate: Option<Arc<Store>>,
 }
 
 /// Requests per second between two looks at the status.
@@ -67,11 +69,14 @@ impl Proxy {
     async fn serve(&self, mut cx: Cx) -> anyhow::Result<()> {
         let config = lock(&self.config).clone();
         let mesh = cx.take_tcp("proxy-mesh");
+        let snapshots = match mesh.is_empty() && config.storage.engine == Engine::None {
+            true => watch::Sender::default().subscribe(),
+            false => cluster::follow(config.view_socket(), &cx.scope),
+        };
         let tls = match mesh.is_empty() {
             true => None,
             false => {
-                let snapshots = cluster::follow(config.view_socket(), &cx.scope);
-                let tls = cluster::tls(&Trust::new(config.trust()), snapshots, &cx.scope);
+                let tls = cluster::tls(&Trust::new(config.trust()), snapshots.clone(), &cx.scope);
                 Some(tls.context("meet other nodes")?)
             }
         };
@@ -80,18 +85,26 @@ impl Proxy {
         let probe = front.balancer.clone().probe(move || looked_after.setup(), scope);
         cx.scope.spawn(probe);
         if let Some(tls) = tls {
-            meet(&front, &config, tls, mesh)?;
+            meet(&front, tls, mesh, snapshots.clone())?;
         }
         let (mut plain, mut secure) = (cx.take_tcp("http"), cx.take_tcp("https"));
         plain.extend(cx.take_tcp("push-http"));
         secure.extend(cx.take_tcp("push-https"));
         let certificate = match secure.is_empty() {
             true => None,
-            false => Some(certificate(&config)?),
+            false => Some(Store::new(certificate(&config)?)),
         };
-        let acceptor = certificate
-            .as_ref()
-            .map(|certificate| certificate.acceptor(&http::PROTOCOLS));
+        let acceptor = certificate.as_ref().map(|store| store.acceptor(&http::PROTOCOLS));
+        if config.storage.engine != Engine::None {
+            match Sealer::read(&config.cert_key()) {
+                Ok(sealer) => {
+                    let store = certificate.clone();
+                    let shown = cert::follow(sealer, front.clone(), store, snapshots, cx.scope.clone());
+                    cx.scope.spawn(shown);
+                }
+                Err(error) => error!(%error, "the cluster's certificates are not shown"),
+            }
+        }
         *lock(&self.running) = Some(Running {
             front: front.clone(),
             config,
@@ -129,7 +142,10 @@ impl Proxy {
         };
         if let Some(certificate) = &running.certificate {
             let (chain, key) = config.certificate();
-            certificate.reload(&chain, &key).context("read the certificate")?;
+            certificate
+                .file()
+                .reload(&chain, &key)
+                .context("read the certificate")?;
         }
         match setup {
             Some(setup) => running.front.replace(setup),
@@ -188,7 +204,7 @@ impl Service for Proxy {
 }
 
 /// Answers other fronts, and follows what the cluster says of their nodes.
-fn meet(front: &Arc<Front>, config: &Config, tls: Arc<Tls>, listeners: Vec<TcpListener>) -> anyhow::Result<()> {
+fn meet(front: &Arc<Front>, tls: Arc<Tls>, listeners: Vec<TcpListener>, snapshots: Snapshots) -> anyhow::Result<()> {
     let scope = &front.scope;
     let server = Arc::new(mesh::Server {
         tls,
@@ -201,7 +217,6 @@ fn meet(front: &Arc<Front>, config: &Config, tls: Arc<Tls>, listeners: Vec<TcpLi
         let listener = tokio::net::TcpListener::from_std(listener)?;
         scope.spawn(server.clone().serve(listener, scope.clone()));
     }
-    let snapshots = cluster::follow(config.view_socket(), scope);
     let (leaver, changes, until) = (front.clone(), snapshots.clone(), scope.clone());
     scope.spawn(async move { leaver.leaving.follow(changes, until).await });
     scope.spawn(front.balancer.clone().follow(snapshots, scope.clone()));

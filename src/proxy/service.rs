@@ -14,6 +14,7 @@ use tracing::{debug, error, warn};
 use super::answer::{self, Reader};
 use super::balance::Balancer;
 use super::balance::hop::{self, Hop};
+use super::cert::Answers;
 use super::compress::Compressor;
 use super::connection::Connection;
 use super::error::{Error, Kind, Side};
@@ -42,6 +43,8 @@ pub struct Front {
     pub scope: Scope,
     pub balancer: Arc<Balancer>,
     pub leaving: Arc<Leaving>,
+    /// To a directory of certificates.
+    pub answers: Answers,
     ids: Ids,
     compressor: Compressor,
     flood: Flood,
@@ -84,6 +87,7 @@ impl Front {
             scope,
             balancer,
             leaving,
+            answers: Answers::default(),
             ids: Ids::new()?,
             compressor: Compressor::default(),
             flood,
@@ -190,6 +194,9 @@ impl Front {
         let request = &taken.request;
         if request.method() == Method::OPTIONS && request.uri().path() == "*" {
             return Ok(answer::options());
+        }
+        if let Some(authorization) = self.answers.get(request.uri().path()) {
+            return Ok(answer::challenge(authorization));
         }
         let fault = Fault::default();
         let admitted = admit(setup, taken, origin, &fault);

@@ -38,6 +38,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const HEAD: usize = 64 << 10;
 /// How long the portal's message is kept that does not say so.
 const MESSAGE_EXPIRY: HeaderName = HeaderName::from_static("message-expiry");
+/// In seconds, for those who are refused for what will pass.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
 
 pub type Answer = Response<Full<Bytes>>;
 
@@ -310,6 +312,9 @@ pub fn typed(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> 
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+        headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+    }
     answer
 }
 
@@ -342,6 +347,14 @@ mod tests {
         assert_eq!(place(For::Portal, &Method::GET, "/bitrix/subws/"), None);
         assert_eq!(place(For::Clients, &Method::GET, "/bitrix/subws/"), Some(Place::Listen));
         assert_eq!(place(For::Clients, &Method::POST, "/bitrix/sub/"), None);
+    }
+
+    #[test]
+    fn only_what_will_pass_is_to_be_asked_again() {
+        for (refusal, after) in [(Refusal::Unavailable, Some(&RETRY_AFTER)), (Refusal::WrongChannel, None)] {
+            let answer = plain(refusal.status(), "");
+            assert_eq!(answer.headers().get(header::RETRY_AFTER), after);
+        }
     }
 
     #[test]

@@ -26,6 +26,8 @@ MESSAGES, PAUSE = 4, 0.7
 # Nanoseconds of a third of a second in which it does nothing.
 IDLE = 3_000_000
 PUBLISHERS, LISTENERS, SECONDS = 8, 10, 2
+# Descriptors of a server besides those of its clients.
+SPARE = 500
 # What must hold of the module by itself, and beside nchan.
 MEMORY_KIB, DELIVERY_US = 5, 12
 
@@ -34,7 +36,7 @@ def arguments():
     parser = argparse.ArgumentParser()
     parser.add_argument("executable")
     parser.add_argument("packages")
-    parser.add_argument("--sockets", type=int, default=8000)
+    parser.add_argument("--sockets", type=int, default=10000)
     parser.add_argument("--polls", type=int, default=4000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="", help="servers whose name holds this word")
@@ -137,8 +139,9 @@ def publishing(server):
 
 
 def measure(options, kind):
+    room = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE
     with kind() as server:
-        rows = {"WebSocket": websockets(server, options.sockets)}
+        rows = {"WebSocket": websockets(server, min(options.sockets, room // kind.descriptors))}
     with kind() as server:
         rows["long poll"] = polls(server, options.polls)
     with kind() as server:

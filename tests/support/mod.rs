@@ -16,6 +16,7 @@ pub mod load;
 pub mod mariadb;
 pub mod netns;
 pub mod node;
+pub mod pebble;
 pub mod php;
 pub mod responder;
 pub mod storage;

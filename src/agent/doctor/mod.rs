@@ -3,6 +3,7 @@
 //! Each finding goes from cause over evidence to a remedy, which is a command wherever there is one. A rule that finds nothing says
 //! nothing; one that lacks facts does not guess.
 
+mod cert;
 mod data;
 mod machine;
 mod member;
@@ -42,7 +43,7 @@ pub struct Facts<'a> {
 /// A rule's name, and the rule.
 type Rule = (&'static str, fn(&Facts<'_>, &mut Findings<'_>));
 
-const RULES: [Rule; 23] = [
+const RULES: [Rule; 24] = [
     ("node.silent", member::silent),
     ("node.mute", member::mute),
     ("node.draining", member::draining),
@@ -58,6 +59,7 @@ const RULES: [Rule; 23] = [
     ("port", machine::port),
     ("certificate.portal", machine::portal_certificate),
     ("certificate.node", machine::node_certificate),
+    ("certificate.cluster", cert::certificate),
     ("storage.quorum", data::quorum),
     ("storage.copy", data::copy),
     ("storage.full", data::full),

@@ -5,7 +5,8 @@ use crate::agent::overview::cluster_tests::{DAY, NOW, World};
 use crate::agent::overview::{Answer, Certificate, Row};
 use crate::agent::{Kind, Phase};
 use crate::base::Health;
-use crate::cluster::Standing;
+use crate::cert::{self, ByWhom, Entry, Failure, Source};
+use crate::cluster::{Role, Seat, Standing};
 
 /// A cluster without a finding.
 fn world() -> World {
@@ -300,4 +301,60 @@ fn rules_have_names_of_their_own() {
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), COUNT);
+}
+
+/// With a certificate from the first of August to the tenth of October 2024; `NOW` is the fourth of that month.
+fn with_certificate(world: &mut World, source: Source, edit: impl FnOnce(&mut Entry)) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut parameters = rcgen::CertificateParams::new(vec!["a.example".to_string()]).unwrap();
+    parameters.not_before = rcgen::date_time_ymd(2024, 8, 1);
+    parameters.not_after = rcgen::date_time_ymd(2024, 10, 10);
+    let mut entry = Entry::new(vec!["a.example".into()], source);
+    entry.certificate = Some(cert::Certificate {
+        chain: parameters.self_signed(&key).unwrap().pem(),
+        key: cert::Sealed(String::new()),
+    });
+    edit(&mut entry);
+    world.snapshot.settings.insert(entry.key(), entry.to_string());
+}
+
+#[test]
+fn an_imported_certificate_is_to_be_replaced_in_time_and_one_that_does_not_come_is_told() {
+    let mut imported = world();
+    with_certificate(&mut imported, Source::Import, |_| {});
+    let found = only(&imported, "certificate.cluster");
+    assert!(
+        found.evidence.contains("6 d") && found.remedy.contains("cert import"),
+        "{found:?}"
+    );
+
+    let source = Source::Acme {
+        directory: "d".into(),
+        by: ByWhom::Operator,
+    };
+    let mut failing = world();
+    let failure = |count| Failure {
+        why: "no such name".into(),
+        count,
+        at: NOW,
+        again: NOW + 60,
+    };
+    with_certificate(&mut failing, source.clone(), |entry| entry.failure = Some(failure(2)));
+    failing.snapshot.seats.push(Seat {
+        role: Role::Acme,
+        seat: String::new(),
+        holder: Some("n1".into()),
+        epoch: 1,
+    });
+    // Six of seventy days are less than a tenth; two failures alone are nothing yet.
+    assert!(only(&failing, "certificate.cluster").cause.contains("at its end"));
+    with_certificate(&mut failing, source, |entry| {
+        entry.failure = Some(failure(3));
+        entry.certificate = None;
+    });
+    let found = only(&failing, "certificate.cluster");
+    assert!(
+        found.evidence.contains("no such name") && found.remedy.contains("cert renew"),
+        "{found:?}"
+    );
 }

@@ -2,7 +2,7 @@
 
 use super::{Facts, Findings};
 use crate::agent::overview::Cluster;
-use crate::cluster::{ADDRESSES, Role, addresses};
+use crate::cluster::{ADDRESSES, Role, addresses, places};
 
 fn holder<'a>(cluster: &'a Cluster, role: Role, seat: &str) -> Option<&'a str> {
     let mut seats = cluster.seats.iter();
@@ -45,9 +45,11 @@ pub fn role(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     for (role, what) in [
         (Role::Cron, "the portal's jobs do not run"),
         (Role::Cache, "no node has the cache"),
+        (Role::Acme, "nobody renews the certificates"),
     ] {
         let mut seats = facts.cluster.seats.iter();
-        if seats.any(|seat| seat.role == role && seat.holder.is_none()) {
+        let is_wanted = places(&facts.cluster.settings).iter().any(|place| place.role == role);
+        if is_wanted && seats.any(|seat| seat.role == role && seat.holder.is_none()) {
             findings.fail(
                 what,
                 format!("the seat of the role {role} is free, and no node takes it"),

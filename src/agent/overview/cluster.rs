@@ -275,6 +275,7 @@ fn parts(snapshot: &Snapshot, member: &Member, has_copy: Option<bool>, leads: bo
         ("cache", can(Fit::CACHE), holds(Role::Cache)),
         ("files", has_copy.unwrap_or(false), leads),
         ("cron", false, holds(Role::Cron)),
+        ("acme", false, holds(Role::Acme)),
     ];
     let there = all.into_iter().filter(|(_, does, holds)| *does || *holds);
     there

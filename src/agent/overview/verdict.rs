@@ -9,7 +9,7 @@
 
 use super::cluster::{Cluster, NodeRow, State};
 use super::node::{Overview, Verdict};
-use crate::cluster::{Fit, Role, Snapshot};
+use crate::cluster::{Fit, Role, Snapshot, places};
 
 /// Days before its end: the operator must act on the portal's certificate, while nodes renew theirs ten days before by themselves, and
 /// have had two to do so.
@@ -149,9 +149,12 @@ fn seats(snapshot: &Snapshot, faults: &mut Faults) {
         let text = match seat.role {
             _ if is_held => continue,
             Role::Db => continue,
+            // The last certificate that is renewed was taken out.
+            Role::Acme if !places(&snapshot.settings).iter().any(|place| place.role == Role::Acme) => continue,
             Role::Edge => format!("no node holds the address {}", seat.seat),
             Role::Cron => "no node runs the portal's jobs".into(),
             Role::Cache => "no node has the cache".into(),
+            Role::Acme => "no node renews the certificates".into(),
         };
         faults.push((Verdict::Degraded, text));
     }

@@ -21,6 +21,9 @@
 //!   link also lasts no longer than 3 s after the question for a view that gave this node the seat.
 //! - The supervisor ends the act at the link's end by its own timer, whatever became of the agent. What it cannot do: end it while
 //!   the whole machine stands still. The kernel's lifetime of an address does that.
+//!
+//! The work of some seats (`acme`) the agent does itself: it is told until when it may (`Election::own`), and each of its commits is guarded
+//! by the record that it changes.
 
 mod change;
 mod decide;
@@ -41,7 +44,7 @@ use super::galera::group::Group;
 use crate::cluster::{Place, Role, Seat, Snapshot};
 
 pub use change::direct;
-pub use run::{Election, Hands, Look};
+pub use run::{Election, Hands, Look, Tenures};
 
 /// What a decision looks at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -53,7 +53,11 @@ pub struct Election {
     pub looks: watch::Receiver<Arc<Look>>,
     /// There is something new in the registry.
     pub wake: Arc<Notify>,
+    /// Seats whose work the agent does itself, and until when it may, since boot.
+    pub own: watch::Sender<Tenures>,
 }
+
+pub type Tenures = BTreeMap<Place, Duration>;
 
 /// How something under way ended.
 enum Done {
@@ -207,7 +211,13 @@ impl Seats {
     }
 
     fn hold(&mut self, place: Place, epoch: u64, until: Duration) {
-        let Some(task) = task(&place) else { return };
+        let Some(task) = task(&place) else {
+            if is_own(&place) {
+                self.memory.held(&place, epoch, until);
+                self.election.own.send_modify(|own| _ = own.insert(place, until));
+            }
+            return;
+        };
         let Ok(inside) = self.gate(&place).try_read_owned() else {
             return;
         };
@@ -228,7 +238,13 @@ impl Seats {
         }));
     }
 
+    /// Without it the work ends by its time.
+    fn end_own(&self, place: &Place) {
+        self.election.own.send_if_modified(|own| own.remove(place).is_some());
+    }
+
     fn stop(&mut self, place: Place) {
+        self.end_own(&place);
         let (hands, gate) = (self.election.hands.clone(), self.gate(&place));
         self.questions.push(Box::pin(async move {
             release(&*hands, &place, gate, false).await;
@@ -242,6 +258,7 @@ impl Seats {
 
     fn give_up(&mut self, own: &str, place: Place, old: Seat, why: Cause) {
         self.memory.leaves(&place, self.now());
+        self.end_own(&place);
         let what = format!("{place} is given up");
         let gate = self.gate(&place);
         let (hands, registry) = (self.election.hands.clone(), self.election.registry.clone());
@@ -341,6 +358,7 @@ impl Seats {
         // Whoever waits behind a gate is in here.
         while self.questions.next().await.is_some() {}
         for (place, _) in &held {
+            self.end_own(place);
             let gate = self.gate(place);
             release(&*self.election.hands, place, gate, false).await;
         }
@@ -381,6 +399,11 @@ fn task(place: &Place) -> Option<Task> {
         Role::Cron => Some(Task::Cron),
         // Without Galera nobody holds it for a time, and what is not held has ended.
         Role::Db => Some(Task::Writer),
-        Role::Cache => None,
+        Role::Cache | Role::Acme => None,
     }
+}
+
+/// The agent does the work of the seat itself.
+fn is_own(place: &Place) -> bool {
+    place.role == Role::Acme
 }

@@ -43,14 +43,17 @@ const CHAIN: &str = "tls/portal.crt";
 const KEY: &str = "tls/portal.key";
 /// Made when a node starts; the portal signs with it, and its settings are the same on all nodes.
 const PUSH_KEY: &str = "secrets/push.key";
+/// What private keys are sealed with in the registry.
+const CERT_KEY: &str = "secrets/cert.key";
 /// Made here if the portal was not installed yet.
 const MADE: [&str; 2] = ["secrets/database.password", "secrets/portal.crypto-key"];
 
 /// All of them, in the order in which they are written. A chain without its key would be taken for a whole pair.
-const SHARED: [(&str, Reader); 7] = [
+const SHARED: [(&str, Reader); 8] = [
     (MADE[0], Reader::Root),
     (MADE[1], Reader::Root),
     (PUSH_KEY, Reader::Modules),
+    (CERT_KEY, Reader::Modules),
     (KEY, Reader::Modules),
     (CHAIN, Reader::All),
     (FOUNDED, Reader::All),
@@ -93,7 +96,7 @@ fn read(config: &Config) -> anyhow::Result<Secrets> {
             Err(error) if error.kind() == io::ErrorKind::NotFound && name == AUTHORITY => {
                 anyhow::bail!("this node has not the authority's key; ask another one")
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound && name == PUSH_KEY => continue,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && (name == PUSH_KEY || name == CERT_KEY) => continue,
             read => read.with_context(|| path.display().to_string())?,
         };
         anyhow::ensure!(text.len() <= LONGEST, "{} is too long", path.display());
@@ -145,6 +148,7 @@ mod tests {
         std::fs::write(here.path().join(CHAIN), "chain").expect("written");
         std::fs::write(here.path().join(KEY), "key").expect("written");
         std::fs::write(here.path().join(PUSH_KEY), "push").expect("written");
+        std::fs::write(here.path().join(CERT_KEY), "cert").expect("written");
         assert!(matches!(gather(&founder), Answer::Refused { why } if why.contains("ask another one")));
         let trust = Trust::new(founder.trust());
         let name = |text: &str| text.parse().expect("a name");

@@ -103,6 +103,9 @@ def reachable(port, processes):
 class Server:
     """`pids`: those that are measured. A client finds what it asks for in `websocket(n)` and `poll`, a publisher in `publish`."""
 
+    # Of one process for one client.
+    descriptors = 1
+
     def __init__(self):
         self.folder = tempfile.TemporaryDirectory(prefix="bench-push-", dir="/tmp")
         os.chmod(self.folder.name, 0o755)
@@ -209,7 +212,7 @@ class AsPortal(Ours):
 
 
 class Fronted(Ours):
-    own, front = True, True
+    own, front, descriptors = True, True, 2
 
 
 class Nchan(Server):
@@ -221,7 +224,7 @@ daemon off; worker_processes 1; pid {self.path}/pid; error_log {self.path}/error
 
 events {{ worker_connections 32768; }}
 http {{
-    access_log off; nchan_shared_memory_size 256M; client_body_temp_path {self.path}/body; proxy_temp_path {self.path}/proxy;
+    access_log off; keepalive_requests 1000000000; nchan_shared_memory_size 256M; client_body_temp_path {self.path}/body; proxy_temp_path {self.path}/proxy;
     fastcgi_temp_path {self.path}/fastcgi; uwsgi_temp_path {self.path}/uwsgi; scgi_temp_path {self.path}/scgi;
     server {{
         listen 127.0.0.1:{self.port} backlog={BACKLOG};

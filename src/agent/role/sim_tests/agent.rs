@@ -87,6 +87,7 @@ impl Agent {
         let (looks, seen) = watch::channel(Arc::<Look>::default());
         let wake = Arc::new(Notify::new());
         let election = Election {
+            own: Default::default(),
             hands: reach.clone(),
             registry: reach.clone(),
             hearts: hearts.clone(),

@@ -1,0 +1,202 @@
+//! The section `acme`: where the portal's certificates come from.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::Config;
+
+/// Directories that are called by a word.
+const KNOWN: [(&str, &str); 2] = [
+    ("production", "https://acme-v02.api.letsencrypt.org/directory"),
+    ("staging", "https://acme-staging-v02.api.letsencrypt.org/directory"),
+];
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Acme {
+    /// Empty: none.
+    pub directory: String,
+    pub contact: String,
+    /// Empty: `portal.domain`.
+    pub names: Vec<String>,
+    pub ca: PathBuf,
+    pub challenge: Proof,
+}
+
+/// How a directory looks whether a name is ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum Proof {
+    #[serde(rename = "http-01")]
+    Http,
+    #[serde(rename = "tls-alpn-01")]
+    TlsAlpn,
+}
+
+impl Acme {
+    /// The directory's URL; `None`: there is none.
+    pub fn url(&self) -> Option<String> {
+        let known = KNOWN.iter().find(|(word, _)| *word == self.directory);
+        match (known, self.directory.as_str()) {
+            (Some((_, url)), _) => Some((*url).to_string()),
+            (None, "") => None,
+            (None, url) => Some(url.to_string()),
+        }
+    }
+
+    /// What is wrong with it: key and message.
+    pub(super) fn faults(&self, config: &Config) -> Vec<(&'static str, String)> {
+        let mut faults = Vec::new();
+        let mut require = |holds: bool, key, message: &str| {
+            if !holds {
+                faults.push((key, message.to_string()));
+            }
+        };
+        let Some(url) = self.url() else {
+            require(
+                self.names.is_empty(),
+                "acme.names",
+                "name the directory that they come from in acme.directory, like \"production\"",
+            );
+            return faults;
+        };
+        let is_url = url.parse::<http::Uri>().is_ok_and(|url| {
+            let authority = url
+                .authority()
+                .is_some_and(|authority| !authority.as_str().contains('@'));
+            url.scheme_str() == Some("https") && authority
+        });
+        let message = "must be \"production\", \"staging\" or the https URL of a directory";
+        require(is_url, "acme.directory", message);
+        let message = "certificates are kept in the registry: set storage.engine to \"replicated\" or \"external\"";
+        require(config.storage.engine != super::Engine::None, "acme.directory", message);
+        let message = "the directory looks whether the names are ours at a front: give an address in proxy.http for \
+                       \"http-01\", in proxy.https for \"tls-alpn-01\"";
+        let is_met = match self.challenge {
+            Proof::Http => !config.proxy.http.is_empty(),
+            Proof::TlsAlpn => !config.proxy.https.is_empty(),
+        };
+        require(is_met, "acme.challenge", message);
+        let mail = self.contact.as_str();
+        let is_mail =
+            mail.is_empty() || (mail.contains('@') && !mail.contains([' ', ':', ',', '?']) && mail.is_ascii());
+        require(
+            is_mail,
+            "acme.contact",
+            "must be one mail address, like \"admin@example.org\", or empty",
+        );
+        let ca = &self.ca;
+        let is_absolute = ca.as_os_str().is_empty() || ca.is_absolute();
+        require(is_absolute, "acme.ca", "must be an absolute path");
+        require(
+            self.names.len() <= 100,
+            "acme.names",
+            "a certificate has at most 100 names",
+        );
+        for name in &self.names {
+            let message = match name.starts_with("*.") {
+                true => format!(
+                    "\"{name}\" is a wildcard, which is issued over DNS only: get it elsewhere, then `bitrix-node cert import`"
+                ),
+                false => format!("\"{name}\" is no host name of the public DNS"),
+            };
+            require(is_host(name), "acme.names", &message);
+        }
+        faults
+    }
+}
+
+impl Config {
+    /// Names of the certificate that the configuration wants; none where it wants none.
+    pub fn acme_names(&self) -> Vec<String> {
+        match self.acme.names.as_slice() {
+            _ if self.acme.url().is_none() => Vec::new(),
+            [] if is_host(&self.portal.domain) => vec![self.portal.domain.clone()],
+            names => names.to_vec(),
+        }
+    }
+
+    /// What private keys are sealed with in the registry.
+    pub fn cert_key(&self) -> PathBuf {
+        self.secrets().join("cert.key")
+    }
+}
+
+/// A host name of the public DNS (RFC 1123 §2.1), with two labels at least.
+pub fn is_host(name: &str) -> bool {
+    let is_label = |label: &str| {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        (1..=63).contains(&label.len())
+            && label.bytes().all(allowed)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let is_address = name.parse::<std::net::IpAddr>().is_ok();
+    name.len() <= 253 && name.contains('.') && name.split('.').all(is_label) && !is_address
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse;
+    use super::*;
+
+    #[test]
+    fn hosts_of_the_public_dns_are_told_from_others() {
+        for good in ["a.example", "xn--e1afmkfd.xn--p1ai", "1.a-b.example"] {
+            assert!(is_host(good), "{good}");
+        }
+        for bad in [
+            "",
+            "localhost",
+            "a..b",
+            "-a.example",
+            "*.a.example",
+            "10.0.0.1",
+            "a b.example",
+            "ä.example",
+        ] {
+            assert!(!is_host(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn each_fault_names_its_key_and_the_portals_own_name_is_enough() {
+        let of = |text: &str| {
+            parse(
+                &format!("[storage]\nengine = \"replicated\"\n{text}"),
+                std::iter::empty(),
+            )
+        };
+        let good = of("[portal]\ndomain = \"p.example\"\n[acme]\ndirectory = \"staging\"")
+            .unwrap()
+            .config;
+        assert_eq!(good.acme_names(), ["p.example"]);
+        assert!(good.acme.url().unwrap().contains("staging"));
+        for (text, key) in [
+            ("[acme]\nnames = [\"a.example\"]", "acme.names"),
+            ("[acme]\ndirectory = \"http://ca.example/dir\"", "acme.directory"),
+            ("[acme]\ndirectory = \"prod\"", "acme.directory"),
+            (
+                "[acme]\ndirectory = \"staging\"\nnames = [\"*.a.example\"]",
+                "acme.names",
+            ),
+            (
+                "[acme]\ndirectory = \"staging\"\ncontact = \"mailto:a@b.example\"",
+                "acme.contact",
+            ),
+            ("[acme]\ndirectory = \"staging\"\nca = \"ca.pem\"", "acme.ca"),
+            (
+                "[acme]\ndirectory = \"staging\"\nchallenge = \"tls-alpn-01\"\n[proxy]\nhttps = []",
+                "acme.challenge",
+            ),
+        ] {
+            let problems = of(text).unwrap_err();
+            assert!(
+                problems.iter().any(|problem| problem.key == key),
+                "{text}: {problems:?}"
+            );
+        }
+        let none = parse("[acme]\ndirectory = \"staging\"", std::iter::empty()).unwrap_err();
+        assert!(none.iter().any(|problem| problem.key == "acme.directory"), "{none:?}");
+    }
+}
