@@ -13,7 +13,7 @@ use super::settle::is_agreed;
 use super::{Format, require_root, table};
 use crate::agent::galera::{FORCE, cluster};
 use crate::base::error::{EXIT_DEGRADED, EXIT_OK};
-use crate::cluster::{Fit, GALERA, Role, Snapshot};
+use crate::cluster::{Fit, GALERA, Member, Role, Snapshot};
 use crate::config::Config;
 use crate::db::recovery::{self, How, Node, Server, Start};
 use crate::registry::{Change, Guard, Key, Record, Setting, View, Write as Put};
@@ -73,7 +73,7 @@ fn status(snapshot: &Snapshot, output: Format) -> anyhow::Result<u8> {
     let rows = rows(snapshot);
     let text = match output {
         Format::Json => serde_json::to_string_pretty(&rows)? + "\n",
-        Format::Table => render(&rows),
+        Format::Table => render(&rows) + &of_two(snapshot).unwrap_or_default(),
     };
     std::io::stdout().write_all(text.as_bytes())?;
     if snapshot.is_stale {
@@ -81,6 +81,20 @@ fn status(snapshot: &Snapshot, output: Format) -> anyhow::Result<u8> {
     }
     let is_well = rows.iter().all(|row| row["state"] == "synced") && !snapshot.is_stale;
     Ok(if is_well { EXIT_OK } else { EXIT_DEGRADED })
+}
+
+/// What becomes of two machines that lose one another.
+fn of_two(snapshot: &Snapshot) -> Option<String> {
+    let known = cluster(snapshot);
+    let leads = |node: &&Member| node.is_live && node.fit.has(Fit::LEADER);
+    let first = snapshot.nodes.iter().find(leads)?;
+    let second = snapshot.nodes.iter().find(|node| node.name != first.name)?;
+    (snapshot.nodes.len() == 2 && known.nodes.len() == 2).then(|| {
+        format!(
+            "{0} goes on without {1}; {1} waits for {0}. With a third node, which needs no data (db.arbiter), either goes on\n",
+            first.name, second.name
+        )
+    })
 }
 
 fn rows(snapshot: &Snapshot) -> Vec<Value> {
@@ -227,6 +241,7 @@ fn lost(known: &recovery::Cluster, name: &str) -> anyhow::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::Standing;
     use crate::db::recovery::{Position, Report};
 
     fn node(seqno: i64, is_live: bool) -> Node {
@@ -248,6 +263,29 @@ mod tests {
                 },
             }),
         }
+    }
+
+    #[test]
+    fn of_two_machines_it_is_said_which_one_goes_on() {
+        let member = |name: &str, fit| Member {
+            name: name.into(),
+            address: None,
+            standing: Standing::Member,
+            is_live: true,
+            fit,
+        };
+        let down = serde_json::to_string(&node(1, true).server).unwrap();
+        let mut snapshot = Snapshot {
+            nodes: vec![member("n1", Fit::DB), member("n2", Fit::LEADER)],
+            settings: ["n1", "n2"]
+                .map(|name| (format!("db.node.{name}"), down.clone()))
+                .into(),
+            ..Snapshot::default()
+        };
+        let text = of_two(&snapshot).unwrap();
+        assert!(text.starts_with("n2 goes on without n1; n1 waits for n2."), "{text}");
+        snapshot.nodes.push(member("n3", Fit::NONE));
+        assert_eq!(of_two(&snapshot), None);
     }
 
     #[test]

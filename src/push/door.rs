@@ -351,7 +351,10 @@ mod tests {
 
     #[test]
     fn only_what_will_pass_is_to_be_asked_again() {
-        for (refusal, after) in [(Refusal::Unavailable, Some(&RETRY_AFTER)), (Refusal::WrongChannel, None)] {
+        for (refusal, after) in [
+            (Refusal::Unavailable, Some(&RETRY_AFTER)),
+            (Refusal::WrongChannel, None),
+        ] {
             let answer = plain(refusal.status(), "");
             assert_eq!(answer.headers().get(header::RETRY_AFTER), after);
         }
