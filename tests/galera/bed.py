@@ -179,7 +179,8 @@ class Bed:
         until("all databases are one", self.is_whole, HEALED)
         time.sleep(QUIET)
         holder = self.cluster.node(self.writer())
-        begun = now()
+        # What comes before the fault may move it.
+        self.since = now()
         at, undo = fault(holder)
         flows = self.until_written(at, None if name in self.SAME else holder.name)
         self.times.setdefault(name, []).append(flows)
@@ -189,8 +190,8 @@ class Bed:
         until("all databases are one again", self.is_whole, HEALED)
         healed = now() - healing
         time.sleep(QUIET)
-        lost, mixed, failed = self.judge(begun)
-        old, reads = self.judge_reads(begun)
+        lost, mixed, failed = self.judge(self.since)
+        old, reads = self.judge_reads(self.since)
         self.errors[name] = self.errors.get(name, 0) + failed
         detail = f"writes flow after {flows:.2f} s, whole after {healed:.1f} s more, {holder.name} → {self.writer()}, {failed} failed attempts; {reads}"
         self.table.row(f"{name} {number}", not lost and not mixed and not old, detail, lost[:10] + mixed[:10] + old[:10])

@@ -32,6 +32,8 @@ class Two(Bed):
         if self.writer() != second.name:
             second.command("db", "failover", second.name)
             until("the second is written to", lambda: self.writer() == second.name, BACK)
+        time.sleep(KNOWN)
+        self.since = now()
         return self.lost(second)
 
     def lost(self, node):
