@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 
+use futures_util::FutureExt;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tracing::{info, warn};
@@ -124,6 +125,8 @@ impl Orders {
                 Ok(arguments) => {
                     info!(how = ?order.how, epoch = order.epoch, position = %order.position, "starts by order");
                     self.set(STARTED, &changed);
+                    // What was wished of the last run is none of this one's.
+                    let _ = self.end.notified().now_or_never();
                     let _ = told.send(Ok(()));
                     return arguments;
                 }
@@ -198,7 +201,12 @@ mod tests {
         let rest = |state: &State| matches!(state, State::Down { .. });
         state.wait_for(rest).await.unwrap();
         orders.give(order(1, 7)).await.expect_err("the data are elsewhere");
+        orders.end();
         orders.give(order(1, -1)).await.unwrap();
+        assert!(
+            orders.ended().now_or_never().is_none(),
+            "it ends none that starts later"
+        );
         let arguments = starts.1.recv().await.unwrap();
         assert!(arguments.contains(&"--wsrep-new-cluster".into()), "{arguments:?}");
         // It has ended since; nothing starts it again by itself.
