@@ -14,6 +14,7 @@ NODES   ?= 3
 CLUSTER_SECONDS ?= 1800
 # Of each fault of the databases.
 ROUNDS ?= 2
+MINUTES ?= 2
 
 TOOLS    = $(CURDIR)/target/tools/bin
 PACKAGES = target/packages
@@ -21,7 +22,7 @@ PACKAGES = target/packages
 BASE_URL ?=
 
 .PHONY: help build release run test test-registry test-sim test-storage test-sessions test-push test-push-cluster check fmt lint unit check-static dependencies test-nfs-kernel test-fuse test-cluster test-acme test-galera test-backup test-cache dependencies-cache dependencies-kernel dependencies-push bench \
-	bench-balance bench-cache bench-push bench-storage docs stage deb rpm lint-packages dist test-machines clean
+	bench-balance bench-cache bench-db bench-push bench-storage docs stage deb rpm lint-packages dist test-machines clean
 
 help: ## Show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -100,9 +101,11 @@ test-acme: release ## Certificates from a real directory on one node, and on thr
 	$(CARGO) test --locked --test tests node_cert -- --ignored --nocapture --test-threads=1
 	tests/acme/bed.py $(BINARY)
 
-test-galera: release ## Three databases that are one Galera cluster, under faults (Debian, needs root, 15 minutes)
-	packaging/test-dependencies.sh galera-4 mariadb-backup socat python3-pymysql
+test-galera: release ## Databases that are one Galera cluster, under faults: three, two, two and an arbiter (Debian, needs root, 25 minutes)
+	packaging/test-dependencies.sh galera-4 galera-arbitrator-4 mariadb-backup socat python3-pymysql
 	tests/galera/run.py $(BINARY) --rounds $(ROUNDS)
+	tests/galera/two.py $(BINARY) --rounds $(ROUNDS)
+	tests/galera/two.py $(BINARY) --rounds $(ROUNDS) --arbiter
 
 test-backup: release dependencies ## A portal that is lost with its machine, and restored on another one to a chosen second (Debian, needs root, 4 minutes)
 	packaging/test-dependencies.sh python3-pymysql age zstd
@@ -139,6 +142,11 @@ bench-cache: release dependencies-cache ## The cache beside memcached and nutcra
 
 bench-push: release dependencies-push ## The push server beside nchan and a server of Node.js with Redis: memory, processor time, fan-out, in one session (needs root; minutes for each of three rounds)
 	tests/bench/push.py $(BINARY) target/push-client
+
+bench-db: release ## The way to the database beside haproxy, and 1000 connections a second for MINUTES, in one session (Debian, needs root)
+	packaging/test-dependencies.sh galera-4 mariadb-backup socat python3-pymysql haproxy
+	rustc --edition 2024 -O -o target/db_load tests/bench/db_load.rs
+	tests/galera/bench.py $(BINARY) target/db_load --minutes $(MINUTES)
 
 docs: release ## Completions and man pages into target/docs
 	$(BINARY) man target/docs

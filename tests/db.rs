@@ -5,6 +5,8 @@ use std::time::Duration;
 use bitrix_node::base::secret::Secret;
 use bitrix_node::config::parse;
 use bitrix_node::db::galera::render as galera;
+use bitrix_node::db::inspect::look::Look;
+use bitrix_node::db::inspect::{Finding, inspect};
 use bitrix_node::db::{self, create, render};
 use bitrix_node::host::account;
 use bitrix_node::host::command::Program;
@@ -125,6 +127,72 @@ async fn the_server_knows_each_line_of_a_galera_node() {
     assert!(!finished.errors.contains("unknown variable"), "{}", finished.errors);
     let bent = told(&rendered.replace("wsrep-node-name", "wsrep-nude-name")).await;
     assert!(bent.errors.contains("unknown variable"), "{}", bent.errors);
+}
+
+#[tokio::test]
+async fn faults_of_a_database_that_comes_from_elsewhere_are_found_and_mended() {
+    let server = MariaDb::start("").await;
+    let socket = server.config.db_socket();
+    let password = Secret::generate().unwrap();
+    create::ensure_database(&socket, DATABASE, USER, &password)
+        .await
+        .unwrap();
+    let mut portal = login(&server, &password).await.unwrap();
+    for statement in [
+        "CREATE TABLE good (id INT PRIMARY KEY)",
+        "CREATE TABLE old (a INT, b VARCHAR(20)) ENGINE=MyISAM",
+        "CREATE TABLE counted (id INT NOT NULL AUTO_INCREMENT, a INT, KEY (id)) ENGINE=Aria",
+        "CREATE TABLE named (a INT NOT NULL, b INT, c INT NOT NULL, UNIQUE (b), UNIQUE (c, a), UNIQUE (a))",
+        "CREATE TABLE latin (id INT PRIMARY KEY, text VARCHAR(20)) COLLATE latin1_swedish_ci",
+        "CREATE VIEW seen AS SELECT * FROM old",
+        "INSERT INTO old VALUES (1, 'x'), (1, 'x')",
+        "INSERT INTO counted (a) VALUES (5), (5)",
+    ] {
+        portal.query_drop(statement).await.unwrap();
+    }
+    let mut look = Look::open(&socket).await.unwrap();
+    let found = inspect(&look.facts().await.unwrap());
+    let named = |finding: &Finding| finding.object.trim_start_matches("site_manager.").to_string();
+    assert_eq!(
+        found.iter().map(named).collect::<Vec<_>>(),
+        ["counted", "old", "counted", "named", "old", "latin"],
+        "{found:?}"
+    );
+    look.may_mend().await.unwrap();
+    for finding in found.iter().filter(|finding| finding.is_safe) {
+        look.mend(finding)
+            .await
+            .unwrap_or_else(|error| panic!("{finding:?}: {error:#}"));
+    }
+    let left = inspect(&look.facts().await.unwrap());
+    assert_eq!(left.iter().map(named).collect::<Vec<_>>(), ["latin"]);
+    // Nothing that anybody wrote looks otherwise now.
+    let rows: Vec<(i64, String)> = portal.query("SELECT * FROM old").await.unwrap();
+    assert_eq!(rows, [(1, "x".to_string()), (1, "x".to_string())]);
+    portal
+        .query_drop("INSERT INTO old VALUES (2, 'y')")
+        .await
+        .expect("as before");
+    let key: Vec<String> = portal
+        .query("SELECT COLUMN_NAME FROM information_schema.STATISTICS WHERE TABLE_NAME = 'named' AND INDEX_NAME = 'PRIMARY'")
+        .await
+        .unwrap();
+    assert_eq!(key, ["a"]);
+    let root = OptsBuilder::default()
+        .socket(Some(socket.display().to_string()))
+        .user(Some("root"));
+    let mut root = Conn::new(root).await.unwrap();
+    root.query_drop("SET GLOBAL sql_mode = 'STRICT_ALL_TABLES', GLOBAL read_only = ON")
+        .await
+        .unwrap();
+    let found = inspect(&look.facts().await.unwrap());
+    assert!(
+        found
+            .iter()
+            .any(|finding| finding.statement == "SET GLOBAL sql_mode = ''"),
+        "{found:?}"
+    );
+    look.may_mend().await.expect_err("it is not the one that is written to");
 }
 
 #[tokio::test]

@@ -52,6 +52,17 @@ impl From<Cause> for Error {
     }
 }
 
+/// Says what could not be done.
+pub fn during(what: &str) -> impl FnOnce(Cause) -> Error {
+    move |cause| {
+        let error = Error::from(cause);
+        Error {
+            text: format!("{what}: {}", error.text),
+            ..error
+        }
+    }
+}
+
 /// By its type (RFC 8555 §6.7).
 fn kind(problem: &Problem) -> Kind {
     let name = problem.r#type.as_deref().unwrap_or_default();

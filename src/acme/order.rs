@@ -9,7 +9,7 @@ use instant_acme::{
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 
-use super::error::{self, Error};
+use super::error::{self, Error, during};
 use crate::cert::{self, Certificate, Challenge, Entry, Facts, Kind, Order, Sealer};
 use crate::net::tls;
 
@@ -53,12 +53,19 @@ pub async fn step(
     if moment.now.saturating_sub(order.since) > LONGEST {
         return Err(Error::refused("the directory did not come to an end with the order"));
     }
-    let mut placed = account.order(order.url.clone()).await?;
+    let mut placed = account
+        .order(order.url.clone())
+        .await
+        .map_err(during("look at the order"))?;
     match placed.state().status {
         OrderStatus::Pending => challenges(&mut placed, entry, order, prefer, told).await,
         OrderStatus::Ready => {
             let key = open(entry, order, sealer)?;
-            placed.finalize_csr(&request(&entry.names, &key)?).await?;
+            let request = request(&entry.names, &key)?;
+            placed
+                .finalize_csr(&request)
+                .await
+                .map_err(during("hand in the request"))?;
             Ok(Step::Wait(LOOK / 4))
         }
         OrderStatus::Processing => Ok(Step::Wait(LOOK)),
@@ -72,12 +79,13 @@ async fn place(account: &Account, entry: &Entry, sealer: &Sealer, moment: Moment
     let wanted = || NewOrder::new(&identifiers);
     let placed = match replaced(entry) {
         Some(old) => match account.new_order(&wanted().replaces(old)).await {
-            Ok(placed) => placed,
+            Ok(placed) => Ok(placed),
             // That it replaces another one is a courtesy which not all directories know, and which each certificate can be done once.
-            Err(_) => account.new_order(&wanted()).await?,
+            Err(_) => account.new_order(&wanted()).await,
         },
-        None => account.new_order(&wanted()).await?,
+        None => account.new_order(&wanted()).await,
     };
+    let placed = placed.map_err(during("place an order"))?;
     let key = KeyPair::generate().map_err(Error::unreachable)?.serialize_pem();
     let mut next = entry.clone();
     next.order = Some(Order {
@@ -112,7 +120,7 @@ async fn challenges(
     let mut found = Vec::new();
     let mut all = placed.authorizations();
     while let Some(authorization) = all.next().await {
-        let mut authorization = authorization?;
+        let mut authorization = authorization.map_err(during("look at a name"))?;
         if authorization.status != AuthorizationStatus::Pending {
             continue;
         }
@@ -134,8 +142,9 @@ async fn challenges(
         };
         // First all fronts know the answer; the directory asks as soon as it is told.
         let is_ready = order.challenges.contains(&ours) && challenge.status == ChallengeStatus::Pending;
-        if is_ready && told.insert(challenge.url.clone()) {
-            challenge.set_ready().await?;
+        if is_ready && !told.contains(&challenge.url) {
+            challenge.set_ready().await.map_err(during("tell of a challenge"))?;
+            told.insert(challenge.url.clone());
         }
         found.push(ours);
     }
@@ -185,7 +194,7 @@ async fn fetch(
     sealer: &Sealer,
     moment: Moment,
 ) -> Result<Step, Error> {
-    let Some(chain) = placed.certificate().await? else {
+    let Some(chain) = placed.certificate().await.map_err(during("fetch the certificate"))? else {
         return Ok(Step::Wait(LOOK));
     };
     let key = open(entry, order, sealer)?;

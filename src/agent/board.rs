@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::galera::group::Group;
 use super::outlook::{self, Runs};
 use super::overview::{self, Facts, Heard, Overview, Row};
 use super::report::{ChildReport, Phase, Report};
@@ -17,6 +18,9 @@ use crate::metrics::{EncodeLabelSet, Family, Gauge, Set, names};
 
 /// Reports come each second; older than this, their sender is silent.
 const FRESH: Duration = Duration::from_secs(5);
+
+/// A database that has answered no question so long, from when that was asked, is not read from.
+const KEEPS_UP: Duration = Duration::from_millis(1500);
 
 pub struct Board {
     config: Arc<Config>,
@@ -30,6 +34,8 @@ struct Latest {
     children_at: Option<Instant>,
     modules: BTreeMap<String, Said>,
     facts: Facts,
+    /// That of the database here.
+    group: Group,
 }
 
 struct Said {
@@ -92,6 +98,17 @@ impl Board {
             .clone()
     }
 
+    /// Takes what the database here said of its group.
+    pub fn meet(&self, group: Group) {
+        self.latest.lock().expect("nothing panics under this lock").group = group;
+    }
+
+    /// What the database here said last of its group.
+    pub fn group(&self) -> Group {
+        let latest = self.latest.lock().expect("nothing panics under this lock");
+        latest.group.clone()
+    }
+
     /// What this node is fit for, by what it says of itself.
     pub fn fit(&self, own: &Overview) -> Fit {
         let runs = Runs {
@@ -99,7 +116,10 @@ impl Board {
             cron: self.config.cron.run,
             acme: self.config.acme.url().is_some(),
         };
-        outlook::fit(own, runs)
+        let group = self.group();
+        let keeps_up = !group.nodes.is_empty() && clock::boot().saturating_sub(group.asked) < KEEPS_UP;
+        let fit = outlook::fit(own, runs);
+        if keeps_up { fit.with(Fit::READS) } else { fit }
     }
 
     pub fn overview(&self) -> Overview {

@@ -61,6 +61,17 @@ pub fn snapshot(view: &View, own: &str, fit: Fit, others: &BTreeMap<String, (boo
     }
 }
 
+/// The same with what this node knows of its own database by now; whether that differs.
+pub fn renew(snapshot: &mut Snapshot, fit: Fit) -> bool {
+    let own = snapshot.own.clone();
+    let Some(own) = snapshot.nodes.iter_mut().find(|node| node.name == own) else {
+        return false;
+    };
+    let database = Fit::DB.with(Fit::READS);
+    let renewed = own.fit.without(database).with(Fit(fit.0 & database.0));
+    std::mem::replace(&mut own.fit, renewed) != renewed
+}
+
 /// What the operator keeps from a node by the labels `edge=no`, `cron=no`, `web=no`.
 fn kept_out(node: &Node) -> impl Iterator<Item = Fit> {
     let labels = [("edge", Fit::EDGE), ("cron", Fit::CRON), ("web", Fit::WEB)];

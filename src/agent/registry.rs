@@ -230,6 +230,8 @@ impl Follower {
         let seen = Seen {
             snapshot: snapshot.clone(),
             silent: silent.iter().cloned().collect(),
+            run_out: open.hearts.run_out().into_iter().collect(),
+            group: self.board.group(),
         };
         self.look.send_replace(Arc::new(Look { seen, asked }));
         self.tell(snapshot);
@@ -237,6 +239,13 @@ impl Follower {
             [] => format!("registry version {}", view.revision),
             silent => format!("registry version {}, no sign of {}", view.revision, silent.join(", ")),
         })
+    }
+
+    /// The modules hear at once how the database here does, whatever becomes of the registry.
+    pub fn renew(&self) {
+        let fit = self.fit();
+        self.snapshot
+            .send_if_modified(|known| outlook::renew(Arc::make_mut(known), fit));
     }
 
     fn tell(&self, snapshot: Snapshot) {

@@ -72,8 +72,10 @@ impl Agent {
             cx.scope.spawn(kept);
         }
         if let Some(root) = supervisor.clone().filter(|_| self.config.db.galera) {
+            let (follower, board, scope) = (self.registry.clone(), self.board.clone(), cx.scope.clone());
             cx.scope
-                .spawn(galera::keep(self.registry.clone(), root, cx.scope.clone()));
+                .spawn(galera::group::follow(follower, board, root.clone(), scope.clone()));
+            cx.scope.spawn(galera::keep(self.registry.clone(), root, scope));
         }
         if self.config.storage.engine != Engine::None {
             cx.scope

@@ -13,13 +13,17 @@ use crate::cluster::{Held, Role};
 use crate::config::{Config, Port};
 use crate::metrics::names;
 use crate::net::relay::{self, Words};
+use crate::net::tally::Names;
 
 /// A client speaks first and in a dialect of its choice: there is nothing to say that each one would understand.
 pub(super) const WORDS: Words = Words {
     authority: "cache",
     refusal: |_| Vec::new(),
-    relayed: names::CACHE_RELAYED,
-    refused: names::CACHE_REFUSED,
+    metrics: Names {
+        relayed: names::CACHE_RELAYED,
+        refused: names::CACHE_REFUSED,
+        more: None,
+    },
 };
 
 pub struct Relay {

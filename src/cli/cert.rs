@@ -20,6 +20,9 @@ use crate::config::{Config, Period, is_host};
 use crate::net::tls;
 use crate::registry::{Change, View, Write as Put};
 
+/// As long as a command waits for this node to see its change.
+const SOON: Duration = Duration::from_secs(5);
+
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Each certificate: names, issuer, until when, when it is renewed, and what went wrong last
@@ -71,10 +74,10 @@ pub async fn perform(verb: Verb, config: Config) -> anyhow::Result<u8> {
     let done = match verb {
         Verb::List { output } => list(&cluster.snapshot().settings, &config, output),
         Verb::Issue(issue) => issue.perform(&mut cluster, &config).await,
-        Verb::Import { chain, key } => import(&cluster, &config, &chain, &key).await,
+        Verb::Import { chain, key } => import(&mut cluster, &config, &chain, &key).await,
         Verb::Renew(renew) => renew.perform(&mut cluster).await,
-        Verb::Revoke { name, compromised } => revoke(&cluster, &config, &name, compromised).await,
-        Verb::Remove { name } => take_out(&cluster, &name).await,
+        Verb::Revoke { name, compromised } => revoke(&mut cluster, &config, &name, compromised).await,
+        Verb::Remove { name } => take_out(&mut cluster, &name).await,
     };
     cluster.close().await;
     done.map(|()| EXIT_OK)
@@ -264,6 +267,13 @@ impl Renew {
     }
 }
 
+/// Until this node has seen the change: the next command shall find it.
+async fn seen(cluster: &mut Cluster, changed: Option<&View>) {
+    if let Some(view) = changed {
+        cluster.wait(view.revision, SOON, |_| true, |_| {}).await;
+    }
+}
+
 /// Until there is another certificate than `old`, or an attempt failed.
 async fn wait(
     cluster: &mut Cluster,
@@ -312,7 +322,7 @@ async fn wait(
     }
 }
 
-async fn import(cluster: &Cluster, config: &Config, chain: &Path, key: &Path) -> anyhow::Result<()> {
+async fn import(cluster: &mut Cluster, config: &Config, chain: &Path, key: &Path) -> anyhow::Result<()> {
     let read = |path: &Path| std::fs::read_to_string(path).with_context(|| path.display().to_string());
     let (chain, key) = (read(chain)?, read(key)?);
     tls::check_pair(&chain, &key)?;
@@ -334,7 +344,8 @@ async fn import(cluster: &Cluster, config: &Config, chain: &Path, key: &Path) ->
     });
     let event = format!("certificate of {}: imported, until {}", entry.name(), time(facts.ends));
     let change = |view: &View| Ok(Some(put(&settings(view), &entry).and(Put::Event(event.clone()))));
-    cluster.commit(change).await?;
+    let changed = cluster.commit(change).await?;
+    seen(cluster, changed.as_deref()).await;
     writeln!(
         std::io::stdout(),
         "{}: served on all nodes, until {}",
@@ -348,7 +359,7 @@ async fn import(cluster: &Cluster, config: &Config, chain: &Path, key: &Path) ->
     Ok(())
 }
 
-async fn revoke(cluster: &Cluster, config: &Config, name: &str, compromised: bool) -> anyhow::Result<()> {
+async fn revoke(cluster: &mut Cluster, config: &Config, name: &str, compromised: bool) -> anyhow::Result<()> {
     let snapshot = cluster.snapshot();
     let entry = named(&snapshot.settings, name)?;
     let (Source::Acme { directory, .. }, Some(held)) = (&entry.source, &entry.certificate) else {
@@ -376,7 +387,8 @@ async fn revoke(cluster: &Cluster, config: &Config, name: &str, compromised: boo
         let event = format!("certificate of {}: revoked by the operator", next.name());
         Ok(Some(put(&settings, &next).and(Put::Event(event))))
     };
-    cluster.commit(change).await?;
+    let changed = cluster.commit(change).await?;
+    seen(cluster, changed.as_deref()).await;
     writeln!(
         std::io::stdout(),
         "{}: revoked; a new one is got",
@@ -397,14 +409,15 @@ async fn again(ask: impl AsyncFn() -> Result<(), acme::Error>) -> anyhow::Result
     bail!("the directory refuses every nonce")
 }
 
-async fn take_out(cluster: &Cluster, name: &str) -> anyhow::Result<()> {
+async fn take_out(cluster: &mut Cluster, name: &str) -> anyhow::Result<()> {
     let change = |view: &View| -> anyhow::Result<Option<Change>> {
         let settings = settings(view);
         let entry = named(&settings, name)?;
         let event = format!("certificate of {}: taken out by the operator", entry.name());
         Ok(remove(&settings, &entry.key()).map(|change| change.and(Put::Event(event))))
     };
-    cluster.commit(change).await?;
+    let changed = cluster.commit(change).await?;
+    seen(cluster, changed.as_deref()).await;
     writeln!(std::io::stdout(), "{name}: served and renewed no more")?;
     Ok(())
 }

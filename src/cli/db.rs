@@ -6,19 +6,28 @@ use anyhow::{bail, ensure};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::db_check::Check;
 use super::role::Transfer;
 use super::seats::{Cluster, member};
 use super::settle::is_agreed;
 use super::{Format, require_root, table};
 use crate::agent::galera::{FORCE, cluster};
 use crate::base::error::{EXIT_DEGRADED, EXIT_OK};
-use crate::cluster::{GALERA, Role, Snapshot};
+use crate::cluster::{Fit, GALERA, Member, Role, Snapshot};
 use crate::config::Config;
 use crate::db::recovery::{self, How, Node, Server, Start};
 use crate::registry::{Change, Guard, Key, Record, Setting, View, Write as Put};
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    #[command(flatten)]
+    OfCluster(OfCluster),
+    /// Tables and settings of the database here that a Galera cluster or the portal cannot live with
+    Check(Check),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum OfCluster {
     /// Each database node: what its data are, what it does, and why it waits
     Status {
         #[arg(long, value_enum, default_value_t = Format::Table)]
@@ -42,15 +51,19 @@ pub struct Bootstrap {
 
 pub async fn perform(verb: Verb, config: Config) -> anyhow::Result<u8> {
     require_root()?;
+    let verb = match verb {
+        Verb::Check(check) => return check.perform(&config).await,
+        Verb::OfCluster(verb) => verb,
+    };
     let mut open = Cluster::open(&config).await?;
     let snapshot = open.snapshot();
     let code = match verb {
         _ if !snapshot.settings.contains_key(GALERA) => Err(anyhow::anyhow!(
             "this cluster has no Galera nodes: none runs with db.galera = true"
         )),
-        Verb::Status { output } => status(&snapshot, output),
-        Verb::Failover { node } => Transfer::of(Role::Db, node).perform(&mut open).await,
-        Verb::Bootstrap(bootstrap) => bootstrap.perform(&open).await,
+        OfCluster::Status { output } => status(&snapshot, output),
+        OfCluster::Failover { node } => Transfer::of(Role::Db, node).perform(&mut open).await,
+        OfCluster::Bootstrap(bootstrap) => bootstrap.perform(&open).await,
     };
     open.close().await;
     code
@@ -60,7 +73,7 @@ fn status(snapshot: &Snapshot, output: Format) -> anyhow::Result<u8> {
     let rows = rows(snapshot);
     let text = match output {
         Format::Json => serde_json::to_string_pretty(&rows)? + "\n",
-        Format::Table => render(&rows),
+        Format::Table => render(&rows) + &of_two(snapshot).unwrap_or_default(),
     };
     std::io::stdout().write_all(text.as_bytes())?;
     if snapshot.is_stale {
@@ -68,6 +81,20 @@ fn status(snapshot: &Snapshot, output: Format) -> anyhow::Result<u8> {
     }
     let is_well = rows.iter().all(|row| row["state"] == "synced") && !snapshot.is_stale;
     Ok(if is_well { EXIT_OK } else { EXIT_DEGRADED })
+}
+
+/// What becomes of two machines that lose one another.
+fn of_two(snapshot: &Snapshot) -> Option<String> {
+    let known = cluster(snapshot);
+    let leads = |node: &&Member| node.is_live && node.fit.has(Fit::LEADER);
+    let first = snapshot.nodes.iter().find(leads)?;
+    let second = snapshot.nodes.iter().find(|node| node.name != first.name)?;
+    (snapshot.nodes.len() == 2 && known.nodes.len() == 2).then(|| {
+        format!(
+            "{0} goes on without {1}; {1} waits for {0}. With a third node, which needs no data (db.arbiter), either goes on\n",
+            first.name, second.name
+        )
+    })
 }
 
 fn rows(snapshot: &Snapshot) -> Vec<Value> {
@@ -80,6 +107,7 @@ fn rows(snapshot: &Snapshot) -> Vec<Value> {
             "node": name,
             "writer": writer == Some(name.as_str()),
             "state": state,
+            "reads": snapshot.node(name).is_some_and(|node| node.is_live && node.fit.has(Fit::DB.with(Fit::READS))),
             "position": report.filter(|_| state != "synced").map(|report| report.position.to_string()),
             "why": why,
         })
@@ -95,6 +123,7 @@ fn state(known: &recovery::Cluster, name: &str, node: &Node) -> (&'static str, S
         Some(Server::Started { how, .. }) => {
             let why = match how {
                 How::Join => "joins the others, or has lost them",
+                How::Anew => "joins the others with a copy of their data",
                 How::Restore => "starts with all others",
                 How::Bootstrap => "begins the cluster, or has lost the others",
             };
@@ -103,20 +132,21 @@ fn state(known: &recovery::Cluster, name: &str, node: &Node) -> (&'static str, S
         Some(Server::Down { .. }) => match recovery::decide(known, name) {
             Start::Wait(why) => ("waits", why),
             Start::Refuse(why) => ("refused", why),
-            Start::Join | Start::WithPosition | Start::Bootstrap => ("starts", String::new()),
+            Start::Join | Start::JoinAnew | Start::WithPosition | Start::Bootstrap => ("starts", String::new()),
         },
         None => ("unknown", "it has not reported".into()),
     }
 }
 
 fn render(rows: &[Value]) -> String {
-    let mut table = table::new(&["NODE", "WRITER", "STATE", "LAST POSITION", ""]);
+    let mut table = table::new(&["NODE", "WRITER", "READS", "STATE", "LAST POSITION", ""]);
     for row in rows {
         let text = |key: &str| row[key].as_str().unwrap_or("-").to_string();
-        let writer = if row["writer"] == true { "yes" } else { "" };
+        let is = |key: &str| if row[key] == true { "yes" } else { "" }.to_string();
         table.add_row([
             text("node"),
-            writer.into(),
+            is("writer"),
+            is("reads"),
             text("state"),
             text("position"),
             text("why"),
@@ -211,6 +241,7 @@ fn lost(known: &recovery::Cluster, name: &str) -> anyhow::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::Standing;
     use crate::db::recovery::{Position, Report};
 
     fn node(seqno: i64, is_live: bool) -> Node {
@@ -232,6 +263,29 @@ mod tests {
                 },
             }),
         }
+    }
+
+    #[test]
+    fn of_two_machines_it_is_said_which_one_goes_on() {
+        let member = |name: &str, fit| Member {
+            name: name.into(),
+            address: None,
+            standing: Standing::Member,
+            is_live: true,
+            fit,
+        };
+        let down = serde_json::to_string(&node(1, true).server).unwrap();
+        let mut snapshot = Snapshot {
+            nodes: vec![member("n1", Fit::DB), member("n2", Fit::LEADER)],
+            settings: ["n1", "n2"]
+                .map(|name| (format!("db.node.{name}"), down.clone()))
+                .into(),
+            ..Snapshot::default()
+        };
+        let text = of_two(&snapshot).unwrap();
+        assert!(text.starts_with("n2 goes on without n1; n1 waits for n2."), "{text}");
+        snapshot.nodes.push(member("n3", Fit::NONE));
+        assert_eq!(of_two(&snapshot), None);
     }
 
     #[test]

@@ -27,6 +27,8 @@ use crate::{db, php};
 /// A first start makes a database and a store.
 const PATIENCE: Duration = Duration::from_secs(180);
 pub const ADMIN_PORT: u16 = 8443;
+/// Where what only reads finds a database of a Galera cluster.
+pub const READS: &str = "127.0.0.1:3307";
 
 /// Settings of the cluster that `init` makes, and `join` needs.
 pub const DOMAIN: &str = "portal.domain";
@@ -119,6 +121,9 @@ impl Init {
         wanted.push(("storage.engine", "replicated".into()));
         if self.galera {
             wanted.push(("db.galera", true.into()));
+            if settle::is_default(loaded, "db.reads") {
+                wanted.push(("db.reads", READS.into()));
+            }
         }
         if settle::is_default(loaded, "admin.listen") {
             let admin = SocketAddr::new(address, ADMIN_PORT);

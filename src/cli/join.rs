@@ -19,9 +19,9 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use data_encoding::HEXLOWER;
-use toml_edit::Value;
+use toml_edit::{Array, Value};
 
-use super::init::{ADMIN_PORT, DOMAIN, OWNER, Plan, install};
+use super::init::{ADMIN_PORT, DOMAIN, OWNER, Plan, READS, install};
 use super::require_root;
 use super::settle::{self, Draft, is_agreed};
 use crate::agent::join::{self, Met, Request, Token, Welcome};
@@ -52,6 +52,9 @@ pub struct Join {
     /// The database's data shall be on this node, too; for clusters that were founded with it
     #[arg(long)]
     galera: bool,
+    /// This node, which has no data of the database, breaks ties between two that have; once for the address of each
+    #[arg(long, value_name = "IP", conflicts_with = "galera")]
+    arbiter: Vec<IpAddr>,
     /// Do not ask
     #[arg(long)]
     yes: bool,
@@ -140,6 +143,13 @@ impl Join {
                 false => ("db.run", false.into()),
             },
         ];
+        if !self.arbiter.is_empty() {
+            let addresses: Array = self.arbiter.iter().map(ToString::to_string).collect();
+            wanted.push(("db.arbiter", addresses.into()));
+        }
+        if self.galera && settle::is_default(loaded, "db.reads") {
+            wanted.push(("db.reads", READS.into()));
+        }
         if !loaded.config.cache.shared {
             wanted.push(("cache.run", false.into()));
         }

@@ -9,6 +9,7 @@ mod cert;
 mod client;
 mod config;
 mod db;
+mod db_check;
 mod demo;
 mod dispatch;
 mod doctor;

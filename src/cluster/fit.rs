@@ -27,6 +27,9 @@ impl Fit {
     /// It can get certificates: its configuration names a directory.
     pub const ACME: Fit = Fit(1 << 8);
 
+    /// Its database has lately answered a read that waits for all that the group had agreed on.
+    pub const READS: Fit = Fit(1 << 9);
+
     #[must_use]
     pub fn with(self, other: Fit) -> Fit {
         Fit(self.0 | other.0)

@@ -17,7 +17,11 @@ pub struct Held {
     pub tls: Arc<Tls>,
     holder: Holder,
     addresses: Addresses,
+    snapshots: Snapshots,
 }
+
+/// Who has the service by a snapshot, best first; asked at each new one.
+pub type Choose = Box<dyn FnMut(&Snapshot) -> Vec<Holding> + Send>;
 
 impl Held {
     /// Follows the snapshots of the agent until the scope drains.
@@ -26,14 +30,23 @@ impl Held {
         let tls = super::tls(&Trust::new(config.trust()), snapshots.clone(), scope);
         let tls = tls.context("this node's certificate")?;
         let known = snapshots.clone();
-        let sender = watch::Sender::new(None);
-        let holder = sender.subscribe();
-        scope.spawn(tell(snapshots, role, sender));
+        let choose: Choose = Box::new(move |snapshot| holding(snapshot, role).into_iter().collect());
         Ok(Held {
             tls,
-            holder,
+            holder: told(snapshots.clone(), choose, scope),
             addresses: Arc::new(move |name: &Name| known.borrow().node(name.as_str())?.port(module)),
+            snapshots,
         })
+    }
+
+    /// Another service of the same module, which other nodes have.
+    pub fn of(&self, choose: Choose, scope: &Scope) -> Self {
+        Held {
+            tls: self.tls.clone(),
+            holder: told(self.snapshots.clone(), choose, scope),
+            addresses: self.addresses.clone(),
+            snapshots: self.snapshots.clone(),
+        }
     }
 
     /// The side of the programs.
@@ -54,12 +67,19 @@ impl Held {
     }
 }
 
-async fn tell(mut snapshots: Snapshots, role: Role, sender: watch::Sender<Option<Holding>>) {
+fn told(snapshots: Snapshots, choose: Choose, scope: &Scope) -> Holder {
+    let sender = watch::Sender::default();
+    let holder = sender.subscribe();
+    scope.spawn(tell(snapshots, choose, sender));
+    holder
+}
+
+async fn tell(mut snapshots: Snapshots, mut choose: Choose, sender: watch::Sender<Vec<Holding>>) {
     loop {
         let snapshot = snapshots.borrow_and_update().clone();
         // An agent that has just started knows nothing yet: what was known holds.
         if snapshot.revision > 0 {
-            let holding = holding(&snapshot, role);
+            let holding = choose(&snapshot);
             sender.send_if_modified(|known| {
                 let is_new = *known != holding;
                 *known = holding;
@@ -112,15 +132,15 @@ mod tests {
     #[tokio::test]
     async fn the_holder_changes_with_the_seat_and_outlives_an_agent_that_knows_nothing() {
         let newest = watch::Sender::new(snapshot(1, Some("n1"), 3));
-        let sender = watch::Sender::new(None);
-        let mut holder = sender.subscribe();
-        let (scope, snapshots) = (Scope::new(), newest.subscribe());
-        scope.spawn(tell(snapshots, Role::Db, sender));
+        let scope = Scope::new();
+        let choose: Choose = Box::new(|snapshot| holding(snapshot, Role::Db).into_iter().collect());
+        let mut holder = told(newest.subscribe(), choose, &scope);
         let mut is = async |node: Option<&str>, epoch| {
-            let wanted = node.map(|node| Holding {
+            let holding = |node: &str| Holding {
                 node: node.parse().unwrap(),
                 epoch,
-            });
+            };
+            let wanted: Vec<Holding> = node.map(holding).into_iter().collect();
             holder.wait_for(|now| *now == wanted).await.map(drop).unwrap();
             holder.mark_unchanged();
         };

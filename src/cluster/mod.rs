@@ -21,7 +21,7 @@ mod snapshot;
 pub use fit::Fit;
 pub use follow::{Snapshots, follow, publish};
 pub use gate::tls;
-pub use held::Held;
+pub use held::{Choose, Held};
 pub use leaving::leaving;
 pub use place::{ADDRESSES, CERTIFICATES, Directions, PINS, Place, TRANSFERS, addresses, places};
 pub use role::{GALERA, Role};

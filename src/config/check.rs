@@ -260,6 +260,15 @@ fn cluster(config: &Config, problems: &mut Problems) {
 
 fn galera(config: &Config, is_known: bool, problems: &mut Problems) {
     let db = &config.db;
+    if let Some(fault) = db.reads_fault() {
+        require(problems, false, "db.reads", fault);
+    }
+    let is_arbiter = !db.arbiter.is_empty();
+    let message = "is for a node of a cluster without a database: set db.run = false";
+    require(problems, !is_arbiter || (is_known && !db.run), "db.arbiter", message);
+    let is_even = db.arbiter.len().is_multiple_of(2) && !db.arbiter.iter().any(|address| address.is_unspecified());
+    let message = "names the nodes with db.galera = true where their number is even; of three one can fail without it";
+    require(problems, is_even, "db.arbiter", message);
     let message = "the nodes of a Galera cluster meet in a cluster: set cluster.address and storage.engine";
     require(problems, !db.galera || is_known, "db.galera", message);
     let message =
@@ -487,6 +496,13 @@ mod tests {
             ("[backup]\nkeep_last = 0", "backup.keep_last"),
             ("[cluster]\naddress = \"10.0.0.2\"\n[cache]\nrun = false", "cache.run"),
             ("[db]\ngalera = true", "db.galera"),
+            ("[db]\nreads = \"127.0.0.1:3307\"", "db.reads"),
+            ("[db]\nreads = \"3307\"", "db.reads"),
+            ("[db]\narbiter = [\"10.0.0.1\", \"10.0.0.2\"]", "db.arbiter"),
+            (
+                "[cluster]\naddress = \"10.0.0.3\"\n[storage]\nengine = \"replicated\"\n[db]\nrun = false\narbiter = [\"10.0.0.1\"]",
+                "db.arbiter",
+            ),
             (
                 "[cluster]\naddress = \"10.0.0.2\"\n[storage]\nengine = \"replicated\"\n[db]\ngalera = true\nrun = false",
                 "db.galera",

@@ -5,6 +5,7 @@ mod acme;
 mod backup;
 mod cache;
 mod check;
+mod db;
 mod edit;
 mod external;
 mod load;
@@ -25,6 +26,7 @@ pub use acme::{Acme, Proof, is_host};
 pub use backup::{Backup, BackupStore};
 pub use cache::{Cache, Flush};
 pub use check::check;
+pub use db::Db;
 pub use edit::{Edit, edit};
 pub use external::External;
 pub use load::{DEFAULTS, Loaded, Origin, Problem, load, parse, read, var};
@@ -107,19 +109,6 @@ pub struct Php {
     pub kept_connections: usize,
     pub memory_limit: Size,
     pub max_execution_time: Period,
-}
-
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Db {
-    /// Here; else another node's is reached under the same address.
-    pub run: bool,
-    /// The data are on all nodes that have this; one of them is written to.
-    pub galera: bool,
-    pub listen: SocketAddr,
-    pub binary: PathBuf,
-    pub data_dir: PathBuf,
-    pub buffer_pool: Size,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]

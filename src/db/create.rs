@@ -114,7 +114,7 @@ fn statements(database: &str, user: &str, password: &str) -> Vec<String> {
 }
 
 /// A quoted identifier.
-fn name(text: &str) -> String {
+pub fn name(text: &str) -> String {
     format!("`{}`", text.replace('`', "``"))
 }
 

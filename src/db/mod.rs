@@ -1,14 +1,17 @@
 //! MariaDB on this machine: its configuration, a new data folder, the portal's database, whether it answers.
-//! Starting and watching it is the supervisor's. `backup`: its data out and in again. `galera`: where it is one of several; `recovery`: how those come up again.
+//! Starting and watching it is the supervisor's. `backup`: its data out and in again. `galera`: where it is one of several;
+//! `recovery`: how those come up again; `inspect`: whether the portal's data can be there.
 //!
 //! `Db` is the module between the nodes: where MariaDB runs elsewhere it is the way there, where it runs here it lets the others in.
 
 pub mod backup;
 pub mod create;
 pub mod galera;
+pub mod inspect;
 mod module;
 mod packet;
 pub mod probe;
+mod readers;
 pub mod recovery;
 pub mod render;
 

@@ -44,6 +44,8 @@ pub enum Task {
 pub enum How {
     /// Some of the others are there.
     Join,
+    /// The same, with a copy of their data in the place of its own.
+    Anew,
     /// With all others, from the last view that all of them were in.
     Restore,
     /// As the first one, from its own data.
@@ -90,6 +92,9 @@ pub enum Verb {
         position: String,
         group: Vec<IpAddr>,
     },
+    /// Which nodes its group has now. Refused: it runs in none, or does not keep up. `weight`: how much it counts in the group from now on;
+    /// at most 2.
+    Group { weight: u8 },
     /// End it in order: it is of no use where it is. It is started again as after any other end.
     End,
     /// The executable that came by the last change does not serve: take the one before it back, and start anew. Refused unless that
@@ -109,6 +114,10 @@ pub enum Answer {
     /// As `db::galera::State` is written.
     Database {
         state: String,
+    },
+    /// Names of the nodes.
+    Group {
+        nodes: Vec<String>,
     },
     /// Why not, and what to do.
     Refused {

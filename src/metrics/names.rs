@@ -87,6 +87,29 @@ pub const DB_REFUSED: Name = name(
     "bitrix_db_refused",
     "Connections turned away because no node had the database",
 );
+pub const DB_SESSIONS: Name = name("bitrix_db_sessions", "Sessions with the database begun");
+pub const DB_CUT: Name = name(
+    "bitrix_db_cut",
+    "Sessions cut because their node is not the one that is written to any more",
+);
+pub const DB_CONNECT_SECONDS: Name = name(
+    "bitrix_db_connect_seconds",
+    "From a connection on this node to the database that it leads to",
+);
+pub const DB_READS_RELAYED: Name = name("bitrix_db_reads_relayed", "Open connections of the port for reads");
+pub const DB_READS_REFUSED: Name = name(
+    "bitrix_db_reads_refused",
+    "Connections of the port for reads turned away because no node had the database",
+);
+pub const DB_READS_SESSIONS: Name = name("bitrix_db_reads_sessions", "Sessions begun by the port for reads");
+pub const DB_READS_CUT: Name = name(
+    "bitrix_db_reads_cut",
+    "Sessions of the port for reads cut because their node has fallen behind",
+);
+pub const DB_READS_CONNECT_SECONDS: Name = name(
+    "bitrix_db_reads_connect_seconds",
+    "From a connection on the port for reads to the database that it leads to",
+);
 pub const NODE_CHILD_UP: Name = name("bitrix_node_child_up", "1 while a module or daemon is ready, by name");
 pub const NODE_CHILD_RESTARTS: Name = name(
     "bitrix_node_child_restarts",

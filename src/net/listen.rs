@@ -37,6 +37,18 @@ pub fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// Whether somebody listens there, without a visit. Who is just about to is not disturbed: the address is shared until one of its
+/// sockets listens, and this one never does.
+pub fn is_taken(address: SocketAddr) -> io::Result<bool> {
+    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    match socket.bind(&address.into()) {
+        Ok(()) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
 /// Binds a unix socket, replacing a file that a former process left behind.
 /// The caller holds the lock of the data folder, so nobody else is listening there.
 pub fn unix(path: &Path) -> io::Result<UnixListener> {
@@ -82,4 +94,20 @@ pub fn inherited(count: Option<&str>, names: Option<&str>) -> io::Result<Vec<Nam
         });
     }
     Ok(sockets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_taken_while_somebody_listens() {
+        let listener = tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        assert!(is_taken(address).unwrap());
+        drop(listener);
+        assert!(!is_taken(address).unwrap());
+        // It leaves nothing behind.
+        tcp(address).unwrap();
+    }
 }

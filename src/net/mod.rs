@@ -8,4 +8,5 @@ pub mod relay;
 #[cfg(test)]
 mod relay_tests;
 pub mod serve;
+pub mod tally;
 pub mod tls;

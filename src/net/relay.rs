@@ -5,12 +5,14 @@
 //!   own words for it and is closed. So a short switch is a delay, and no error.
 //! - A session belongs to one holding: both ends cut it as soon as they learn that another node holds the service, or the same one
 //!   anew. Nobody goes on to speak with a holder that was deposed.
+//! - Where several nodes hold it, as those that can be read from, a session goes to the first one that can be reached, and stays there
+//!   while that one is among them.
 //! - An end of one direction is passed on and the other direction goes on; a slow reader slows its writer down.
 //! - Draining ends no session: they may finish until their scope is killed.
 
 use std::io;
 use std::net::TcpListener as StdListener;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,8 +28,8 @@ use super::mesh::{
     Addresses, Body, ByteStream, Identity, Limits, Mesh, Name, Server, Services, Streams, TcpDial, Tls, Tunnel, empty,
 };
 use super::serve::serve;
+use super::tally::{Names, Open, Tally};
 use crate::base::{BoxFuture, Health, Scope, Status};
-use crate::metrics::{Counter, Gauge, Set, names};
 
 /// How long a connection waits for a holder that can be reached. A move of a role takes less, PHP waits longer.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -35,6 +37,8 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 const WAITING: usize = 512;
 /// Open connections; as many as a connection of the mesh has streams. Further ones wait in the kernel's queue.
 const SESSIONS: usize = 4096;
+/// How long one of several holders is waited for.
+const ONE_OF_SEVERAL: Duration = Duration::from_secs(1);
 /// Before the holder is asked again.
 const AGAIN: Duration = Duration::from_millis(100);
 /// How often the way to the holder is tried, and how long that may take: a busy node is no silent one, whose connections break sooner.
@@ -51,8 +55,8 @@ pub struct Holding {
     pub epoch: u64,
 }
 
-/// Who holds the service now.
-pub type Holder = watch::Receiver<Option<Holding>>;
+/// Who holds the service now, best first.
+pub type Holder = watch::Receiver<Vec<Holding>>;
 
 /// Why a connection was turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,9 +75,7 @@ pub struct Words {
     /// The only thing that a node of the cluster can reach through its port.
     pub authority: &'static str,
     pub refusal: fn(Refusal) -> Vec<u8>,
-    /// Metrics: open connections, and those turned away.
-    pub relayed: names::Name,
-    pub refused: names::Name,
+    pub metrics: Names,
 }
 
 /// Where the service is met when this very node holds it.
@@ -88,8 +90,7 @@ pub struct Relay {
     words: Words,
     waiting: Semaphore,
     seen: Mutex<Seen>,
-    sessions: AtomicUsize,
-    refused: AtomicU64,
+    tally: Tally,
 }
 
 /// What the last look at the holder said.
@@ -123,8 +124,7 @@ impl Relay {
             words,
             waiting: Semaphore::new(WAITING),
             seen: Mutex::new(Seen::NotYet),
-            sessions: AtomicUsize::new(0),
-            refused: AtomicU64::new(0),
+            tally: Tally::default(),
         })
     }
 
@@ -168,37 +168,36 @@ impl Relay {
 
     /// The module's numbers.
     pub fn metrics(&self) -> String {
-        let mut set = Set::new();
-        gauge(&mut set, self.words.relayed, self.sessions());
-        let refused: Counter = set.add(self.words.refused, Counter::default());
-        refused.inc_by(self.refused());
-        set.encode()
+        self.tally.encode(self.words.metrics)
     }
 
     /// Connections that have reached the holder and are open.
     pub fn sessions(&self) -> usize {
-        self.sessions.load(Ordering::Relaxed)
+        self.tally.open.load(Ordering::Relaxed)
     }
 
     /// Connections turned away since the start.
     pub fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
+        self.tally.refused.get()
     }
 
     /// Carries one connection until it ends.
     pub async fn carry<S: AsyncRead + AsyncWrite + Unpin>(&self, mut client: S) {
+        let begun = Instant::now();
         let (stream, holding) = match self.reach().await {
             Ok(reached) => reached,
             Err(refusal) => {
-                self.refused.fetch_add(1, Ordering::Relaxed);
+                self.tally.refused.inc();
                 debug!(authority = self.words.authority, ?refusal, "turned a connection away");
                 return turn_away(client, &(self.words.refusal)(refusal)).await;
             }
         };
-        let _open = Open::new(&self.sessions);
+        self.tally.reached(begun.elapsed());
+        let _open = Open::new(&self.tally.open);
         tokio::select! {
             biased;
             () = deposed(self.holder.clone(), &holding) => {
+                self.tally.cut.inc();
                 debug!(node = %holding.node, "cut a session: its holder is another one now");
             }
             () = async {
@@ -215,14 +214,23 @@ impl Relay {
         let _place = self.waiting.try_acquire().map_err(|_| Refusal::Full)?;
         let deadline = Instant::now() + PATIENCE;
         let mut holder = self.holder.clone();
+        let mut failed = 0;
         loop {
-            let found = timeout_at(deadline, holder.wait_for(Option::is_some)).await;
-            let found = found.ok().and_then(Result::ok).and_then(|holding| holding.clone());
-            let holding = found.ok_or(Refusal::Nobody)?;
+            let found = timeout_at(deadline, holder.wait_for(|now| !now.is_empty())).await;
+            let found = found
+                .ok()
+                .and_then(Result::ok)
+                .map(|now| now.clone())
+                .unwrap_or_default();
+            let holding = found.iter().cycle().nth(failed).cloned().ok_or(Refusal::Nobody)?;
+            let end = match found.len() > 1 {
+                true => deadline.min(Instant::now() + ONE_OF_SEVERAL),
+                false => deadline,
+            };
             let opened = tokio::select! {
                 biased;
                 () = deposed(holder.clone(), &holding) => continue,
-                opened = self.open(&holding.node, deadline) => opened,
+                opened = self.open(&holding.node, end) => opened,
             };
             match opened {
                 Ok(stream) => return Ok((stream, holding)),
@@ -230,6 +238,10 @@ impl Relay {
             }
             if Instant::now() + AGAIN >= deadline {
                 return Err(Refusal::Unreachable);
+            }
+            failed = (failed + 1) % found.len();
+            if failed > 0 {
+                continue;
             }
             // Another holder is tried at once.
             let _ = timeout(AGAIN, deposed(holder.clone(), &holding)).await;
@@ -254,7 +266,7 @@ impl Relay {
     async fn watch(&self) {
         let mut holder = self.holder.clone();
         loop {
-            let holding = holder.borrow_and_update().clone();
+            let holding = holder.borrow_and_update().first().cloned();
             let seen = match holding {
                 None => Seen::Nobody,
                 Some(Holding { node, .. }) => match self.look(&node).await {
@@ -280,7 +292,8 @@ impl Relay {
         if self.here.as_ref().is_some_and(|(own, _)| own == node) {
             return Ok(());
         }
-        let request = Request::get("http://holder/").body(empty()).expect("a fixed request");
+        let uri = format!("http://{}/", self.words.authority);
+        let request = Request::get(uri).body(empty()).expect("the words name a host");
         let answered = self.mesh.peer(node).request(request, LOOK.1).await;
         match answered {
             Ok(response) if response.status() == StatusCode::NO_CONTENT => Ok(()),
@@ -304,8 +317,11 @@ pub struct Offer {
     holder: Holder,
     words: Words,
     connect: Connect,
-    sessions: Arc<AtomicUsize>,
+    tally: Tally,
 }
+
+/// Several services behind one port.
+struct Offers(Vec<Arc<Offer>>);
 
 impl Offer {
     /// `own`: this node.
@@ -315,18 +331,23 @@ impl Offer {
             holder,
             words,
             connect,
-            sessions: Arc::default(),
+            tally: Tally::default(),
         })
     }
 
     /// Answers other nodes until the scope drains.
     pub fn listen(self: &Arc<Self>, listener: StdListener, tls: Arc<Tls>, scope: &Scope) -> io::Result<()> {
+        Self::listen_all(vec![self.clone()], listener, tls, scope)
+    }
+
+    /// The same for several services, which are told apart by their authorities.
+    pub fn listen_all(offers: Vec<Arc<Self>>, listener: StdListener, tls: Arc<Tls>, scope: &Scope) -> io::Result<()> {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
         let server = Arc::new(Server {
             tls,
             services: Services::default(),
-            streams: Some(self.clone()),
+            streams: Some(Arc::new(Offers(offers))),
             limits: Limits::default(),
         });
         scope.spawn(server.serve(listener, scope.clone()));
@@ -343,20 +364,18 @@ impl Offer {
 
     /// The module's numbers.
     pub fn metrics(&self) -> String {
-        let mut set = Set::new();
-        gauge(&mut set, self.words.relayed, self.sessions());
-        set.encode()
+        self.tally.encode(self.words.metrics)
     }
 
     /// Open sessions of other nodes.
     pub fn sessions(&self) -> usize {
-        self.sessions.load(Ordering::Relaxed)
+        self.tally.open.load(Ordering::Relaxed)
     }
 
     /// This node's time with the service; `None`: it is not ours.
     fn own(&self) -> Option<Holding> {
-        let holding = self.holder.borrow().clone();
-        holding.filter(|holding| holding.node == self.own)
+        let holder = self.holder.borrow();
+        holder.iter().find(|holding| holding.node == self.own).cloned()
     }
 
     async fn admit(&self, authority: &str) -> Result<Tunnel, StatusCode> {
@@ -375,17 +394,40 @@ impl Offer {
                 debug!(authority, %error, "the service here does not take a connection");
                 StatusCode::BAD_GATEWAY
             })?;
-        let (holder, sessions) = (self.holder.clone(), self.sessions.clone());
+        let (holder, tally) = (self.holder.clone(), self.tally.clone());
+        tally.begun.inc();
         Ok(Box::new(move |stream| {
             Box::pin(async move {
-                let _open = Open::new(&sessions);
+                let _open = Open::new(&tally.open);
                 tokio::select! {
                     biased;
-                    () = deposed(holder, &holding) => debug!("cut a session: this node holds the service no more"),
+                    () = deposed(holder, &holding) => {
+                        tally.cut.inc();
+                        debug!("cut a session: this node holds the service no more");
+                    }
                     () = tunnel(stream) => {}
                 }
             })
         }))
+    }
+}
+
+impl Streams for Offers {
+    fn request<'a>(&'a self, peer: &'a Identity, request: Request<Incoming>) -> BoxFuture<'a, Response<Body>> {
+        let host = request.uri().host().unwrap_or_default();
+        let asked = self.0.iter().find(|offer| offer.words.authority == host);
+        // A node of an older version asks for the first one under a name of its own.
+        match asked.or_else(|| self.0.first()) {
+            Some(offer) => offer.request(peer, request),
+            None => Box::pin(std::future::ready(not_found())),
+        }
+    }
+
+    fn open<'a>(&'a self, peer: &'a Identity, authority: &'a str) -> BoxFuture<'a, Result<Tunnel, StatusCode>> {
+        match self.0.iter().find(|offer| offer.words.authority == authority) {
+            Some(offer) => offer.open(peer, authority),
+            None => Box::pin(std::future::ready(Err(StatusCode::NOT_FOUND))),
+        }
     }
 }
 
@@ -423,17 +465,18 @@ async fn pass<S: AsyncRead + AsyncWrite + Unpin, T: AsyncRead + AsyncWrite + Unp
     }
 }
 
+fn not_found() -> Response<Body> {
+    let mut response = Response::new(empty());
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    response
+}
+
 /// Resolves when somebody else holds the service, or the same node anew. Cancel safe.
 async fn deposed(mut holder: Holder, holding: &Holding) {
-    if holder.wait_for(|now| now.as_ref() != Some(holding)).await.is_err() {
+    if holder.wait_for(|now| !now.contains(holding)).await.is_err() {
         // Without a sender this process is ending: what is under way comes to its end before it, or is cut then.
         std::future::pending().await
     }
-}
-
-fn gauge(set: &mut Set, name: names::Name, count: usize) {
-    let gauge = set.add(name, Gauge::<i64>::default());
-    gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
 }
 
 fn counted(sessions: usize) -> String {
@@ -448,20 +491,4 @@ async fn turn_away<S: AsyncRead + AsyncWrite + Unpin>(mut client: S, words: &[u8
         tokio::io::copy(&mut client.take(most), &mut tokio::io::sink()).await
     };
     let _ = timeout(patience, farewell).await;
-}
-
-/// Counts a session as long as it lives, also if it is killed.
-struct Open<'a>(&'a AtomicUsize);
-
-impl<'a> Open<'a> {
-    fn new(sessions: &'a AtomicUsize) -> Self {
-        sessions.fetch_add(1, Ordering::Relaxed);
-        Open(sessions)
-    }
-}
-
-impl Drop for Open<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }

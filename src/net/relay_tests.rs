@@ -17,6 +17,7 @@ use super::listen;
 use super::mesh::identity::{Authority, NodeKey};
 use super::mesh::{Limits, Mesh, Name, OpenError, TcpDial, Tls, Tunnel};
 use super::relay::*;
+use super::tally::{More, Names};
 use crate::base::{BoxFuture, Health, Scope};
 use crate::metrics::names;
 
@@ -29,23 +30,30 @@ const WORDS: Words = Words {
         Refusal::Nobody => b"nobody".to_vec(),
         Refusal::Unreachable => b"unreachable".to_vec(),
     },
-    relayed: names::DB_RELAYED,
-    refused: names::DB_REFUSED,
+    metrics: Names {
+        relayed: names::DB_RELAYED,
+        refused: names::DB_REFUSED,
+        more: Some(More {
+            begun: names::DB_SESSIONS,
+            cut: names::DB_CUT,
+            seconds: names::DB_CONNECT_SECONDS,
+        }),
+    },
 };
 
 fn name(text: &str) -> Name {
     text.parse().unwrap()
 }
 
-fn holding(node: &str, epoch: u64) -> Option<Holding> {
+fn holding(node: &str, epoch: u64) -> Vec<Holding> {
     let node = name(node);
-    Some(Holding { node, epoch })
+    vec![Holding { node, epoch }]
 }
 
 /// Nodes that meet on loopback and are told by the test who holds the thing.
 struct World {
     authority: Authority,
-    holder: watch::Sender<Option<Holding>>,
+    holder: watch::Sender<Vec<Holding>>,
     addresses: Arc<Mutex<HashMap<Name, SocketAddr>>>,
     scope: Scope,
 }
@@ -54,7 +62,7 @@ impl World {
     fn new() -> Self {
         World {
             authority: Authority::generate(name("c")).unwrap(),
-            holder: watch::Sender::new(None),
+            holder: watch::Sender::default(),
             addresses: Arc::default(),
             scope: Scope::new(),
         }
@@ -165,7 +173,7 @@ async fn a_session_goes_on_when_its_process_hears_nothing_of_the_holder_any_more
     let mut server = soon(sessions.recv()).await.unwrap();
     pass(&mut client, &mut server).await;
     // As when it is told to end.
-    world.holder = watch::Sender::new(None);
+    world.holder = watch::Sender::default();
     pass(&mut client, &mut server).await;
     pass(&mut server, &mut client).await;
     world.scope.stop(Duration::ZERO).await;
@@ -320,9 +328,71 @@ async fn the_status_says_where_the_service_is() {
     let client = TcpStream::connect(address).await.unwrap();
     becomes(Health::Good, "on n1, 1 session").await;
     let numbers = relay.metrics();
-    assert!(numbers.contains("bitrix_db_relayed 1\n"), "{numbers}");
+    for line in [
+        "bitrix_db_relayed 1\n",
+        "bitrix_db_sessions_total 1\n",
+        "bitrix_db_connect_seconds_count 1\n",
+    ] {
+        assert!(numbers.contains(line), "{numbers}");
+    }
     drop(client);
     world.holder.send_replace(holding("n2", 2));
     becomes(Health::Degraded, "on n2, which does not answer").await;
+    world.scope.stop(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn of_several_the_first_in_reach_has_the_session_until_it_is_none_of_them() {
+    let world = World::new();
+    let several = |nodes: &[&str]| nodes.iter().flat_map(|node| holding(node, 1)).collect::<Vec<_>>();
+    // The first one has no address that is known.
+    world.holder.send_replace(several(&["n1", "n2", "n3"]));
+    let mut second = world.offer("n2", world.holder.subscribe());
+    let mut third = world.offer("n3", world.holder.subscribe());
+    let relay = world.relay();
+    let mut client = world.connect(&relay);
+    let mut server = soon(second.recv()).await.unwrap();
+    // A better one, and another order, are no reason to go.
+    world.holder.send_replace(several(&["n3", "n2"]));
+    pass(&mut client, &mut server).await;
+    let mut later = world.connect(&relay);
+    let mut its = soon(third.recv()).await.unwrap();
+    world.holder.send_replace(several(&["n3"]));
+    assert_eq!(rest(&mut client).await, b"");
+    assert_eq!(rest(&mut server).await, b"");
+    pass(&mut later, &mut its).await;
+    world.scope.stop(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn services_behind_one_port_are_told_apart() {
+    let world = World::new();
+    let (holder, other) = (watch::Sender::new(holding("n1", 1)), watch::Sender::default());
+    let connect: Connect = Arc::new(|| {
+        let tunnel = |_| -> BoxFuture<'static, ()> { Box::pin(std::future::ready(())) };
+        Box::pin(std::future::ready(Ok(Box::new(tunnel) as Tunnel)))
+    });
+    let words = Words {
+        authority: "other",
+        ..WORDS
+    };
+    let offers = vec![
+        Offer::new(name("n1"), holder.subscribe(), WORDS, connect.clone()),
+        Offer::new(name("n1"), other.subscribe(), words, connect),
+    ];
+    let listener = listen::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+    world
+        .addresses
+        .lock()
+        .unwrap()
+        .insert(name("n1"), listener.local_addr().unwrap());
+    Offer::listen_all(offers, listener, world.tls("n1"), &world.scope).unwrap();
+    let mesh = Mesh::new(Arc::new(world.dial("n0")), Limits::default(), &world.scope);
+    let opened = async |authority: &str| mesh.peer(&name("n1")).open(authority, LONG).await.map(drop);
+    opened("thing").await.unwrap();
+    let refused = OpenError::Refused(StatusCode::MISDIRECTED_REQUEST);
+    assert_eq!(opened("other").await.unwrap_err(), refused);
+    other.send_replace(holding("n1", 1));
+    opened("other").await.unwrap();
     world.scope.stop(Duration::ZERO).await;
 }

@@ -68,7 +68,7 @@ const MODULES: [(&str, &[&str]); 4] = [
     ("push", &["push", "push-mesh", "push-unix", "push-control"]),
 ];
 /// Runs where there are other nodes: the way to the database of one of them, or theirs to this one's.
-const DB: (&str, &[&str]) = ("db", &["db", "db-mesh"]);
+const DB: (&str, &[&str]) = ("db", &["db", "db-mesh", "db-reads"]);
 /// Runs where the configuration asks for it.
 const STORAGE: (&str, &[&str]) = ("storage", &["nfs", "nfs-unix", "storage", "storage-mesh", "fuse"]);
 

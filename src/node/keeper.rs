@@ -45,6 +45,8 @@ const PROBE_DEADLINE: Duration = Duration::from_secs(2);
 /// The same for one that other nodes take over from as soon as it fails.
 const PROBE_ORDERED: Duration = Duration::from_millis(300);
 const DEADLINE_ORDERED: Duration = Duration::from_millis(1500);
+/// One that is of no use may hang; its data are recovered as after any kill.
+const UNWANTED: Duration = Duration::from_secs(30);
 
 /// State of a child, for the report.
 #[derive(Clone, Debug)]
@@ -317,7 +319,7 @@ impl Keeper {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return self.end(child).await,
-                () = unwanted(self.spec.orders.as_deref()) => return self.end(child).await,
+                () = unwanted(self.spec.orders.as_deref()) => return self.end_within(child, UNWANTED).await,
                 () = self.reload.notified() => if let Some(signal) = self.spec.reload { child.signal(signal) },
                 ended = child.wait() => return ended.map(End::Ended),
                 () = tokio::time::sleep(pause) => {}
@@ -372,9 +374,12 @@ impl Keeper {
     }
 
     async fn end(&self, child: &mut Child) -> io::Result<End> {
+        self.end_within(child, stop::grace(self.spec.name)).await
+    }
+
+    async fn end_within(&self, child: &mut Child, grace: Duration) -> io::Result<End> {
         self.enter(Phase::Stopping, Some(child.pid), "");
         child.signal(self.spec.stop);
-        let grace = stop::grace(self.spec.name);
         if let Ok(ended) = timeout(grace, over(child)).await {
             return ended;
         }

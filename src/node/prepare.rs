@@ -106,6 +106,9 @@ pub async fn node(config: &Config, go_on: bool) -> anyhow::Result<Node> {
         None if !config.db.run => {}
         None => warn!("MariaDB is not installed; `bitrix-node init` installs it"),
     }
+    if !config.db.arbiter.is_empty() {
+        daemons.push(galera::arbiter(config, &user)?);
+    }
     match php::find(config) {
         Some(binary) => {
             let (php, is_changed) = php_fpm(config, &binary, go_on).await?;

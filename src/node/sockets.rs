@@ -47,6 +47,8 @@ impl Sockets {
         if !config.db.run || config.db.galera {
             sockets.tcp("db", "db.listen", config.db.listen)?;
         }
+        let reads: Vec<SocketAddr> = config.db.reads().into_iter().collect();
+        sockets.if_free("db-reads", "db.reads", &reads);
         sockets.tcp("admin", "admin.listen", config.admin.listen)?;
         if config.storage.engine == Engine::Replicated {
             sockets.tcp("nfs", "storage.listen", config.storage.listen)?;

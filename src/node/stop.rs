@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Name, and how long it may take to finish what it holds before it is killed.
-pub const ORDER: [(&str, Duration); 9] = [
+pub const ORDER: [(&str, Duration); 10] = [
     // No new work comes in; answers under way are finished.
     ("proxy", Duration::from_secs(30)),
     // Its clients came through the proxy; what is left are words of farewell.
@@ -19,6 +19,8 @@ pub const ORDER: [(&str, Duration); 9] = [
     ("db", Duration::from_secs(30)),
     // Killing a database costs a recovery at the next start.
     ("mariadb", Duration::from_secs(300)),
+    // The others' databases go on without it.
+    ("garbd", Duration::from_secs(5)),
     // Late, so that `status` can be asked.
     ("agent", Duration::from_secs(5)),
     // Everybody else's files. Ended cleanly, its next start need not apply its log again. The device of a FUSE mount is closed after

@@ -164,8 +164,16 @@ class Bed:
         door = next(row["holder"] for row in rows if row["seat"] == FLOATING[0])
         if (self.holder().name == door) != is_door:
             wanted = door if is_door else self.random.choice([node.name for node in self.cluster.nodes if node.name != door])
-            self.cluster.nodes[0].command("role", "transfer", "acme", wanted)
+            until(f"{wanted} takes the seat", lambda: self.is_moved(wanted), 60)
         return self.holder()
+
+    def is_moved(self, wanted):
+        """A node that has just come back is not fit for it at once."""
+        try:
+            self.cluster.nodes[0].command("role", "transfer", "acme", wanted)
+        except RuntimeError:
+            return False
+        return True
 
     # Faults, and how to mend them
 

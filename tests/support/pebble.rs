@@ -21,7 +21,7 @@ const CHAOS: [&str; 3] = [
 pub const BLOCKED: &str = "blocked.example";
 
 pub struct Pebble {
-    folder: TempDir,
+    folder: Option<TempDir>,
     port: u16,
     management: u16,
     names: u16,
@@ -57,8 +57,12 @@ impl Pebble {
             names,
             _names: Daemon::start(program, &arguments[..9], &log),
             server: None,
-            folder,
+            folder: Some(folder),
         }
+    }
+
+    fn folder(&self) -> &Path {
+        self.folder.as_ref().expect("taken when it ends").path()
     }
 
     pub fn directory(&self) -> String {
@@ -67,13 +71,13 @@ impl Pebble {
 
     /// What the directory's own certificate is trusted by.
     pub fn ca(&self) -> PathBuf {
-        self.folder.path().join("own.pem")
+        self.folder().join("own.pem")
     }
 
     /// (Re)starts it; it forgets all accounts and makes a new root. `http`, `tls`: where it looks for challenges.
     pub async fn run(&mut self, http: SocketAddr, tls: SocketAddr) {
         self.server = None;
-        let path = |name: &str| self.folder.path().join(name).display().to_string();
+        let path = |name: &str| self.folder().join(name).display().to_string();
         let config = json!({ "pebble": {
             "listenAddress": format!("127.0.0.1:{}", self.port),
             "managementListenAddress": format!("127.0.0.1:{}", self.management),
@@ -90,7 +94,7 @@ impl Pebble {
         let own = ["/usr/bin/pebble", "-config", &path("config.json"), "-dnsserver"];
         arguments.extend(own.map(str::to_string));
         arguments.push(format!("127.0.0.1:{}", self.names));
-        let log = self.folder.path().join("pebble.log");
+        let log = self.folder().join("pebble.log");
         self.server = Some(Daemon::start(Path::new("/usr/bin/env"), &arguments, &log));
         eventually("pebble answers", async || match self.ask("roots/0") {
             root if root.contains("BEGIN CERTIFICATE") => Ok(()),
@@ -121,5 +125,15 @@ impl Pebble {
         let answer: Value =
             serde_json::from_str(&self.ask(&format!("cert-status-by-serial/{serial}"))).unwrap_or_default();
         answer["Status"].as_str().unwrap_or_default().to_string()
+    }
+}
+
+impl Drop for Pebble {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(folder) = self.folder.take()
+        {
+            println!("pebble's files are kept in {}", folder.keep().display());
+        }
     }
 }

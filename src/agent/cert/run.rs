@@ -38,6 +38,8 @@ struct Robot {
     account: Option<(String, Account)>,
     /// When the window of a certificate is asked for again.
     asked: BTreeMap<String, Instant>,
+    /// Looks at older versions are of no use: this node has changed the registry since.
+    committed: u64,
 }
 
 /// Runs until the scope drains.
@@ -53,6 +55,7 @@ pub async fn keep(config: Arc<Config>, follower: Arc<Follower>, scope: Scope) {
         seat: Place::new(Role::Acme, ""),
         account: None,
         asked: BTreeMap::new(),
+        committed: 0,
     };
     let mut pace = interval(PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -73,7 +76,8 @@ pub async fn keep(config: Arc<Config>, follower: Arc<Follower>, scope: Scope) {
 impl Robot {
     async fn look(&mut self) -> anyhow::Result<()> {
         let snapshot = self.follower.snapshots().borrow().clone();
-        if snapshot.is_stale || snapshot.node(&snapshot.own).is_none() {
+        let is_old = snapshot.revision < self.committed;
+        if snapshot.is_stale || is_old || snapshot.node(&snapshot.own).is_none() {
             return Ok(());
         }
         let has_seat = self.follower.has(&self.seat);
@@ -274,12 +278,15 @@ impl Robot {
     }
 
     /// `None`: another one was first.
-    async fn commit(&self, change: Change) -> anyhow::Result<Option<Arc<View>>> {
+    async fn commit(&mut self, change: Change) -> anyhow::Result<Option<Arc<View>>> {
         let registry = self.follower.registry().context("the registry is not open yet")?;
         let committed = registry.commit(change).await;
         self.follower.wake();
         match committed {
-            Ok(view) => Ok(Some(view)),
+            Ok(view) => {
+                self.committed = view.revision;
+                Ok(Some(view))
+            }
             Err(Error::Stale(why)) => {
                 debug!(%why, "not committed");
                 Ok(None)

@@ -1,6 +1,6 @@
 //! From what a node found, and from what it decided, to the change of the registry that comes before the act, with its guards. Pure.
 
-use super::record::{FORCE, Shared, key, members, shared, text};
+use super::record::{FORCE, Shared, cluster, key, members, shared, text};
 use crate::cluster::{GALERA, Snapshot};
 use crate::db::recovery::{How, Report, Server, Uuid};
 use crate::registry::{Change, Guard, Key, Record, Setting, Write};
@@ -26,13 +26,19 @@ pub fn start(snapshot: &Snapshot, how: How, report: &Report) -> Change {
     let own = &snapshot.own;
     let event = match how {
         How::Join => format!("database: {own} joins the others"),
+        How::Anew => format!(
+            "database: {own} joins the others with a copy of their data; its own, at {}, had changes that were lost",
+            report.position
+        ),
         How::Restore => format!("database: {own} starts with all others, from {}", report.position),
         How::Bootstrap => format!("database: {own} begins the cluster, from {}", report.position),
     };
     let mut change = Change::default().and(Write::Event(event));
     if how == How::Bootstrap {
         let mut shared = shared(&snapshot.settings).unwrap_or_default();
-        shared.epoch = epoch(snapshot, how);
+        // After data that were given up before, nobody else's fit.
+        let has_parted = cluster(snapshot).has_parted(report);
+        shared.begin(if has_parted { -1 } else { report.position.seqno });
         // A begin from other data, by the operator's word, is another history.
         shared.history = Some(report.position.uuid).filter(|uuid| !uuid.is_zero());
         change = with(change, snapshot, GALERA, Some(text(&shared)));
@@ -52,7 +58,7 @@ pub fn epoch(snapshot: &Snapshot, how: How) -> u64 {
     let epoch = shared(&snapshot.settings).unwrap_or_default().epoch;
     match how {
         How::Bootstrap => epoch.saturating_add(1),
-        How::Join | How::Restore => epoch,
+        How::Join | How::Anew | How::Restore => epoch,
     }
 }
 
@@ -94,7 +100,6 @@ fn setting(key: &str, value: &str) -> Record {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::galera::record::cluster;
     use crate::agent::outlook;
     use crate::cluster::Fit;
     use crate::db::recovery::{Position, Start, decide};

@@ -9,9 +9,11 @@
 //!   start. So a record that says `down` at the moment of a commit is true at that moment.
 //! - The right to begin the cluster is one commit: guarded by the records of all nodes that the decision was made from, it takes the
 //!   next epoch and notes its own node as started. Of two nodes that decide at once, one fails. It is over with that one start.
+//! - Who is in the group now, and whether the server here keeps up with it, is asked beside that (`group`).
 //! - Nothing here is remembered but the registry's; a new agent goes on where the last one was.
 
 mod change;
+pub mod group;
 mod record;
 mod run;
 

@@ -19,6 +19,22 @@ pub struct Shared {
     /// `None`: the first node is just beginning it, or has not yet.
     pub history: Option<Uuid>,
     pub epoch: u64,
+    /// The last elections, and the number that each began from.
+    #[serde(default)]
+    pub begun: Vec<(u64, i64)>,
+}
+
+/// Nodes that were away for more of them come back with a copy of the others' data.
+const ELECTIONS: usize = 32;
+
+impl Shared {
+    /// The next election, from that number.
+    pub fn begin(&mut self, seqno: i64) {
+        self.epoch = self.epoch.saturating_add(1);
+        self.begun.push((self.epoch, seqno));
+        let old = self.begun.len().saturating_sub(ELECTIONS);
+        self.begun.drain(..old);
+    }
 }
 
 /// The key of a node's setting.
@@ -67,6 +83,7 @@ pub fn cluster(snapshot: &Snapshot) -> Cluster {
             .collect(),
         history: shared.history,
         epoch: shared.epoch,
+        begun: shared.begun,
         forced: settings.get(FORCE).cloned(),
     }
 }

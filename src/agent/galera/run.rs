@@ -7,7 +7,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
 use super::change;
-use super::record::{FORCE, cluster, group, members, server};
+use super::record::{FORCE, cluster, group, members, server, shared};
 use crate::agent::registry::Follower;
 use crate::base::Scope;
 use crate::cluster::{Fit, Snapshot};
@@ -37,6 +37,11 @@ struct Control {
     has_served: bool,
     /// Since when the server runs for nothing.
     idle: Option<Instant>,
+    /// The others could come to it; since when they cannot.
+    has_met: bool,
+    away: Option<Instant>,
+    /// The election that it was started under, as far as this agent knows.
+    epoch: Option<u64>,
 }
 
 /// Runs until the scope drains.
@@ -48,6 +53,9 @@ pub async fn keep(follower: Arc<Follower>, root: Arc<dyn Root>, scope: Scope) {
         heard: None,
         has_served: false,
         idle: None,
+        has_met: false,
+        away: None,
+        epoch: None,
     };
     let mut pace = interval(PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -80,14 +88,20 @@ impl Control {
         };
         match state {
             State::Looking | State::Broken { .. } => Ok(()),
-            State::Started { history } => {
+            State::Started { history, meets } => {
+                if self.has_left(meets) {
+                    warn!("the database here has left its group and does not end by itself: it ends");
+                    self.root.ask(&Verb::End).await?;
+                    return Ok(());
+                }
                 if let Some(change) = history.and_then(|history| change::founded(&snapshot, history)) {
                     self.commit(change).await?;
                 }
                 self.stranded(&snapshot).await
             }
             State::Down { report } => {
-                (self.idle, self.has_served) = (None, false);
+                (self.idle, self.has_served, self.epoch) = (None, false, None);
+                (self.away, self.has_met) = (None, false);
                 self.at_rest(&snapshot, report).await
             }
         }
@@ -102,8 +116,9 @@ impl Control {
             return Ok(());
         }
         let how = match decide(&cluster(snapshot), &snapshot.own) {
-            Start::Join if self.heard.is_none_or(|since| since.elapsed() < HEARD) => return Ok(()),
+            Start::Join | Start::JoinAnew if self.heard.is_none_or(|since| since.elapsed() < HEARD) => return Ok(()),
             Start::Join => How::Join,
+            Start::JoinAnew => How::Anew,
             Start::WithPosition => How::Restore,
             Start::Bootstrap => How::Bootstrap,
             Start::Wait(why) => {
@@ -130,7 +145,10 @@ impl Control {
         };
         match self.root.ask(&verb).await? {
             Answer::Refused { why } => warn!(why, "the supervisor does not start the database"),
-            _ => info!(?how, epoch, position = %report.position, "the database is started"),
+            _ => {
+                self.epoch = Some(epoch);
+                info!(?how, epoch, position = %report.position, "the database is started");
+            }
         }
         Ok(())
     }
@@ -159,9 +177,33 @@ impl Control {
         }
     }
 
+    /// It listens for nobody any more.
+    fn has_left(&mut self, meets: bool) -> bool {
+        if meets {
+            (self.has_met, self.away) = (true, None);
+            return false;
+        }
+        let away = self.away.get_or_insert_with(Instant::now).elapsed();
+        let has_left = away >= if self.has_met { STRANDED } else { STARTING };
+        if has_left {
+            // It gets as long again for its end.
+            self.away = None;
+        }
+        has_left
+    }
+
     /// Ends a server that is of no use, and whose data others wait for.
     async fn stranded(&mut self, snapshot: &Snapshot) -> anyhow::Result<()> {
         self.has_served |= snapshot.node(&snapshot.own).is_some_and(|own| own.fit.has(Fit::DB));
+        let newest = shared(&snapshot.settings).unwrap_or_default().epoch;
+        if !self.has_served && self.epoch.is_some_and(|epoch| epoch < newest) {
+            self.epoch = None;
+            warn!(
+                "there was another election since the database here was started: it ends, and its data are looked at anew"
+            );
+            self.root.ask(&Verb::End).await?;
+            return Ok(());
+        }
         let is_served = members(snapshot).any(|node| node.is_live && node.fit.has(Fit::DB));
         let mut others = members(snapshot).filter(|node| node.is_live && node.name != snapshot.own);
         let waits = others.any(|node| matches!(server(&snapshot.settings, &node.name), Some(Server::Down { .. })));

@@ -103,6 +103,10 @@ impl Decision<'_> {
         &self.seen.snapshot.own
     }
 
+    fn is_lost(&self, place: &Place, holder: &str, known: &Known) -> bool {
+        self.seen.is_lost(place, holder, known.seen.map(|(_, since)| since))
+    }
+
     fn moves(&self, place: &Place) -> bool {
         place.role.moves(&self.seen.snapshot.settings)
     }
@@ -131,7 +135,9 @@ impl Decision<'_> {
         match (holder, record) {
             (Some(holder), Some(record)) if holder == self.own() => self.own_seat(place, record, &known),
             _ if known.tenure.is_some() => Some(Act::Stop { place: place.clone() }),
-            (Some(holder), _) if !self.moves(place) || !self.seen.is_silent(holder) => self.ask(place, holder, &known),
+            (Some(holder), _) if !self.moves(place) || !self.is_lost(place, holder, &known) => {
+                self.ask(place, holder, &known)
+            }
             (Some(_), _) => self.claim(place, &known, Grounds::Silent),
             (None, _) => self.claim(place, &known, Grounds::Free),
         }

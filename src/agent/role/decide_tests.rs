@@ -386,6 +386,35 @@ fn a_database_with_copies_goes_to_another_node_as_soon_as_it_fails() {
 }
 
 #[test]
+fn the_group_speaks_for_the_last_moments_of_a_writer_that_is_cut_off() {
+    let mut seen = calm("n1").set(GALERA, "{}");
+    seen.snapshot.seats.retain(|seat| seat.role != Role::Cache);
+    let own = seen.node("n1");
+    own.fit = own.fit.with(Fit::DB);
+    seen.run_out = ["n4".to_string()].into();
+    let claims = |seen: &Seen, asked: f64, group: &[&str]| {
+        let mut seen = seen.clone();
+        (seen.group.asked, seen.group.nodes) = (seconds(asked), group.iter().map(ToString::to_string).collect());
+        let mut memory = Memory::default();
+        // The record is known since then.
+        after(&seen, &mut memory, 1.0);
+        let acts = after(&seen, &mut memory, 9.0).into_iter();
+        acts.filter_map(|act| match act {
+            Act::Claim { place, why, .. } if place.role != Role::Edge => Some((place.role, why)),
+            _ => None,
+        })
+        .collect::<Vec<_>>()
+    };
+    let taken = [(Role::Db, Grounds::Silent)];
+    assert_eq!(claims(&seen, 1.3, &["n1", "n2"]), taken, "and no other role of it");
+    assert_eq!(claims(&seen, 1.2, &["n1", "n2"]), [], "it may have come after that");
+    assert_eq!(claims(&seen, 1.3, &["n1", "n4"]), [], "it is in the group");
+    assert_eq!(claims(&seen, 1.3, &["n2", "n3"]), [], "this node is in none");
+    seen.run_out.clear();
+    assert_eq!(claims(&seen, 1.3, &["n1", "n2"]), [], "it may act still");
+}
+
+#[test]
 fn the_storages_leader_comes_last() {
     for leader in ["n1", "n2", "n3"] {
         let mut seen = calm("n1").with(None, 4);

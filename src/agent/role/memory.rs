@@ -81,18 +81,18 @@ impl Memory {
             let record = seen.record(&place);
             let holder = record.and_then(|record| record.holder.as_deref());
             let epoch = record.map_or(0, |record| record.epoch);
-            let is_free = holder.is_none_or(|holder| holder == snapshot.own || seen.is_silent(holder));
-            let known = self.places.entry(place).or_default();
-            let is_free = is_free
+            let known = self.places.entry(place.clone()).or_default();
+            if known.seen.is_none_or(|(last, _)| last != epoch) {
+                known.seen = Some((epoch, now));
+            }
+            let is_lost = |holder| seen.is_lost(&place, holder, known.seen.map(|(_, since)| since));
+            let is_free = holder.is_none_or(|holder| holder == snapshot.own || is_lost(holder))
                 && known
                     .tenure
                     .is_none_or(|tenure| now >= tenure.until || tenure.epoch != epoch);
             since(&mut known.free_since, is_free, now);
             since(&mut known.fit_since, is_fit, now);
             since(&mut known.unfit_since, !is_fit, now);
-            if known.seen.is_none_or(|(last, _)| last != epoch) {
-                known.seen = Some((epoch, now));
-            }
         }
     }
 

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::db::recovery::{How, Position, Report, Uuid, grastate, recovered, view};
 use crate::host::account::Account;
 use crate::host::command::Program;
+use crate::net::listen;
 
 /// Both files have some hundred bytes.
 const LONGEST: u64 = 16 << 10;
@@ -110,6 +111,14 @@ impl Ground {
         (!uuid.is_zero()).then_some(uuid)
     }
 
+    /// Whether the server listens for the others. A visit would tell no more, and leave an error in its log.
+    pub fn meets(&self) -> bool {
+        let address = self.config.cluster.address.parse();
+        let taken = address.map(|address| listen::is_taken(SocketAddr::new(address, render::PORTS[0])));
+        // What cannot be looked at is taken for well.
+        !matches!(taken, Ok(Ok(false)))
+    }
+
     /// 0: it was not started under any.
     fn epoch(&self) -> anyhow::Result<u64> {
         let kept = bytes(&self.config.db_epoch())?;
@@ -141,15 +150,19 @@ impl Ground {
             let epoch = format!("{}\n", order.epoch);
             replace(&self.config.db_epoch(), epoch.as_bytes(), Access::mode(0o600))?;
         }
-        if order.how == How::Bootstrap && report.is_galera {
-            let text = grastate::render_safe(order.position);
+        let kept = match order.how {
+            How::Bootstrap if report.is_galera => Some(grastate::render(order.position, true)),
+            How::Anew => Some(grastate::render(Position::NONE, false)),
+            _ => None,
+        };
+        if let Some(text) = kept {
             let access = Access::owned(0o660, self.account.uid, self.account.gid);
             replace(&data.join(GRASTATE), text.as_bytes(), access).context(GRASTATE)?;
         }
         // What it says of its last run holds no more.
         remove(&self.config.db_galera_status())?;
         let mut arguments = vec![format!("--wsrep-cluster-address={}", render::group(&order.group)).into()];
-        if order.position.is_known() {
+        if order.position.is_known() && order.how != How::Anew {
             arguments.push(format!("--wsrep-start-position={}", order.position).into());
         }
         if order.how == How::Bootstrap {
@@ -270,6 +283,12 @@ mod tests {
             [address, &position]
         );
         assert!(!has_view());
+        assert_eq!(ground.prepare(&order(How::Anew, 3), &report).unwrap(), [address]);
+        assert_eq!(
+            ground.look().await.unwrap().position,
+            Position::NONE,
+            "it has nothing any more"
+        );
         let begin = ground.prepare(&order(How::Bootstrap, 4), &report).unwrap();
         assert_eq!(begin, [address, &position, "--wsrep-new-cluster"]);
         let now = ground.look().await.unwrap();

@@ -4,6 +4,7 @@
 //! render   its part of the configuration
 //! ground   what a stopped server's data folder says; makes it ready for one start
 //! order    one start at a time, and only by order
+//! group    who is in it, as the server that runs says
 //! writer   opens the server for writing while this node holds the role, and shuts it
 //! ```
 //!
@@ -11,6 +12,7 @@
 //! (`agent::galera`), from `db::recovery`.
 
 pub mod ground;
+pub mod group;
 pub mod order;
 pub mod render;
 pub mod writer;

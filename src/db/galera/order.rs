@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 
+use futures_util::FutureExt;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tracing::{info, warn};
@@ -23,9 +24,15 @@ pub enum State {
     Broken { why: String },
     /// It can be started.
     Down { report: Report },
-    /// It was started; whether it serves is seen elsewhere. `history`: of its data, once it has some.
-    Started { history: Option<Uuid> },
+    /// It was started; whether it serves is seen elsewhere. `history`: of its data, once it has some. `meets`: the others can come to it;
+    /// a server that has left its group by itself may stay behind so, and be none any more.
+    Started { history: Option<Uuid>, meets: bool },
 }
+
+const STARTED: State = State::Started {
+    history: None,
+    meets: true,
+};
 
 type Asked = (Order, oneshot::Sender<Result<(), String>>);
 
@@ -44,7 +51,7 @@ impl Orders {
         let (sender, asked) = mpsc::channel(1);
         Orders {
             ground,
-            state: watch::Sender::new(State::Started { history: None }),
+            state: watch::Sender::new(STARTED),
             sender,
             asked: Mutex::new(asked),
             end: tokio::sync::Notify::new(),
@@ -56,6 +63,7 @@ impl Orders {
         match state {
             State::Started { .. } => State::Started {
                 history: self.ground.history(),
+                meets: self.ground.meets(),
             },
             state => state,
         }
@@ -116,7 +124,9 @@ impl Orders {
             match self.ground.prepare(&order, &report) {
                 Ok(arguments) => {
                     info!(how = ?order.how, epoch = order.epoch, position = %order.position, "starts by order");
-                    self.set(State::Started { history: None }, &changed);
+                    self.set(STARTED, &changed);
+                    // What was wished of the last run is none of this one's.
+                    let _ = self.end.notified().now_or_never();
                     let _ = told.send(Ok(()));
                     return arguments;
                 }
@@ -191,7 +201,12 @@ mod tests {
         let rest = |state: &State| matches!(state, State::Down { .. });
         state.wait_for(rest).await.unwrap();
         orders.give(order(1, 7)).await.expect_err("the data are elsewhere");
+        orders.end();
         orders.give(order(1, -1)).await.unwrap();
+        assert!(
+            orders.ended().now_or_never().is_none(),
+            "it ends none that starts later"
+        );
         let arguments = starts.1.recv().await.unwrap();
         assert!(arguments.contains(&"--wsrep-new-cluster".into()), "{arguments:?}");
         // It has ended since; nothing starts it again by itself.

@@ -22,19 +22,22 @@ const PROVIDERS: [&str; 3] = [
     "/usr/lib64/galera-4/libgalera_smm.so",
 ];
 
-/// Times: with less than these the group took a busy node for a lost one at its start. The rest: what a node that was away for a
-/// while needs is kept, also over a crash; a node that sees nobody gives up after so long and is started anew by a decision.
-const OPTIONS: [&str; 9] = [
+/// Of all that are in the group. With less than these times the group took a busy node for a lost one at its start. A node that sees
+/// nobody gives up after so long and is started anew by a decision.
+const MEETING: [&str; 6] = [
     "evs.keepalive_period=PT0.3S",
     "evs.inactive_check_period=PT0.3S",
     "evs.suspect_timeout=PT1S",
     "evs.inactive_timeout=PT3S",
     "evs.install_timeout=PT3S",
-    "pc.recovery=TRUE",
     "pc.wait_prim_timeout=PT20S",
-    "gcache.size=256M",
-    "gcache.recover=yes",
 ];
+
+/// What a node that was away for a while needs is kept, also over a crash.
+const KEEPING: [&str; 3] = ["pc.recovery=TRUE", "gcache.size=256M", "gcache.recover=yes"];
+
+/// Trust, as each node has it: the authority, its own certificate, its key.
+pub const FILES: [&str; 3] = ["authority.pem", "node.pem", "node.key"];
 
 /// What a node of the group depends on.
 pub struct Facts<'a> {
@@ -53,22 +56,17 @@ pub fn provider() -> Option<PathBuf> {
 
 /// The lines behind those of a single server.
 pub fn render(facts: &Facts) -> Result<String, Error> {
-    let [replication, catching_up, copying] = PORTS.map(|port| SocketAddr::new(facts.address, port));
+    let [_, catching_up, copying] = PORTS.map(|port| SocketAddr::new(facts.address, port));
     let files = facts.config.db_trust();
-    let [authority, certificate, key] = ["authority.pem", "node.pem", "node.key"].map(|name| files.join(name));
+    let [authority, certificate, key] = FILES.map(|name| files.join(name));
     let (authority, certificate, key) = (
         template::path(&authority)?,
         template::path(&certificate)?,
         template::path(&key)?,
     );
-    let mut options = vec![
-        format!("gmcast.listen_addr=ssl://{replication}"),
-        format!("ist.recv_addr=ssl://{catching_up}"),
-        format!("socket.ssl_ca={authority}"),
-        format!("socket.ssl_cert={certificate}"),
-        format!("socket.ssl_key={key}"),
-    ];
-    options.extend(OPTIONS.map(str::to_owned));
+    let mut options = meeting(facts.address, &files)?;
+    options.push(format!("ist.recv_addr=ssl://{catching_up}"));
+    options.extend(KEEPING.map(str::to_owned));
     let status = facts.config.db_galera_status();
     fill(
         TEMPLATE,
@@ -85,6 +83,32 @@ pub fn render(facts: &Facts) -> Result<String, Error> {
             ("key", key),
         ],
     )
+}
+
+/// How a node meets the others, by the trust in that folder.
+fn meeting(address: IpAddr, files: &Path) -> Result<Vec<String>, Error> {
+    let mut options = vec![format!(
+        "gmcast.listen_addr=ssl://{}",
+        SocketAddr::new(address, PORTS[0])
+    )];
+    for (option, name) in ["ca", "cert", "key"].into_iter().zip(FILES) {
+        options.push(format!("socket.ssl_{option}={}", template::path(&files.join(name))?));
+    }
+    options.extend(MEETING.map(str::to_owned));
+    Ok(options)
+}
+
+/// What garbd is told. It comes to a group that is there, and never is one by itself: it keeps no view, and is always told of others.
+pub fn arbiter(facts: &Facts, files: &Path, work: &Path) -> Result<Vec<String>, Error> {
+    let mut options = meeting(facts.address, files)?;
+    options.push("pc.recovery=FALSE".to_owned());
+    Ok(vec![
+        format!("--name={}", facts.node),
+        format!("--group={}", facts.cluster),
+        format!("--address={}", group(&facts.config.db.arbiter)),
+        format!("--options={}", options.join(";")),
+        format!("--workdir={}", template::path(work)?),
+    ])
 }
 
 /// Where a start looks for the others, this node among them.
@@ -143,6 +167,30 @@ mod tests {
         assert!(text.contains("\nwsrep-node-address = [fd00::1]\n"));
         let all = ["10.0.0.1", "fd00::2"].map(|address| address.parse().unwrap());
         assert_eq!(group(&all), "gcomm://10.0.0.1:4567,[fd00::2]:4567");
+    }
+
+    #[test]
+    fn an_arbiter_meets_the_others_as_they_do_and_keeps_nothing() {
+        let text = "[cluster]\naddress = \"10.0.0.3\"\n[storage]\nengine = \"replicated\"\n[db]\nrun = false\narbiter = [\"10.0.0.1\", \"10.0.0.2\"]";
+        let config = parse(text, std::iter::empty()).unwrap().config;
+        let facts = Facts {
+            config: &config,
+            provider: Path::new(""),
+            cluster: "portal-1",
+            node: "n3",
+            address: "10.0.0.3".parse().unwrap(),
+        };
+        let told = arbiter(&facts, Path::new("/trust"), Path::new("/run/garbd")).unwrap();
+        assert_eq!(told[2], "--address=gcomm://10.0.0.1:4567,10.0.0.2:4567");
+        let own = cnf("portal-1", "10.0.0.3").unwrap();
+        let options = told[3].strip_prefix("--options=").unwrap();
+        for option in options
+            .split(';')
+            .filter(|option| !option.contains("socket") && !option.contains("recovery"))
+        {
+            assert!(own.contains(&format!("{option};")), "{option} in\n{own}");
+        }
+        assert!(options.contains("socket.ssl_key=/trust/node.key;") && options.ends_with(";pc.recovery=FALSE"));
     }
 
     #[test]

@@ -69,11 +69,12 @@ impl<'a> Others<'a> {
         }
         let joins = |node: &Node| {
             let how = node.server.as_ref().and_then(Server::how);
-            node.is_live && !node.is_primary && how == Some(How::Join)
+            node.is_live && !node.is_primary && matches!(how, Some(How::Join | How::Anew))
         };
         match self.all().find(|(_, node)| joins(node)) {
             // Each one takes a donor from its work.
             Some((name, _)) => Start::Wait(format!("{name} joins first")),
+            None if self.cluster.has_parted(report) => Start::JoinAnew,
             None => Start::Join,
         }
     }
@@ -173,7 +174,9 @@ impl<'a> Others<'a> {
                 Cluster::names(missing)
             ));
         }
-        let candidates = down.iter().filter(|(_, report)| report.position.is_known());
+        let candidates = down
+            .iter()
+            .filter(|(_, report)| report.position.is_known() && !self.cluster.has_parted(report));
         // Names ascend: of equal ones the first stays.
         let best = candidates.rev().max_by_key(|(_, report)| report.position.seqno);
         match best {

@@ -114,6 +114,7 @@ fn cluster<const N: usize>(nodes: [Node; N]) -> Cluster {
         nodes: named.map(|(index, node)| (format!("n{}", index + 1), node)).collect(),
         history: Some(uuid(HISTORY)),
         epoch: 4,
+        begun: vec![(3, 0), (4, 0)],
         forced: None,
     }
 }
@@ -126,7 +127,7 @@ fn new_cluster<const N: usize>(nodes: [Node; N]) -> Cluster {
     }
 }
 
-/// What n1, n2 … do, in short: J, P, B; W and R with the text's first words.
+/// What n1, n2 … do, in short: J, A (anew), P, B; W and R with the text's first words.
 fn outcome(cluster: &Cluster) -> String {
     let decided: BTreeMap<&String, Start> = cluster.nodes.keys().map(|name| (name, decide(cluster, name))).collect();
     let is_down =
@@ -134,6 +135,7 @@ fn outcome(cluster: &Cluster) -> String {
     let short = decided.iter().map(|(name, start)| match start {
         _ if !is_down(name) => '-',
         Start::Join => 'J',
+        Start::JoinAnew => 'A',
         Start::WithPosition => 'P',
         Start::Bootstrap => 'B',
         Start::Wait(_) => 'W',
@@ -513,4 +515,56 @@ fn whom_it_waits_for_is_said() {
     assert!(why.starts_with("n2, n3 may have newer data;"), "{why}");
     let strange = decide(&cluster, "n9");
     assert!(matches!(strange, Start::Wait(_)), "{strange:?}");
+}
+
+/// The operator had n2 begin at 115 when n1, which knew more, was away: that was election 5.
+fn forced_before<const N: usize>(nodes: [Node; N]) -> Cluster {
+    Cluster {
+        epoch: 6,
+        begun: vec![(4, 10), (5, 115), (6, 130)],
+        ..cluster(nodes)
+    }
+}
+
+#[test]
+fn changes_that_were_given_up_do_not_come_back() {
+    let since = |seqno| Report {
+        epoch: 6,
+        ..crashed(seqno)
+    };
+    come_to_one_end(&[
+        (
+            "what n1 has more than n2 had is lost: what it lacks since does not fit on it, although it has fewer",
+            forced_before([down(crashed(120)), primary()]),
+            "A-",
+        ),
+        (
+            "n1 had not more than n2 when that began",
+            forced_before([down(crashed(115)), primary()]),
+            "J-",
+        ),
+        (
+            "of the newest election, whatever its number",
+            forced_before([down(since(131)), primary()]),
+            "J-",
+        ),
+        (
+            "all went down again: the higher number is the lost one",
+            forced_before([down(crashed(140)), down(since(135))]),
+            "WB",
+        ),
+        (
+            "the election after its own is not known any more",
+            Cluster {
+                begun: vec![(6, 130)],
+                ..forced_before([down(crashed(1)), primary()])
+            },
+            "A-",
+        ),
+        (
+            "it copies already: the next one waits",
+            forced_before([started(How::Anew, crashed(120)), primary(), down(crashed(9))]),
+            "--W",
+        ),
+    ]);
 }

@@ -36,11 +36,13 @@ pub fn parse(bytes: &[u8]) -> Option<Grastate> {
     })
 }
 
-/// The file of a node that shall begin the cluster anew from that position.
-pub fn render_safe(position: Position) -> String {
+/// The file of a node at that position. `is_safe`: it shall begin the cluster anew.
+pub fn render(position: Position, is_safe: bool) -> String {
     format!(
-        "# GALERA saved state\nversion: 2.1\nuuid:    {}\nseqno:   {}\nsafe_to_bootstrap: 1\n",
-        position.uuid, position.seqno
+        "# GALERA saved state\nversion: 2.1\nuuid:    {}\nseqno:   {}\nsafe_to_bootstrap: {}\n",
+        position.uuid,
+        position.seqno,
+        u8::from(is_safe)
     )
 }
 
@@ -55,10 +57,11 @@ mod tests {
         let state = parse(CRASHED.as_bytes()).unwrap();
         assert_eq!((state.position.seqno, state.is_safe), (-1, false));
         assert!(!state.position.uuid.is_zero() && !state.position.is_known());
-        let safe = render_safe(Position {
+        let position = Position {
             seqno: 77,
             ..state.position
-        });
+        };
+        let safe = render(position, true);
         let state = parse(safe.as_bytes()).unwrap();
         assert_eq!((state.position.seqno, state.is_safe), (77, true));
     }

@@ -19,7 +19,9 @@
 //! 5. The highest number wins, then the lowest name. An empty node never does once the cluster has data; one whose data have no number
 //!    that can be found has not reported. The provider's own
 //!    `safe_to_bootstrap` decides nothing.
-//! 6. What cannot be proven waits, and says for whom; two histories are refused. Only the operator's word goes beyond (I8, I11).
+//! 6. Changes that an election did not know are lost, as after the operator's word. A node that has some, by its number and that of the
+//!    first election after it, comes back with a copy of the others' data: what it lacks since would not fit on what it has more.
+//! 7. What cannot be proven waits, and says for whom; two histories are refused. Only the operator's word goes beyond (I8, I11).
 
 mod decide;
 #[cfg(test)]
@@ -94,6 +96,8 @@ pub struct Cluster {
     pub history: Option<Uuid>,
     /// Of the last election.
     pub epoch: u64,
+    /// The last elections, and the number that each began from.
+    pub begun: Vec<(u64, i64)>,
     /// The node that the operator chose to begin from.
     pub forced: Option<String>,
 }
@@ -103,6 +107,8 @@ pub struct Cluster {
 pub enum Start {
     /// A Primary component lives.
     Join,
+    /// The same, but its own data have what is lost: it takes a copy of the others'.
+    JoinAnew,
     /// Together with all others, each with its position.
     WithPosition,
     /// Begin the cluster anew from these data. Only under the lease (see `db::control`).
@@ -114,6 +120,15 @@ pub enum Start {
 }
 
 impl Cluster {
+    /// These data have changes that the cluster went on without (rule 6). What is not known any more counts as so.
+    pub fn has_parted(&self, report: &Report) -> bool {
+        if !report.position.is_known() || report.epoch >= self.epoch {
+            return false;
+        }
+        let next = self.begun.iter().find(|(epoch, _)| *epoch == report.epoch + 1);
+        next.is_none_or(|(_, seqno)| report.position.seqno > *seqno)
+    }
+
     fn names<'a>(nodes: impl IntoIterator<Item = &'a str>) -> String {
         let names: BTreeSet<&str> = nodes.into_iter().collect();
         names.into_iter().collect::<Vec<_>>().join(", ")

@@ -1,5 +1,5 @@
 //! A cluster that writes, crashes, parts and comes back at random, under this algorithm and nothing else. Whoever begins it anew has
-//! every write-set that anybody ever had.
+//! every write-set that anybody ever had, but for those that the operator gave up; and nobody who has such comes back with them.
 
 use std::collections::BTreeSet;
 
@@ -35,6 +35,10 @@ enum Step {
     Restore,
     /// A joiner is synced, if there is a Primary component.
     Sync(usize),
+    /// How much a member counts in the view from now on.
+    Weigh(usize, u8),
+    /// The operator's word, where nobody serves.
+    Force(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -50,6 +54,8 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(node, hears, sees_primary)| Step::Decide { node, hears, sees_primary }),
         1 => Just(Step::Restore),
         4 => node().prop_map(Step::Sync),
+        1 => (node(), 1..3_u8).prop_map(|(node, weight)| Step::Weigh(node, weight)),
+        1 => node().prop_map(Step::Force),
     ]
 }
 
@@ -60,6 +66,9 @@ struct Disk {
     /// Its id in views; a new one at each start but a restored one.
     id: u128,
     epoch: u64,
+    /// It has write-sets that were given up.
+    has_parted: bool,
+    weight: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -83,6 +92,8 @@ struct World {
     records: Vec<Option<Server>>,
     history: bool,
     epoch: u64,
+    begun: Vec<(u64, i64)>,
+    forced: Option<usize>,
 }
 
 impl World {
@@ -98,6 +109,8 @@ impl World {
             records: vec![None; NODES],
             history: false,
             epoch: 0,
+            begun: Vec::new(),
+            forced: None,
         }
     }
 
@@ -110,7 +123,12 @@ impl World {
     }
 
     fn has_majority(&self) -> bool {
-        !self.primary.is_empty() && self.alive().len() * 2 > self.primary.len()
+        let count = |at: &usize| u32::from(self.disks[*at].weight);
+        let (alive, all) = (
+            self.alive().iter().map(count).sum::<u32>(),
+            self.primary.iter().map(count).sum(),
+        );
+        alive * 2 > all
     }
 
     /// All that run are in a new view, and have what any of them had.
@@ -179,7 +197,8 @@ impl World {
             nodes: nodes.collect(),
             history: self.history.then(|| self.report_uuid()),
             epoch: self.epoch,
-            forced: None,
+            begun: self.begun.clone(),
+            forced: self.forced.map(|at| format!("n{at}")),
         }
     }
 
@@ -193,6 +212,10 @@ impl World {
         };
         if !self.is_up[at] || self.runs[at] != Runs::No {
             return Ok(());
+        }
+        if self.has_majority() {
+            // The operator is not let say it, or takes it back.
+            self.forced = None;
         }
         let start = decide(&self.cluster(hears, sees_primary, at), &format!("n{at}"));
         let mut started = |how| {
@@ -210,22 +233,63 @@ impl World {
             }
             Start::Join => {
                 started(How::Join);
+                prop_assert!(!self.disks[at].has_parted, "n{} comes back with what was given up", at);
+                self.fresh_id(at);
+                self.runs[at] = Runs::Joining;
+            }
+            Start::JoinAnew => {
+                started(How::Anew);
+                prop_assert!(self.disks[at].has_parted, "n{} gives its data up for nothing", at);
+                self.disks[at].seqno = None;
+                self.disks[at].has_parted = false;
                 self.fresh_id(at);
                 self.runs[at] = Runs::Joining;
             }
             Start::Bootstrap => {
                 started(How::Bootstrap);
-                let newest = self.disks.iter().filter_map(|disk| disk.seqno).max();
-                prop_assert_eq!(self.disks[at].seqno, newest, "n{} begins, others know more", at);
-                prop_assert!(!self.has_majority(), "a Primary component lives");
-                self.epoch += 1;
-                self.history = true;
-                self.fresh_id(at);
-                self.number = 0;
-                self.disks[at].seqno = Some(newest.unwrap_or(0));
-                self.form([at].into());
+                self.begin(at)?;
             }
         }
+        Ok(())
+    }
+
+    fn begin(&mut self, at: usize) -> Result<(), TestCaseError> {
+        let own = self.disks[at].seqno;
+        let mut from = own.unwrap_or(-1);
+        prop_assert!(!self.has_majority(), "a Primary component lives");
+        match self.forced.take() {
+            Some(_) => {
+                for disk in &mut self.disks {
+                    disk.has_parted |= disk.seqno > own;
+                }
+                // The operator may choose what was given up before: then that is what counts, and the rest is given up.
+                if std::mem::take(&mut self.disks[at].has_parted) {
+                    from = -1;
+                    for (other, disk) in self.disks.iter_mut().enumerate() {
+                        disk.has_parted = other != at && disk.seqno.is_some();
+                    }
+                }
+                // Their agents end them.
+                for other in 0..NODES {
+                    if self.runs[other] != Runs::Member {
+                        self.end(other);
+                    }
+                }
+            }
+            None => {
+                let whole = self.disks.iter().filter(|disk| !disk.has_parted);
+                let newest = whole.filter_map(|disk| disk.seqno).max();
+                prop_assert_eq!(own, newest, "n{} begins, others know more", at);
+                prop_assert!(!self.disks[at].has_parted, "n{} begins from what was given up", at);
+            }
+        }
+        self.epoch += 1;
+        self.begun.push((self.epoch, from));
+        self.history = true;
+        self.fresh_id(at);
+        self.number = 0;
+        self.disks[at].seqno = Some(own.unwrap_or(0));
+        self.form([at].into());
         Ok(())
     }
 
@@ -235,6 +299,7 @@ impl World {
         self.disks[at].id = self.ids;
         self.disks[at].view = None;
         self.disks[at].epoch = self.epoch;
+        self.disks[at].weight = 1;
     }
 
     fn take(&mut self, step: &Step) -> Result<(), TestCaseError> {
@@ -285,6 +350,10 @@ impl World {
                 sees_primary,
             } => self.decide(node, &hears, sees_primary)?,
             Step::Restore => self.restore(),
+            Step::Weigh(at, weight) if self.primary.len() == self.alive().len() && self.primary.contains(&at) => {
+                self.disks[at].weight = weight;
+            }
+            Step::Force(at) if !self.has_majority() && self.disks[at].seqno.is_some() => self.forced = Some(at),
             Step::Sync(at) if self.runs[at] == Runs::Joining && self.has_majority() => {
                 let mut members: BTreeSet<usize> = self.alive().into_iter().collect();
                 members.insert(at);

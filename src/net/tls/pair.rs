@@ -29,7 +29,11 @@ pub(super) fn pair(chain: &str, key: &str) -> io::Result<CertifiedKey> {
 }
 
 pub(super) fn certified(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> io::Result<CertifiedKey> {
-    let certified = CertifiedKey::from_der(chain, key, &provider()).map_err(io::Error::other)?;
+    let signing = provider()
+        .key_provider
+        .load_private_key(key)
+        .map_err(io::Error::other)?;
+    let certified = CertifiedKey::new(chain, signing);
     certified
         .keys_match()
         .map_err(|error| io::Error::other(format!("the key does not belong to the certificate ({error})")))?;

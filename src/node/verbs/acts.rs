@@ -6,6 +6,7 @@ use super::holder::Holder;
 use super::{database, renew, secrets, sign, upgrade};
 use crate::config::Config;
 use crate::db::galera::Orders;
+use crate::db::galera::group::Group;
 use crate::host::account::Account;
 use crate::host::verb::{Answer, Verb};
 use crate::node::reexec::Requests;
@@ -19,6 +20,7 @@ pub struct Acts {
     pub holder: Arc<Holder>,
     /// Where MariaDB is a node of a Galera cluster.
     pub orders: Option<Arc<Orders>>,
+    pub group: Group,
     /// How another executable takes this one's place.
     pub upgrade: Option<(Place, Requests)>,
 }
@@ -44,6 +46,7 @@ impl Acts {
                 position,
                 group,
             } => database::start(self.orders.as_deref(), how, epoch, &position, group).await,
+            Verb::Group { weight } => database::group(self.orders.as_deref(), &self.group, weight).await,
             Verb::End => database::end(self.orders.as_deref()),
             Verb::Upgrade { hash } => self.replace(Some(&hash)).await,
             Verb::Revert => self.replace(None).await,

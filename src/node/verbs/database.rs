@@ -7,6 +7,7 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::db::galera::ground::Order;
+use crate::db::galera::group::Group;
 use crate::db::galera::{Orders, writer};
 use crate::host::account;
 use crate::host::verb::{Answer, GROUP, How};
@@ -43,6 +44,19 @@ pub async fn start(orders: Option<&Orders>, how: How, epoch: u64, position: &str
     match orders.give(order).await {
         Ok(()) => Answer::Done,
         Err(why) => Answer::refused(why),
+    }
+}
+
+pub async fn group(orders: Option<&Orders>, group: &Group, weight: u8) -> Answer {
+    if orders.is_none() {
+        return Answer::refused(NONE);
+    }
+    if !(1..=2).contains(&weight) {
+        return Answer::refused("that is no weight");
+    }
+    match group.ask(weight).await {
+        Ok(nodes) => Answer::Group { nodes },
+        Err(error) => Answer::refused(format!("{error:#}")),
     }
 }
 

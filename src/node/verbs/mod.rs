@@ -43,6 +43,7 @@ use super::{leftover, output::Output};
 use crate::base::Scope;
 use crate::config::Config;
 use crate::db::galera::Orders;
+use crate::db::galera::group::Group;
 use crate::host::account::Account;
 use crate::host::address::farewell::Doors;
 use crate::host::pair::pair;
@@ -123,6 +124,7 @@ impl Verbs {
             holder: holder.clone(),
             upgrade: parts.upgrade,
             orders: parts.orders,
+            group: Group::new(config.db_socket()),
         };
         let pair = parts.past.map_or_else(pair, Ok)?;
         let (door, theirs) = (Door::new(acts, pair.0.try_clone()?)?, pair.1.try_clone()?);

@@ -85,7 +85,10 @@ class Publisher:
     def answered(self):
         answer = b""
         while b"\r\n\r\n" not in answer:
-            answer += self.sock.recv(65536)
+            come = self.sock.recv(65536)
+            if not come:
+                raise OSError("closed by the server before it answered")
+            answer += come
         if answer.split(b" ", 2)[1][:1] != b"2":
             raise OSError(f"not published: {answer[:200]}")
         return answer

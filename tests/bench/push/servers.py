@@ -224,7 +224,7 @@ daemon off; worker_processes 1; pid {self.path}/pid; error_log {self.path}/error
 
 events {{ worker_connections 32768; }}
 http {{
-    access_log off; nchan_shared_memory_size 256M; client_body_temp_path {self.path}/body; proxy_temp_path {self.path}/proxy;
+    access_log off; keepalive_requests 1000000000; nchan_shared_memory_size 256M; client_body_temp_path {self.path}/body; proxy_temp_path {self.path}/proxy;
     fastcgi_temp_path {self.path}/fastcgi; uwsgi_temp_path {self.path}/uwsgi; scgi_temp_path {self.path}/scgi;
     server {{
         listen 127.0.0.1:{self.port} backlog={BACKLOG};

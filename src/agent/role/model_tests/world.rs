@@ -474,6 +474,7 @@ impl Node {
                 .filter(|index| is_silent(*index))
                 .map(|index| NODES[index].into())
                 .collect(),
+            ..Seen::default()
         }
     }
 

@@ -160,6 +160,7 @@ pub async fn look(
         let seen = Seen {
             snapshot: outlook::snapshot(&view, NAMES[reach.node], fit, &hearts.others()),
             silent: hearts.silent().into_iter().collect(),
+            ..Seen::default()
         };
         looks.send_replace(Arc::new(Look { seen, asked }));
     }
