@@ -14,7 +14,7 @@
 //!
 //! ```text
 //! manifest  what a backup says of itself     part       one stream, packed and sealed
-//! key       the private half                 store      where backups lie: `Folder`
+//! key       the private half                 store      where backups lie: `Folder`, `s3`
 //! chain     which backups lead to a moment   retention  which ones may go
 //! schedule  who makes the next one, and when  tree       a folder of this machine as a tar archive, and back
 //! ```
@@ -26,6 +26,7 @@ pub mod key;
 pub mod manifest;
 pub mod part;
 pub mod retention;
+pub mod s3;
 pub mod schedule;
 pub mod store;
 pub mod tree;

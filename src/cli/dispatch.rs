@@ -6,6 +6,7 @@ use super::tree::{Cli, Verb};
 use super::{
     backup, cache, cert, config, db, generate, member, node, portal, push, registry, role, storage, token, upgrade,
 };
+use crate::backup::s3;
 use crate::base::error::EXIT_OK;
 use crate::config::{self as settings, DEFAULT_PATH, Loaded};
 use crate::host::{address, mount};
@@ -44,6 +45,7 @@ pub fn perform(cli: Cli) -> anyhow::Result<u8> {
         Verb::Man { folder } => generate::man(&folder),
         Verb::Module { name } => supervisor::module::run(&name, &path).map(|()| EXIT_OK),
         Verb::BackupWorker => block_on(backup::tick(load(&path)?.config, &path)),
+        Verb::StoreWorker => s3::serve(),
         Verb::UpgradeProbe => {
             load(&path)?;
             println!("{}", supervisor::upgrade::introduce());

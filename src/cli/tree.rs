@@ -109,6 +109,8 @@ pub enum Verb {
     #[command(hide = true)]
     BackupWorker,
     #[command(hide = true)]
+    StoreWorker,
+    #[command(hide = true)]
     UpgradeProbe,
     #[command(hide = true)]
     UpgradeGuard { order: String },

@@ -138,8 +138,18 @@ fn origin(proxy: &Proxy, problems: &mut Problems) {
 }
 
 fn backup(backup: &Backup, problems: &mut Problems) {
-    let is_path = is_absolute_or_empty(&backup.store);
-    require(problems, is_path, "backup.store", NEEDS_ABSOLUTE);
+    problems.extend(backup.store_fault().map(|(key, fault)| (key, fault.into())));
+    problems.extend(
+        backup
+            .endpoint_fault()
+            .map(|fault| ("backup.s3_endpoint", fault.into())),
+    );
+    for (key, path) in [
+        ("backup.s3_secret_key_file", &backup.s3_secret_key_file),
+        ("backup.s3_authority", &backup.s3_authority),
+    ] {
+        require(problems, is_absolute_or_empty(path), key, NEEDS_ABSOLUTE);
+    }
     let are_keys = backup.recipients.iter().all(|key| key.starts_with("age1"));
     require(
         problems,
@@ -477,6 +487,7 @@ mod tests {
         ("[push]\nmax_connections = 0", "push.max_connections"),
         ("[db]\nrun = false", "db.run"),
         ("[backup]\nstore = \"backups\"", "backup.store"),
+        ("[backup]\nstore = \"s3://b/x\"", "backup.s3_access_key"),
         ("[backup]\nrecipients = [\"ssh-rsa x\"]", "backup.recipients"),
         ("[backup]\ndaily = \"02:30\"", "backup.daily"),
         ("[backup]\nstore = \"/mnt\"\ndaily = \"2:30\"", "backup.daily"),

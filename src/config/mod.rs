@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 pub use acme::{Acme, Proof, is_host};
-pub use backup::Backup;
+pub use backup::{Backup, BackupStore};
 pub use cache::{Cache, Flush};
 pub use check::check;
 pub use db::Db;

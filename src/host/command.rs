@@ -109,6 +109,24 @@ impl Program {
         Ok(Started { child, path: self.path })
     }
 
+    /// Starts it for a caller that blocks.
+    pub fn start_blocking(self) -> io::Result<Blocking> {
+        use std::os::unix::process::CommandExt;
+        #[allow(clippy::disallowed_methods)]
+        let mut command = std::process::Command::new(&self.path);
+        command
+            .args(&self.arguments)
+            .envs(self.environment)
+            .stdin(self.input.map_or_else(Stdio::null, Stdio::from))
+            .stdout(self.output.map_or_else(Stdio::null, Stdio::from))
+            .stderr(Stdio::piped());
+        if let Some(account) = &self.account {
+            command.uid(account.uid).gid(account.gid);
+        }
+        let child = command.spawn().map_err(|error| named(error, &self.path))?;
+        Ok(Blocking { child, path: self.path })
+    }
+
     /// Like `run`, with a failure as an error that carries the end of what the program wrote to standard error,
     /// or to standard output if that is all it wrote.
     pub async fn check(self, deadline: Duration) -> io::Result<String> {
@@ -137,6 +155,32 @@ impl Finished {
             .collect();
         let tail = lines.into_iter().rev().collect::<Vec<_>>().join(" / ");
         io::Error::other(format!("{} failed: {tail}", path.display()))
+    }
+}
+
+/// A program whose standard input and output are its caller's business; waiting for it blocks. Killed when this is dropped.
+pub struct Blocking {
+    child: std::process::Child,
+    path: PathBuf,
+}
+
+impl Blocking {
+    /// Its exit code, where it has one, and what it wrote to standard error, which must be little.
+    pub fn finish(mut self) -> io::Result<(Option<i32>, String)> {
+        let mut errors = String::new();
+        if let Some(mut pipe) = self.child.stderr.take() {
+            io::Read::read_to_string(&mut pipe, &mut errors).map_err(|error| named(error, &self.path))?;
+        }
+        let status = self.child.wait().map_err(|error| named(error, &self.path))?;
+        Ok((status.code(), errors))
+    }
+}
+
+impl Drop for Blocking {
+    fn drop(&mut self) {
+        // One that has ended is neither.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

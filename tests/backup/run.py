@@ -3,7 +3,9 @@
 machine is lost with all its disks, and an empty one is brought to a chosen second. Prints a table with figures; the exit code is 1 when a row
 is missing or too many, a file differs, the portal does not answer, or something that must be refused is not.
 
-    run.py EXECUTABLE [--megabytes 100] [--keep]
+    run.py EXECUTABLE [--megabytes 100] [--s3 MOTO_SERVER] [--keep]
+
+With --s3 the store is a bucket of that server (moto), over TLS with an authority of the bed's own.
 
 All runs in namespaces of its own, as in `tests/cluster/run.py`.
 """
@@ -27,9 +29,10 @@ sys.path.insert(0, str(HERE.parent / "cluster"))
 from run import INSIDE, inside, outside  # isort: skip
 
 import pymysql
-from cluster import PATIENCE, Cluster
+from cluster import NETWORK, PATIENCE, Cluster
 from shared import Table, now, until
 
+BRIDGE = f"{NETWORK}.254"
 FILES = 300
 # Between two rows.
 PAUSE = 0.01
@@ -86,7 +89,8 @@ class Drill:
         self.options, self.folder = options, Path(folder)
         self.table = Table()
         self.cluster = Cluster(folder, options.executable, 2, os.environ[INSIDE])
-        self.store, self.key = self.folder / "store", self.folder / "backup.key"
+        self.store, self.key = str(self.folder / "store"), self.folder / "backup.key"
+        self.service = None
         self.random, self.both = random.Random(7), []
 
     def row(self, name, is_good, detail, lines=()):
@@ -105,6 +109,8 @@ class Drill:
             logs = [f"{node.name}: {node.log()[-2500:]}" for node in self.both]
             self.row("the bed", False, repr(error), logs)
         finally:
+            if self.service:
+                self.service.kill()
             self.cluster.nodes = self.both
             self.cluster.stop()
         return self.table.failed
@@ -117,9 +123,10 @@ class Drill:
         self.both = list(cluster.nodes)
         self.lost, self.new = self.both
         cluster.nodes, cluster.count = [self.lost], 1
-        self.store.mkdir()
-        for node in [self.lost, self.new]:
-            node.config.write_text(node.config.read_text() + "[backup]\nlog = true\n")
+        Path(self.store).mkdir()
+        section = self.serve() if self.options.s3 else ""
+        for node in self.both:
+            node.config.write_text(node.config.read_text() + f"[backup]\nlog = true\n{section}")
         # It is past midnight, and the new one has made none.
         scheduled = f'store = "{self.store}"\ndaily = "00:00"\nlog_every = "1m"\n'
         self.new.config.write_text(self.new.config.read_text() + scheduled)
@@ -130,6 +137,41 @@ class Drill:
         self.writer.start()
         until("rows are written", lambda: len(self.writer.rows) > 10)
         self.row("a portal", True, f"{FILES} files, {self.options.megabytes} MB of rows, and rows that are written all the time")
+
+    def serve(self):
+        """A bucket; its lines of the configuration."""
+        place = self.folder / "s3"
+        place.mkdir()
+        os.chmod(place, 0o755)
+        self.certify(place)
+        line = [self.options.s3, "-H", BRIDGE, "-p", "9000", "-c", place / "cert.pem", "-k", place / "key.pem"]
+        with open(place / "log", "wb") as log:
+            self.service = subprocess.Popen([str(word) for word in line], stdout=log, stderr=log)
+        url = f"https://{BRIDGE}:9000/backups"
+        make = ["curl", "-s", "-f", "-k", "-X", "PUT", url, "-H", "Authorization: AWS4-HMAC-SHA256 Credential=drill/20260101/us-east-1/s3/aws4_request"]
+        until("the bucket is there", lambda: subprocess.run(make, capture_output=True).returncode == 0)
+        (place / "secret").write_text("drill-secret\n")
+        os.chmod(place / "secret", 0o600)
+        self.store = "s3://backups/portal/drill"
+        return f'''s3_endpoint = "https://{BRIDGE}:9000"
+s3_access_key = "drill"
+s3_secret_key_file = "{place}/secret"
+s3_authority = "{place}/authority.pem"
+'''
+
+    @staticmethod
+    def certify(place):
+        """An authority, and the service's certificate of it."""
+
+        def openssl(*words):
+            subprocess.run(["openssl", *words], check=True, capture_output=True, cwd=place)
+
+        new = "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes".split()
+        openssl(*new, "-x509", "-days", "2", "-subj", "/CN=drill authority", "-keyout", "authority.key", "-out", "authority.pem")
+        openssl(*new, "-subj", "/CN=drill", "-keyout", "key.pem", "-out", "request.pem")
+        (place / "names").write_text(f"subjectAltName=IP:{BRIDGE}\nbasicConstraints=CA:FALSE\n")
+        sign = "x509 -req -in request.pem -CA authority.pem -CAkey authority.key -CAcreateserial -days 2 -extfile names -out cert.pem"
+        openssl(*sign.split())
 
     def fill(self):
         query(self.lost, "CREATE TABLE sitemanager.drill (number INT PRIMARY KEY, begun DOUBLE) ENGINE=InnoDB")
@@ -208,6 +250,12 @@ class Drill:
         out, seconds = self.backup("verify", "--store", self.store)
         self.row("verify with logs", "BAD" not in out and "lead to" in out, f"{seconds:.1f} s", [out])
         self.backup("key", "export", self.key)
+        if not self.options.s3:
+            part = Path(self.store) / self.full / "files.tar.zst.age"
+            line = f"age -d -i {self.key} {part} | zstd -d | tar -t | wc -l"
+            one = subprocess.run(["bash", "-o", "pipefail", "-c", line], capture_output=True, text=True)
+            good = one.returncode == 0 and int(one.stdout) >= FILES
+            self.row("without bitrix-node", good, f"age, zstd and tar read {one.stdout.strip()} files", [one.stderr])
 
     def log(self):
         out, seconds = self.backup("create", "--log", "--store", self.store)
@@ -221,6 +269,10 @@ class Drill:
         other = self.folder / "other.key"
         other.write_text(self.other_key())
         self.refused("another key", "another key", "restore", store, "--yes", "--key", other)
+        if not self.options.s3:
+            self.bend(Path(store))
+
+    def bend(self, store):
         bent = self.folder / "bent"
         shutil.copytree(store, bent)
         part = next((bent / self.full).glob("database.*"))
@@ -312,6 +364,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("executable")
     parser.add_argument("--megabytes", type=int, default=100)
+    parser.add_argument("--s3", metavar="MOTO_SERVER", help="keep the backups in a bucket of this server")
     parser.add_argument("--keep", action="store_true", help="keep the folder also on success")
     parser.add_argument("--seed", default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -6,23 +6,24 @@ mod database;
 mod key;
 mod list;
 mod log;
+mod place;
 mod prune;
 mod restore;
 mod source;
 mod tick;
 mod verify;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context;
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 
 use super::require_root;
 use crate::backup::manifest::Part;
 use crate::backup::part::{Meter, unpack};
-use crate::backup::{Folder, Key, Store};
+use crate::backup::{Key, Store};
 use crate::config::Config;
+use place::Place;
 
 /// Names of parts.
 const DATABASE: &str = "database.mbstream.zst.age";
@@ -50,17 +51,6 @@ pub enum Verb {
     Key(key::Verb),
 }
 
-/// Where backups are, and what opens them.
-#[derive(Debug, Default, Args)]
-pub struct Place {
-    /// Folder of the backups [default: backup.store]
-    #[arg(long, value_name = "DIR")]
-    store: Option<PathBuf>,
-    /// Key of the backups [default: data_dir/secrets/backup.key]
-    #[arg(long, value_name = "FILE")]
-    key: Option<PathBuf>,
-}
-
 pub async fn perform(verb: Verb, config: Config, path: &Path) -> anyhow::Result<u8> {
     require_root()?;
     match verb {
@@ -78,34 +68,6 @@ pub async fn perform(verb: Verb, config: Config, path: &Path) -> anyhow::Result<
 pub async fn tick(config: Config, path: &Path) -> anyhow::Result<u8> {
     require_root()?;
     tick::perform(&config, path).await
-}
-
-impl Place {
-    fn store(&self, config: &Config) -> anyhow::Result<Arc<dyn Store>> {
-        let path = match &self.store {
-            Some(path) => std::path::absolute(path)?,
-            None if config.backup.store.as_os_str().is_empty() => {
-                anyhow::bail!("where are the backups? name their folder with --store, or set backup.store")
-            }
-            None => config.backup.store.clone(),
-        };
-        anyhow::ensure!(
-            path.is_dir(),
-            "{} is no folder; mount the store, or make the folder",
-            path.display()
-        );
-        Ok(Arc::new(Folder::new(path)))
-    }
-
-    fn key_file(&self, config: &Config) -> PathBuf {
-        self.key.clone().unwrap_or_else(|| config.backup_key())
-    }
-
-    fn key(&self, config: &Config) -> anyhow::Result<Key> {
-        let file = self.key_file(config);
-        Key::read(&file)
-            .context("the key of the backups; on a new machine: `bitrix-node backup key import FILE`, or --key FILE")
-    }
 }
 
 /// Gives the content of a part to `to`, on a thread of its own.

@@ -40,9 +40,9 @@ const SECRETS: [&str; 5] = [
 
 #[derive(Debug, Args)]
 pub struct Restore {
-    /// Folder of the backups
-    #[arg(value_name = "DIR")]
-    from: PathBuf,
+    /// Folder of the backups, or s3://bucket/folder
+    #[arg(value_name = "DIR|s3://…")]
+    from: String,
     /// Key of the backups [default: data_dir/secrets/backup.key]
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
@@ -191,13 +191,10 @@ fn plan(config: &Config, chain: &Chain, at: Option<u64>, is_replicated: bool) ->
     text
 }
 
-fn next(config: &Config, from: &Path, is_replicated: bool) -> String {
+fn next(config: &Config, from: &str, is_replicated: bool) -> String {
     let start = "start the node:      systemctl start bitrix-node\n";
     let files = match is_replicated {
-        true => format!(
-            "put the files in:    bitrix-node backup restore {} --files\n",
-            from.display()
-        ),
+        true => format!("put the files in:    bitrix-node backup restore {from} --files\n"),
         false => String::new(),
     };
     let galera = match config.db.galera {
