@@ -484,22 +484,6 @@ mod tests {
             ("[backup]\nlog_every = \"5s\"", "backup.log_every"),
             ("[backup]\nkeep_last = 0", "backup.keep_last"),
             ("[cluster]\naddress = \"10.0.0.2\"\n[cache]\nrun = false", "cache.run"),
-            ("[db]\ngalera = true", "db.galera"),
-            ("[db]\nreads = \"127.0.0.1:3307\"", "db.reads"),
-            ("[db]\nreads = \"3307\"", "db.reads"),
-            ("[db]\narbiter = [\"10.0.0.1\", \"10.0.0.2\"]", "db.arbiter"),
-            (
-                "[cluster]\naddress = \"10.0.0.3\"\n[storage]\nengine = \"replicated\"\n[db]\nrun = false\narbiter = [\"10.0.0.1\"]",
-                "db.arbiter",
-            ),
-            (
-                "[cluster]\naddress = \"10.0.0.2\"\n[storage]\nengine = \"replicated\"\n[db]\ngalera = true\nrun = false",
-                "db.galera",
-            ),
-            (
-                "[node]\ndaemons = \"unit\"\n[cluster]\naddress = \"10.0.0.2\"\n[storage]\nengine = \"replicated\"\n[db]\ngalera = true",
-                "db.galera",
-            ),
             ("[storage]\nlisten = \"0.0.0.0:2049\"", "storage.clients"),
             ("[storage]\nmin_copies = 4", "storage.min_copies"),
             ("[cluster]\naddress = \"0.0.0.0\"", "cluster.address"),
@@ -526,11 +510,37 @@ mod tests {
                 "portal.root",
             ),
         ];
+        each_names_its_key(&cases);
+    }
+
+    #[test]
+    fn each_rule_of_a_galera_node_names_its_key() {
+        each_names_its_key(&[
+            ("[db]\ngalera = true", "db.galera"),
+            ("[db]\nreads = \"127.0.0.1:3307\"", "db.reads"),
+            ("[db]\nreads = \"3307\"", "db.reads"),
+            ("[db]\narbiter = [\"10.0.0.1\", \"10.0.0.2\"]", "db.arbiter"),
+            (
+                "[cluster]\naddress = \"10.0.0.3\"\n[storage]\nengine = \"replicated\"\n[db]\nrun = false\narbiter = [\"10.0.0.1\"]",
+                "db.arbiter",
+            ),
+            (
+                "[cluster]\naddress = \"10.0.0.2\"\n[storage]\nengine = \"replicated\"\n[db]\ngalera = true\nrun = false",
+                "db.galera",
+            ),
+            (
+                "[node]\ndaemons = \"unit\"\n[cluster]\naddress = \"10.0.0.2\"\n[storage]\nengine = \"replicated\"\n[db]\ngalera = true",
+                "db.galera",
+            ),
+        ]);
+    }
+
+    fn each_names_its_key(cases: &[(&str, &str)]) {
         for (text, key) in cases {
             let problems = parse(text, std::iter::empty()).expect_err(text);
             assert_eq!(
                 problems.iter().map(|p| p.key.as_str()).collect::<Vec<_>>(),
-                [key],
+                [*key],
                 "{text}"
             );
         }
