@@ -446,97 +446,89 @@ fn is_upstream(upstream: &str) -> bool {
 mod tests {
     use super::super::parse;
 
+    /// Configuration with one fault, and the key that it is named by.
+    const FAULTS: &[(&str, &str)] = &[
+        ("[node]\ndata_dir = \"data\"", "node.data_dir"),
+        ("[node]\nuser = \"bitrix\"", "portal.user"),
+        ("[proxy]\nkey = \"/k.pem\"", "proxy.key"),
+        ("[proxy]\nhttp = []\nhttps = []", "proxy.http"),
+        ("[proxy]\nheader_timeout = \"0s\"", "proxy.header_timeout"),
+        (
+            "[[proxy.routes]]\nprefix = \"app\"\nupstream = \"http://127.0.0.1:1\"",
+            "proxy.routes",
+        ),
+        (
+            "[[proxy.routes]]\nprefix = \"/app/\"\nupstream = \"127.0.0.1:1\"",
+            "proxy.routes",
+        ),
+        ("[portal]\ndatabase = \"a`b\"", "portal.database"),
+        ("[php]\nchildren = 4\nkept_connections = 4", "php.kept_connections"),
+        ("[cache]\nlisten = \"0.0.0.0:11211\"", "cache.listen"),
+        ("[cache]\nbackend = \"memcached:11311\"", "cache.backend"),
+        ("[cache]\nbackend = \"10.0.0.1:11311\"", "cache.backend"),
+        ("[cache]\nbackend = \"127.0.0.1:11211\"", "cache.backend"),
+        (
+            "[cache]\ncomposite = [\"127.0.0.1:11411\"]\nbackend = \"127.0.0.1:11411\"",
+            "cache.backend",
+        ),
+        ("[cache]\ncomposite = [\"127.0.0.1:11211\"]", "cache.composite"),
+        ("[cache]\nsync_prefixes = [\"\"]", "cache.sync_prefixes"),
+        ("[push]\nlisten = \"0.0.0.0:8895\"", "push.listen"),
+        ("[push]\nmax_connections = 0", "push.max_connections"),
+        ("[db]\nrun = false", "db.run"),
+        ("[backup]\nstore = \"backups\"", "backup.store"),
+        ("[backup]\nrecipients = [\"ssh-rsa x\"]", "backup.recipients"),
+        ("[backup]\ndaily = \"02:30\"", "backup.daily"),
+        ("[backup]\nstore = \"/mnt\"\ndaily = \"2:30\"", "backup.daily"),
+        ("[backup]\nlog_every = \"5s\"", "backup.log_every"),
+        ("[backup]\nkeep_last = 0", "backup.keep_last"),
+        ("[cluster]\naddress = \"10.0.0.2\"\n[cache]\nrun = false", "cache.run"),
+        ("[db]\ngalera = true", "db.galera"),
+        ("[db]\nreads = \"127.0.0.1:3307\"", "db.reads"),
+        ("[db]\nreads = \"3307\"", "db.reads"),
+        ("[db]\narbiter = [\"10.0.0.1\", \"10.0.0.2\"]", "db.arbiter"),
+        (
+            "[cluster]\naddress = \"10.0.0.3\"\n[storage]\nengine = \"replicated\"\n[db]\nrun = false\narbiter = [\"10.0.0.1\"]",
+            "db.arbiter",
+        ),
+        (
+            "[cluster]\naddress = \"10.0.0.2\"\n[storage]\nengine = \"replicated\"\n[db]\ngalera = true\nrun = false",
+            "db.galera",
+        ),
+        (
+            "[node]\ndaemons = \"unit\"\n[cluster]\naddress = \"10.0.0.2\"\n[storage]\nengine = \"replicated\"\n[db]\ngalera = true",
+            "db.galera",
+        ),
+        ("[storage]\nlisten = \"0.0.0.0:2049\"", "storage.clients"),
+        ("[storage]\nmin_copies = 4", "storage.min_copies"),
+        ("[cluster]\naddress = \"0.0.0.0\"", "cluster.address"),
+        ("[storage]\nengine = \"external\"", "storage.external"),
+        ("[storage]\nmount = \"kernel\"", "storage.mount"),
+        (
+            "[storage]\nengine = \"external\"\nexternal = \"/mnt\"\nmount = \"kernel\"",
+            "storage.mount",
+        ),
+        ("[storage]\nmount = \"fuse\"", "storage.mount"),
+        (
+            "[storage]\nengine = \"external\"\nexternal = \"nfs://nas/a\"\nmount = \"fuse\"",
+            "storage.mount",
+        ),
+        ("[storage]\nexternal_locks = true", "storage.external_locks"),
+        ("[storage]\nmount_point = \"files\"", "storage.mount_point"),
+        ("[storage]\nmount_point = \"/var\"", "storage.mount_point"),
+        (
+            "[storage]\nengine = \"replicated\"\nmount = \"kernel\"\nlisten = \"10.0.0.1:2049\"\nclients = [\"10.1.0.0/16\"]",
+            "storage.clients",
+        ),
+        (
+            "[storage]\nengine = \"external\"\nexternal = \"/mnt/a\"\n[portal]\nroot = \"/mnt\"",
+            "portal.root",
+        ),
+    ];
+
     #[test]
     fn each_rule_names_its_key() {
-        let cases = [
-            ("[node]\ndata_dir = \"data\"", "node.data_dir"),
-            ("[node]\nuser = \"bitrix\"", "portal.user"),
-            ("[proxy]\nkey = \"/k.pem\"", "proxy.key"),
-            ("[proxy]\nhttp = []\nhttps = []", "proxy.http"),
-            ("[proxy]\nheader_timeout = \"0s\"", "proxy.header_timeout"),
-            (
-                "[[proxy.routes]]\nprefix = \"app\"\nupstream = \"http://127.0.0.1:1\"",
-                "proxy.routes",
-            ),
-            (
-                "[[proxy.routes]]\nprefix = \"/app/\"\nupstream = \"127.0.0.1:1\"",
-                "proxy.routes",
-            ),
-            ("[portal]\ndatabase = \"a`b\"", "portal.database"),
-            ("[php]\nchildren = 4\nkept_connections = 4", "php.kept_connections"),
-            ("[cache]\nlisten = \"0.0.0.0:11211\"", "cache.listen"),
-            ("[cache]\nbackend = \"memcached:11311\"", "cache.backend"),
-            ("[cache]\nbackend = \"10.0.0.1:11311\"", "cache.backend"),
-            ("[cache]\nbackend = \"127.0.0.1:11211\"", "cache.backend"),
-            (
-                "[cache]\ncomposite = [\"127.0.0.1:11411\"]\nbackend = \"127.0.0.1:11411\"",
-                "cache.backend",
-            ),
-            ("[cache]\ncomposite = [\"127.0.0.1:11211\"]", "cache.composite"),
-            ("[cache]\nsync_prefixes = [\"\"]", "cache.sync_prefixes"),
-            ("[push]\nlisten = \"0.0.0.0:8895\"", "push.listen"),
-            ("[push]\nmax_connections = 0", "push.max_connections"),
-            ("[db]\nrun = false", "db.run"),
-            ("[backup]\nstore = \"backups\"", "backup.store"),
-            ("[backup]\nrecipients = [\"ssh-rsa x\"]", "backup.recipients"),
-            ("[backup]\ndaily = \"02:30\"", "backup.daily"),
-            ("[backup]\nstore = \"/mnt\"\ndaily = \"2:30\"", "backup.daily"),
-            ("[backup]\nlog_every = \"5s\"", "backup.log_every"),
-            ("[backup]\nkeep_last = 0", "backup.keep_last"),
-            ("[cluster]\naddress = \"10.0.0.2\"\n[cache]\nrun = false", "cache.run"),
-            ("[storage]\nlisten = \"0.0.0.0:2049\"", "storage.clients"),
-            ("[storage]\nmin_copies = 4", "storage.min_copies"),
-            ("[cluster]\naddress = \"0.0.0.0\"", "cluster.address"),
-            ("[storage]\nengine = \"external\"", "storage.external"),
-            ("[storage]\nmount = \"kernel\"", "storage.mount"),
-            (
-                "[storage]\nengine = \"external\"\nexternal = \"/mnt\"\nmount = \"kernel\"",
-                "storage.mount",
-            ),
-            ("[storage]\nmount = \"fuse\"", "storage.mount"),
-            (
-                "[storage]\nengine = \"external\"\nexternal = \"nfs://nas/a\"\nmount = \"fuse\"",
-                "storage.mount",
-            ),
-            ("[storage]\nexternal_locks = true", "storage.external_locks"),
-            ("[storage]\nmount_point = \"files\"", "storage.mount_point"),
-            ("[storage]\nmount_point = \"/var\"", "storage.mount_point"),
-            (
-                "[storage]\nengine = \"replicated\"\nmount = \"kernel\"\nlisten = \"10.0.0.1:2049\"\nclients = [\"10.1.0.0/16\"]",
-                "storage.clients",
-            ),
-            (
-                "[storage]\nengine = \"external\"\nexternal = \"/mnt/a\"\n[portal]\nroot = \"/mnt\"",
-                "portal.root",
-            ),
-        ];
-        each_names_its_key(&cases);
-    }
-
-    #[test]
-    fn each_rule_of_a_galera_node_names_its_key() {
-        each_names_its_key(&[
-            ("[db]\ngalera = true", "db.galera"),
-            ("[db]\nreads = \"127.0.0.1:3307\"", "db.reads"),
-            ("[db]\nreads = \"3307\"", "db.reads"),
-            ("[db]\narbiter = [\"10.0.0.1\", \"10.0.0.2\"]", "db.arbiter"),
-            (
-                "[cluster]\naddress = \"10.0.0.3\"\n[storage]\nengine = \"replicated\"\n[db]\nrun = false\narbiter = [\"10.0.0.1\"]",
-                "db.arbiter",
-            ),
-            (
-                "[cluster]\naddress = \"10.0.0.2\"\n[storage]\nengine = \"replicated\"\n[db]\ngalera = true\nrun = false",
-                "db.galera",
-            ),
-            (
-                "[node]\ndaemons = \"unit\"\n[cluster]\naddress = \"10.0.0.2\"\n[storage]\nengine = \"replicated\"\n[db]\ngalera = true",
-                "db.galera",
-            ),
-        ]);
-    }
-
-    fn each_names_its_key(cases: &[(&str, &str)]) {
-        for (text, key) in cases {
+        for (text, key) in FAULTS {
             let problems = parse(text, std::iter::empty()).expect_err(text);
             assert_eq!(
                 problems.iter().map(|p| p.key.as_str()).collect::<Vec<_>>(),
