@@ -12,7 +12,6 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::net::name::Names;
@@ -20,8 +19,6 @@ use crate::net::tls::Connector;
 
 /// A request whole.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// One of several addresses of a directory.
-const CONNECT: Duration = Duration::from_secs(5);
 /// Chains have a few KiB.
 const LONGEST: usize = 1 << 20;
 
@@ -54,7 +51,10 @@ impl Http {
         let uri = request.uri().clone();
         let authority = uri.authority().filter(|_| uri.scheme_str() == Some("https"));
         let authority = authority.ok_or_else(|| io::Error::other("is no https URL"))?;
-        let stream = self.meet(authority.host(), authority.port_u16().unwrap_or(443)).await?;
+        let stream = self
+            .names
+            .connect(authority.host(), authority.port_u16().unwrap_or(443))
+            .await?;
         let host = authority.host().trim_matches(['[', ']']);
         let stream = self.connector.connect(host, stream).await?;
         let target = uri.path_and_query().map_or("/", |target| target.as_str());
@@ -81,17 +81,5 @@ impl Http {
             // What had come before its end is still to be read.
             _ = connection => asked.await,
         }
-    }
-
-    async fn meet(&self, host: &str, port: u16) -> io::Result<TcpStream> {
-        let mut failure = io::Error::other("the name has no address");
-        for address in self.names.resolve(host, port).await? {
-            match timeout(CONNECT, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => return Ok(stream),
-                Ok(Err(error)) => failure = error,
-                Err(_) => failure = io::ErrorKind::TimedOut.into(),
-            }
-        }
-        Err(failure)
     }
 }

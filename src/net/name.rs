@@ -2,8 +2,14 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// For one of several addresses.
+const CONNECT: Duration = Duration::from_secs(5);
 
 /// Resolves by /etc/hosts and the servers of /etc/resolv.conf.
 #[derive(Clone)]
@@ -31,6 +37,19 @@ impl Names {
         }
         let found = self.resolver.lookup_ip(host).await.map_err(io::Error::other)?;
         Ok(found.iter().map(|address| SocketAddr::new(address, port)).collect())
+    }
+
+    /// To the first of its addresses that takes the connection, each within five seconds.
+    pub async fn connect(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+        let mut failure = io::Error::other("the name has no address");
+        for address in self.resolve(host, port).await? {
+            match timeout(CONNECT, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(error)) => failure = error,
+                Err(_) => failure = io::ErrorKind::TimedOut.into(),
+            }
+        }
+        Err(failure)
     }
 }
 

@@ -15,15 +15,12 @@ use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody, HttpService,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::base::Scope;
 use crate::net::name::Names;
 use crate::net::tls::Connector as Tls;
 
-/// One of several addresses.
-const CONNECT: Duration = Duration::from_secs(10);
 /// From the first byte of a request to the head of its answer: a part of an upload on a slow line.
 const ANSWER: Duration = Duration::from_secs(300);
 
@@ -49,7 +46,7 @@ impl Connector {
         let authority = uri.authority().cloned();
         let authority = authority.ok_or_else(|| unknown(io::Error::other("the endpoint has no host")))?;
         let port = authority.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
-        let stream = self.meet(authority.host(), port).await.map_err(connect)?;
+        let stream = self.names.connect(authority.host(), port).await.map_err(connect)?;
         match is_tls {
             true => {
                 let host = authority.host().trim_matches(['[', ']']);
@@ -82,18 +79,6 @@ impl Connector {
             .into_parts();
         let body = body.map_err(|error| HttpError::new(HttpErrorKind::Interrupted, error));
         Ok(HttpResponse::from_parts(head, HttpResponseBody::new(body)))
-    }
-
-    async fn meet(&self, host: &str, port: u16) -> io::Result<TcpStream> {
-        let mut failure = io::Error::other("the name has no address");
-        for address in self.names.resolve(host, port).await? {
-            match timeout(CONNECT, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => return Ok(stream),
-                Ok(Err(error)) => failure = error,
-                Err(_) => failure = io::ErrorKind::TimedOut.into(),
-            }
-        }
-        Err(failure)
     }
 }
 
