@@ -22,7 +22,8 @@
 //! Folders are layers; an import points downward, and siblings do not know each other (`tests/house.rs`).
 //!
 //! ```text
-//! base → config, metrics → net → host → registry, cluster, cert → proxy, cache, push, php, db, portal, storage, acme → agent → node → cli
+//! base → config, metrics → net → host → registry, cluster, cert → proxy, cache, push, php, db, portal, storage, acme, backup
+//!      → agent → node → cli
 //! ```
 //!
 //! What siblings must know of each other goes through `node` as plain values, or over a socket.
