@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, OptsBuilder};
 
+use super::root::connect;
 use crate::base::file::{self, Access};
 use crate::base::secret::Secret;
 use crate::config::Config;
@@ -72,13 +72,8 @@ pub async fn data_folder(config: &Config, account: &Account) -> anyhow::Result<(
 /// The calling process must be root: the server knows it by the socket.
 pub async fn ensure_database(socket: &Path, database: &str, user: &str, password: &Secret) -> anyhow::Result<()> {
     let statements = statements(database, user, password.expose());
-    let options = OptsBuilder::default()
-        .socket(Some(socket.display().to_string()))
-        .user(Some("root"));
     let work = async {
-        let mut connection = Conn::new(options)
-            .await
-            .with_context(|| format!("log in to MariaDB as root through {}", socket.display()))?;
+        let mut connection = connect(socket).await?;
         for statement in &statements {
             // The statement holds the password: only its first words may be told.
             let words = || statement.split_whitespace().take(2).collect::<Vec<_>>().join(" ");

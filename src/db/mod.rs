@@ -14,6 +14,7 @@ pub mod probe;
 mod readers;
 pub mod recovery;
 pub mod render;
+mod root;
 
 pub use module::Db;
 

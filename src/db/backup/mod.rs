@@ -14,22 +14,5 @@ pub mod info;
 pub mod scratch;
 pub mod tables;
 
-use std::path::Path;
-
-use anyhow::Context;
-use mysql_async::{Conn, OptsBuilder};
-
-/// The caller must be root: the server knows it by the socket.
-async fn connect(socket: &Path) -> anyhow::Result<Conn> {
-    let options = OptsBuilder::default()
-        .socket(Some(socket.display().to_string()))
-        .user(Some("root"));
-    Conn::new(options)
-        .await
-        .with_context(|| format!("log in to MariaDB as root through {}", socket.display()))
-}
-
-/// A quoted identifier.
-fn quoted(name: &str) -> String {
-    format!("`{}`", name.replace('`', "``"))
-}
+use super::create::name as quoted;
+use super::root::connect;

@@ -9,9 +9,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
+use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, OptsBuilder};
 use tokio::sync::Mutex;
+
+use crate::db::root::connect;
 
 /// A server that is further behind does not keep up.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -68,12 +70,8 @@ impl Group {
     }
 
     async fn connect(&self) -> anyhow::Result<Conn> {
-        let options = OptsBuilder::default()
-            .socket(Some(self.socket.display().to_string()))
-            .user(Some("root"))
-            .setup(vec!["SET SESSION wsrep_sync_wait = 1"]);
-        Conn::new(options)
-            .await
-            .with_context(|| format!("log in to MariaDB as root through {}", self.socket.display()))
+        let mut connection = connect(&self.socket).await?;
+        connection.query_drop("SET SESSION wsrep_sync_wait = 1").await?;
+        Ok(connection)
     }
 }

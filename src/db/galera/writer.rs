@@ -10,11 +10,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, OptsBuilder};
 use tracing::warn;
 
 use crate::base::file::{Access, replace};
+use crate::db::root::connect;
 
 /// A server that is well answers at once.
 const ANSWER: Duration = Duration::from_secs(1);
@@ -111,15 +112,6 @@ pub async fn renew(socket: &Path) -> anyhow::Result<()> {
     tokio::time::timeout(2 * ANSWER, work)
         .await
         .context("the database here does not answer")?
-}
-
-async fn connect(socket: &Path) -> anyhow::Result<Conn> {
-    let options = OptsBuilder::default()
-        .socket(Some(socket.display().to_string()))
-        .user(Some("root"));
-    Conn::new(options)
-        .await
-        .with_context(|| format!("log in to MariaDB as root through {}", socket.display()))
 }
 
 /// Returns when they are gone, or hang in what they were doing.

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, OptsBuilder};
 
+use super::super::root::connect;
 use super::{Database, Facts, Finding, Table};
 
 /// A portal has a thousand tables; a cold disk takes its time for them.
@@ -24,13 +25,8 @@ pub struct Look {
 
 impl Look {
     pub async fn open(socket: &Path) -> anyhow::Result<Self> {
-        let options = OptsBuilder::default()
-            .socket(Some(socket.display().to_string()))
-            .user(Some("root"));
-        let connected = tokio::time::timeout(LOOK, Conn::new(options)).await;
-        let connection = connected
-            .context("MariaDB does not answer")?
-            .with_context(|| format!("log in to MariaDB as root through {}", socket.display()))?;
+        let connected = tokio::time::timeout(LOOK, connect(socket)).await;
+        let connection = connected.context("MariaDB does not answer")??;
         Ok(Look { connection })
     }
 
