@@ -10,7 +10,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::net::UnixStream;
 use tracing::info;
 
 use super::packet::{NO_SERVER, TOO_MANY, refusal};
@@ -19,6 +18,7 @@ use crate::base::{BoxFuture, Cx, Scope, Service, Status};
 use crate::cluster::{Held, Role};
 use crate::config::{Config, Port};
 use crate::metrics::names;
+use crate::net::local::Local;
 use crate::net::mesh::Tunnel;
 use crate::net::relay::{self, Connect, Here, Offer, Refusal, Relay, Words};
 use crate::net::tally::{More, Names};
@@ -193,7 +193,7 @@ fn door(config: &Config, is_written: bool) -> Here {
             while mark.as_ref().is_some_and(|mark| !mark.exists()) {
                 tokio::time::sleep(LOOK).await;
             }
-            UnixStream::connect(socket).await
+            Local::connect(&socket)
         })
     })
 }

@@ -2,6 +2,7 @@
 
 pub mod last_chance;
 pub mod listen;
+pub mod local;
 pub mod mesh;
 pub mod name;
 pub mod relay;

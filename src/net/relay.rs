@@ -19,11 +19,12 @@ use std::time::Duration;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional_with_sizes};
-use tokio::net::{TcpListener, UnixStream};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, info};
 
+use super::local::Local;
 use super::mesh::{
     Addresses, Body, ByteStream, Identity, Limits, Mesh, Name, Server, Services, Streams, TcpDial, Tls, Tunnel, empty,
 };
@@ -79,7 +80,7 @@ pub struct Words {
 }
 
 /// Where the service is met when this very node holds it.
-pub type Here = Arc<dyn Fn() -> BoxFuture<'static, io::Result<UnixStream>> + Send + Sync>;
+pub type Here = Arc<dyn Fn() -> BoxFuture<'static, io::Result<Local>> + Send + Sync>;
 
 /// The side of the programs.
 pub struct Relay {
@@ -450,7 +451,7 @@ impl Streams for Offer {
 /// How a session goes.
 enum Way {
     Mesh(ByteStream),
-    Here(UnixStream),
+    Here(Local),
 }
 
 /// Both directions until both have ended, or until one breaks.
