@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::db_check::Check;
+use super::db_shell::Shell;
 use super::role::Transfer;
 use super::seats::{Cluster, member};
 use super::settle::is_agreed;
@@ -24,6 +25,8 @@ pub enum Verb {
     OfCluster(OfCluster),
     /// Tables and settings of the database here that a Galera cluster or the portal cannot live with
     Check(Check),
+    /// MariaDB's client in the portal's database, where PHP writes to
+    Shell(Shell),
 }
 
 #[derive(Debug, Subcommand)]
@@ -53,6 +56,7 @@ pub async fn perform(verb: Verb, config: Config) -> anyhow::Result<u8> {
     require_root()?;
     let verb = match verb {
         Verb::Check(check) => return check.perform(&config).await,
+        Verb::Shell(shell) => return shell.perform(&config),
         Verb::OfCluster(verb) => verb,
     };
     let mut open = Cluster::open(&config).await?;

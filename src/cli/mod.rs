@@ -10,6 +10,7 @@ mod client;
 mod config;
 mod db;
 mod db_check;
+mod db_shell;
 mod demo;
 mod dispatch;
 mod doctor;

@@ -5,11 +5,12 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::stat::{Mode, fchmod};
 
 use super::command;
 
@@ -52,6 +53,15 @@ pub fn hand_over(
         failure.kind(),
         format!("{}: {failure}", program.display()),
     ))
+}
+
+/// A text for the program that replaces this process, as a file that other accounts cannot open; its path there.
+pub fn leave(text: &str) -> io::Result<(OwnedFd, PathBuf)> {
+    let memory = write(text)?;
+    fchmod(&memory, Mode::S_IRUSR)?;
+    close_on_exec(&[memory.as_fd()], false)?;
+    let path = Path::new("/proc/self/fd").join(number(&memory));
+    Ok((memory, path))
 }
 
 /// The signals that were held back are taken from here on. To be called by the successor when it listens to them.
