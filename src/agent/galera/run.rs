@@ -25,6 +25,9 @@ const STARTING: Duration = Duration::from_secs(60);
 
 /// What the others' last heartbeats say may be from before they died; after so long with the registry that is known.
 const HEARD: Duration = Duration::from_millis(4500);
+/// The group has dropped a server that died by then (evs.suspect_timeout, and to agree on it). One that knocks before that, as another one
+/// from the same address, can end the others': "exception from gcomm: element not found" on each of them (Galera 26.4.23).
+const DROPPED: Duration = Duration::from_secs(5);
 
 struct Control {
     follower: Arc<Follower>,
@@ -42,6 +45,8 @@ struct Control {
     away: Option<Instant>,
     /// The election that it was started under, as far as this agent knows.
     epoch: Option<u64>,
+    /// Since when it does not run.
+    rests: Option<Instant>,
 }
 
 /// Runs until the scope drains.
@@ -56,6 +61,7 @@ pub async fn keep(follower: Arc<Follower>, root: Arc<dyn Root>, scope: Scope) {
         has_met: false,
         away: None,
         epoch: None,
+        rests: None,
     };
     let mut pace = interval(PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -87,8 +93,12 @@ impl Control {
             _ => anyhow::bail!("another answer than to the question"),
         };
         match state {
-            State::Looking | State::Broken { .. } => Ok(()),
+            State::Looking | State::Broken { .. } => {
+                self.rests.get_or_insert_with(Instant::now);
+                Ok(())
+            }
             State::Started { history, meets } => {
+                self.rests = None;
                 if self.has_left(meets) {
                     warn!("the database here has left its group and does not end by itself: it ends");
                     self.root.ask(&Verb::End).await?;
@@ -109,6 +119,7 @@ impl Control {
 
     async fn at_rest(&mut self, snapshot: &Snapshot, report: Report) -> anyhow::Result<()> {
         let known = server(&snapshot.settings, &snapshot.own);
+        let rests = self.rests.get_or_insert_with(Instant::now).elapsed();
         let report = with_past(report, known.as_ref());
         let down = Server::Down { report: report.clone() };
         if known.as_ref() != Some(&down) {
@@ -117,6 +128,7 @@ impl Control {
         }
         let how = match decide(&cluster(snapshot), &snapshot.own) {
             Start::Join | Start::JoinAnew if self.heard.is_none_or(|since| since.elapsed() < HEARD) => return Ok(()),
+            Start::Join | Start::JoinAnew if !is_dropped(&report, rests) => return Ok(()),
             Start::Join => How::Join,
             Start::JoinAnew => How::Anew,
             Start::WithPosition => How::Restore,
@@ -222,6 +234,12 @@ impl Control {
     }
 }
 
+/// Whether the group counts no earlier run of this server among its own. `rests`: how long it has not run. Pure.
+fn is_dropped(report: &Report, rests: Duration) -> bool {
+    // An orderly end takes its view along, and is told to the group.
+    report.view.is_none() || rests >= DROPPED
+}
+
 /// Adds what only the record before knows: whether a start with positions came to nothing.
 fn with_past(mut report: Report, known: Option<&Server>) -> Report {
     report.was_restored = match known {
@@ -240,12 +258,10 @@ fn with_past(mut report: Report, known: Option<&Server>) -> Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::db::recovery::{Position, View};
+    use crate::db::recovery::{Position, Uuid, View};
 
-    #[test]
-    fn a_start_with_positions_that_came_to_nothing_is_remembered_until_there_is_another_view() {
-        let id = "6d6cace8-e9f2-11f1-9b62-6f11f0bb768b".parse().unwrap();
-        let report = |number| Report {
+    fn report(id: Uuid, number: u64) -> Report {
+        Report {
             position: Position { uuid: id, seqno: 5 },
             is_safe: false,
             is_galera: true,
@@ -258,7 +274,23 @@ mod tests {
             }),
             epoch: 1,
             was_restored: false,
-        };
+        }
+    }
+
+    #[test]
+    fn who_died_in_the_group_knocks_when_it_is_dropped() {
+        let id = "6d6cace8-e9f2-11f1-9b62-6f11f0bb768b".parse().unwrap();
+        let mut report = report(id, 4);
+        assert!(!is_dropped(&report, Duration::from_secs(4)));
+        assert!(is_dropped(&report, DROPPED));
+        report.view = None;
+        assert!(is_dropped(&report, Duration::ZERO));
+    }
+
+    #[test]
+    fn a_start_with_positions_that_came_to_nothing_is_remembered_until_there_is_another_view() {
+        let id = "6d6cace8-e9f2-11f1-9b62-6f11f0bb768b".parse().unwrap();
+        let report = |number| report(id, number);
         let started = |how| Server::Started { how, report: report(4) };
         assert!(with_past(report(4), Some(&started(How::Restore))).was_restored);
         // It was in a Primary component since.
