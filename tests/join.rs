@@ -42,7 +42,7 @@ impl<'a> Machine<'a> {
         // Several users must reach their own folders inside.
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
         let text = format!(
-            "[node]\ndata_dir = \"{0}/data\"\nrun_dir = \"{0}/run\"\nlog_dir = \"{0}/log\"\ndaemons = \"child\"\n\
+            "[node]\ndata_dir = \"{0}/data\"\nrun_dir = \"{0}/run\"\nlog_dir = \"{0}/log\"\ndaemons = \"child\"\nsysctl = false\n\
              [db]\nbuffer_pool = \"128MiB\"\n[cache]\nmemory = \"64MiB\"\n[php]\nchildren = 4\n\
              [proxy]\nhttp = [\"0.0.0.0:80\"]\nhttps = [\"0.0.0.0:443\"]\n",
             folder.path().display(),

@@ -14,8 +14,10 @@ use super::board::Board;
 use super::overview::{Certificate, Facts};
 use crate::base::Scope;
 use crate::config::{Config, Engine};
+use crate::db;
 use crate::host::facts::{self, Ticks};
-use crate::host::package::{self, Need};
+use crate::host::package::{self, Family, Need};
+use crate::host::sysctl;
 use crate::net::mesh::Caller;
 use crate::net::mesh::identity::Validity;
 use crate::net::mesh::trust::Trust;
@@ -133,6 +135,15 @@ impl Survey {
         let is_own = config.proxy.certificate.as_os_str().is_empty();
         let (chain, _) = config.certificate();
         self.facts.portal_certificate = portal(&chain, is_own && !config.proxy.https.is_empty());
+        self.facts.sysctl = match config.node.sysctl {
+            true => sysctl::wanted(&config.ports())
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            false => Vec::new(),
+        };
+        let family = package::family().unwrap_or(Family::Debian);
+        self.facts.missing_packages = package::names(family, &db::need::missing(config));
         self.facts.node_certificate = match config.cluster.address.is_empty() {
             true => None,
             false => noted(Trust::new(config.trust()).validity(), false),
@@ -171,7 +182,7 @@ fn noted<E: std::fmt::Display>(validity: Result<Validity, E>, is_self_signed: bo
 fn names(needs: &[Need]) -> Vec<String> {
     let extensions = needs.iter().filter_map(|need| match need {
         Need::PhpExtension(name) => Some((*name).to_string()),
-        Need::Php | Need::MariaDb => None,
+        _ => None,
     });
     extensions.collect()
 }

@@ -117,7 +117,7 @@ impl Demo {
         );
         let text = format!(
             "[node]\ndata_dir = \"{folder}/data\"\nrun_dir = \"{folder}/run\"\nlog_dir = \"{folder}/log\"\n\
-             daemons = \"child\"\n[proxy]\nhttp = [\"{http}\"]\nhttps = [\"{https}\"]\npush_http = []\npush_https = []\n\
+             daemons = \"child\"\nsysctl = false\n[proxy]\nhttp = [\"{http}\"]\nhttps = [\"{https}\"]\npush_http = []\npush_https = []\n\
              [db]\nlisten = \"127.0.0.1:{}\"\nbuffer_pool = \"128MiB\"\n[cache]\nlisten = \"127.0.0.1:{}\"\n\
              [admin]\nlisten = \"127.0.0.1:{}\"\n[php]\nchildren = 8\n{}",
             inner[0],

@@ -38,6 +38,7 @@ pub fn perform(cli: Cli) -> anyhow::Result<u8> {
         Verb::Events(events) => block_on(events.perform(load(&path)?.config)),
         Verb::Registry(verb) => block_on(registry::perform(verb, load(&path)?.config)),
         Verb::Preflight(preflight) => preflight.perform(&load(&path)?.config),
+        Verb::Sysctl(sysctl) => sysctl.perform(&load(&path)?.config),
         Verb::Demo(demo) => block_on(demo.perform()),
         Verb::Upgrade(verb) => block_on(upgrade::perform(verb, load(&path)?.config, &path)),
         Verb::Version { output } => generate::version(output),

@@ -192,15 +192,14 @@ impl Plan {
                 needs.extend(package::PHP_EXTENSIONS.map(Need::PhpExtension));
             }
         }
-        if config.db.run && db::find(config).is_none() {
-            needs.push(Need::MariaDb);
-        }
+        needs.extend(db::need::missing(config));
         let family = package::family();
         let packages: Vec<String> = match family {
-            Some(family) => needs.iter().map(|need| package::name(family, *need)).collect(),
+            Some(family) => package::names(family, &needs),
             None if needs.is_empty() => Vec::new(),
             None => anyhow::bail!(
-                "neither apt-get nor dnf is here: install PHP-FPM with its extensions and MariaDB by hand"
+                "neither apt-get nor dnf is here: install PHP-FPM with its extensions and MariaDB (for db.galera with its \
+                 Galera library, mariadb-backup and socat; for db.arbiter garbd) by hand"
             ),
         };
         let mut users = Vec::new();

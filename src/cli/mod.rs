@@ -33,6 +33,7 @@ mod seats;
 mod settle;
 mod status;
 mod storage;
+mod sysctl;
 mod table;
 mod token;
 mod tree;

@@ -10,7 +10,9 @@ use serde::Serialize;
 use super::{Format, table};
 use crate::base::error::{EXIT_DEGRADED, EXIT_OK};
 use crate::config::{Config, Engine, Mount};
+use crate::db::need;
 use crate::host::mount::fuse;
+use crate::host::package::Need;
 use crate::host::{account, facts, package};
 use crate::net::listen;
 use crate::node::prepare;
@@ -104,9 +106,7 @@ fn look(config: &Config) -> Vec<Check> {
         user(&config.node.user),
         user(&config.portal.user),
     ];
-    if config.db.run {
-        checks.push(needed("mariadb", db::find(config).as_deref()));
-    }
+    checks.extend(database(config));
     if config.storage.mount() == Mount::Fuse {
         checks.push(device());
     }
@@ -198,6 +198,16 @@ fn needed(id: &'static str, found: Option<&Path>) -> Check {
         Some(path) => Check::new(Outcome::Pass, id, path.display().to_string(), ""),
         None => Check::new(Outcome::Warn, id, "not installed", "bitrix-node init installs it"),
     }
+}
+
+fn database(config: &Config) -> Vec<Check> {
+    let missing = need::missing(config);
+    let needs = need::Part::of(config).needs().iter();
+    let check = |need: &Need| match missing.contains(need) {
+        true => needed(need::program(*need), None),
+        false => Check::new(Outcome::Pass, need::program(*need), "installed", ""),
+    };
+    needs.map(check).collect()
 }
 
 fn user(name: &str) -> Check {

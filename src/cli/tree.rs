@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use super::{
     backup, cache, cert, config, db, demo, doctor, events, init, join, logs, memcached, node, portal, preflight, push,
-    registry, role, status, storage, token, uninstall, upgrade,
+    registry, role, status, storage, sysctl, token, uninstall, upgrade,
 };
 use crate::config::{DEFAULT_PATH, Period};
 
@@ -80,6 +80,8 @@ pub enum Verb {
     Registry(registry::Verb),
     /// Is this machine fit to be a node?
     Preflight(preflight::Preflight),
+    /// Tell the kernel what many short connections need; a node does so when it starts
+    Sysctl(sysctl::Sysctl),
     /// Leave the cluster and undo what init or join did; data stays
     Uninstall(uninstall::Uninstall),
     /// Run a whole demo portal in the foreground, and leave nothing behind

@@ -30,7 +30,7 @@ pub use db::Db;
 pub use edit::{Edit, edit};
 pub use external::External;
 pub use load::{DEFAULTS, Loaded, Origin, Problem, load, parse, read, var};
-pub use port::Port;
+pub use port::{GALERA, Port};
 pub use proxy::{Affinity, Coding, Proxy, Route};
 pub use push::Push;
 pub use rate::{Quota, Rate};
@@ -70,6 +70,8 @@ pub struct Node {
     pub log_dir: PathBuf,
     pub log: String,
     pub daemons: Daemons,
+    /// The kernel is told what many short connections need.
+    pub sysctl: bool,
 }
 
 /// How this node meets the others.

@@ -1,9 +1,10 @@
 //! Places that follow from the configuration: one function per place, so that nobody spells a path twice.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use super::{Config, Mount, Port};
+use super::{Config, GALERA, Mount, Port};
 
 impl Config {
     pub fn portal_root(&self) -> PathBuf {
@@ -73,6 +74,32 @@ impl Config {
     /// What the portal signs channels with, and the push server checks.
     pub fn push_key(&self) -> PathBuf {
         self.secrets().join("push.key")
+    }
+
+    /// Ports that something of this node listens on, or may.
+    pub fn ports(&self) -> BTreeSet<u16> {
+        let (proxy, cache, db) = (&self.proxy, &self.cache, &self.db);
+        let lists = [
+            &proxy.http,
+            &proxy.https,
+            &proxy.push_http,
+            &proxy.push_https,
+            &cache.composite,
+        ];
+        let single = [
+            cache.listen,
+            db.listen,
+            self.push.listen,
+            self.admin.listen,
+            self.storage.listen,
+        ];
+        let lists = lists.into_iter().flatten().copied();
+        let addresses = lists.chain(single).chain(db.reads()).chain(cache.backend());
+        let mesh = Port::ALL.into_iter().filter_map(|module| self.mesh(module));
+        let galera = GALERA.into_iter().filter(|_| db.galera || !db.arbiter.is_empty());
+        let ports = addresses.chain(mesh).map(|address| address.port()).chain(galera);
+        // 0: the kernel picks one.
+        ports.filter(|port| *port > 0).collect()
     }
 
     /// Where other nodes reach the storage of this one; `None`: there are no others.

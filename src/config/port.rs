@@ -1,6 +1,9 @@
-//! The modules' ports on the mesh: six in a row, of which the agent's is the first (`cluster.port`).
+//! The modules' ports on the mesh: six in a row, of which the agent's is the first (`cluster.port`). And those that are Galera's own.
 
 use std::net::SocketAddr;
+
+/// Of replication, of catching up, and of copying: what administrators know, and firewalls have to let through.
+pub const GALERA: [u16; 3] = [4567, 4568, 4444];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Port {
@@ -13,6 +16,14 @@ pub enum Port {
 }
 
 impl Port {
+    pub const ALL: [Port; 6] = [
+        Port::Agent,
+        Port::Storage,
+        Port::Cache,
+        Port::Push,
+        Port::Proxy,
+        Port::Db,
+    ];
     /// Of the agent, unless `cluster.port` says otherwise.
     pub const FIRST: u16 = 7400;
 

@@ -1,4 +1,4 @@
-//! The machine under us: accounts, facts, programs, units, mounts, addresses. Everything that starts a process is here.
+//! The machine under us: accounts, facts, programs, units, mounts, addresses, the kernel's settings. Everything that starts a process is here.
 
 pub mod account;
 pub mod address;
@@ -10,6 +10,7 @@ pub mod mount;
 pub mod package;
 pub mod pair;
 pub mod process;
+pub mod sysctl;
 pub mod unit;
 pub mod upgrade;
 pub mod verb;

@@ -24,6 +24,14 @@ pub enum Need {
     /// One of `PHP_EXTENSIONS`.
     PhpExtension(&'static str),
     MariaDb,
+    /// The provider by which MariaDB is one of several.
+    Galera,
+    /// Copies a running server's data folder: to another node, or into a backup.
+    MariaBackup,
+    /// What that goes through between two nodes.
+    Socat,
+    /// garbd: a voice without data.
+    Arbiter,
 }
 
 /// PHP extensions that the portal uses, as `php-fpm -m` names them.
@@ -50,17 +58,37 @@ pub fn family() -> Option<Family> {
     }
 }
 
-/// The package that fills a need.
-pub fn name(family: Family, need: Need) -> String {
-    match (family, need) {
-        (_, Need::Php) => "php-fpm".to_string(),
-        (_, Need::MariaDb) => "mariadb-server".to_string(),
-        (Family::Debian, Need::PhpExtension("mysqli")) => "php-mysql".to_string(),
-        (Family::RedHat, Need::PhpExtension("mysqli")) => "php-mysqlnd".to_string(),
-        (Family::RedHat, Need::PhpExtension("curl")) => "php-common".to_string(),
-        (Family::RedHat, Need::PhpExtension(name @ ("memcache" | "memcached" | "zip"))) => format!("php-pecl-{name}"),
-        (_, Need::PhpExtension(name)) => format!("php-{name}"),
+/// The packages that fill these needs, each once.
+pub fn names(family: Family, needs: &[Need]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for name in needs.iter().flat_map(|need| filling(family, *need)) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
     }
+    names
+}
+
+fn filling(family: Family, need: Need) -> Vec<String> {
+    let one = match (family, need) {
+        (_, Need::Php) => "php-fpm",
+        (_, Need::MariaDb) => "mariadb-server",
+        (_, Need::MariaBackup) => "mariadb-backup",
+        (_, Need::Socat) => "socat",
+        (Family::Debian, Need::Galera) => "galera-4",
+        (Family::Debian, Need::Arbiter) => "galera-arbitrator-4",
+        // There the server's part comes by itself, and garbd with the provider.
+        (Family::RedHat, Need::Galera) => return ["mariadb-server-galera", "galera"].map(str::to_string).to_vec(),
+        (Family::RedHat, Need::Arbiter) => "galera",
+        (Family::Debian, Need::PhpExtension("mysqli")) => "php-mysql",
+        (Family::RedHat, Need::PhpExtension("mysqli")) => "php-mysqlnd",
+        (Family::RedHat, Need::PhpExtension("curl")) => "php-common",
+        (Family::RedHat, Need::PhpExtension(name @ ("memcache" | "memcached" | "zip"))) => {
+            return vec![format!("php-pecl-{name}")];
+        }
+        (_, Need::PhpExtension(name)) => return vec![format!("php-{name}")],
+    };
+    vec![one.to_string()]
 }
 
 /// Which needs the installed PHP does not fill yet.
@@ -108,11 +136,21 @@ mod tests {
 
     #[test]
     fn names_follow_the_family() {
-        assert_eq!(name(Family::Debian, Need::PhpExtension("mysqli")), "php-mysql");
+        let extensions = ["mysqli", "memcached", "gd"].map(Need::PhpExtension);
         assert_eq!(
-            name(Family::RedHat, Need::PhpExtension("memcached")),
-            "php-pecl-memcached"
+            names(Family::Debian, &extensions),
+            ["php-mysql", "php-memcached", "php-gd"]
         );
-        assert_eq!(name(Family::RedHat, Need::PhpExtension("gd")), "php-gd");
+        assert_eq!(
+            names(Family::RedHat, &extensions),
+            ["php-mysqlnd", "php-pecl-memcached", "php-gd"]
+        );
+    }
+
+    #[test]
+    fn a_package_that_fills_two_needs_is_named_once() {
+        let both = [Need::Galera, Need::Arbiter];
+        assert_eq!(names(Family::RedHat, &both), ["mariadb-server-galera", "galera"]);
+        assert_eq!(names(Family::Debian, &both), ["galera-4", "galera-arbitrator-4"]);
     }
 }

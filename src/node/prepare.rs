@@ -20,6 +20,7 @@ use crate::host::account::{self, Account};
 use crate::host::child::Launch;
 use crate::host::facts;
 use crate::host::mount::Space;
+use crate::host::sysctl;
 use crate::host::unit::Unit;
 use crate::net::mesh::trust::Trust;
 use crate::net::{mesh, tls};
@@ -101,12 +102,17 @@ pub async fn node(config: &Config, go_on: bool) -> anyhow::Result<Node> {
     trust(config, &user)?;
     cert_key(config, &user)?;
     let (mut daemons, mut changed) = (Vec::new(), Vec::new());
-    match db::find(config).filter(|_| config.db.run) {
-        Some(binary) => daemons.push(mariadb(config, &binary, go_on).await?),
-        None if !config.db.run => {}
-        None => warn!("MariaDB is not installed; `bitrix-node init` installs it"),
-    }
-    if !config.db.arbiter.is_empty() {
+    let missing: Vec<&str> = db::need::missing(config).into_iter().map(db::need::program).collect();
+    if !missing.is_empty() {
+        let missing = missing.join(", ");
+        warn!(
+            missing,
+            "not installed, and the database needs it; `bitrix-node init` installs it"
+        );
+    } else if config.db.run {
+        let binary = db::find(config).context("MariaDB was there just now")?;
+        daemons.push(mariadb(config, &binary, go_on).await?);
+    } else if !config.db.arbiter.is_empty() {
         daemons.push(galera::arbiter(config, &user)?);
     }
     match php::find(config) {
@@ -118,6 +124,21 @@ pub async fn node(config: &Config, go_on: bool) -> anyhow::Result<Node> {
         None => warn!("PHP-FPM is not installed; `bitrix-node init` installs it"),
     }
     Ok(Node { user, daemons, changed })
+}
+
+/// Tells the kernel what many short connections need. Where it does not take that, as in a container, the node goes on without.
+pub fn kernel(config: &Config) {
+    if !config.node.sysctl {
+        return;
+    }
+    for change in sysctl::wanted(&config.ports()) {
+        match change.make() {
+            Ok(()) => info!(%change, was = change.from, "the kernel is told"),
+            Err(error) => {
+                warn!(%change, %error, "the kernel does not take it; give a container these settings when it is started")
+            }
+        }
+    }
 }
 
 /// Writes the daemons' configuration again; returns the names of those whose file changed.

@@ -72,6 +72,7 @@ async fn supervise(config: Arc<Config>, path: &Path) -> anyhow::Result<()> {
         mount::leave(&config, &executable, prepare::space(&config)).await;
         note.clear().await?;
     }
+    prepare::kernel(&config);
     let node = prepare::node(&config, past.is_there()).await?;
     let mut sockets = Sockets::bind(&config, &node.user, take(&mut past.sockets))?;
     let (requests, wishes) = mpsc::channel(1);

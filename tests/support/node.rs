@@ -39,7 +39,7 @@ impl Node {
         // Several users must reach their own folders inside.
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
         let text = format!(
-            "[node]\nname = \"node1\"\ndata_dir = \"{0}/data\"\nrun_dir = \"{0}/run\"\nlog_dir = \"{0}/log\"\ndaemons = \"child\"\n\
+            "[node]\nname = \"node1\"\ndata_dir = \"{0}/data\"\nrun_dir = \"{0}/run\"\nlog_dir = \"{0}/log\"\ndaemons = \"child\"\nsysctl = false\n\
              [db]\nlisten = \"127.0.0.1:{1}\"\nbuffer_pool = \"128MiB\"\n[cache]\nlisten = \"127.0.0.1:{2}\"\nmemory = \"64MiB\"\n\
              [admin]\nlisten = \"127.0.0.1:{3}\"\n[php]\nchildren = 6\n\
              [push]\nlisten = \"127.0.0.1:{6}\"\n\

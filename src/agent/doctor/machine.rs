@@ -79,12 +79,12 @@ pub fn extension(facts: &Facts<'_>, findings: &mut Findings<'_>) {
         if missing.is_empty() {
             continue;
         }
-        let packages: Vec<String> = package::PHP_EXTENSIONS
+        let needs: Vec<Need> = package::PHP_EXTENSIONS
             .iter()
             .filter(|name| missing.iter().any(|missing| missing == *name))
-            .map(|name| package::name(Family::Debian, Need::PhpExtension(name)))
+            .map(|name| Need::PhpExtension(name))
             .collect();
-        let names = packages.join(" ");
+        let names = package::names(Family::Debian, &needs).join(" ");
         findings.fail(
             format!("PHP on {} lacks extensions that the portal needs", node.name),
             format!("php-fpm -m does not list {}", missing.join(", ")),
@@ -92,6 +92,25 @@ pub fn extension(facts: &Facts<'_>, findings: &mut Findings<'_>) {
                 facts,
                 &node.name,
                 &format!("bitrix-node init --yes installs them (on Debian: apt-get install {names}), then: systemctl restart bitrix-node"),
+            ),
+        );
+    }
+}
+
+/// Without them the node runs, and its database does not.
+pub fn package(facts: &Facts<'_>, findings: &mut Findings<'_>) {
+    for (node, overview) in heard(facts) {
+        let missing = &overview.facts.missing_packages;
+        if missing.is_empty() {
+            continue;
+        }
+        findings.fail(
+            format!("{} lacks what its part in the database needs", node.name),
+            format!("not installed: {}", missing.join(", ")),
+            on(
+                facts,
+                &node.name,
+                "bitrix-node init --yes installs it, then: systemctl restart bitrix-node",
             ),
         );
     }
@@ -125,6 +144,25 @@ pub fn memory(facts: &Facts<'_>, findings: &mut Findings<'_>) {
                 "give it more, or lower php.children, db.buffer_pool or cache.memory in its configuration",
             );
         }
+    }
+}
+
+/// In a container they are the host's to set.
+pub fn sysctl(facts: &Facts<'_>, findings: &mut Findings<'_>) {
+    for (node, overview) in heard(facts) {
+        let wanted = &overview.facts.sysctl;
+        if wanted.is_empty() {
+            continue;
+        }
+        findings.warn(
+            format!("{} may run out of ports for short connections", node.name),
+            format!("the kernel should have {}", wanted.join(", ").replace('\t', " ")),
+            on(
+                facts,
+                &node.name,
+                "bitrix-node sysctl sets it; where /proc/sys is read-only, as in a container, give it these when it is started (--sysctl), or set node.sysctl = false",
+            ),
+        );
     }
 }
 

@@ -43,7 +43,7 @@ pub struct Facts<'a> {
 /// A rule's name, and the rule.
 type Rule = (&'static str, fn(&Facts<'_>, &mut Findings<'_>));
 
-const RULES: [Rule; 24] = [
+const RULES: [Rule; 26] = [
     ("node.silent", member::silent),
     ("node.mute", member::mute),
     ("node.draining", member::draining),
@@ -56,6 +56,7 @@ const RULES: [Rule; 24] = [
     ("php.extension", machine::extension),
     ("disk", machine::disk),
     ("memory", machine::memory),
+    ("sysctl", machine::sysctl),
     ("port", machine::port),
     ("certificate.portal", machine::portal_certificate),
     ("certificate.node", machine::node_certificate),
@@ -66,6 +67,7 @@ const RULES: [Rule; 24] = [
     ("storage.votes", data::votes),
     ("storage.member", data::member),
     ("database", data::database),
+    ("database.package", machine::package),
     ("edge", seat::edge),
     ("role", seat::role),
 ];

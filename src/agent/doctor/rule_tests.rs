@@ -159,6 +159,19 @@ fn what_a_machine_lacks_is_told() {
         found.remedy
     );
     world.other("n3").facts.missing_extensions.clear();
+    world.other("n3").facts.missing_packages = vec!["galera-4".into(), "socat".into()];
+    assert_eq!(
+        only(&world, "database.package").evidence,
+        "not installed: galera-4, socat"
+    );
+    world.other("n3").facts.missing_packages.clear();
+    world.own.facts.sysctl = vec!["net.ipv4.tcp_tw_reuse = \"1\"".into()];
+    let found = only(&world, "sysctl");
+    assert_eq!(
+        (found.severity, found.remedy.starts_with("bitrix-node sysctl ")),
+        (Severity::Warn, true)
+    );
+    world.own.facts.sysctl.clear();
     for (share, severity) in [(85, Severity::Warn), (95, Severity::Fail)] {
         world.own.facts.disk = Some(share);
         assert_eq!(only(&world, "disk").severity, severity);

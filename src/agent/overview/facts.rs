@@ -23,6 +23,10 @@ pub struct Facts {
     pub node_certificate: Option<Certificate>,
     /// Extensions that the portal needs and PHP here lacks.
     pub missing_extensions: Vec<String>,
+    /// Packages, by this machine's names, without which its part in the database is not played.
+    pub missing_packages: Vec<String>,
+    /// Settings of the kernel that it should have, as sysctl(8) writes them.
+    pub sysctl: Vec<String>,
 }
 
 /// In seconds since 1970.

@@ -12,8 +12,7 @@ use crate::config::Config;
 
 const TEMPLATE: &str = include_str!("../../../assets/templates/galera.cnf");
 
-/// Of replication, of catching up, and of copying: what administrators know, and firewalls have to let through.
-pub const PORTS: [u16; 3] = [4567, 4568, 4444];
+pub use crate::config::GALERA as PORTS;
 
 /// Of Debian's package, Red Hat's, and MariaDB's own.
 const PROVIDERS: [&str; 3] = [
