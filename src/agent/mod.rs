@@ -27,6 +27,7 @@ mod registry;
 mod renew;
 mod report;
 pub mod role;
+mod room;
 mod service;
 mod survey;
 pub mod upgrade;

@@ -94,7 +94,8 @@ pub struct Runs {
 /// What this node is fit for, by its services and its copy of the files.
 pub fn fit(own: &Overview, runs: Runs) -> Fit {
     let (is_whole, leads) = own.facts.copy();
-    let files = [(is_whole, Fit::FILES), (leads, Fit::LEADER)];
+    let full = own.facts.is_database_full;
+    let files = [(is_whole, Fit::FILES), (leads, Fit::LEADER), (full, Fit::FULL)];
     let files = files.into_iter().filter(|(is_fit, _)| *is_fit);
     files.fold(by_services(&own.services, runs), |fit, (_, bit)| fit.with(bit))
 }

@@ -12,6 +12,7 @@ use tracing::debug;
 
 use super::board::Board;
 use super::overview::{Certificate, Facts};
+use super::room;
 use crate::base::Scope;
 use crate::config::{Config, Engine};
 use crate::db;
@@ -109,6 +110,10 @@ impl Survey {
         }
         self.facts.memory = facts::memory_used();
         self.facts.disk = facts::disk_used(&self.config.node.data_dir);
+        if self.config.db.run && self.config.db.galera {
+            let free = facts::disk_free(&self.config.db_data());
+            self.facts.is_database_full = room::is_full(self.facts.is_database_full, free);
+        }
     }
 
     async fn storage(&mut self) -> anyhow::Result<Option<Report>> {

@@ -106,6 +106,8 @@ fn rows(snapshot: &Snapshot) -> Vec<Value> {
     let writer = snapshot.holder(Role::Db).map(|node| node.name.as_str());
     let row = |(name, node): (&String, &Node)| {
         let (state, why) = state(&known, name, node);
+        let is_full = state == "synced" && snapshot.node(name).is_some_and(|node| !node.has_room(Role::Db));
+        let why = if is_full { "its disk is full".into() } else { why };
         let report = node.server.as_ref().map(Server::report);
         json!({
             "node": name,

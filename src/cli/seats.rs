@@ -151,6 +151,7 @@ pub fn obstacle(member: &Member, role: Role) -> Option<String> {
                 "{name} is not fit for {role}; `bitrix-node status` there shows what is wrong, `node label {name}` what is kept from it"
             )
         }
+        _ if !member.has_room(role) => format!("the disk under the database of {name} is full; free some of it first"),
         _ => return None,
     };
     Some(why)

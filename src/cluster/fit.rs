@@ -29,6 +29,9 @@ impl Fit {
 
     /// Its database has lately answered a read that waits for all that the group had agreed on.
     pub const READS: Fit = Fit(1 << 9);
+    /// The disk under its database is full: it is written to only where nobody else can be. The one bit that speaks against a node, so
+    /// that one that does not know it yet is taken for well.
+    pub const FULL: Fit = Fit(1 << 10);
 
     #[must_use]
     pub fn with(self, other: Fit) -> Fit {

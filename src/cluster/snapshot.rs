@@ -80,4 +80,9 @@ impl Member {
     pub fn takes(&self, fit: Fit) -> bool {
         self.standing == Standing::Member && self.is_live && self.fit.has(fit)
     }
+
+    /// What is written in the role finds room on its disk.
+    pub fn has_room(&self, role: Role) -> bool {
+        role != Role::Db || !self.fit.has(Fit::FULL)
+    }
 }

@@ -99,6 +99,12 @@ pub fn disk_used(folder: &Path) -> Option<u8> {
     percent(used, used + seen.blocks_available())
 }
 
+/// Bytes of the file system of that folder that are left for those who are not root.
+pub fn disk_free(folder: &Path) -> Option<u64> {
+    let seen = nix::sys::statvfs::statvfs(folder).ok()?;
+    Some(seen.blocks_available().saturating_mul(seen.fragment_size()))
+}
+
 fn percent(part: u64, whole: u64) -> Option<u8> {
     let percent = (u128::from(part) * 100).checked_div(u128::from(whole))?;
     u8::try_from(percent.min(100)).ok()

@@ -87,6 +87,7 @@ pub use batch::{Batcher, Refused};
 pub use client::Client;
 pub use group::{Group, Settings};
 pub use insync::Copies;
+pub use leader::RESERVE;
 pub use opening::found;
 pub use promise::{Heed, Recalls};
 pub use service::Storage;

@@ -34,7 +34,7 @@ class Bed:
     # Nodes, and how many of them have the data.
     COUNT = DATA = 3
     # Rounds after which the same server may go on.
-    SAME = ("power", "staggered", "full", "force")
+    SAME = ("power", "staggered", "force")
 
     def __init__(self, options, folder):
         self.options, self.folder = options, Path(folder)

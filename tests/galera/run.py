@@ -18,8 +18,10 @@ from bed import HEALED, Bed, arguments, now, run, until
 FAULT = 12
 # A head start.
 STALE = 4
-# What is left of a disk that is full.
-LEFT = 64 << 10
+# What is left of a disk that is full, and of one that soon will be.
+LEFT, LITTLE = 64 << 10, 600 << 20
+# Until a node says that it has room again.
+AGAIN = 30
 # The last one of the group is told that it counts twice.
 TOLD = 3
 
@@ -27,7 +29,7 @@ TOLD = 3
 class Three(Bed):
     def rounds(self):
         return {
-            "kill": self.kill, "freeze": self.freeze, "cut": self.cut, "switch": self.switch, "full": self.full,
+            "kill": self.kill, "freeze": self.freeze, "cut": self.cut, "switch": self.switch, "filling": self.filling, "full": self.full,
             "power": self.power, "staggered": self.staggered, "force": self.force,
         }
 
@@ -94,16 +96,36 @@ class Three(Bed):
         rest[1].start()
         return at, None
 
+    def filling(self, holder):
+        """The disk of the writer takes what is written still, and will not for long."""
+        return self.fill(holder, LITTLE)
+
     def full(self, holder):
         """The disk of the writer, with all that its node has on it."""
+        return self.fill(holder, LEFT)
+
+    def fill(self, holder, left):
+        """Another one is written to while it is so, and afterwards, too: nothing goes back by itself."""
         at = now()
-        holder.machine.fill(LEFT)
+        holder.machine.fill(left)
 
         def undo():
+            others = [node for node in self.data if node != holder]
+            moved = self.writer(others)
             time.sleep(max(0, at + FAULT - now()))
             holder.machine.empty()
+            until(f"{holder.name} has room again", lambda: self.has_room(holder), AGAIN)
+            time.sleep(FAULT)
+            now_at = self.writer(others)
+            said = [node for node in self.data if f"the disk of {holder.name} is full" in node.command("events")]
+            is_so = moved not in (None, holder.name) and now_at == moved and bool(said)
+            self.table.row("the seat moves once", is_so, f"{holder.name} → {moved}, later {now_at}; {len(said)} nodes tell why")
 
         return at, undo
+
+    @staticmethod
+    def has_room(node):
+        return node.overview().get("facts", {}).get("is_database_full") is False
 
     def force(self, holder):
         """The one that acknowledged last is lost with what it alone has; the others wait for it until the operator gives that up. It comes

@@ -134,3 +134,20 @@ pub fn database(facts: &Facts<'_>, findings: &mut Findings<'_>) {
         );
     }
 }
+
+/// The one that is written to has gone to another node by then, where one has room.
+pub fn database_full(facts: &Facts<'_>, findings: &mut Findings<'_>) {
+    for (node, overview) in heard(facts) {
+        if overview.facts.is_database_full {
+            findings.fail(
+                format!("the disk under the database of {} is full", node.name),
+                "it is not written to while another node with its data has room",
+                on(
+                    facts,
+                    &node.name,
+                    "du -xh --max-depth 2 /var/lib/bitrix-node | sort -h | tail; it counts again when 1.5 GiB are free",
+                ),
+            );
+        }
+    }
+}

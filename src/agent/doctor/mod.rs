@@ -43,7 +43,7 @@ pub struct Facts<'a> {
 /// A rule's name, and the rule.
 type Rule = (&'static str, fn(&Facts<'_>, &mut Findings<'_>));
 
-const RULES: [Rule; 26] = [
+const RULES: [Rule; 27] = [
     ("node.silent", member::silent),
     ("node.mute", member::mute),
     ("node.draining", member::draining),
@@ -67,6 +67,7 @@ const RULES: [Rule; 26] = [
     ("storage.votes", data::votes),
     ("storage.member", data::member),
     ("database", data::database),
+    ("database.full", data::database_full),
     ("database.package", machine::package),
     ("edge", seat::edge),
     ("role", seat::role),

@@ -165,6 +165,9 @@ fn what_a_machine_lacks_is_told() {
         "not installed: galera-4, socat"
     );
     world.other("n3").facts.missing_packages.clear();
+    world.other("n2").facts.is_database_full = true;
+    assert!(only(&world, "database.full").cause.ends_with("of n2 is full"));
+    world.other("n2").facts.is_database_full = false;
     world.own.facts.sysctl = vec!["net.ipv4.tcp_tw_reuse = \"1\"".into()];
     let found = only(&world, "sysctl");
     assert_eq!(

@@ -12,6 +12,8 @@ pub struct Facts {
     pub memory: Option<u8>,
     /// Of the file system that `node.data_dir` is on.
     pub disk: Option<u8>,
+    /// The disk under its database is full.
+    pub is_database_full: bool,
     /// Its wall clock when it was asked, in milliseconds since 1970.
     pub clock: u64,
     /// What its storage says, where one runs.

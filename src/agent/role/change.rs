@@ -32,6 +32,7 @@ pub fn give_up(own: &str, seats: &[(Place, Seat)], why: &Cause) -> Change {
         Cause::Transfer(node) => format!("{node} shall have it"),
         Cause::Drain => format!("{own} drains"),
         Cause::Unfit => format!("{own} is not fit for it"),
+        Cause::Full => format!("the disk of {own} is full"),
         Cause::Cooling => format!("{own} could not hold it"),
         Cause::Ending => format!("{own} stops"),
     };

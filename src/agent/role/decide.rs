@@ -20,6 +20,8 @@ const LONELY: Duration = Duration::from_secs(4);
 const UNFIT: Duration = Duration::from_secs(2);
 /// A database that is none comes back by joining the others; they are there at once.
 const UNFIT_DB: Duration = Duration::from_millis(100);
+/// A disk may be full so long: what is copied there for a moment is no reason.
+const FULL: Duration = Duration::from_secs(2);
 /// A pinned node asks for its seat when it has been fit, and the holder has had it, so long.
 const SETTLED: Duration = Duration::from_secs(10);
 
@@ -66,6 +68,8 @@ pub enum Cause {
     Transfer(String),
     Drain,
     Unfit,
+    /// Its disk is full, and another one's is not.
+    Full,
     /// It waits before it tries again.
     Cooling,
     /// The node stops.
@@ -189,17 +193,21 @@ impl Decision<'_> {
         let needs = place.role.needs();
         let takes = |node: &&Member| node.name != own.name && node.takes(needs);
         let wanted = prefer::direction(snapshot, TRANSFERS, place);
-        let wanted = wanted.and_then(|node| snapshot.node(&node)).filter(takes);
+        let takes_it = |node: &&Member| takes(node) && node.has_room(place.role);
+        let wanted = wanted.and_then(|node| snapshot.node(&node)).filter(takes_it);
         if let Some(node) = wanted {
             return Some(Cause::Transfer(node.name.clone()));
         }
         // With nobody to do better it stays.
         snapshot.nodes.iter().find(takes)?;
         let patience = if place.role == Role::Db { UNFIT_DB } else { UNFIT };
-        let unfit = known.unfit_since.map(|since| self.now.saturating_sub(since));
+        let lasts = |since: Option<Duration>, least| since.is_some_and(|at| self.now.saturating_sub(at) >= least);
         match own.standing {
             Standing::Draining => Some(Cause::Drain),
-            _ if unfit.is_some_and(|unfit| unfit >= patience) => Some(Cause::Unfit),
+            _ if lasts(known.unfit_since, patience) => Some(Cause::Unfit),
+            _ if lasts(known.full_since, FULL) && snapshot.nodes.iter().any(|node| takes_it(&node)) => {
+                Some(Cause::Full)
+            }
             _ => None,
         }
     }
@@ -240,7 +248,10 @@ impl Decision<'_> {
         let is_asked = prefer::direction(snapshot, TRANSFERS, place).is_some();
         let is_pinned = prefer::direction(snapshot, PINS, place).as_deref() == Some(self.own());
         let cools = known.cooling.until > self.now || !self.is_time(known.leave_tried);
-        let shall = self.moves(place) && is_pinned && is_settled && !is_asked && !cools && holder != self.own();
+        // Else it would give it back at once.
+        let has_room = known.full_since.is_none();
+        let shall =
+            self.moves(place) && has_room && is_pinned && is_settled && !is_asked && !cools && holder != self.own();
         shall.then(|| Act::Ask { place: place.clone() })
     }
 }

@@ -385,6 +385,96 @@ fn a_database_with_copies_goes_to_another_node_as_soon_as_it_fails() {
     assert_eq!(of_it(after(&seen, &mut memory, 9.0)), []);
 }
 
+/// n4 writes for as long as anybody looks; n1 and n2 have the data, too.
+fn written() -> (Seen, Memory, Place) {
+    let place = Place::new(Role::Db, "");
+    let mut seen = calm("n4").set(GALERA, "{}");
+    seen.snapshot.seats.retain(|seat| seat.role == Role::Db);
+    for node in ["n1", "n2", "n4"] {
+        seen.node(node).fit = Fit::DB;
+    }
+    let mut memory = Memory::default();
+    memory.claimed(&place, 1, seconds(0.0), seconds(1000.0));
+    (seen, memory, place)
+}
+
+/// Why it gives the database up, if it does.
+fn left(seen: &Seen, memory: &mut Memory, now: f64) -> Option<Cause> {
+    let acts = after(seen, memory, now).into_iter();
+    let mut left = acts.filter_map(|act| match act {
+        Act::GiveUp { place, why, .. } if place.role == Role::Db => Some(why),
+        _ => None,
+    });
+    left.next()
+}
+
+#[test]
+fn a_writer_whose_disk_is_full_leaves_the_seat_to_one_that_has_room() {
+    let (mut seen, mut memory, _) = written();
+    assert_eq!(left(&seen, &mut memory, 1.0), None);
+    seen.node("n4").fit = Fit::DB.with(Fit::FULL);
+    assert_eq!(left(&seen, &mut memory, 2.0), None, "for a moment it may be");
+    assert_eq!(left(&seen, &mut memory, 3.9), None);
+    assert_eq!(left(&seen, &mut memory, 4.0), Some(Cause::Full));
+    // Where all are full, none is better.
+    for node in ["n1", "n2"] {
+        seen.node(node).fit = Fit::DB.with(Fit::FULL);
+    }
+    assert_eq!(left(&seen, &mut memory, 6.0), None);
+    seen.node("n2").fit = Fit::DB;
+    assert_eq!(left(&seen, &mut memory, 7.0), Some(Cause::Full));
+    seen.node("n2").is_live = false;
+    assert_eq!(left(&seen, &mut memory, 9.0), None, "that one is not there");
+    // One that has the room, and not the data, is none either.
+    seen.node("n3").fit = Fit::CRON;
+    assert_eq!(left(&seen, &mut memory, 11.0), None);
+}
+
+#[test]
+fn a_disk_that_is_full_again_and_again_for_a_moment_moves_nothing() {
+    let (mut seen, mut memory, _) = written();
+    for step in 0..40 {
+        seen.node("n4").fit = if step % 2 == 0 {
+            Fit::DB.with(Fit::FULL)
+        } else {
+            Fit::DB
+        };
+        assert_eq!(left(&seen, &mut memory, f64::from(step)), None);
+    }
+}
+
+#[test]
+fn one_whose_disk_is_full_comes_last_and_is_not_sent_there() {
+    let (mut seen, mut memory, place) = written();
+    seen.snapshot.seats[0].holder = None;
+    let first = |seen: &Seen| {
+        let best = prefer::candidates(&seen.snapshot, &place, &Load::new());
+        best.iter().map(|node| node.name.clone()).collect::<Vec<_>>()
+    };
+    let best = first(&seen)[0].clone();
+    seen.node(&best).fit = Fit::DB.with(Fit::FULL);
+    assert_eq!(first(&seen).last(), Some(&best));
+    // Nor does the operator's word bring it there, or its pin have it ask.
+    let mut sent = seen.clone().set(TRANSFERS, &format!("db={best}"));
+    assert_ne!(first(&sent)[0], best);
+    sent.snapshot.seats[0].holder = Some("n4".into());
+    if best != "n4" {
+        assert_eq!(left(&sent, &mut memory, 1.0), None);
+    }
+    sent.node(&best).fit = Fit::DB;
+    assert_eq!(first(&sent)[0], best);
+}
+
+#[test]
+fn a_full_disk_says_nothing_of_other_roles() {
+    let mut seen = calm("n1").with(Some("n1"), 4);
+    seen.node("n1").fit = Fit::EDGE.with(Fit::FULL);
+    let mut memory = acting(4);
+    after(&seen, &mut memory, 1.0);
+    let acts = after(&seen, &mut memory, 9.0);
+    assert!(!acts.iter().any(|act| matches!(act, Act::GiveUp { .. })), "{acts:?}");
+}
+
 #[test]
 fn the_group_speaks_for_the_last_moments_of_a_writer_that_is_cut_off() {
     let mut seen = calm("n1").set(GALERA, "{}");

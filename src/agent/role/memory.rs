@@ -29,6 +29,8 @@ pub struct Known {
     /// Since when this node is fit for it, or is not.
     pub fit_since: Option<Duration>,
     pub unfit_since: Option<Duration>,
+    /// Since when this node has no room for it.
+    pub full_since: Option<Duration>,
     pub cooling: Cooling,
     /// When this node last tried to claim the seat, and to give it up.
     pub claim_tried: Option<Duration>,
@@ -78,6 +80,7 @@ impl Memory {
         for place in wanted {
             let own = snapshot.node(&snapshot.own);
             let is_fit = own.is_some_and(|own| own.takes(place.role.needs()));
+            let is_full = own.is_some_and(|own| !own.has_room(place.role));
             let record = seen.record(&place);
             let holder = record.and_then(|record| record.holder.as_deref());
             let epoch = record.map_or(0, |record| record.epoch);
@@ -93,6 +96,7 @@ impl Memory {
             since(&mut known.free_since, is_free, now);
             since(&mut known.fit_since, is_fit, now);
             since(&mut known.unfit_since, !is_fit, now);
+            since(&mut known.full_since, is_full, now);
         }
     }
 

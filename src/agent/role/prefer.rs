@@ -26,12 +26,19 @@ pub fn candidates<'a>(snapshot: &'a Snapshot, place: &Place, load: &Load) -> Vec
         found = snapshot.nodes.iter().filter(drains).collect();
     }
     let directed = directed(snapshot, place);
+    // One whose disk is full only where all are.
     found.sort_by_cached_key(|node| {
         let seats = load.get(&node.name).copied().unwrap_or_default();
         // A node that is lost with both makes the others wait twice: the registry is away until the storage has another leader.
         let leads = node.fit.has(Fit::LEADER);
         let is_other = Some(&node.name) != directed.as_ref();
-        (is_other, leads, seats, weight(place, &node.name))
+        (
+            !node.has_room(place.role),
+            is_other,
+            leads,
+            seats,
+            weight(place, &node.name),
+        )
     });
     found
 }
@@ -43,7 +50,7 @@ pub fn directed(snapshot: &Snapshot, place: &Place) -> Option<String> {
         .filter_map(|key| direction(snapshot, key, place));
     let mut able = wanted.filter(|node| {
         let node = snapshot.node(node);
-        node.is_some_and(|node| node.takes(place.role.needs()))
+        node.is_some_and(|node| node.takes(place.role.needs()) && node.has_room(place.role))
     });
     able.next()
 }

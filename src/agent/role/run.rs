@@ -263,7 +263,7 @@ impl Seats {
         let gate = self.gate(&place);
         let (hands, registry) = (self.election.hands.clone(), self.election.registry.clone());
         let change = change::give_up(own, &[(place.clone(), old)], &why);
-        let is_orderly = matches!(why, Cause::Transfer(_) | Cause::Drain | Cause::Unwanted);
+        let is_orderly = matches!(why, Cause::Transfer(_) | Cause::Drain | Cause::Unwanted | Cause::Full);
         info!(%place, ?why, "gives the seat up");
         self.commit = Some(Box::pin(async move {
             release(&*hands, &place, gate, is_orderly).await;
