@@ -101,8 +101,10 @@ test-acme: release ## Certificates from a real directory on one node, and on thr
 	$(CARGO) test --locked --test tests node_cert -- --ignored --nocapture --test-threads=1
 	tests/acme/bed.py $(BINARY)
 
-test-galera: release ## Databases that are one Galera cluster, under faults: three, two, two and an arbiter (Debian, needs root, 25 minutes)
+test-galera: release ## Databases that are one Galera cluster, under faults: three, two, two and an arbiter; and as units of systemd (Debian, needs root, 30 minutes)
 	packaging/test-dependencies.sh galera-4 galera-arbitrator-4 mariadb-backup socat python3-pymysql
+	packaging/test-dependencies-machines.sh
+	tests/galera/units.py $(BINARY)
 	tests/galera/run.py $(BINARY) --rounds $(ROUNDS)
 	tests/galera/two.py $(BINARY) --rounds $(ROUNDS)
 	tests/galera/two.py $(BINARY) --rounds $(ROUNDS) --arbiter

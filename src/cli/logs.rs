@@ -14,6 +14,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use crate::base::error::EXIT_OK;
 use crate::config::Config;
 use crate::host::{command, facts};
+use crate::node::prepare::{self, DATABASE};
 
 /// How often a followed file is looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -35,22 +36,27 @@ impl Logs {
     pub async fn perform(self, config: Config) -> anyhow::Result<u8> {
         let file = config.node_log();
         if !file.exists() && facts::has_systemd() {
-            return Err(self.journal());
+            let own = self.module.as_deref() == Some("mariadb") && prepare::is_database_ordered(&config);
+            return Err(self.journal(own.then_some(DATABASE)));
         }
         self.file(&file).await?;
         Ok(EXIT_OK)
     }
 
     /// Becomes journalctl; returns only when that fails.
-    fn journal(&self) -> anyhow::Error {
+    /// `own`: the unit that the module is.
+    fn journal(&self, own: Option<&str>) -> anyhow::Error {
         let Some(program) = command::find("journalctl") else {
             return anyhow::anyhow!("journalctl is not installed, and there is no log file");
         };
-        let mut arguments = vec!["--unit=bitrix-node".to_string(), format!("--lines={}", self.lines)];
+        let mut arguments = vec![
+            format!("--unit={}", own.unwrap_or("bitrix-node")),
+            format!("--lines={}", self.lines),
+        ];
         if self.follow {
             arguments.push("--follow".to_string());
         }
-        if let Some(module) = &self.module {
+        if let Some(module) = self.module.as_ref().filter(|_| own.is_none()) {
             // The name opens each message.
             arguments.push(format!("--grep=^{module} "));
         }

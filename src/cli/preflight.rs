@@ -15,7 +15,6 @@ use crate::host::mount::fuse;
 use crate::host::package::Need;
 use crate::host::{account, facts, package};
 use crate::net::listen;
-use crate::node::prepare;
 use crate::{db, php};
 
 /// Below the first a node fails, below the second it is warned: PHP, MariaDB and the cache share the memory.
@@ -130,9 +129,9 @@ fn look(config: &Config) -> Vec<Check> {
     checks
 }
 
-/// The distribution's MariaDB starts by itself when it is installed, and becomes this node's own.
+/// The distribution's MariaDB starts by itself when it is installed, and becomes this node's own, or is stopped for it.
 fn is_database_there(config: &Config) -> bool {
-    config.db.run && prepare::by_units(config) && db::find(config).is_some()
+    config.db.run && facts::has_systemd() && db::find(config).is_some()
 }
 
 /// `fail` and `warn` are the least amounts.

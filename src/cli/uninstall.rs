@@ -142,6 +142,10 @@ async fn undo(config: &Config, path: &Path, purges: bool) -> anyhow::Result<Vec<
         !matches!(answers, Ok(Ok(_))),
         "the node runs still; end its `bitrix-node run`, then repeat this command"
     );
+    if facts::has_systemd() {
+        let ended = prepare::let_database_go(config).await;
+        done.push(("end what runs of the database, unmask the distribution's".into(), ended));
+    }
     done.push(("let the mount go".into(), storage::let_go(config).await));
     for file in prepare::drop_ins(config) {
         let removed = std::fs::remove_file(&file).context("remove it");

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use super::{Backup, Config, Daemons, Engine, External, Files, Mount, Proxy, Route};
+use super::{Backup, Config, Engine, External, Files, Mount, Proxy, Route};
 
 type Problems = Vec<(&'static str, String)>;
 
@@ -274,9 +274,6 @@ fn galera(config: &Config, is_known: bool, problems: &mut Problems) {
     let message =
         "is for a node with db.run = true; one without its own data reaches the others' with db.run = false alone";
     require(problems, !db.galera || db.run, "db.galera", message);
-    let message = "bitrix-node starts MariaDB itself where db.galera is set; set node.daemons = \"child\"";
-    let is_own = config.node.daemons != Daemons::Unit;
-    require(problems, !db.galera || is_own, "db.galera", message);
 }
 
 /// Where the portal's files are mounted, and that neither PHP nor the front can see more than these.
@@ -504,10 +501,6 @@ mod tests {
         ),
         (
             "[cluster]\naddress = \"10.0.0.2\"\n[storage]\nengine = \"replicated\"\n[db]\ngalera = true\nrun = false",
-            "db.galera",
-        ),
-        (
-            "[node]\ndaemons = \"unit\"\n[cluster]\naddress = \"10.0.0.2\"\n[storage]\nengine = \"replicated\"\n[db]\ngalera = true",
             "db.galera",
         ),
         ("[storage]\nlisten = \"0.0.0.0:2049\"", "storage.clients"),

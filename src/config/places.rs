@@ -158,6 +158,11 @@ impl Config {
         self.node.data_dir.join("db.epoch")
     }
 
+    /// The right to one start of MariaDB as a unit; it is there only until that start.
+    pub fn db_ticket(&self) -> PathBuf {
+        self.node.run_dir.join("db.start")
+    }
+
     /// It is there while MariaDB here is the writer.
     pub fn db_writer(&self) -> PathBuf {
         self.node.run_dir.join("db.writer")

@@ -11,6 +11,7 @@ pub mod package;
 pub mod pair;
 pub mod process;
 pub mod sysctl;
+pub mod transient;
 pub mod unit;
 pub mod upgrade;
 pub mod verb;

@@ -20,6 +20,24 @@ pub struct Seen {
     pub state: String,
     pub main_pid: u32,
     pub restarts: u32,
+    /// `loaded`, `masked`, `not-found`, …
+    pub load: String,
+}
+
+impl Seen {
+    /// It runs, or is about to, or is just ending.
+    pub fn is_there(&self) -> bool {
+        !matches!(self.state.as_str(), "inactive" | "failed" | "")
+    }
+
+    /// Nobody can start it.
+    pub fn is_masked(&self) -> bool {
+        self.load == "masked"
+    }
+
+    pub fn is_known(&self) -> bool {
+        self.load != "not-found"
+    }
 }
 
 impl Unit {
@@ -48,9 +66,30 @@ impl Unit {
         self.order("disable", LOOK).await
     }
 
+    /// Ends it, and lets nobody start it: not at boot, not for a package that is upgraded, not by hand.
+    pub async fn mask(&self) -> io::Result<()> {
+        let orders = systemctl()?.args(["mask", "--now", "--", &self.0]);
+        orders.check(JOB).await.map(drop)
+    }
+
+    pub async fn unmask(&self) -> io::Result<()> {
+        self.order("unmask", LOOK).await
+    }
+
+    /// Without waiting for what it would still do.
+    pub async fn kill(&self) -> io::Result<()> {
+        let orders = systemctl()?.args(["kill", "--signal=SIGKILL", "--", &self.0]);
+        orders.check(LOOK).await.map(drop)
+    }
+
     pub async fn look(&self) -> io::Result<Seen> {
         let output = systemctl()?
-            .args(["show", "--property=ActiveState,MainPID,NRestarts", "--", &self.0])
+            .args([
+                "show",
+                "--property=ActiveState,MainPID,NRestarts,LoadState",
+                "--",
+                &self.0,
+            ])
             .check(LOOK)
             .await?;
         Ok(parse(&output))
@@ -81,6 +120,7 @@ fn parse(output: &str) -> Seen {
         state: value("ActiveState"),
         main_pid: value("MainPID").parse().unwrap_or(0),
         restarts: value("NRestarts").parse().unwrap_or(0),
+        load: value("LoadState"),
     }
 }
 
@@ -90,14 +130,17 @@ mod tests {
 
     #[test]
     fn properties_are_read_in_any_order() {
-        let seen = parse("NRestarts=2\nMainPID=812\nActiveState=active\n");
+        let seen = parse("NRestarts=2\nMainPID=812\nLoadState=loaded\nActiveState=active\n");
         assert_eq!(
             seen,
             Seen {
                 state: "active".into(),
                 main_pid: 812,
-                restarts: 2
+                restarts: 2,
+                load: "loaded".into()
             }
         );
+        let gone = parse("LoadState=masked\nActiveState=inactive\nMainPID=0\n");
+        assert!(seen.is_there() && !gone.is_there() && gone.is_masked());
     }
 }

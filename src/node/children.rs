@@ -14,6 +14,7 @@ use crate::config::{Config, Engine};
 use crate::db::galera::Orders;
 use crate::host::account::Account;
 use crate::host::child::Launch;
+use crate::host::transient::Transient;
 use crate::host::unit::Unit;
 
 /// Looks whether a daemon answers; the caller sets the deadline.
@@ -41,6 +42,8 @@ pub struct ChildSpec {
 pub enum Run {
     Program(Launch),
     Unit(Unit),
+    /// By order alone, each time anew.
+    Ordered(Transient),
 }
 
 #[derive(Clone)]
@@ -53,7 +56,7 @@ pub enum Ready {
 impl ChildSpec {
     pub fn kind(&self) -> Kind {
         match (&self.run, &self.ready) {
-            (Run::Unit(_), _) => Kind::Unit,
+            (Run::Unit(_) | Run::Ordered(_), _) => Kind::Unit,
             (Run::Program(_), Ready::Beats) => Kind::Module,
             (Run::Program(_), Ready::Answers(_)) => Kind::Daemon,
         }

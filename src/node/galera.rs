@@ -1,5 +1,9 @@
-//! MariaDB as a child that is started by order (`db::galera`): what must be on disk for it, and its line in the table. And that of
-//! garbd, where a node without data breaks ties.
+//! MariaDB as a child or a unit that is started by order (`db::galera`): what must be on disk for it, and its line in the table. And that
+//! of garbd, where a node without data breaks ties.
+//!
+//! As a unit it is not the distribution's `mariadb.service`: that one is started at boot and by its package, finds its position
+//! by itself, and is restarted by systemd after a crash. Here each start is a decision of the cluster. So the unit is a transient one of our
+//! own (`host::transient`), and the distribution's is masked while this node is one of a Galera cluster.
 
 use std::fs;
 use std::io;
@@ -7,21 +11,110 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, ensure as require};
 use nix::sys::signal::Signal;
+use tracing::info;
 
 use super::children::{ChildSpec, Probe, Ready, Run};
+use super::{prepare, stop};
 use crate::base::BoxFuture;
 use crate::base::file::{Access, ensure, ensure_folder};
 use crate::config::Config;
 use crate::db::galera::ground::Ground;
 use crate::db::galera::{Orders, render};
-use crate::db::probe;
+use crate::db::need::Part;
+use crate::db::{create, probe};
 use crate::host::account::Account;
 use crate::host::child::Launch;
-use crate::host::command;
+use crate::host::transient::Transient;
+use crate::host::unit::Unit;
+use crate::host::{command, facts};
 use crate::net::listen;
 use crate::net::mesh::trust::Trust;
+
+/// MariaDB's unit where it is started by order.
+pub const UNIT: &str = "bitrix-node-mariadb.service";
+/// The distribution's, and where that one has its data.
+pub const DISTRIBUTION: &str = "mariadb.service";
+const DATA: &str = "/var/lib/mysql";
+/// The distributions' units of garbd, which start at boot, too.
+const ARBITERS: [&str; 2] = ["garb.service", "garbd.service"];
+/// This node's own.
+const NODE: &str = "bitrix-node.service";
+
+/// Whether MariaDB here is a unit that is started by order.
+pub fn is_unit(config: &Config) -> bool {
+    config.db.run && config.db.galera && prepare::by_units(config)
+}
+
+/// Units of the distribution that must not run here. Pure.
+fn unwanted(config: &Config) -> Vec<&'static str> {
+    match Part::of(config) {
+        Part::Member => vec![DISTRIBUTION],
+        Part::Arbiter => ARBITERS.to_vec(),
+        Part::None | Part::Alone => Vec::new(),
+    }
+}
+
+/// Sees to it that nothing runs here beside what this configuration has run, now and later.
+pub async fn alone(config: &Config) -> anyhow::Result<()> {
+    if !facts::has_systemd() {
+        return Ok(());
+    }
+    if !is_unit(config) {
+        end_unit().await?;
+    }
+    for name in unwanted(config) {
+        let unit = Unit(name.to_owned());
+        let seen = unit.look().await?;
+        if seen.is_masked() || !seen.is_known() {
+            continue;
+        }
+        require!(
+            !is_left_behind(config, Path::new(DATA)),
+            "the portal's data are in {DATA}, where {DISTRIBUTION} has them: set db.data_dir = {DATA:?} to go on with them, or \
+             move them away"
+        );
+        unit.mask().await.with_context(|| format!("mask {name}"))?;
+        info!(name, "masked: it is bitrix-node's to start here");
+    }
+    let is_theirs = Part::of(config) == Part::Alone && prepare::by_units(config);
+    if is_theirs {
+        unmask(DISTRIBUTION).await?;
+    }
+    Ok(())
+}
+
+/// What `alone` did, undone.
+pub async fn leave(config: &Config) -> anyhow::Result<()> {
+    end_unit().await?;
+    for name in unwanted(config) {
+        unmask(name).await?;
+    }
+    Ok(())
+}
+
+async fn unmask(name: &str) -> anyhow::Result<()> {
+    let unit = Unit(name.to_owned());
+    if unit.look().await?.is_masked() {
+        unit.unmask().await.with_context(|| format!("unmask {name}"))?;
+    }
+    Ok(())
+}
+
+async fn end_unit() -> anyhow::Result<()> {
+    let ours = Unit(UNIT.to_owned());
+    if ours.look().await?.is_there() {
+        ours.stop().await.with_context(|| format!("stop {UNIT}"))?;
+    }
+    Ok(())
+}
+
+/// Whether there are a portal's data that this configuration would not use.
+fn is_left_behind(config: &Config, folder: &Path) -> bool {
+    let own = config.db_data();
+    config.db.run && own != folder && !create::is_initialised(&own) && folder.join(&config.portal.database).is_dir()
+}
 
 /// Its part of the configuration.
 pub fn part(config: &Config) -> anyhow::Result<String> {
@@ -50,14 +143,27 @@ pub fn part(config: &Config) -> anyhow::Result<String> {
 /// Its line.
 pub fn spec(config: &Config, binary: &Path, defaults: &Path, account: Account) -> anyhow::Result<ChildSpec> {
     trust(config, &account)?;
-    let launch = Launch {
-        program: binary.to_path_buf(),
-        arguments: vec![format!("--defaults-file={}", defaults.display()).into()],
-        environment: Vec::new(),
-        account: Some(account.clone()),
-        sockets: Vec::new(),
-        // A clean end: it holds data, and the others go on at once.
-        when_orphaned: Signal::SIGTERM,
+    let arguments = vec![format!("--defaults-file={}", defaults.display()).into()];
+    let run = match prepare::by_units(config) {
+        true => Run::Ordered(Transient {
+            unit: Unit(UNIT.to_owned()),
+            description: "MariaDB, a node of bitrix-node's Galera cluster",
+            program: binary.to_path_buf(),
+            arguments,
+            account: account.clone(),
+            ticket: config.db_ticket(),
+            outlives: NODE,
+            grace: stop::grace("mariadb"),
+        }),
+        false => Run::Program(Launch {
+            program: binary.to_path_buf(),
+            arguments,
+            environment: Vec::new(),
+            account: Some(account.clone()),
+            sockets: Vec::new(),
+            // A clean end: it holds data, and the others go on at once.
+            when_orphaned: Signal::SIGTERM,
+        }),
     };
     let ground = Ground {
         config: Arc::new(config.clone()),
@@ -72,7 +178,7 @@ pub fn spec(config: &Config, binary: &Path, defaults: &Path, account: Account) -
     });
     Ok(ChildSpec {
         name: "mariadb",
-        run: Run::Program(launch),
+        run,
         ready: Ready::Answers(probe),
         stop: Signal::SIGTERM,
         reload: None,
@@ -135,4 +241,43 @@ pub fn trust(config: &Config, account: &Account) -> anyhow::Result<()> {
         ensure(&to.join(name), &bytes, Access::owned(0o640, 0, account.gid)).with_context(|| name.to_owned())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    #[test]
+    fn what_the_distribution_would_start_is_not_wanted_beside_ours() {
+        let unwanted = |db: &str| {
+            let text = format!("[cluster]\naddress = \"10.0.0.1\"\n[storage]\nengine = \"replicated\"\n[db]\n{db}");
+            super::unwanted(&parse(&text, std::iter::empty()).unwrap().config)
+        };
+        assert_eq!(unwanted("galera = true"), [DISTRIBUTION]);
+        assert_eq!(
+            unwanted("run = false\narbiter = [\"10.0.0.2\", \"10.0.0.3\"]"),
+            ARBITERS
+        );
+        assert_eq!(
+            (unwanted("run = false"), unwanted("run = true")),
+            (Vec::new(), Vec::new())
+        );
+    }
+
+    #[test]
+    fn data_of_before_are_not_left_behind_without_a_word() {
+        let folder = tempfile::tempdir().unwrap();
+        let (own, theirs) = (folder.path().join("own"), folder.path().join("theirs"));
+        let config = |own: &Path| {
+            let text = format!("[db]\ndata_dir = {own:?}");
+            parse(&text, std::iter::empty()).unwrap().config
+        };
+        assert!(!is_left_behind(&config(&own), &theirs), "there are none");
+        fs::create_dir_all(theirs.join(&config(&own).portal.database)).unwrap();
+        assert!(is_left_behind(&config(&own), &theirs));
+        assert!(!is_left_behind(&config(&theirs), &theirs), "they are its own");
+        fs::create_dir_all(own.join("mysql")).unwrap();
+        assert!(!is_left_behind(&config(&own), &theirs), "it has data already");
+    }
 }

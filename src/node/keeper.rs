@@ -29,7 +29,7 @@ use crate::host::unit::Unit;
 
 /// A child that crashes at once is started again soon: most crashes are of one request.
 const FIRST_RESTART: Duration = Duration::from_millis(50);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
+pub(super) const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
 /// After this long a crash counts as the first one again: what crashes at its start has crashed by then.
 const STABLE: Duration = Duration::from_secs(3);
 /// A module beats each second. Two windows in a row without a beat: it hangs. Two, because a machine
@@ -39,14 +39,14 @@ const EMPTY_WINDOWS: u32 = 2;
 /// Between two looks whether a child that says nothing any more is gone.
 const SPENT_LOOK: Duration = Duration::from_millis(20);
 /// How often a daemon is asked whether it answers, before and after it first did.
-const PROBE_STARTING: Duration = Duration::from_millis(100);
+pub(super) const PROBE_STARTING: Duration = Duration::from_millis(100);
 const PROBE_READY: Duration = Duration::from_secs(2);
 const PROBE_DEADLINE: Duration = Duration::from_secs(2);
 /// The same for one that other nodes take over from as soon as it fails.
-const PROBE_ORDERED: Duration = Duration::from_millis(300);
+pub(super) const PROBE_ORDERED: Duration = Duration::from_millis(300);
 const DEADLINE_ORDERED: Duration = Duration::from_millis(1500);
 /// One that is of no use may hang; its data are recovered as after any kill.
-const UNWANTED: Duration = Duration::from_secs(30);
+pub(super) const UNWANTED: Duration = Duration::from_secs(30);
 
 /// State of a child, for the report.
 #[derive(Clone, Debug)]
@@ -156,6 +156,7 @@ impl Keeper {
             match self.spec.run.clone() {
                 Run::Program(launch) => self.keep_program(&launch, adopted).await,
                 Run::Unit(unit) => self.keep_unit(&unit).await,
+                Run::Ordered(unit) => self.keep_ordered(&unit).await,
             }
         }
         self.succession.finish(&self.scope).await;
@@ -335,7 +336,7 @@ impl Keeper {
     }
 
     /// With a probe.
-    fn patience(&self) -> Duration {
+    pub(super) fn patience(&self) -> Duration {
         match self.spec.orders {
             Some(_) => DEADLINE_ORDERED,
             None => PROBE_DEADLINE,
@@ -343,7 +344,12 @@ impl Keeper {
     }
 
     /// Takes an answer of the probe; returns whether the daemon is ready now.
-    fn probed(&self, pid: u32, was_ready: bool, answer: Result<io::Result<()>, tokio::time::error::Elapsed>) -> bool {
+    pub(super) fn probed(
+        &self,
+        pid: u32,
+        was_ready: bool,
+        answer: Result<io::Result<()>, tokio::time::error::Elapsed>,
+    ) -> bool {
         let why = match answer {
             Ok(Ok(())) => {
                 self.heard(pid, true);
@@ -431,13 +437,13 @@ impl Keeper {
         }
     }
 
-    fn enter(&self, phase: Phase, pid: Option<u32>, detail: &str) {
+    pub(super) fn enter(&self, phase: Phase, pid: Option<u32>, detail: &str) {
         enter(&self.state, &self.changed, phase, pid, detail);
     }
 }
 
 /// Resolves when a child that is started by order shall end. Cancel safe.
-async fn unwanted(orders: Option<&Orders>) {
+pub(super) async fn unwanted(orders: Option<&Orders>) {
     match orders {
         Some(orders) => orders.ended().await,
         None => std::future::pending().await,

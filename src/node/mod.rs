@@ -5,6 +5,7 @@
 //! sockets   listening sockets, bound once
 //! children  the table: every module and daemon as a ChildSpec
 //! keeper    one child: start, watch, restart with backoff
+//! ordered   the same for a unit that is started by order
 //! mount     the portal's files, before PHP starts
 //! supervise all of them: signals, watchdog, reports to the agent
 //! stop      in which order they end
@@ -24,6 +25,7 @@ mod keeper;
 pub mod leftover;
 pub mod module;
 pub mod mount;
+mod ordered;
 pub mod output;
 pub mod prepare;
 mod reexec;

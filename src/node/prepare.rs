@@ -26,6 +26,8 @@ use crate::net::mesh::trust::Trust;
 use crate::net::{mesh, tls};
 use crate::{db, php, storage};
 
+pub use super::galera::UNIT as DATABASE;
+
 /// MariaDB's own account, made by its package.
 pub const DB_USER: &str = "mysql";
 /// Of Debian's package, and of Red Hat's.
@@ -103,6 +105,7 @@ pub async fn node(config: &Config, go_on: bool) -> anyhow::Result<Node> {
     cert_key(config, &user)?;
     let (mut daemons, mut changed) = (Vec::new(), Vec::new());
     let missing: Vec<&str> = db::need::missing(config).into_iter().map(db::need::program).collect();
+    galera::alone(config).await?;
     if !missing.is_empty() {
         let missing = missing.join(", ");
         warn!(
@@ -149,6 +152,24 @@ pub fn reload(config: &Config) -> anyhow::Result<Vec<&'static str>> {
         changed.push("php-fpm");
     }
     Ok(changed)
+}
+
+/// Whether MariaDB here is the unit `DATABASE`.
+pub fn is_database_ordered(config: &Config) -> bool {
+    galera::is_unit(config)
+}
+
+/// Whether it goes on as that one.
+pub async fn is_database_running(config: &Config) -> io::Result<bool> {
+    match is_database_ordered(config) {
+        true => Ok(Unit(DATABASE.to_owned()).look().await?.is_there()),
+        false => Ok(false),
+    }
+}
+
+/// Ends MariaDB where it goes on as a unit, and gives the distribution its own back.
+pub async fn let_database_go(config: &Config) -> anyhow::Result<()> {
+    galera::leave(config).await
 }
 
 /// What `node` wrote into the folders of the daemons' own packages.
@@ -251,11 +272,8 @@ fn php_children(config: &Config) -> usize {
 }
 
 async fn mariadb(config: &Config, binary: &Path, go_on: bool) -> anyhow::Result<ChildSpec> {
-    anyhow::ensure!(
-        !config.db.galera || !by_units(config),
-        "with db.galera bitrix-node starts MariaDB itself: stop and disable mariadb.service, and set node.daemons = \"child\""
-    );
-    let form = if by_units(config) {
+    let is_theirs = by_units(config) && !config.db.galera;
+    let form = if is_theirs {
         db::render::Form::DropIn
     } else {
         db::render::Form::Whole
@@ -272,10 +290,10 @@ async fn mariadb(config: &Config, binary: &Path, go_on: bool) -> anyhow::Result<
     }
     let readable = Access::owned(0o644, 0, 0);
     let socket = config.db_socket();
-    let run = if by_units(config) {
+    let run = if is_theirs {
         let folder = DB_FOLDERS.map(Path::new).into_iter().find(|f| f.is_dir());
         let folder = folder.context("no folder for MariaDB's configuration; set node.daemons = \"child\"")?;
-        let unit = Unit("mariadb.service".to_string());
+        let unit = Unit(galera::DISTRIBUTION.to_string());
         let is_changed = ensure(&folder.join(DB_DROP_IN), text.as_bytes(), readable)?;
         if is_changed && go_on {
             warn!("MariaDB's configuration changed; it holds when MariaDB is started again");

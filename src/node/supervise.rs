@@ -218,7 +218,7 @@ impl Supervisor {
             let gate = gate.clone().filter(|_| spec.needs_files);
             let inherited = match spec.run {
                 Run::Program(_) => past.remove(spec.name),
-                Run::Unit(_) => None,
+                Run::Unit(_) | Run::Ordered(_) => None,
             };
             supervisor.keep(spec, gate, inherited.unwrap_or_default())?;
         }

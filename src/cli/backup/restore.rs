@@ -105,8 +105,13 @@ impl Restore {
             "the database runs on another node (db.run = false); restore there"
         );
         ensure!(
-            !prepare::by_units(config),
+            !prepare::by_units(config) || config.db.galera,
             "systemd runs MariaDB here: set node.daemons = \"child\", and disable mariadb.service"
+        );
+        ensure!(
+            !prepare::is_database_running(config).await?,
+            "MariaDB goes on here as a unit; end it first: systemctl stop {}",
+            prepare::DATABASE
         );
         let lock = try_lock(&config.node.data_dir.join("lock"))
             .with_context(|| format!("{}: has `bitrix-node init` run?", config.node.data_dir.display()))?;

@@ -154,7 +154,7 @@ impl Means {
 }
 
 /// The supervisor before this one may have left the database open: nobody comes in until the agent says anew that this node is the
-/// writer. Where the database `goes_on` meanwhile and the agent does not say so, what is under way ends, too.
+/// writer. Where the database `goes_on` meanwhile, also as a unit without a supervisor, and the agent does not say so, what is under way ends, too.
 pub fn begin_shut(config: &Arc<Config>, goes_on: bool, scope: &Scope) {
     if let Err(error) = writer::shut(&config.db_writer()) {
         warn!(%error, "the way to the database cannot be shut");
@@ -165,7 +165,7 @@ pub fn begin_shut(config: &Arc<Config>, goes_on: bool, scope: &Scope) {
     let config = config.clone();
     scope.spawn(async move {
         tokio::time::sleep(LONGEST_HOLD).await;
-        if !config.db_writer().exists() {
+        if !config.db_writer().exists() && config.db_socket().exists() {
             writer::close(&config.db_socket(), &config.db_writer(), false).await;
         }
     });

@@ -39,7 +39,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{leftover, output::Output};
+use super::{galera, leftover, output::Output};
 use crate::base::Scope;
 use crate::config::Config;
 use crate::db::galera::Orders;
@@ -115,7 +115,7 @@ impl Verbs {
             cron,
         };
         if config.db.galera {
-            means::begin_shut(config, parts.past.is_some(), &scope);
+            means::begin_shut(config, parts.past.is_some() || galera::is_unit(config), &scope);
         }
         let holder = Holder::new(note, means, scope.clone(), parts.past.is_some());
         let acts = Acts {
