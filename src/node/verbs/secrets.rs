@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::Context;
 use tracing::info;
 
+use crate::backup;
 use crate::base::file::{Access, ensure_folder, replace};
 use crate::base::secret::Secret;
 use crate::config::Config;
@@ -43,7 +44,8 @@ const CHAIN: &str = "tls/portal.crt";
 const KEY: &str = "tls/portal.key";
 /// Made when a node starts; the portal signs with it, and its settings are the same on all nodes.
 const PUSH_KEY: &str = "secrets/push.key";
-/// Made with the first backup; all nodes seal for the same one.
+/// All nodes seal for the same one: whichever of them makes the backups, one copy of the key in a safe is enough. Made here if there was
+/// no backup yet.
 const BACKUP_KEY: &str = "secrets/backup.key";
 /// What private keys are sealed with in the registry.
 const CERT_KEY: &str = "secrets/cert.key";
@@ -82,6 +84,10 @@ fn read(config: &Config) -> anyhow::Result<Secrets> {
     for name in MADE {
         Secret::ensure(&config.node.data_dir.join(name), Reader::Root.access(0))?;
     }
+    // What is there is handed on as it is.
+    if !config.backup_key().exists() {
+        backup::Key::ensure(&config.backup_key())?;
+    }
     let (chain, key) = config.certificate();
     let mut files = Vec::new();
     for (name, _) in SHARED {
@@ -99,9 +105,7 @@ fn read(config: &Config) -> anyhow::Result<Secrets> {
             Err(error) if error.kind() == io::ErrorKind::NotFound && name == AUTHORITY => {
                 anyhow::bail!("this node has not the authority's key; ask another one")
             }
-            Err(error)
-                if error.kind() == io::ErrorKind::NotFound && matches!(name, PUSH_KEY | BACKUP_KEY | CERT_KEY) =>
-            {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && matches!(name, PUSH_KEY | CERT_KEY) => {
                 continue;
             }
             read => read.with_context(|| path.display().to_string())?,
@@ -155,7 +159,6 @@ mod tests {
         std::fs::write(here.path().join(CHAIN), "chain").expect("written");
         std::fs::write(here.path().join(KEY), "key").expect("written");
         std::fs::write(here.path().join(PUSH_KEY), "push").expect("written");
-        std::fs::write(here.path().join(BACKUP_KEY), "backup").expect("written");
         std::fs::write(here.path().join(CERT_KEY), "cert").expect("written");
         assert!(matches!(gather(&founder), Answer::Refused { why } if why.contains("ask another one")));
         let trust = Trust::new(founder.trust());
