@@ -115,6 +115,7 @@ impl Board {
             cache: self.config.cache.run,
             cron: self.config.cron.run,
             acme: self.config.acme.url().is_some(),
+            backup: self.config.db.galera && self.config.backup.daily().is_some(),
         };
         let group = self.group();
         let keeps_up = !group.nodes.is_empty() && clock::boot().saturating_sub(group.asked) < KEEPS_UP;

@@ -89,6 +89,8 @@ pub struct Runs {
     pub cron: bool,
     /// It gets certificates.
     pub acme: bool,
+    /// It has a schedule of backups, of a database that all nodes have.
+    pub backup: bool,
 }
 
 /// What this node is fit for, by its services and its copy of the files.
@@ -115,6 +117,7 @@ fn by_services(services: &[Row], runs: Runs) -> Fit {
         (web && runs.cron, Fit::CRON),
         (front && runs.acme, Fit::ACME),
         (is_ready("mariadb"), Fit::DB),
+        (runs.backup && is_ready("mariadb"), Fit::BACKUP),
         (runs.cache && is_ready("cache"), Fit::CACHE),
     ] {
         if is_fit {
@@ -161,11 +164,13 @@ mod tests {
             cache: true,
             cron: true,
             acme: true,
+            backup: true,
         };
         let none = Runs {
             cache: false,
             cron: false,
             acme: false,
+            backup: false,
         };
         assert!(by_services(&rows, all).has(Fit::FRONT.with(Fit::WEB).with(Fit::CRON)));
         assert!(!by_services(&rows, none).has(Fit::CRON));

@@ -32,6 +32,8 @@ impl Fit {
     /// The disk under its database is full: it is written to only where nobody else can be. The one bit that speaks against a node, so
     /// that one that does not know it yet is taken for well.
     pub const FULL: Fit = Fit(1 << 10);
+    /// It can make backups of a database that all nodes have: its configuration has a schedule, and its database answers.
+    pub const BACKUP: Fit = Fit(1 << 11);
 
     #[must_use]
     pub fn with(self, other: Fit) -> Fit {

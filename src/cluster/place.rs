@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 
 use super::Role;
+use super::role::GALERA;
 
 /// Setting: the floating addresses, `10.0.0.10/24,fd00::10/64`.
 pub const ADDRESSES: &str = "edge.addresses";
@@ -69,11 +70,13 @@ pub fn places(settings: &BTreeMap<String, String>) -> Vec<Place> {
         .iter()
         .map(|address| Place::new(Role::Edge, address.to_string()));
     let singles = [Role::Cron, Role::Db, Role::Cache].map(|role| Place::new(role, ""));
+    // A database on one machine is copied there.
+    let backup = settings.contains_key(GALERA).then(|| Place::new(Role::Backup, ""));
     let (prefix, issued) = CERTIFICATES;
     let mut settings = settings.iter();
     let is_wanted = settings.any(|(key, text)| key.starts_with(prefix) && text.contains(issued));
     let acme = is_wanted.then(|| Place::new(Role::Acme, ""));
-    edges.chain(singles).chain(acme).collect()
+    edges.chain(singles).chain(backup).chain(acme).collect()
 }
 
 /// Who shall hold what: a seat or a whole role → a node. `PINS` and `TRANSFERS` have this form.
@@ -132,6 +135,8 @@ mod tests {
         settings.insert(format!("{prefix}ab"), format!("{{{issued}}}"));
         assert_eq!(places(&settings).last(), Some(&Place::new(Role::Acme, "")));
         assert_eq!(places(&settings)[0].to_string(), "edge 10.0.0.10/24");
+        settings.insert(GALERA.to_string(), "{}".to_string());
+        assert!(places(&settings).contains(&Place::new(Role::Backup, "")));
     }
 
     #[test]

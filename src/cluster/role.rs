@@ -22,10 +22,12 @@ pub enum Role {
     Cache,
     /// Gets and renews the portal's certificates.
     Acme,
+    /// Makes the scheduled backups, where any node could.
+    Backup,
 }
 
 impl Role {
-    pub const ALL: [Role; 5] = [Role::Edge, Role::Cron, Role::Db, Role::Cache, Role::Acme];
+    pub const ALL: [Role; 6] = [Role::Edge, Role::Cron, Role::Db, Role::Cache, Role::Acme, Role::Backup];
 
     /// As the registry and the command line spell it.
     pub fn name(self) -> &'static str {
@@ -35,6 +37,7 @@ impl Role {
             Role::Db => "db",
             Role::Cache => "cache",
             Role::Acme => "acme",
+            Role::Backup => "backup",
         }
     }
 
@@ -46,13 +49,14 @@ impl Role {
             Role::Db => Fit::DB,
             Role::Cache => Fit::CACHE,
             Role::Acme => Fit::ACME,
+            Role::Backup => Fit::BACKUP,
         }
     }
 
     /// It goes from node to node; the others stay with what they hold. `settings`: those of the cluster.
     pub fn moves(self, settings: &BTreeMap<String, String>) -> bool {
         match self {
-            Role::Edge | Role::Cron | Role::Acme => true,
+            Role::Edge | Role::Cron | Role::Acme | Role::Backup => true,
             Role::Db => settings.contains_key(GALERA),
             Role::Cache => false,
         }

@@ -276,6 +276,7 @@ fn parts(snapshot: &Snapshot, member: &Member, has_copy: Option<bool>, leads: bo
         ("files", has_copy.unwrap_or(false), leads),
         ("cron", false, holds(Role::Cron)),
         ("acme", false, holds(Role::Acme)),
+        ("backup", false, holds(Role::Backup)),
     ];
     let there = all.into_iter().filter(|(_, does, holds)| *does || *holds);
     there

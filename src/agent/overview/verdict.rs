@@ -139,7 +139,8 @@ fn storage(cluster: &Cluster, faults: &mut Faults) {
     }
 }
 
-/// Seats that should have a holder. The database's is judged by whether pages are served.
+/// Seats that should have a holder. The database's is judged by whether pages are served; that of the backups is taken where there is a
+/// schedule.
 fn seats(snapshot: &Snapshot, faults: &mut Faults) {
     for seat in &snapshot.seats {
         let is_held = seat
@@ -148,7 +149,7 @@ fn seats(snapshot: &Snapshot, faults: &mut Faults) {
             .is_some_and(|holder| snapshot.node(holder).is_some());
         let text = match seat.role {
             _ if is_held => continue,
-            Role::Db => continue,
+            Role::Db | Role::Backup => continue,
             // The last certificate that is renewed was taken out.
             Role::Acme if !places(&snapshot.settings).iter().any(|place| place.role == Role::Acme) => continue,
             Role::Edge => format!("no node holds the address {}", seat.seat),

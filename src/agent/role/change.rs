@@ -33,6 +33,7 @@ pub fn give_up(own: &str, seats: &[(Place, Seat)], why: &Cause) -> Change {
         Cause::Drain => format!("{own} drains"),
         Cause::Unfit => format!("{own} is not fit for it"),
         Cause::Full => format!("the disk of {own} is full"),
+        Cause::Writes => format!("{own} is the one that is written to now"),
         Cause::Cooling => format!("{own} could not hold it"),
         Cause::Ending => format!("{own} stops"),
     };

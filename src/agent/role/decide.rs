@@ -70,6 +70,8 @@ pub enum Cause {
     Unfit,
     /// Its disk is full, and another one's is not.
     Full,
+    /// The database here is the one that is written to, and copies are made of another one.
+    Writes,
     /// It waits before it tries again.
     Cooling,
     /// The node stops.
@@ -201,6 +203,7 @@ impl Decision<'_> {
         // With nobody to do better it stays.
         snapshot.nodes.iter().find(takes)?;
         let patience = if place.role == Role::Db { UNFIT_DB } else { UNFIT };
+        let is_directed = prefer::directed(snapshot, place).as_ref() == Some(&own.name);
         let lasts = |since: Option<Duration>, least| since.is_some_and(|at| self.now.saturating_sub(at) >= least);
         match own.standing {
             Standing::Draining => Some(Cause::Drain),
@@ -208,6 +211,7 @@ impl Decision<'_> {
             _ if lasts(known.full_since, FULL) && snapshot.nodes.iter().any(|node| takes_it(&node)) => {
                 Some(Cause::Full)
             }
+            _ if prefer::writes(snapshot, place, &own.name) && !is_directed => Some(Cause::Writes),
             _ => None,
         }
     }

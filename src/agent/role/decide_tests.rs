@@ -528,3 +528,38 @@ fn seats_spread_over_the_nodes() {
     }
     assert!(counts.values().all(|count| (60..140).contains(count)), "{counts:?}");
 }
+
+#[test]
+fn backups_are_made_beside_the_writer_and_leave_a_node_that_becomes_it() {
+    let place = Place::new(Role::Backup, "");
+    let mut seen = calm("n1").set(GALERA, "{}");
+    seen.snapshot.seats.retain(|seat| seat.role == Role::Db);
+    for node in ["n1", "n4"] {
+        let node = seen.node(node);
+        node.fit = node.fit.with(Fit::DB).with(Fit::BACKUP);
+    }
+    let first = |seen: &Seen| prefer::candidates(&seen.snapshot, &place, &Load::new())[0].name.clone();
+    assert_eq!(first(&seen), "n1", "n4 is written to");
+    seen.snapshot.seats[0].holder = Some("n1".into());
+    assert_eq!(first(&seen), "n4");
+    seen.snapshot.seats.push(Seat {
+        role: Role::Backup,
+        seat: String::new(),
+        holder: Some("n1".into()),
+        epoch: 1,
+    });
+    let cause = |seen: &Seen| {
+        let mut memory = Memory::default();
+        memory.claimed(&place, 1, seconds(0.0), seconds(1000.0));
+        let mut acts = after(seen, &mut memory, 1.0).into_iter();
+        acts.find_map(|act| match act {
+            Act::GiveUp { place, why, .. } if place.role == Role::Backup => Some(why),
+            _ => None,
+        })
+    };
+    assert_eq!(cause(&seen), Some(Cause::Writes));
+    let pinned = seen.clone().set(PINS, "backup=n1");
+    assert_eq!(cause(&pinned), None, "the operator wants it so");
+    seen.node("n4").fit = Fit::EDGE;
+    assert_eq!(cause(&seen), None, "there is no other");
+}

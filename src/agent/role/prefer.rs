@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::cluster::{Directions, Fit, Member, PINS, Place, Snapshot, Standing, TRANSFERS};
+use crate::cluster::{Directions, Fit, Member, PINS, Place, Role, Snapshot, Standing, TRANSFERS};
 
 /// How many seats each node has of those that move.
 pub type Load = BTreeMap<String, usize>;
@@ -35,6 +35,7 @@ pub fn candidates<'a>(snapshot: &'a Snapshot, place: &Place, load: &Load) -> Vec
         (
             !node.has_room(place.role),
             is_other,
+            writes(snapshot, place, &node.name),
             leads,
             seats,
             weight(place, &node.name),
@@ -53,6 +54,11 @@ pub fn directed(snapshot: &Snapshot, place: &Place) -> Option<String> {
         node.is_some_and(|node| node.takes(place.role.needs()) && node.has_room(place.role))
     });
     able.next()
+}
+
+/// The seat is that of the backups, and the node is the one whose database is written to: another one should copy its own.
+pub fn writes(snapshot: &Snapshot, place: &Place, node: &str) -> bool {
+    place.role == Role::Backup && snapshot.holder(Role::Db).is_some_and(|writer| writer.name == node)
 }
 
 /// What the setting says of the seat.

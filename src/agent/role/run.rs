@@ -399,11 +399,11 @@ fn task(place: &Place) -> Option<Task> {
         Role::Cron => Some(Task::Cron),
         // Without Galera nobody holds it for a time, and what is not held has ended.
         Role::Db => Some(Task::Writer),
-        Role::Cache | Role::Acme => None,
+        Role::Cache | Role::Acme | Role::Backup => None,
     }
 }
 
-/// The agent does the work of the seat itself.
+/// The work of the seat is done by the agent itself, or by a process that follows its snapshots.
 fn is_own(place: &Place) -> bool {
-    place.role == Role::Acme
+    matches!(place.role, Role::Acme | Role::Backup)
 }
