@@ -109,7 +109,10 @@ impl Bed {
 
     /// The logs from `first` on, out of the store.
     async fn logs(&self, scratch: &Scratch, first: &str) -> Vec<PathBuf> {
-        let Closed { folder, files, .. } = binlog::rotate(&self.server.config.db_socket()).await.unwrap().unwrap();
+        let Closed { folder, files, .. } = binlog::rotate(&self.server.config.db_socket(), false)
+            .await
+            .unwrap()
+            .unwrap();
         let wanted = chain::wanted(first, &files).unwrap();
         let into = scratch.folder.join("logs");
         std::fs::create_dir(&into).unwrap();
@@ -213,9 +216,9 @@ async fn a_copy_that_is_not_read_to_its_end_is_none() {
 async fn logs_that_a_backup_has_are_let_go_and_told_from_others_of_the_same_name() {
     let bed = Bed::start("[backup]\nlog = true\n").await;
     let socket = bed.server.config.db_socket();
-    let first = binlog::rotate(&socket).await.unwrap().unwrap();
+    let first = binlog::rotate(&socket, false).await.unwrap().unwrap();
     bed.insert("x").await;
-    let second = binlog::rotate(&socket).await.unwrap().unwrap();
+    let second = binlog::rotate(&socket, false).await.unwrap().unwrap();
     assert!(second.files.len() == first.files.len() + 1 && second.until >= first.until);
     let (old, new) = (&second.files[0], second.files.last().unwrap());
     let folder = &second.folder;

@@ -34,6 +34,24 @@ pub fn chain(backups: &[Backup], at: Option<u64>) -> Result<Chain<'_>, Gap> {
 
 /// The same from one full backup on.
 pub fn continued<'a>(backups: &'a [Backup], full: &'a Backup, at: Option<u64>) -> Result<Chain<'a>, Gap> {
+    let (chain, torn) = walk(backups, full, at);
+    if let Some(id) = torn {
+        return Err(Gap::Torn(id.to_owned()));
+    }
+    match at {
+        Some(at) if chain.reaches < at || chain.logs.is_empty() => Err(Gap::Ends(chain.reaches)),
+        _ => Ok(chain),
+    }
+}
+
+/// The moments to which the database of a full backup can be brought, to any second from the first to the last, in milliseconds since
+/// 1970. Both are the same where no log continues it: then it is that one.
+pub fn span(backups: &[Backup], full: &Backup) -> (u64, u64) {
+    (full.manifest.reaches(), walk(backups, full, None).0.reaches)
+}
+
+/// As far as it goes without a gap; and the log before which there is one.
+fn walk<'a>(backups: &'a [Backup], full: &'a Backup, at: Option<u64>) -> (Chain<'a>, Option<&'a str>) {
     let position = full
         .manifest
         .database
@@ -55,16 +73,13 @@ pub fn continued<'a>(backups: &'a [Backup], full: &'a Backup, at: Option<u64>) -
         }
         let is_next = |log: &Log| next.is_some() && log.files.first() == next.as_ref();
         if !is_next(log) || !is_row(&log.files) {
-            return Err(Gap::Torn(backup.id.clone()));
+            return (chain, Some(&backup.id));
         }
         next = log.files.last().and_then(|file| following(file));
         chain.reaches = log.until;
         chain.logs.push(backup);
     }
-    match at {
-        Some(at) if chain.reaches < at || chain.logs.is_empty() => Err(Gap::Ends(chain.reaches)),
-        _ => Ok(chain),
-    }
+    (chain, None)
 }
 
 /// The binary logs that a log backup must hold: of those that the server has closed, in order, those from `first` on. `None`: the
@@ -176,6 +191,11 @@ mod tests {
         }
         let torn = [full(1, "b.000001"), log("1-full", 2, &["b.000001", "b.000003"])];
         assert_eq!(ids(&torn, None), Err(Gap::Torn("2-log".into())));
+        assert_eq!(span(&torn, &torn[0]), (1, 1));
+        let mut all = two_days();
+        assert_eq!((span(&all, &all[0]), span(&all, &all[3])), ((100, 201), (200, 210)));
+        all.remove(2);
+        assert_eq!(span(&all, &all[0]), (100, 110), "to the gap");
     }
 
     #[test]

@@ -71,6 +71,9 @@ pub struct Files {
     /// Of the portal's user, whose numbers are in the archive.
     pub uid: u32,
     pub gid: u32,
+    /// From when to when they were read, in milliseconds since 1970.
+    #[serde(default)]
+    pub read: Option<(u64, u64)>,
 }
 
 /// A place in the binary log.
@@ -147,6 +150,12 @@ impl Manifest {
 
     pub fn part(&self, name: &str) -> Option<&Part> {
         self.parts.iter().find(|part| part.name == name)
+    }
+
+    /// From when to when the files were read, in milliseconds since 1970: what changed meanwhile may be as before or as after.
+    pub fn files_read(&self) -> Option<(u64, u64)> {
+        let begun = self.database.as_ref().map_or(self.began, |database| database.at);
+        self.files.map(|files| files.read.unwrap_or((begun, self.ended)))
     }
 
     /// In the store.

@@ -16,7 +16,7 @@
 //! manifest  what a backup says of itself     part       one stream, packed and sealed
 //! key       the private half                 store      where backups lie: `Folder`, `s3`
 //! chain     which backups lead to a moment   retention  which ones may go
-//! schedule  who makes the next one, and when  tree       a folder of this machine as a tar archive, and back
+//! schedule  when the next one is due        tree       a folder of this machine as a tar archive, and back
 //! ```
 //!
 //! Where the parts come from and go to is not known here: `db::backup`, `storage::archive`, and the commands.

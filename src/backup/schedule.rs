@@ -1,4 +1,5 @@
-//! Which node makes the next scheduled backup, and when. Pure: what was made lies in the store, nothing else is remembered.
+//! When a node makes the next scheduled backup. Pure: what was made lies in the store, nothing else is remembered. Whose turn it is
+//! among several is the role's to say (`cluster::Role::Backup`).
 
 use super::{Backup, Kind};
 
@@ -31,15 +32,6 @@ pub fn due(backups: &[Backup], node: &str, now: u64, schedule: Schedule) -> Opti
 fn last(now: u64, daily: u64) -> u64 {
     let today = now / DAY * DAY + daily * MINUTE;
     if today <= now { today } else { today.saturating_sub(DAY) }
-}
-
-/// Of the nodes that have all data now: who made the last one, while it does not serve the portal's writes; else one that does not;
-/// else the one that is left. `able`: sorted by name.
-pub fn place<'a>(able: &[&'a str], writer: Option<&str>, backups: &[Backup]) -> Option<&'a str> {
-    let free = able.iter().filter(|node| Some(**node) != writer);
-    let last = backups.iter().rfind(|backup| backup.manifest.kind == Kind::Full);
-    let before = last.and_then(|last| free.clone().find(|node| **node == last.manifest.node));
-    before.or(free.clone().next()).or(able.first()).copied()
 }
 
 #[cfg(test)]
@@ -105,16 +97,5 @@ mod tests {
     fn another_nodes_backup_is_not_continued() {
         let other = [full("n2", at(10, 2, 30))];
         assert_eq!(due(&other, "n1", at(10, 3, 0), NIGHT), Some(Kind::Full));
-    }
-
-    #[test]
-    fn who_writes_makes_none_while_there_is_another_and_it_stays_with_one_node() {
-        let none: [Backup; 0] = [];
-        assert_eq!(place(&["n1", "n2", "n3"], Some("n1"), &none), Some("n2"));
-        let made = [full("n3", 1)];
-        assert_eq!(place(&["n1", "n2", "n3"], Some("n1"), &made), Some("n3"));
-        assert_eq!(place(&["n1", "n2", "n3"], Some("n3"), &made), Some("n1"));
-        assert_eq!(place(&["n1"], Some("n1"), &made), Some("n1"));
-        assert_eq!(place(&[], None, &made), None);
     }
 }

@@ -59,12 +59,18 @@ fn read(store: &dyn Store, id: &str) -> io::Result<Manifest> {
 
 /// A manifest that the key made: its parts are then those that it names.
 pub fn trusted(store: &dyn Store, id: &str, key: &Key) -> io::Result<Manifest> {
-    let (manifest, mac) = (bytes(store, id, NAME)?, bytes(store, id, MAC)?);
+    let manifest = bytes(store, id, NAME)?;
+    let mac = match bytes(store, id, MAC) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        mac => mac?,
+    };
     match key.vouches(&manifest, &String::from_utf8_lossy(&mac)) {
         true => read(store, id),
         false => Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
-            format!("{id} was made with another key, or was changed since; name the right key with --key"),
+            format!(
+                "{id} was made with another key, or was changed since: it is not used; name the right key with --key"
+            ),
         )),
     }
 }
@@ -75,8 +81,11 @@ fn bytes(store: &dyn Store, id: &str, name: &str) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Makes a backup of its parts.
+/// Makes a backup of its parts. Fails when somebody has removed one meanwhile.
 pub fn conclude(store: &dyn Store, backup: &Backup, key: &Key) -> io::Result<()> {
+    for part in &backup.manifest.parts {
+        store.get(&backup.id, &part.name)?;
+    }
     let manifest = backup.manifest.bytes();
     for (name, bytes) in [(MAC, key.mac(&manifest).as_bytes()), (NAME, &manifest)] {
         let mut upload = store.put(&backup.id, name)?;
@@ -214,6 +223,7 @@ impl Drop for FileUpload {
 mod tests {
     use super::*;
     use crate::backup::Kind;
+    use crate::backup::manifest::Part;
 
     fn put(store: &Folder, id: &str, text: &str) {
         let mut upload = store.put(id, "part").unwrap();
@@ -233,10 +243,21 @@ mod tests {
         assert_eq!(backups(&store).unwrap(), (vec![], vec![]));
         assert_eq!(unfinished(&store).unwrap(), [backup.id.as_str()]);
         let key = Key::generate();
+        let mut robbed = backup.clone();
+        robbed.manifest.parts.push(Part {
+            name: "other".into(),
+            size: 1,
+            sha256: String::new(),
+            content: 1,
+        });
+        conclude(&store, &robbed, &key).unwrap_err();
+        assert_eq!(backups(&store).unwrap(), (vec![], vec![]));
         conclude(&store, &backup, &key).unwrap();
         assert_eq!(trusted(&store, &backup.id, &key).unwrap(), backup.manifest);
         trusted(&store, &backup.id, &Key::generate()).unwrap_err();
         assert_eq!(backups(&store).unwrap(), (vec![backup.clone()], vec![]));
+        fs::remove_file(folder.path().join(&backup.id).join(MAC)).unwrap();
+        trusted(&store, &backup.id, &key).unwrap_err();
         assert!(unfinished(&store).unwrap().is_empty());
         store.remove(&backup.id).unwrap();
         store.remove(&backup.id).unwrap();

@@ -26,6 +26,21 @@ impl Config {
         self.secrets().join("backup.key")
     }
 
+    /// Held by whoever makes a backup on this node.
+    pub fn backup_lock(&self) -> PathBuf {
+        self.node.data_dir.join("backup.lock")
+    }
+
+    /// It is there while a backup has MariaDB here step aside. Gone with a boot, as that is.
+    pub fn backup_aside(&self) -> PathBuf {
+        self.node.run_dir.join("backup.aside")
+    }
+
+    /// Which backup was put onto this node, while its files are missing.
+    pub fn restored(&self) -> PathBuf {
+        self.node.data_dir.join("restored.json")
+    }
+
     /// PEM chain and key that the front serves with.
     pub fn certificate(&self) -> (PathBuf, PathBuf) {
         if self.proxy.certificate.as_os_str().is_empty() {

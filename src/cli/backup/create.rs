@@ -17,13 +17,9 @@ use crate::base::clock;
 use crate::base::error::EXIT_OK;
 use crate::base::file::try_lock;
 use crate::config::Config;
-use crate::db::backup::{binlog, copy, tables};
+use crate::db::backup::{aside, binlog, copy, tables};
 use crate::host::{account, facts};
-use crate::net::mesh::trust::Trust;
 use crate::node::prepare;
-
-/// Which backup is made by a node at a time.
-const LOCK: &str = "backup.lock";
 
 #[derive(Debug, Args)]
 pub struct Create {
@@ -51,12 +47,13 @@ impl Create {
         }
     }
 
-    pub async fn perform(self, config: &Config, path: &Path) -> anyhow::Result<u8> {
+    /// `stop`: resolves with the reason why it shall not go on.
+    pub async fn perform(self, config: &Config, path: &Path, stop: impl Future<Output = String>) -> anyhow::Result<u8> {
         ensure!(
             config.db.run,
             "the database runs on another node (db.run = false); make backups there"
         );
-        let lock = try_lock(&config.node.data_dir.join(LOCK))?;
+        let lock = try_lock(&config.backup_lock())?;
         let _lock = lock.context("another backup is being made on this node; wait for its end")?;
         let kind = if self.log { Kind::Log } else { Kind::Full };
         let mut making = Making::begin(config, &self.place, kind)?;
@@ -69,12 +66,16 @@ impl Create {
         let made = tokio::select! {
             made = work => made,
             _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+            why = stop => Err(anyhow::anyhow!(why)),
         };
         let done = match made {
             Ok(done) => done,
             Err(error) => {
                 // Without a manifest it is none anyway.
                 let _ = making.store.remove(&making.backup.id);
+                if let Err(error) = aside::back(&config.db_socket(), &config.backup_aside()).await {
+                    eprintln!("bitrix-node: the running node will try it again: {error:#}");
+                }
                 return Err(error.context("no backup was made"));
             }
         };
@@ -97,13 +98,14 @@ impl<'a> Making<'a> {
                  not: `bitrix-node backup key export FILE`",
                 file.display()
             );
+            if !config.cluster.address.is_empty() {
+                eprintln!("other nodes that are there already need it, too: `bitrix-node backup key import FILE`");
+            }
         }
         let mut keys = vec![key.public()];
         keys.extend(config.backup.recipients.iter().cloned());
-        let cluster = Trust::new(config.trust()).identity();
-        let cluster = cluster.map_or(String::new(), |identity| identity.cluster.to_string());
         let began = clock::unix_millis();
-        let manifest = Manifest::new(kind, &cluster, &facts::node_name(config), began);
+        let manifest = Manifest::new(kind, &source::cluster(config), &facts::node_name(config), began);
         let id = manifest::id(kind, began);
         ensure!(
             !store.names()?.contains(&id),
@@ -169,6 +171,9 @@ impl<'a> Making<'a> {
             scratch: config.node.data_dir.join("backup-tmp"),
             is_galera: config.db.galera,
         };
+        if config.db.galera && !aside::step(&socket, &config.backup_aside()).await? {
+            eprintln!("bitrix-node: the database that is copied is the one that is written to, or the only one");
+        }
         let meter = Meter::default();
         let (copying, stream) = source.start().await?;
         let packing = self.pack(DATABASE, stream, &meter);
@@ -176,6 +181,7 @@ impl<'a> Making<'a> {
         let (part, info) = watched("database", 0, &meter, both).await;
         // A store that is full ends the copy, too: that is the cause.
         let (part, info) = (part?, info?);
+        aside::back(&socket, &config.backup_aside()).await?;
         let at = clock::unix_millis();
         let after = tables::count(&socket, &schema).await?;
         let both = |table: &String, before: Option<u64>| match (before, after.get(table)) {
@@ -213,7 +219,7 @@ impl<'a> Making<'a> {
 
     async fn files(&mut self) -> anyhow::Result<()> {
         let owner = account::require(&self.config.portal.user)?;
-        let meter = Meter::default();
+        let (meter, began) = (Meter::default(), clock::unix_millis());
         let (stream, reading) = source::files(self.config)?;
         let packing = self.pack(FILES, stream, &meter);
         let both = async { tokio::join!(packing, reading) };
@@ -223,6 +229,7 @@ impl<'a> Making<'a> {
         self.backup.manifest.files = Some(manifest::Files {
             uid: owner.uid,
             gid: owner.gid,
+            read: Some((began, clock::unix_millis())),
         });
         self.add(part)
     }

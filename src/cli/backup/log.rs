@@ -25,7 +25,9 @@ struct Last {
 
 /// Returns the last file that the backup has: the server need not keep those before it.
 pub async fn make(making: &mut Making<'_>) -> anyhow::Result<String> {
-    let (backups, _) = store::backups(making.store.as_ref())?;
+    let (mut backups, _) = store::backups(making.store.as_ref())?;
+    // A cluster that was restored has nodes of the same names.
+    backups.retain(|backup| backup.manifest.cluster == making.backup.manifest.cluster);
     let last = last(&backups, &making.backup.manifest.node)?;
     // Nobody else's word is continued.
     store::trusted(making.store.as_ref(), &last.base, &making.key)?;
@@ -41,7 +43,7 @@ pub async fn make(making: &mut Making<'_>) -> anyhow::Result<String> {
         last.known,
         last.base
     );
-    let closed = binlog::rotate(&socket)
+    let closed = binlog::rotate(&socket, making.config.db.galera)
         .await?
         .context("MariaDB keeps no binary logs any more")?;
     let files = chain::wanted(&last.next, &closed.files)

@@ -9,6 +9,8 @@ mod log;
 mod place;
 mod prune;
 mod restore;
+mod restored;
+mod seat;
 mod source;
 mod tick;
 mod verify;
@@ -54,7 +56,7 @@ pub enum Verb {
 pub async fn perform(verb: Verb, config: Config, path: &Path) -> anyhow::Result<u8> {
     require_root()?;
     match verb {
-        Verb::Create(create) => create.perform(&config, path).await,
+        Verb::Create(create) => create.perform(&config, path, std::future::pending()).await,
         Verb::List(list) => list.perform(&config),
         Verb::Verify(verify) => verify.perform(&config).await,
         Verb::Restore(restore) => restore.perform(&config).await,

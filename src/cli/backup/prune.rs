@@ -21,9 +21,20 @@ pub struct Prune {
     /// Show what would go, and leave it
     #[arg(long)]
     dry_run: bool,
+    /// What did not come to its end before the newest full backup began is not waited for.
+    #[arg(skip)]
+    is_superseded: bool,
 }
 
 impl Prune {
+    /// After a full backup by whoever has to make them: what another one has left is its to clean.
+    pub fn scheduled() -> Self {
+        Prune {
+            is_superseded: true,
+            ..Prune::default()
+        }
+    }
+
     pub fn perform(self, config: &Config) -> anyhow::Result<u8> {
         let store = self.place.store(config)?;
         let (backups, _) = store::backups(store.as_ref())?;
@@ -33,7 +44,11 @@ impl Prune {
             weekly: config.backup.keep_weekly,
         };
         let mut gone = outdated(&backups, keep);
-        let since = manifest::id(Kind::Full, clock::unix_millis().saturating_sub(LONGEST_MILLIS));
+        let old = clock::unix_millis().saturating_sub(LONGEST_MILLIS);
+        let newest = backups.iter().rfind(|backup| backup.manifest.kind == Kind::Full);
+        let newest = newest.filter(|_| self.is_superseded);
+        let since = newest.map_or(old, |newest| newest.manifest.began.max(old));
+        let since = manifest::id(Kind::Full, since);
         gone.extend(store::unfinished(store.as_ref())?.into_iter().filter(|id| *id < since));
         let mut out = std::io::stdout();
         for id in &gone {

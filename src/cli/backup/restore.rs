@@ -12,6 +12,7 @@ use clap::Args;
 
 use super::bar::watched;
 use super::database::{From, scratch};
+use super::restored::Restored;
 use super::{FILES, IDENTITY, Place, content, size, time};
 use crate::backup::chain::{self, Chain, Gap};
 use crate::backup::part::Meter;
@@ -46,15 +47,30 @@ pub struct Restore {
     /// Key of the backups [default: data_dir/secrets/backup.key]
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
-    /// The database as it was then, to the second: 2026-11-27T03:15:00Z; needs a log backup that was made later [default: as late as possible]
+    /// The database as it was then, to the second: 2026-11-27T03:15:00Z; needs a log backup that was made later. Files are those of the last
+    /// full backup before that, as of its time: what was uploaded since is missing, though rows name it. Both moments are said before
+    /// anything is done, and by `backup list` [default: as late as possible]
     #[arg(long, value_name = "TIME", value_parser = moment)]
     at: Option<u64>,
-    /// Only the files, into the running storage: the second step where files are replicated
+    /// Only the files, into the running storage: the second step where files are replicated, from the backup that the database here is of
     #[arg(long)]
     files: bool,
+    /// Leave the portal's files as they are, where only rows were lost
+    #[arg(long, conflicts_with = "files")]
+    no_files: bool,
     /// Do not ask
     #[arg(long)]
     yes: bool,
+}
+
+/// What becomes of the portal's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Files {
+    Stay,
+    /// In a second step, into the running storage.
+    Follow,
+    /// With the database.
+    Come,
 }
 
 #[derive(Debug, Args)]
@@ -87,19 +103,22 @@ impl Restore {
         for (id, why) in damaged {
             eprintln!("bitrix-node: {id}: {why}; it is left out");
         }
-        let chain = way(&backups, self.at, &from.store.place())?;
-        for backup in std::iter::once(chain.full).chain(chain.logs.iter().copied()) {
-            store::trusted(from.store.as_ref(), &backup.id, &from.key)?;
-        }
-        require_owner(config, chain.full)?;
         let is_replicated = config.storage.engine == Engine::Replicated;
         if self.files {
             ensure!(
                 is_replicated,
                 "the files are not replicated here; without --files they are restored with the rest"
             );
-            return files_into_storage(config, &from, chain.full).await;
+            let full = self.second_step(config, &backups, &from)?;
+            store::trusted(from.store.as_ref(), &full.id, &from.key)?;
+            require_owner(config, full)?;
+            return files_into_storage(config, &from, full).await;
         }
+        let chain = way(&backups, self.at, &from.store.place())?;
+        for backup in std::iter::once(chain.full).chain(chain.logs.iter().copied()) {
+            store::trusted(from.store.as_ref(), &backup.id, &from.key)?;
+        }
+        require_owner(config, chain.full)?;
         ensure!(
             config.db.run,
             "the database runs on another node (db.run = false); restore there"
@@ -119,7 +138,12 @@ impl Restore {
             "bitrix-node runs here, with data that would be replaced; stop it first: systemctl stop bitrix-node",
         )?;
         let mut out = io::stdout();
-        write!(out, "{}", plan(config, &chain, self.at, is_replicated))?;
+        let how = match (self.no_files, is_replicated) {
+            (true, _) => Files::Stay,
+            (false, true) => Files::Follow,
+            (false, false) => Files::Come,
+        };
+        write!(out, "{}", plan(config, &chain, self.at, how))?;
         if !self.yes && !is_agreed()? {
             writeln!(out, "nothing was changed")?;
             return Ok(EXIT_DEGRADED);
@@ -128,13 +152,38 @@ impl Restore {
         database(config, &from, &chain, self.at).await.context("the database")?;
         writeln!(out, "database: {:.1} s", begun.elapsed().as_secs_f64())?;
         identity(config, &from, chain.full).await.context("the secrets")?;
-        if !is_replicated {
-            let begun = std::time::Instant::now();
-            files(config, &from, chain.full).await.context("the files")?;
-            writeln!(out, "files: {:.1} s", begun.elapsed().as_secs_f64())?;
+        match how {
+            Files::Stay => {}
+            Files::Follow => {
+                let (backup, from) = (chain.full.id.clone(), self.from.clone());
+                Restored { backup, from }.write(config)?;
+            }
+            Files::Come => {
+                let begun = std::time::Instant::now();
+                files(config, &from, chain.full).await.context("the files")?;
+                writeln!(out, "files: {:.1} s", begun.elapsed().as_secs_f64())?;
+            }
         }
-        write!(out, "{}", next(config, &self.from, is_replicated))?;
+        write!(out, "{}", next(config, &self.from, how))?;
         Ok(EXIT_OK)
+    }
+
+    /// The backup whose files follow the database: the one that was put onto this node, whatever was made since.
+    fn second_step<'a>(&self, config: &Config, backups: &'a [Backup], from: &From) -> anyhow::Result<&'a Backup> {
+        let place = from.store.place();
+        let Some(Restored { backup, from }) = Restored::read(config)? else {
+            return Ok(way(backups, self.at, &place)?.full);
+        };
+        if self.at.is_some() {
+            let found = way(backups, self.at, &place)?.full;
+            ensure!(
+                found.id == backup,
+                "the database here is that of {backup}, and --at says {}; leave --at out",
+                found.id
+            );
+        }
+        let full = backups.iter().find(|one| one.id == backup);
+        full.with_context(|| format!("{backup}, which the database here is of, is not in {place}; it was in {from}"))
     }
 }
 
@@ -174,7 +223,7 @@ fn require_owner(config: &Config, full: &Backup) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn plan(config: &Config, chain: &Chain, at: Option<u64>, is_replicated: bool) -> String {
+fn plan(config: &Config, chain: &Chain, at: Option<u64>, how: Files) -> String {
     let until = at.map_or(time(chain.reaches), |at| time(at * 1000));
     let mut text = format!(
         "database:  as of {until}, from {} of {} and {} logs\n",
@@ -183,10 +232,12 @@ fn plan(config: &Config, chain: &Chain, at: Option<u64>, is_replicated: bool) ->
         chain.logs.len()
     );
     let mut places = vec![config.db_data()];
-    match is_replicated {
-        true => text += "files:     in a second step, when the node runs\n",
-        false => {
-            text += &format!("files:     as of {}\n", time(chain.full.manifest.ended));
+    let moment = files_as_of(chain.full, at.map_or(chain.reaches, |at| at * 1000));
+    match how {
+        Files::Stay => text += "files:     stay as they are\n",
+        Files::Follow => text += &format!("{moment}           in a second step, when the node runs\n"),
+        Files::Come => {
+            text += &moment;
             places.push(config.portal_root());
         }
     }
@@ -196,14 +247,39 @@ fn plan(config: &Config, chain: &Chain, at: Option<u64>, is_replicated: bool) ->
     text
 }
 
-fn next(config: &Config, from: &str, is_replicated: bool) -> String {
+/// `until`: the database's moment, in milliseconds since 1970. Pure.
+fn files_as_of(full: &Backup, until: u64) -> String {
+    let Some((from, to)) = full.manifest.files_read() else {
+        return "files:     none are in the backup\n".to_owned();
+    };
+    let behind = until.saturating_sub(to) / 1000;
+    let more = match behind {
+        0 => String::new(),
+        seconds => format!(
+            "           NOT of {}: what was uploaded, changed or removed in the {} between is not as the database has it\n",
+            time(until),
+            humantime::format_duration(std::time::Duration::from_secs(seconds))
+        ),
+    };
+    format!(
+        "files:     as of {} to {}, when that backup read them\n{more}",
+        time(from),
+        time(to)
+    )
+}
+
+fn next(config: &Config, from: &str, how: Files) -> String {
     let start = "start the node:      systemctl start bitrix-node\n";
-    let files = match is_replicated {
-        true => format!("put the files in:    bitrix-node backup restore {from} --files\n"),
-        false => String::new(),
+    let files = match how {
+        Files::Follow => format!("put the files in:    bitrix-node backup restore {from} --files\n"),
+        Files::Stay | Files::Come => String::new(),
     };
     let galera = match config.db.galera {
-        true => "other nodes join with empty data folders and are given these data\n",
+        true => {
+            "this database begins a new history: other nodes come to it with empty database folders and are given these data.\n\
+             Where they had the old one, move their database folders away before any of them starts again, start all, and then:\n\
+             bitrix-node db bootstrap --force THIS-NODE\n"
+        }
         false => "",
     };
     format!("next:\n{start}{files}see to the settings: bitrix-node portal settings\n{galera}")
@@ -252,12 +328,21 @@ async fn database(config: &Config, from: &From, chain: &Chain<'_>, at: Option<u6
         from.forward(&scratch, &server, chain, at).await?;
         server.stop().await?;
         clear(&scratch.data())?;
+        // They are of no election.
+        forget(&config.db_epoch())?;
         nix::unistd::syncfs(fs::File::open(scratch.data())?).context("write the data to disk")?;
         put_in_place(&scratch.data(), &place)
     };
     let made = made.await;
     let _ = fs::remove_dir_all(&scratch.folder);
     made
+}
+
+fn forget(path: &Path) -> anyhow::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).with_context(|| path.display().to_string()),
+        _ => Ok(()),
+    }
 }
 
 async fn identity(config: &Config, from: &From, full: &Backup) -> anyhow::Result<()> {
@@ -328,6 +413,7 @@ async fn files(config: &Config, from: &From, full: &Backup) -> anyhow::Result<()
 
 /// Through the running storage.
 async fn files_into_storage(config: &Config, from: &From, full: &Backup) -> anyhow::Result<u8> {
+    write!(io::stdout(), "{}", files_as_of(full, 0))?;
     let part = from.part(full, FILES)?;
     let session = storage::Session::open(config).await?;
     let (stream, end) = io::pipe()?;
@@ -337,6 +423,7 @@ async fn files_into_storage(config: &Config, from: &From, full: &Backup) -> anyh
     session.close().await;
     imported.context("put the files into the storage")?;
     read?;
+    Restored::forget(config)?;
     writeln!(io::stdout(), "files: {} put into the storage", size(part.content))?;
     Ok(EXIT_OK)
 }
@@ -368,6 +455,7 @@ impl Extract {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backup::{Kind, Manifest, manifest};
 
     #[test]
     fn a_moment_is_utc_and_to_the_second() {
@@ -376,6 +464,28 @@ mod tests {
         for bad in ["03:15", "yesterday", "1969-12-31T23:59:59Z"] {
             moment(bad).expect_err(bad);
         }
+    }
+
+    #[test]
+    fn it_is_said_how_far_the_files_are_behind_the_database() {
+        let mut manifest = Manifest::new(Kind::Full, "", "n1", 0);
+        let of = |manifest: &Manifest| Backup {
+            id: "1-full".into(),
+            manifest: manifest.clone(),
+        };
+        assert!(files_as_of(&of(&manifest), 9000).contains("none"));
+        manifest.files = Some(manifest::Files {
+            uid: 33,
+            gid: 33,
+            read: Some((1000, 2000)),
+        });
+        let text = files_as_of(&of(&manifest), 62_000);
+        assert!(text.contains("as of 1970-01-01T00:00:01Z to 1970-01-01T00:00:02Z"));
+        assert!(
+            text.contains("NOT of 1970-01-01T00:01:02Z") && text.contains("in the 1m between"),
+            "{text}"
+        );
+        assert!(!files_as_of(&of(&manifest), 2000).contains("NOT"));
     }
 
     #[test]

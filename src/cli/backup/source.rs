@@ -8,12 +8,19 @@ use anyhow::Context;
 use crate::backup::tree;
 use crate::cli::{registry, storage};
 use crate::config::{Config, Engine};
+use crate::net::mesh::trust::Trust;
 use crate::registry::{Publish, read_image};
 
 /// What a node needs beside its data, below the data folder: what PHP signs and logs in with, the front's certificate, the cluster's authority.
 const FOLDERS: [&str; 3] = ["secrets", "tls", "trust"];
 /// What it opens lies beside it.
 const KEY: &str = "secrets/backup.key";
+
+/// Name of the cluster that this node is of; empty: it is alone.
+pub fn cluster(config: &Config) -> String {
+    let identity = Trust::new(config.trust()).identity();
+    identity.map_or(String::new(), |identity| identity.cluster.to_string())
+}
 
 /// The portal's files as a tar archive. The stream must be read to its end beside the future.
 pub fn files(config: &Config) -> anyhow::Result<(PipeReader, impl Future<Output = anyhow::Result<()>>)> {

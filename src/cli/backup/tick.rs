@@ -1,29 +1,32 @@
-//! The supervisor's look, each minute, whether this node shall make a backup now (`backup.daily`).
+//! The supervisor's look, each minute, whether this node shall make a backup now (`backup.daily`). Of a Galera cluster that is the holder
+//! of the role `backup`; what another one began and did not bring to its end, it makes anew.
 
+use std::future::pending;
 use std::path::Path;
-use std::time::Duration;
-
-use anyhow::Context;
-use tokio::time::timeout;
 
 use super::Place;
 use super::create::Create;
 use super::prune::Prune;
-use crate::backup::schedule::{Schedule, due, place};
-use crate::backup::{Backup, Kind, store};
+use super::restored::Restored;
+use super::seat::Seat;
+use super::source;
+use crate::backup::schedule::{Schedule, due};
+use crate::backup::{Kind, store};
+use crate::base::clock;
 use crate::base::error::EXIT_OK;
-use crate::base::{Scope, clock};
-use crate::cluster::{self, Fit, Role, Snapshot};
 use crate::config::Config;
 use crate::host::facts;
-
-/// The agent says at once what it knows.
-const ANSWER: Duration = Duration::from_secs(5);
 
 pub async fn perform(config: &Config, path: &Path) -> anyhow::Result<u8> {
     let Some(daily) = config.backup.daily() else {
         return Ok(EXIT_OK);
     };
+    if let Some(Restored { backup, from }) = Restored::read(config)? {
+        eprintln!(
+            "no backups are made until the files of {backup} are in the storage: `bitrix-node backup restore {from} --files`"
+        );
+        return Ok(EXIT_OK);
+    }
     let schedule = Schedule {
         daily,
         log_every: match config.backup.log {
@@ -31,45 +34,43 @@ pub async fn perform(config: &Config, path: &Path) -> anyhow::Result<u8> {
             false => 0,
         },
     };
-    let (backups, _) = store::backups(Place::default().store(config)?.as_ref())?;
-    let own = facts::node_name(config);
-    if config.db.galera && !is_own_turn(config, &own, &backups).await? {
-        return Ok(EXIT_OK);
+    if !config.db.galera {
+        return make(config, path, schedule, None).await;
     }
-    match due(&backups, &own, clock::unix_millis(), schedule) {
-        None => Ok(EXIT_OK),
-        Some(Kind::Full) => full(config, path).await,
+    let seat = Seat::open(config).await?;
+    let made = match seat.is_own() {
+        true => make(config, path, schedule, Some(&seat)).await,
+        false => Ok(EXIT_OK),
+    };
+    seat.close().await;
+    made
+}
+
+async fn make(config: &Config, path: &Path, schedule: Schedule, seat: Option<&Seat>) -> anyhow::Result<u8> {
+    let (mut backups, _) = store::backups(Place::default().store(config)?.as_ref())?;
+    // The store may hold those of a cluster that was lost, too.
+    let cluster = source::cluster(config);
+    backups.retain(|backup| backup.manifest.cluster == cluster);
+    let create = |kind| Create::scheduled(kind).perform(config, path, lost(seat));
+    match due(&backups, &facts::node_name(config), clock::unix_millis(), schedule) {
+        None => return Ok(EXIT_OK),
+        Some(Kind::Full) => create(Kind::Full).await?,
         // What cannot be continued is begun anew.
-        Some(Kind::Log) => match Create::scheduled(Kind::Log).perform(config, path).await {
+        Some(Kind::Log) => match create(Kind::Log).await {
+            Ok(done) => return Ok(done),
             Err(error) => {
                 eprintln!("{error:#}");
-                full(config, path).await
+                create(Kind::Full).await?
             }
-            made => made,
         },
+    };
+    Prune::scheduled().perform(config)
+}
+
+async fn lost(seat: Option<&Seat>) -> String {
+    match seat {
+        Some(seat) => seat.lost().await,
+        None => pending().await,
     }
-}
-
-async fn full(config: &Config, path: &Path) -> anyhow::Result<u8> {
-    Create::scheduled(Kind::Full).perform(config, path).await?;
-    Prune::default().perform(config)
-}
-
-async fn is_own_turn(config: &Config, own: &str, backups: &[Backup]) -> anyhow::Result<bool> {
-    let scope = Scope::new();
-    let mut snapshots = cluster::follow(config.view_socket(), &scope);
-    let heard = timeout(ANSWER, snapshots.wait_for(|snapshot| snapshot.revision > 0)).await;
-    let heard = heard.ok().and_then(Result::ok).map(|snapshot| snapshot.clone());
-    scope.stop(Duration::ZERO).await;
-    let snapshot = heard.context("the agent does not answer")?;
-    Ok(turn(&snapshot, backups) == Some(own))
-}
-
-/// Pure.
-fn turn<'a>(snapshot: &'a Snapshot, backups: &[Backup]) -> Option<&'a str> {
-    let able = snapshot.nodes.iter().filter(|node| node.takes(Fit::DB));
-    let mut able: Vec<&str> = able.map(|node| node.name.as_str()).collect();
-    able.sort_unstable();
-    let writer = snapshot.holder(Role::Db).map(|node| node.name.as_str());
-    place(&able, writer, backups)
+    "another node makes the backups now".to_owned()
 }

@@ -41,13 +41,17 @@ async fn place(connection: &mut Conn) -> anyhow::Result<Option<PathBuf>> {
     Ok(folder.and_then(|base| base.parent().map(Path::to_path_buf)))
 }
 
-/// Has the server begin another one. `None`: it writes none.
-pub async fn rotate(socket: &Path) -> anyhow::Result<Option<Closed>> {
+/// Has the server begin another one. `None`: it writes none. `is_galera`: what was acknowledged elsewhere may not be here yet; fails
+/// where it cannot come.
+pub async fn rotate(socket: &Path, is_galera: bool) -> anyhow::Result<Option<Closed>> {
     let mut connection = connect(socket).await?;
     let Some(folder) = place(&mut connection).await? else {
         return Ok(None);
     };
     let until = clock::unix_millis();
+    if is_galera {
+        catch_up(&mut connection).await?;
+    }
     connection
         .query_drop("FLUSH BINARY LOGS")
         .await
@@ -58,6 +62,16 @@ pub async fn rotate(socket: &Path) -> anyhow::Result<Option<Closed>> {
     // The one that it writes now.
     files.pop();
     Ok(Some(Closed { folder, files, until }))
+}
+
+/// A read that is answered when all is here that the group had agreed on.
+async fn catch_up(connection: &mut Conn) -> anyhow::Result<()> {
+    connection.query_drop("SET SESSION wsrep_sync_wait = 1").await?;
+    connection
+        .query_drop("SELECT node_name FROM mysql.wsrep_cluster_members")
+        .await
+        .context("wait for what the cluster has committed")?;
+    Ok(connection.query_drop("SET SESSION wsrep_sync_wait = 0").await?)
 }
 
 /// Lets the server remove those before `file`.

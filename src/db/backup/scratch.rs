@@ -233,14 +233,18 @@ impl Server {
     }
 }
 
-/// Takes what is not needed in a data folder that will be used: the copy's own notes, and of the cluster that it was of.
+/// Takes what is not needed in a data folder that will be used: the copy's own notes, and what was of the server and cluster that it is a
+/// copy of: binary logs that nobody shall go on with, a place in a history.
 pub fn clear(data: &Path) -> io::Result<()> {
-    const NOTES: [&str; 5] = [
+    const NOTES: [&str; 8] = [
         "xtrabackup_",
         "mariadb_backup_",
+        "donor_galera_info",
         "backup-my.cnf",
         "grastate.dat",
         "gvwstate.dat",
+        "binlog.",
+        "galera.cache",
     ];
     for entry in fs::read_dir(data)? {
         let entry = entry?;
