@@ -109,10 +109,11 @@ test-galera: release ## Databases that are one Galera cluster, under faults: thr
 	tests/galera/two.py $(BINARY) --rounds $(ROUNDS)
 	tests/galera/two.py $(BINARY) --rounds $(ROUNDS) --arbiter
 
-test-backup: release dependencies ## A portal that is lost with its machine, and restored on another one to a chosen second, from a folder and from a bucket (Debian, needs root, 8 minutes)
+test-backup: release dependencies ## A portal that is lost with its machine, or with all three of its Galera cluster, and restored on others to a chosen second, from a folder and from a bucket (Debian, needs root, 20 minutes)
 	packaging/test-dependencies-backup.sh target/moto
 	tests/backup/run.py $(BINARY)
 	tests/backup/run.py $(BINARY) --s3 target/moto/bin/moto_server
+	tests/backup/cluster.py $(BINARY)
 
 test-cache: release dependencies-cache ## The cache under memcached's tests and its clients', beside memcached (Debian, needs root, 8 minutes)
 	$(CARGO) test --locked --lib cluster_tests::far -- --ignored
