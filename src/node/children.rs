@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
@@ -36,7 +37,12 @@ pub struct ChildSpec {
     pub overlaps: bool,
     /// It is started only by order, each time anew.
     pub orders: Option<Arc<Orders>>,
+    /// Before it is started again after its first crash.
+    pub pause: Duration,
 }
+
+/// Most crashes are of one request.
+pub const SOON: Duration = Duration::from_millis(50);
 
 #[derive(Clone)]
 pub enum Run {
@@ -123,6 +129,7 @@ pub fn modules(executable: &Path, path: &Path, config: &Config, user: &Account, 
             // The others have something that only one process may have: the replica, the store, the node's voice.
             overlaps: matches!(name, "proxy" | "db"),
             orders: None,
+            pause: SOON,
         })
         .collect()
 }

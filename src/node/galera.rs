@@ -15,7 +15,7 @@ use anyhow::{Context, ensure as require};
 use nix::sys::signal::Signal;
 use tracing::info;
 
-use super::children::{ChildSpec, Probe, Ready, Run};
+use super::children::{ChildSpec, Probe, Ready, Run, SOON};
 use super::{prepare, stop};
 use crate::base::BoxFuture;
 use crate::base::file::{Access, ensure, ensure_folder};
@@ -185,6 +185,7 @@ pub fn spec(config: &Config, binary: &Path, defaults: &Path, account: Account) -
         needs_files: false,
         overlaps: false,
         orders: Some(Arc::new(Orders::new(ground))),
+        pause: SOON,
     })
 }
 
@@ -229,6 +230,8 @@ pub fn arbiter(config: &Config, user: &Account) -> anyhow::Result<ChildSpec> {
         needs_files: false,
         overlaps: false,
         orders: None,
+        // Else the group still counts the last one.
+        pause: render::DROPPED,
     })
 }
 

@@ -27,8 +27,6 @@ use crate::host::child::{Child, Launch};
 use crate::host::process;
 use crate::host::unit::Unit;
 
-/// A child that crashes at once is started again soon: most crashes are of one request.
-const FIRST_RESTART: Duration = Duration::from_millis(50);
 pub(super) const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
 /// After this long a crash counts as the first one again: what crashes at its start has crashed by then.
 const STABLE: Duration = Duration::from_secs(3);
@@ -175,7 +173,7 @@ impl Keeper {
     }
 
     async fn keep_program(&self, launch: &Launch, mut adopted: Option<Child>) {
-        let mut backoff = Backoff::new(FIRST_RESTART, LONGEST_BACKOFF);
+        let mut backoff = Backoff::new(self.spec.pause, LONGEST_BACKOFF);
         loop {
             let ordered = match &self.spec.orders {
                 Some(orders) if adopted.is_none() => {

@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use tokio::net::UnixStream;
 use tracing::{info, warn};
 
-use super::children::{ChildSpec, Probe, Ready, Run};
+use super::children::{ChildSpec, Probe, Ready, Run, SOON};
 use super::galera;
 use crate::base::BoxFuture;
 use crate::base::file::{Access, ensure, ensure_folder, replace};
@@ -339,6 +339,7 @@ async fn mariadb(config: &Config, binary: &Path, go_on: bool) -> anyhow::Result<
         needs_files: false,
         overlaps: false,
         orders: None,
+        pause: SOON,
     })
 }
 
@@ -381,6 +382,7 @@ async fn php_fpm(config: &Config, binary: &Path, go_on: bool) -> anyhow::Result<
         needs_files: true,
         overlaps: false,
         orders: None,
+        pause: SOON,
     };
     Ok((spec, changed))
 }

@@ -12,6 +12,7 @@ use crate::agent::registry::Follower;
 use crate::base::Scope;
 use crate::cluster::{Fit, Snapshot};
 use crate::db::galera::State;
+use crate::db::galera::render::DROPPED;
 use crate::db::recovery::{How, Report, Server, Start, decide};
 use crate::host::verb::{Answer, Root, Verb};
 use crate::registry::{Change, Error};
@@ -25,9 +26,6 @@ const STARTING: Duration = Duration::from_secs(60);
 
 /// What the others' last heartbeats say may be from before they died; after so long with the registry that is known.
 const HEARD: Duration = Duration::from_millis(4500);
-/// The group has dropped a server that died by then (evs.suspect_timeout, and to agree on it). One that knocks before that, as another one
-/// from the same address, can end the others': "exception from gcomm: element not found" on each of them (Galera 26.4.23).
-const DROPPED: Duration = Duration::from_secs(5);
 
 struct Control {
     follower: Arc<Follower>,
