@@ -21,7 +21,9 @@ PACKAGES = target/packages
 # From where nodes will fetch the release: the folder that `make dist` fills, as a URL.
 BASE_URL ?=
 
-.PHONY: help build release run test test-registry test-sim test-storage test-sessions test-push test-push-cluster check fmt lint unit check-static dependencies test-nfs-kernel test-fuse test-cluster test-acme test-galera test-backup test-cache dependencies-cache dependencies-kernel dependencies-push bench \
+# Debian's package modsecurity-crs; `apt download` and `dpkg-deb -x` bring it without an installation.
+WAF_DEBIAN ?= /usr/share/modsecurity-crs:/etc/modsecurity/crs
+.PHONY: help build release run test test-registry test-sim test-storage test-sessions test-push test-push-cluster check fmt lint unit check-static dependencies test-nfs-kernel test-fuse test-cluster test-acme test-galera test-backup test-cache test-waf dependencies-cache dependencies-kernel dependencies-push bench \
 	bench-balance bench-cache bench-db bench-push bench-storage docs stage deb rpm lint-packages dist test-machines clean
 
 help: ## Show this
@@ -118,6 +120,10 @@ test-backup: release dependencies ## A portal that is lost with its machine, or 
 test-cache: release dependencies-cache ## The cache under memcached's tests and its clients', beside memcached (Debian, needs root, 8 minutes)
 	$(CARGO) test --locked --lib cluster_tests::far -- --ignored
 	tests/cache/run.py $(BINARY)
+
+test-waf: ## The firewall under the tests of the Core Rule Set (a folder with its repository in WAF_CORPUS, and Debian's in WAF_DEBIAN) and under a portal's requests
+	tests/waf/corpus.py $(WAF_CORPUS) > target/waf-cases.jsonl
+	WAF_CORPUS=$(WAF_CORPUS) WAF_DEBIAN=$(WAF_DEBIAN) WAF_CASES=$(CURDIR)/target/waf-cases.jsonl $(CARGO) test --locked --release --test tests waf_ -- --ignored --nocapture
 
 dependencies-cache: ## Install what `make test-cache` and `make bench-cache` need (Debian, needs root)
 	packaging/test-dependencies-cache.sh

@@ -26,7 +26,7 @@ const LONGEST_FILE: usize = 600;
 const LONGEST_MOD: usize = 150;
 
 /// A word and the only places that may hold it.
-const OWNERS: [(&str, &[&str]); 24] = [
+const OWNERS: [(&str, &[&str]); 27] = [
     ("tokio::spawn", &["src/base/scope.rs"]),
     ("SystemTime::now", &["src/base/clock.rs"]),
     ("env::var", &["src/config/load.rs"]),
@@ -66,6 +66,9 @@ const OWNERS: [(&str, &[&str]); 24] = [
     ("memmap2", &["src/storage/door/fuse/memory/area.rs"]),
     ("zerocopy", &["src/storage/door/fuse/"]),
     ("pre_exec", &["src/host/child.rs"]),
+    ("libinjectionrs", &["src/proxy/waf/operator/inject.rs"]),
+    ("fancy_regex", &["src/proxy/waf/operator/pattern.rs"]),
+    ("quick_xml", &["src/proxy/waf/body/xml.rs"]),
 ];
 
 struct Source {

@@ -32,3 +32,5 @@ mod relay;
 mod sessions;
 mod storage;
 mod support;
+#[path = "waf/corpus.rs"]
+mod waf_corpus;

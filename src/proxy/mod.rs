@@ -53,6 +53,7 @@ mod setup;
 mod silence;
 mod static_file;
 mod visit;
+pub mod waf;
 mod websocket;
 
 pub use error::{Error, Kind};

@@ -1,0 +1,100 @@
+//! Bodies by example, and broken ones.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn read(content_type: &str, body: &[u8]) -> (Result<(), Fault>, Store) {
+    let mut store = Store::default();
+    let kind = processor(content_type.as_bytes()).unwrap();
+    let body = Bytes::copy_from_slice(body);
+    let result = super::read(kind, content_type.as_bytes(), &body, false, &mut store);
+    (result, store)
+}
+
+fn pairs(store: &Store, variable: Variable) -> Vec<String> {
+    let values = store.of(variable).iter().map(|number| store.get(*number));
+    let pair = |value: &super::super::store::Value| {
+        format!(
+            "{}={}",
+            String::from_utf8_lossy(&value.key),
+            String::from_utf8_lossy(&value.text)
+        )
+    };
+    values.map(pair).collect()
+}
+
+#[test]
+fn forms_are_decoded() {
+    let (result, store) = read(
+        "application/x-www-form-urlencoded; charset=utf-8",
+        b"a=1+2&b%5b%5d=%d1%8f&&c",
+    );
+    assert_eq!(result, Ok(()));
+    assert_eq!(pairs(&store, Variable::ArgsPost), ["a=1 2", "b[]=я", "c="]);
+    assert_eq!(pairs(&store, Variable::ArgsPostNames), ["a=a", "b[]=b[]", "c=c"]);
+}
+
+#[test]
+fn json_is_named_by_its_way() {
+    let (result, store) = read("application/json", br#"{"a":[1,{"b":"\u0434"},null],"a":true}"#);
+    assert_eq!(result, Ok(()));
+    let expected = ["json.a=1", "json.a.b=д", "json.a=", "json.a=true"];
+    assert_eq!(pairs(&store, Variable::ArgsPost), expected);
+    assert!(read("application/json", b"{\"a\":").0.is_err());
+    assert!(read("application/json", &[b'['; 5000]).0.is_err());
+}
+
+#[test]
+fn xml_has_text_and_attributes() {
+    let (result, store) = read("text/xml", b"<a x='1&lt;'>b<c>&amp;d</c><![CDATA[e]]></a>");
+    assert_eq!(result, Ok(()));
+    assert_eq!(pairs(&store, Variable::Xml), ["//@*=1<", "/*=b&de"]);
+    assert!(read("text/xml", b"<a>").0.is_err());
+    assert!(read("text/xml", b"no").0.is_err());
+}
+
+const FORM: &str = "multipart/form-data; boundary=\"xx\"";
+
+#[test]
+fn parts_are_fields_and_files() {
+    let body = b"--xx\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1\r\n2\r\n--xx\r\n\
+        Content-Disposition: form-data; name=\"f\"; filename=\"x\\\"y.php\"\r\nContent-Type: text/plain\r\n\r\nhello\r\n--xx--\r\n";
+    let (result, store) = read(FORM, body);
+    assert_eq!(result, Ok(()));
+    assert_eq!(pairs(&store, Variable::ArgsPost), ["a=1\r\n2"]);
+    assert_eq!(pairs(&store, Variable::Files), ["f=x\"y.php"]);
+    assert_eq!(pairs(&store, Variable::FilesSizes), ["f=5"]);
+    assert_eq!(store.of(Variable::MultipartPartHeaders).len(), 3);
+    assert_eq!(pairs(&store, Variable::MultipartStrictError), ["=0"]);
+}
+
+#[test]
+fn what_is_not_as_it_should_be_is_told_and_still_read() {
+    let broken = [
+        "--xx\nContent-Disposition: form-data; name=a\n\nv",
+        "lead\n--xx\nContent-Disposition: form-data; name=a\n\nv\n--xx--",
+        "--xx\nContent-Disposition: form-data; name=a\n\nv\n--xx--\ntail",
+        "--xx\nContent-Disposition: form-data;\n name=a\n\nv\n--xx--",
+    ];
+    for body in broken {
+        let (result, store) = read(FORM, body.as_bytes());
+        assert!(result.is_err(), "{body}");
+        assert_eq!(pairs(&store, Variable::ArgsPost), ["a=v"], "{body}");
+        assert_eq!(pairs(&store, Variable::MultipartStrictError), ["=1"], "{body}");
+    }
+    assert!(read("multipart/form-data", b"--xx").0.is_err());
+    assert!(read("multipart/form-data; boundary=a; boundary=b", b"--a--").0.is_err());
+}
+
+proptest! {
+    #[test]
+    fn no_body_panics(body in proptest::collection::vec(any::<u8>(), 0..200), text in "[-x\r\n:;=\"a{}<>&\\[\\],]{0,80}") {
+        for kind in [FORM, "application/json", "text/xml", "application/x-www-form-urlencoded"] {
+            let _ = read(kind, &body);
+            let _ = read(kind, text.as_bytes());
+            let framed = format!("--xx\nContent-Disposition: form-data; name={text}\n\n{text}\n--xx{text}");
+            let _ = read(kind, framed.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! Whether a rule holds: its links one after another, each over all values of its targets, with effects at every match.
+
+use bytes::Bytes;
+
+use super::memo::{Stage, transformed};
+use super::plan::{Plan, Way};
+use super::state::Matched;
+use super::transaction::Transaction;
+use crate::proxy::waf::macros::Text;
+use crate::proxy::waf::operator::{Captures, Operator, number};
+use crate::proxy::waf::rule::{Change, Effect, Link, Rule};
+use crate::proxy::waf::variable::{Selector, Target, Variable};
+
+/// What one operator run costs beside the bytes that it looks at.
+const RUN: u64 = 16;
+
+/// The link that is tried.
+#[derive(Clone, Copy)]
+struct Tried<'a> {
+    place: usize,
+    link: &'a Link,
+    way: &'a Way,
+}
+
+/// A value that a target names.
+enum Subject {
+    Stored(u32),
+    Own(Bytes, Bytes),
+}
+
+impl Transaction {
+    pub(super) fn matches(&mut self, plan: &Plan, place: usize) -> bool {
+        let rule = &plan.rules[place];
+        self.state.all_matched.clear();
+        let mut links = rule.links.iter().zip(&plan.ways[place]);
+        links.all(|(link, way)| self.holds(plan, place, link, way))
+    }
+
+    fn holds(&mut self, plan: &Plan, place: usize, link: &Link, way: &Way) -> bool {
+        let mut is_found = false;
+        let tried = Tried { place, link, way };
+        for target in &link.targets.include {
+            if self.can_hold(plan, link, way, target) {
+                for subject in self.subjects(tried, target) {
+                    is_found |= self.try_value(plan, tried, target, &subject);
+                }
+            }
+        }
+        is_found
+    }
+
+    /// Whether trying a target's values one by one is worth it.
+    fn can_hold(&mut self, plan: &Plan, link: &Link, way: &Way, target: &Target) -> bool {
+        let Some(sifted) = way.sifted else {
+            return self.can_compare(link, target);
+        };
+        // A few values of many are looked at sooner than all.
+        if target.is_count || !target.variable.is_stored() || matches!(target.selector, Selector::Key(_)) {
+            return true;
+        }
+        let (memo, store, work) = (&mut self.memo, &self.store, &mut self.work);
+        let mut nodes = way.nodes.iter();
+        nodes.any(|node| memo.may_hold_for_any(plan, store, target.variable, *node, sifted, work))
+    }
+
+    /// A number in `TX` against one in the rule: what most rules that only steer others ask, and most of them in vain.
+    fn can_compare(&self, link: &Link, target: &Target) -> bool {
+        let (Operator::Number(order, text), Variable::Tx, Selector::Key(key)) =
+            (&link.operator, target.variable, &target.selector)
+        else {
+            return true;
+        };
+        if link.is_negated || target.is_count || !link.transforms.is_empty() {
+            return true;
+        }
+        let Some(wanted) = text.constant() else { return true };
+        let value = self.state.get(Variable::Tx, key.as_bytes());
+        value.is_some_and(|value| order.holds(number(value), number(wanted)))
+    }
+
+    /// The values that a target names. Those that are excluded are left out here only where they are counted: elsewhere most
+    /// never match, and it is asked when one does.
+    fn subjects(&self, tried: Tried, target: &Target) -> Vec<Subject> {
+        let variable = target.variable;
+        let is_wanted =
+            |key: &[u8]| target.selector.picks(key) && !(target.is_count && self.is_excluded(tried, variable, key));
+        let found: Vec<Subject> = if variable.is_stored() {
+            let numbers = self.store.of(variable).iter().copied();
+            numbers
+                .filter(|number| is_wanted(&self.store.get(*number).key))
+                .map(Subject::Stored)
+                .collect()
+        } else {
+            let all = self.dynamic(variable, &target.selector, tried.place);
+            all.into_iter()
+                .filter(|(key, _)| is_wanted(key))
+                .map(|(key, text)| Subject::Own(key, text))
+                .collect()
+        };
+        match target.is_count {
+            true => vec![Subject::Own(Bytes::new(), found.len().to_string().into())],
+            false => found,
+        }
+    }
+
+    fn is_excluded(&self, tried: Tried, variable: Variable, key: &[u8]) -> bool {
+        let mut own = tried.link.targets.exclude.iter();
+        let mut removed = self.removed_targets.iter().filter(|(place, _)| *place == tried.place);
+        own.any(|other| other.covers(variable, key)) || removed.any(|(_, other)| other.covers(variable, key))
+    }
+
+    /// Keys and values of what rules themselves write.
+    fn dynamic(&self, variable: Variable, selector: &Selector, place: usize) -> Vec<(Bytes, Bytes)> {
+        let one = |text: Bytes| vec![(Bytes::new(), text)];
+        match variable {
+            Variable::MatchedVar => one(self.state.matched.text.clone()),
+            Variable::MatchedVarName => one(self.state.matched.name.clone()),
+            Variable::MatchedVars | Variable::MatchedVarsNames => {
+                let pair = |matched: &Matched| match variable {
+                    Variable::MatchedVars => (matched.name.clone(), matched.text.clone()),
+                    _ => (matched.name.clone(), matched.name.clone()),
+                };
+                self.state.all_matched.iter().map(pair).collect()
+            }
+            Variable::Rule => match selector {
+                Selector::Key(key) => {
+                    let text = rule_text(self, &self.plan.rules[place], key);
+                    vec![(Bytes::copy_from_slice(key.as_bytes()), text.into())]
+                }
+                _ => Vec::new(),
+            },
+            _ => match selector {
+                Selector::Key(key) => {
+                    let found = self.state.get(variable, key.as_bytes());
+                    let key = Bytes::copy_from_slice(key.as_bytes());
+                    found.map(|text| (key, text.clone())).into_iter().collect()
+                }
+                _ => self.state.all(variable),
+            },
+        }
+    }
+
+    /// Whether the operator holds for a value, at one of the nodes that count.
+    fn try_value(&mut self, plan: &Plan, tried: Tried, target: &Target, subject: &Subject) -> bool {
+        let mut is_found = false;
+        let mut last: Option<Bytes> = None;
+        for node in &tried.way.nodes {
+            let (text, stage) = match subject {
+                Subject::Stored(number) => {
+                    let stage = self.memo.stage(plan, &self.store, *number, *node, &mut self.work);
+                    let sifted = tried.way.sifted;
+                    if sifted.is_some_and(|sifted| !self.memo.may_hold(plan, stage, sifted, &mut self.work)) {
+                        continue;
+                    }
+                    (self.memo.get(stage).clone(), Some(stage))
+                }
+                Subject::Own(_, text) => {
+                    self.work += text.len() as u64;
+                    (transformed(plan, text, *node), None)
+                }
+            };
+            // A transformation that changed nothing shows the operator nothing new.
+            if last.as_ref().is_some_and(|last| *last == text) {
+                continue;
+            }
+            is_found |= self.try_text(plan, tried, target, subject, &text, stage);
+            last = Some(text);
+        }
+        is_found
+    }
+
+    fn try_text(
+        &mut self,
+        plan: &Plan,
+        tried: Tried,
+        target: &Target,
+        subject: &Subject,
+        text: &Bytes,
+        stage: Option<Stage>,
+    ) -> bool {
+        let (link, rule) = (tried.link, &plan.rules[tried.place]);
+        self.work += RUN + text.len() as u64;
+        let mut captures = Captures::new();
+        let wanted = link.captures.then_some(&mut captures);
+        let holds = link
+            .operator
+            .holds(text, |argument| self.expand(argument, rule), wanted);
+        if holds == link.is_negated {
+            if let Some((sifted, stage)) = tried.way.sifted.zip(stage) {
+                self.memo.fails(plan, stage, sifted);
+            }
+            return false;
+        }
+        if !target.is_count && self.is_excluded(tried, target.variable, self.key(subject)) {
+            return false;
+        }
+        if link.captures && !link.is_negated {
+            self.state.capture(captures);
+        }
+        let matched = Matched {
+            name: self.name(target, subject),
+            text: text.clone(),
+        };
+        self.state.matched = matched.clone();
+        self.state.all_matched.push(matched);
+        for effect in &link.effects {
+            self.effect(effect, rule);
+        }
+        true
+    }
+
+    fn key<'a>(&'a self, subject: &'a Subject) -> &'a Bytes {
+        match subject {
+            Subject::Stored(number) => &self.store.get(*number).key,
+            Subject::Own(key, _) => key,
+        }
+    }
+
+    fn name(&self, target: &Target, subject: &Subject) -> Bytes {
+        let name = target.variable.name();
+        let key = self.key(subject);
+        match (target.is_count, key.is_empty(), target.variable) {
+            // Already a name.
+            (false, false, Variable::MatchedVars | Variable::MatchedVarsNames) => key.clone(),
+            (false, false, _) => [name.as_bytes(), b":", key].concat().into(),
+            (true, ..) => format!("&{name}").into(),
+            (false, true, _) => Bytes::from_static(name.as_bytes()),
+        }
+    }
+
+    fn effect(&mut self, effect: &Effect, rule: &Rule) {
+        match effect {
+            Effect::Control(control) => self.control(control),
+            Effect::Set {
+                collection,
+                key,
+                change,
+            } => {
+                let key = self.expand(key, rule);
+                let text = match change {
+                    Change::Assign(text) | Change::Add(text) | Change::Subtract(text) => self.expand(text, rule),
+                    Change::Unset => Vec::new(),
+                };
+                self.state.change(*collection, key, change, text);
+            }
+        }
+    }
+
+    pub(super) fn text(&self, text: Option<&Text>, rule: &Rule) -> String {
+        let text = text.map(|text| self.expand(text, rule)).unwrap_or_default();
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    fn expand(&self, text: &Text, rule: &Rule) -> Vec<u8> {
+        text.expand(|variables, key, out| {
+            let found = variables.iter().find_map(|variable| self.look(*variable, key, rule));
+            out.extend_from_slice(&found.unwrap_or_default());
+        })
+    }
+
+    fn look(&self, variable: Variable, key: Option<&str>, rule: &Rule) -> Option<Bytes> {
+        match variable {
+            Variable::MatchedVar => Some(self.state.matched.text.clone()),
+            Variable::MatchedVarName => Some(self.state.matched.name.clone()),
+            Variable::MatchedVars => self.state.all_matched.first().map(|matched| matched.text.clone()),
+            Variable::MatchedVarsNames => self.state.all_matched.first().map(|matched| matched.name.clone()),
+            Variable::Rule => key.map(|key| rule_text(self, rule, key).into()),
+            variable if variable.is_stored() => self.store.first(variable, key).map(|value| value.text.clone()),
+            variable => self.state.get(variable, key?.as_bytes()).cloned(),
+        }
+    }
+}
+
+fn rule_text(transaction: &Transaction, rule: &Rule, key: &str) -> String {
+    match key {
+        "id" => rule.id.to_string(),
+        // A message that names itself would never end.
+        "msg" => rule
+            .message
+            .as_ref()
+            .and_then(Text::constant)
+            .map_or_else(String::new, |text| String::from_utf8_lossy(text).into_owned()),
+        "severity" => rule.severity.map(|severity| severity.to_string()).unwrap_or_default(),
+        "ver" => rule.version.clone(),
+        "logdata" => match rule.data.as_ref().and_then(Text::constant) {
+            Some(text) => String::from_utf8_lossy(text).into_owned(),
+            None => String::from_utf8_lossy(&transaction.state.matched.text).into_owned(),
+        },
+        _ => String::new(),
+    }
+}

@@ -1,0 +1,28 @@
+//! Rules run over one request: phase by phase, in their order, as SecLang means it.
+//!
+//! ```text
+//! Plan ── rules by phase, jumps, tree of transformations (one for all requests)
+//! Transaction ── values (`store`), collections (`state`), what values became under transformations (`memo`), hits
+//!     run(phase): rule → link → target → filter → value → memo → operator → effects; after the last link: message, verdict, jump
+//! ```
+//!
+//! `filter` and `literal` only leave out operators that cannot hold: with them and without, a request comes to the same
+//! (`Plan::without_filter`, and the tests that compare the two).
+//!
+//! Collections (`IP`, `GLOBAL`, `SESSION`) live as long as their request: what spans requests, `proxy::flood` counts.
+
+mod filter;
+mod literal;
+mod matching;
+mod memo;
+mod plan;
+mod request;
+mod state;
+mod transaction;
+
+pub use plan::Plan;
+pub use request::{Answer, Request};
+pub use transaction::{Hit, Interruption, Report, Transaction};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,81 @@
+//! The values of one request and its answer, each with a number by which the rest of the engine knows it.
+
+use bytes::Bytes;
+
+use super::variable::{STORED, Variable};
+
+#[derive(Clone, Debug)]
+pub struct Value {
+    pub key: Bytes,
+    pub text: Bytes,
+}
+
+#[derive(Debug)]
+pub struct Store {
+    values: Vec<Value>,
+    places: [Vec<u32>; STORED],
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Store {
+            values: Vec::new(),
+            places: [const { Vec::new() }; STORED],
+        }
+    }
+}
+
+impl Store {
+    pub fn add(&mut self, variable: Variable, key: impl Into<Bytes>, text: impl Into<Bytes>) {
+        debug_assert!(variable.is_stored());
+        let place = self.values.len() as u32;
+        self.values.push(Value {
+            key: key.into(),
+            text: text.into(),
+        });
+        self.places[variable as usize].push(place);
+    }
+
+    /// The only value of a variable without keys.
+    pub fn set(&mut self, variable: Variable, text: impl Into<Bytes>) {
+        self.places[variable as usize].clear();
+        self.add(variable, Bytes::new(), text);
+    }
+
+    /// An argument and its name. `variable`: the arguments of the query or of the body.
+    pub fn add_argument(&mut self, variable: Variable, name: Bytes, text: Bytes) {
+        let names = match variable {
+            Variable::ArgsGet => Variable::ArgsGetNames,
+            _ => Variable::ArgsPostNames,
+        };
+        self.add(names, name.clone(), name.clone());
+        self.add(variable, name, text);
+    }
+
+    /// Numbers of a variable's values, in their order.
+    pub fn of(&self, variable: Variable) -> &[u32] {
+        self.places.get(variable as usize).map_or(&[], Vec::as_slice)
+    }
+
+    pub fn get(&self, number: u32) -> &Value {
+        &self.values[number as usize]
+    }
+
+    pub fn first(&self, variable: Variable, key: Option<&str>) -> Option<&Value> {
+        let mut values = self.of(variable).iter().map(|number| self.get(*number));
+        values.find(|value| key.is_none_or(|key| value.key.eq_ignore_ascii_case(key.as_bytes())))
+    }
+
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Bytes of keys and texts of the variables, together.
+    pub fn size(&self, variables: &[Variable], counts_keys: bool) -> usize {
+        let numbers = variables.iter().flat_map(|variable| self.of(*variable));
+        let values = numbers.map(|number| self.get(*number));
+        values
+            .map(|value| value.text.len() + if counts_keys { value.key.len() } else { 0 })
+            .sum()
+    }
+}
