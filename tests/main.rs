@@ -34,3 +34,5 @@ mod storage;
 mod support;
 #[path = "waf/corpus.rs"]
 mod waf_corpus;
+#[path = "waf/portal.rs"]
+mod waf_portal;

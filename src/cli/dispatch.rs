@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::tree::{Cli, Verb};
 use super::{
-    backup, cache, cert, config, db, generate, member, node, portal, push, registry, role, storage, token, upgrade,
+    backup, cache, cert, config, db, generate, member, node, portal, push, registry, role, storage, token, upgrade, waf,
 };
 use crate::backup::s3;
 use crate::base::error::EXIT_OK;
@@ -30,6 +30,7 @@ pub fn perform(cli: Cli) -> anyhow::Result<u8> {
         Verb::Node(node::Verb::Member(verb)) => block_on(member::perform(verb, load(&path)?.config)),
         Verb::Node(verb) => node::perform(&verb, &load(&path)?.config),
         Verb::Cache(verb) => block_on(cache::perform(verb, load(&path)?.config)),
+        Verb::Waf(verb) => block_on(waf::perform(verb, load(&path)?, &path)),
         Verb::Cert(verb) => block_on(cert::perform(verb, load(&path)?.config)),
         Verb::Db(verb) => block_on(db::perform(verb, load(&path)?.config)),
         Verb::Backup(verb) => block_on(backup::perform(verb, load(&path)?.config, &path)),

@@ -39,6 +39,7 @@ mod token;
 mod tree;
 mod uninstall;
 mod upgrade;
+mod waf;
 
 use std::process::ExitCode;
 

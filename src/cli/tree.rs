@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use super::{
     backup, cache, cert, config, db, demo, doctor, events, init, join, logs, memcached, node, portal, preflight, push,
-    registry, role, status, storage, sysctl, token, uninstall, upgrade,
+    registry, role, status, storage, sysctl, token, uninstall, upgrade, waf,
 };
 use crate::config::{DEFAULT_PATH, Period};
 
@@ -58,6 +58,9 @@ pub enum Verb {
     /// The portal's cache on all nodes
     #[command(subcommand)]
     Cache(cache::Verb),
+    /// The web application firewall of this node
+    #[command(subcommand)]
+    Waf(waf::Verb),
     /// The portal's certificates on all nodes
     #[command(subcommand)]
     Cert(cert::Verb),

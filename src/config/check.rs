@@ -21,6 +21,7 @@ pub fn check(config: &Config) -> Problems {
     files(config, &mut problems);
     upgrade(config, &mut problems);
     backup(&config.backup, &mut problems);
+    problems.extend(config.waf.faults());
     problems.extend(config.acme.faults(config));
     problems
 }

@@ -16,6 +16,7 @@ mod push;
 mod rate;
 mod storage;
 mod units;
+mod waf;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -36,6 +37,7 @@ pub use push::Push;
 pub use rate::{Quota, Rate};
 pub use storage::{Engine, Export, Files, Mount, Storage};
 pub use units::{Period, Size};
+pub use waf::{OnFailure, Waf, WafMode};
 
 /// Where the file lies unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/bitrix-node/config.toml";
@@ -46,6 +48,7 @@ pub struct Config {
     pub node: Node,
     pub cluster: Cluster,
     pub proxy: Proxy,
+    pub waf: Waf,
     pub acme: Acme,
     pub portal: Portal,
     pub php: Php,

@@ -210,6 +210,14 @@ impl Config {
         Some(self.node.log_dir.join(&self.proxy.access_log))
     }
 
+    /// `None`: what the firewall finds is only counted.
+    pub fn audit_log(&self) -> Option<PathBuf> {
+        if self.waf.audit_log.as_os_str().is_empty() {
+            return None;
+        }
+        Some(self.node.log_dir.join(&self.waf.audit_log))
+    }
+
     /// The node's own log where there is no journal.
     pub fn node_log(&self) -> PathBuf {
         self.node.log_dir.join("bitrix-node.log")

@@ -55,6 +55,15 @@ pub const PROXY_UNCOMPRESSED: Name = name(
     "bitrix_proxy_uncompressed",
     "Answers that went out plain because too many were being compressed",
 );
+pub const PROXY_WAF: Name = name(
+    "bitrix_proxy_waf",
+    "Requests that the firewall looked at, by what it came to",
+);
+pub const PROXY_WAF_SECONDS: Name = name("bitrix_proxy_waf_seconds", "Time that the firewall took for a request");
+pub const PROXY_WAF_LOG_DROPPED: Name = name(
+    "bitrix_proxy_waf_log_dropped",
+    "Lines of the firewall's log dropped because there were too many",
+);
 pub const CACHE_COMMANDS: Name = name("bitrix_cache_commands", "Commands served, by kind and result");
 pub const CACHE_CONNECTIONS: Name = name("bitrix_cache_connections", "Open client connections");
 pub const CACHE_ITEMS: Name = name("bitrix_cache_items", "Items held");

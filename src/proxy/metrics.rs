@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::error::Kind;
 use super::exchange::Target;
 use super::fastcgi::Counts;
+use super::firewall::Action;
 use crate::config::Coding;
 use crate::metrics::{Counter, EncodeLabelSet, Family, Gauge, Histogram, Set, names, seconds};
 
@@ -15,6 +16,8 @@ const TARGETS: [(Target, &str); 5] = [
     (Target::Peer, "peer"),
     (Target::Upstream, "upstream"),
 ];
+/// Seconds: from a request without arguments to the largest body.
+const INSPECTION: [f64; 9] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25];
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 #[derive(Debug)]
@@ -36,6 +39,9 @@ pub struct Metrics {
     pub panics: Counter,
     /// Lines of the access log that were dropped.
     pub log_dropped: Counter,
+    inspected: Family<CameTo, Counter>,
+    inspected_seconds: Histogram,
+    pub waf_log_dropped: Counter,
 }
 
 #[derive(Debug)]
@@ -105,6 +111,11 @@ struct InState {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CameTo {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reason {
     reason: &'static str,
 }
@@ -144,6 +155,9 @@ impl Metrics {
             connections: set.add(names::PROXY_CONNECTIONS, Gauge::default()),
             panics: set.add(names::PROXY_PANICS, Counter::default()),
             log_dropped: set.add(names::PROXY_LOG_DROPPED, Counter::default()),
+            inspected: set.add(names::PROXY_WAF, Family::default()),
+            inspected_seconds: set.add(names::PROXY_WAF_SECONDS, Histogram::new(INSPECTION)),
+            waf_log_dropped: set.add(names::PROXY_WAF_LOG_DROPPED, Counter::default()),
             set,
         }
     }
@@ -225,6 +239,18 @@ impl Metrics {
     /// An answer goes out plain because there is no seat for its coder.
     pub fn uncompressed(&self) {
         self.uncompressed.inc();
+    }
+
+    /// The firewall looked at a request for so long.
+    pub fn inspected(&self, action: Action, spent: Duration) {
+        let result = match action {
+            Action::Passed => "passed",
+            Action::Detected => "detected",
+            Action::Blocked => "blocked",
+            Action::FailedOpen | Action::FailedClosed => "failed",
+        };
+        self.inspected.get_or_create(&CameTo { result }).inc();
+        self.inspected_seconds.observe(spent.as_secs_f64());
     }
 
     pub fn refused_handshake(&self) {

@@ -1,6 +1,6 @@
 //! The web front: accept → TLS → HTTP/1 or 2 → phases → target.
 //!
-//! Phases of a request, in this order: limits (`limit`, `guard`, `origin`, `flood`, `request_body`) → route (`visit`, `route`, `deny`) → target (`static_file`,
+//! Phases of a request, in this order: limits (`limit`, `guard`, `origin`, `flood`, `request_body`) → firewall (`firewall`, `waf`) → route (`visit`, `route`, `deny`) → target (`static_file`,
 //! `fastcgi` here or on another node by `balance`, `forward`) → headers → `compress` → log (`record`, `access_log`). Whatever goes
 //! wrong is an `Error` and leaves through `answer`.
 //!
@@ -24,6 +24,7 @@ mod deny;
 pub mod error;
 pub mod exchange;
 mod fastcgi;
+pub mod firewall;
 #[cfg(test)]
 mod fixture;
 mod flood;

@@ -10,6 +10,7 @@ use tracing::{error, info};
 
 use super::access_log::AccessLog;
 use super::balance::{Balancer, Door};
+use super::firewall::Firewall;
 use super::limit::Limit;
 use super::metrics::Metrics;
 use super::service::Front;
@@ -18,7 +19,7 @@ use super::{cert, http};
 use crate::base::{BoxFuture, Cx, Scope, Service, Status};
 use crate::cert::Sealer;
 use crate::cluster::{self, Snapshots};
-use crate::config::{Config, Engine};
+use crate::config::{Config, Engine, WafMode};
 use crate::net::mesh::trust::Trust;
 use crate::net::mesh::{self, Tls};
 use crate::net::tls::{Certificate, Store};
@@ -149,7 +150,11 @@ impl Proxy {
         }
         match setup {
             Some(setup) => running.front.replace(setup),
-            None => running.front.setup().log.iter().for_each(AccessLog::reopen),
+            None => {
+                let setup = running.front.setup();
+                setup.log.iter().for_each(AccessLog::reopen);
+                setup.firewall.iter().for_each(Firewall::reopen);
+            }
         }
         self.limit.set(setup::bounds(&config));
         running.front.balancer.set_capacity(config.php.children);
@@ -182,6 +187,7 @@ impl Service for Proxy {
         let mut detail = format!("{per_second:.0} req/s, {} connections", self.limit.open());
         if let Some(running) = lock(&self.running).as_ref() {
             detail.push_str(&targets(running.front.balancer.counts()));
+            detail.push_str(&firewall(running));
         }
         Status::good(detail)
     }
@@ -230,6 +236,15 @@ fn targets((all, ejected): (usize, usize)) -> String {
         (1, _) => ", PHP fails".into(),
         (all, 0) => format!(", {all} targets"),
         (all, ejected) => format!(", {all} targets, {ejected} ejected"),
+    }
+}
+
+/// What `status` says of the firewall; nothing where it is switched off.
+fn firewall(running: &Running) -> String {
+    match (&running.front.setup().firewall, running.config.waf.mode) {
+        (_, WafMode::Off) => String::new(),
+        (Some(firewall), _) => format!(", waf {}", firewall.mode()),
+        (None, _) => ", waf without rules: off".into(),
     }
 }
 

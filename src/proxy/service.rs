@@ -1,4 +1,4 @@
-//! One request from head to answer, in the fixed order of phases: refusal → limits → route → target → headers → compress → log.
+//! One request from head to answer, in the fixed order of phases: refusal → limits → firewall → route → target → headers → compress → log.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -205,6 +205,14 @@ impl Front {
             // The front that the client reached has counted it.
             self.flood.enter(&setup.quotas, &exchange)?;
         }
+        let body = match &setup.firewall {
+            // Another front has judged what it sends on.
+            Some(firewall) if !exchange.is_hop => {
+                let inspected = firewall.inspect(&exchange, body, &self.metrics).await;
+                inspected.map_err(|error| blame(error, &fault))?
+            }
+            _ => body,
+        };
         let mut visit = Visit {
             setup,
             balancer: &self.balancer,

@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
+use tracing::error;
 
 use super::access_log::AccessLog;
 use super::balance::Manner;
 use super::compress::Compression;
 use super::fastcgi::{Php, PhpSettings};
+use super::firewall::Firewall;
 use super::flood::Quotas;
 use super::forward::Upstream;
 use super::framing::Limits;
@@ -21,7 +23,7 @@ use super::path::Path;
 use super::route::{Plan, Prefixes};
 use super::static_file::Files;
 use crate::base::Scope;
-use crate::config::Config;
+use crate::config::{Config, OnFailure};
 
 /// Where browsers look for the push server. Its other doors are not for them.
 const PUSH: [&str; 3] = ["/bitrix/subws/", "/bitrix/sub/", "/bitrix/rest/"];
@@ -47,6 +49,8 @@ pub struct Setup {
     pub compression: Compression,
     pub trust: Trust,
     pub quotas: Quotas,
+    /// `None`: switched off, or without rules where that lets requests on.
+    pub firewall: Option<Firewall>,
 }
 
 impl Setup {
@@ -112,12 +116,27 @@ impl Setup {
                 session: proxy.limit_session.0,
                 rest: proxy.limit_rest.0,
             },
+            firewall: firewall(config, metrics)?,
         })
     }
 
     /// Whether such a plan may be carried out for clients that came to this port.
     pub fn is_open(&self, port: u16, plan: &Plan) -> bool {
         !self.push_ports.contains(&port) || matches!(plan, Plan::Upstream(place) if *place >= self.routes)
+    }
+}
+
+/// Rules that cannot be read are as a request that cannot be judged.
+fn firewall(config: &Config, metrics: &Metrics) -> anyhow::Result<Option<Firewall>> {
+    match Firewall::open(config, metrics) {
+        Err(error) if config.waf.on_failure == OnFailure::Open => {
+            error!(
+                error = format!("{error:#}"),
+                "the firewall is off: its rules do not load"
+            );
+            Ok(None)
+        }
+        opened => opened,
     }
 }
 

@@ -1,0 +1,129 @@
+//! The beginning of a body, held in memory while the firewall looks at it, and the body as a whole afterwards.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
+
+use crate::proxy::error::Error;
+use crate::proxy::exchange::Body;
+
+pub struct Held {
+    /// The beginning, at most as much as was asked for.
+    pub text: Bytes,
+    pub size: usize,
+    /// The body goes on behind it.
+    pub is_cut: bool,
+    pub body: Body,
+}
+
+/// Reads until `most` bytes have come, or all. Its time is bounded where the client's silence is.
+pub async fn hold(mut body: Body, most: usize) -> Result<Held, Error> {
+    let (mut first, mut size) = (VecDeque::new(), 0usize);
+    let mut is_whole = body.is_end_stream();
+    while !is_whole && size <= most {
+        match body.frame().await {
+            None => is_whole = true,
+            Some(frame) => {
+                let data = frame?.into_data().unwrap_or_default();
+                size += data.len();
+                first.push_back(data);
+            }
+        }
+    }
+    let text = joined(&first, most);
+    let is_cut = !is_whole || size > most;
+    let body = match first.is_empty() {
+        true => body,
+        false => Replayed { first, rest: body }.boxed_unsync(),
+    };
+    Ok(Held {
+        size: text.len(),
+        text,
+        is_cut,
+        body,
+    })
+}
+
+fn joined(parts: &VecDeque<Bytes>, most: usize) -> Bytes {
+    if let [only] = parts.iter().collect::<Vec<_>>()[..] {
+        return only.slice(..only.len().min(most));
+    }
+    let mut text = BytesMut::new();
+    for part in parts {
+        text.extend_from_slice(&part[..part.len().min(most - text.len())]);
+    }
+    text.freeze()
+}
+
+struct Replayed {
+    first: VecDeque<Bytes>,
+    rest: Body,
+}
+
+impl HttpBody for Replayed {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let me = self.get_mut();
+        match me.first.pop_front() {
+            Some(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
+            None => Pin::new(&mut me.rest).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_empty() && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let held: u64 = self.first.iter().map(|data| data.len() as u64).sum();
+        let rest = self.rest.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower() + held);
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper + held);
+        }
+        hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{Full, StreamBody};
+
+    use super::*;
+
+    fn body(parts: &[&'static str]) -> Body {
+        let frames: Vec<_> = parts
+            .iter()
+            .map(|part| Ok(Frame::data(Bytes::from_static(part.as_bytes()))))
+            .collect();
+        StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync()
+    }
+
+    #[tokio::test]
+    async fn the_target_gets_the_whole_body_however_much_was_held() {
+        for most in 0..8 {
+            let held = hold(body(&["ab", "cd", "ef"]), most).await.unwrap();
+            assert_eq!(held.text, &b"abcdef"[..most.min(6)]);
+            assert_eq!(held.is_cut, most < 6, "{most}");
+            let whole = held.body.collect().await.unwrap().to_bytes();
+            assert_eq!(whole, "abcdef");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_length_that_was_announced_stays_known() {
+        let whole = Full::new(Bytes::from_static(b"abcdef"))
+            .map_err(|never| match never {})
+            .boxed_unsync();
+        let held = hold(whole, 100).await.unwrap();
+        assert_eq!(held.body.size_hint().exact(), Some(6));
+        assert!(!held.body.is_end_stream());
+    }
+}

@@ -1,0 +1,295 @@
+//! One request and the rules: judged, written down, refused or let on.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use bytes::Bytes;
+use http::{Version, header};
+
+use super::audit::{Action, Audit, Entry};
+use super::{held, load};
+use crate::config::{Config, OnFailure, WafMode};
+use crate::proxy::error::{Error, Kind};
+use crate::proxy::exchange::{Body, Exchange};
+use crate::proxy::intake;
+use crate::proxy::metrics::Metrics;
+use crate::proxy::waf::{Engine, Plan, Report, Request, Transaction};
+
+/// Bodies beyond this are judged on a thread of their own: an I/O thread must not stand still for milliseconds.
+const INLINE: usize = 16 << 10;
+
+pub struct Firewall {
+    plan: Arc<Plan>,
+    engine: Engine,
+    on_failure: OnFailure,
+    max_body: usize,
+    max_work: u64,
+    audit: Option<Audit>,
+}
+
+/// What a request came to. `None`: it could not be judged.
+type Verdict = Option<Report>;
+
+impl Firewall {
+    /// Reads the rules and opens the log. `None`: switched off.
+    pub fn open(config: &Config, metrics: &Metrics) -> anyhow::Result<Option<Self>> {
+        let waf = &config.waf;
+        let engine = match waf.mode {
+            WafMode::Off => return Ok(None),
+            WafMode::Detect => Engine::Detect,
+            WafMode::Block => Engine::Block,
+        };
+        let plan = load(waf).context("read the firewall's rules")?;
+        let audit = config.audit_log().map(|path| {
+            let opened = Audit::open(&path, metrics.waf_log_dropped.clone());
+            opened.with_context(|| format!("open the firewall's log {}", path.display()))
+        });
+        Ok(Some(Firewall {
+            plan: Arc::new(plan),
+            engine,
+            on_failure: waf.on_failure,
+            max_body: waf.max_body.bytes(),
+            max_work: waf.max_work.0,
+            audit: audit.transpose()?,
+        }))
+    }
+
+    /// The request's body, for its target; or why there is none.
+    pub async fn inspect(&self, exchange: &Exchange, body: Body, metrics: &Metrics) -> Result<Body, Error> {
+        let mut spent = Duration::ZERO;
+        let started = Instant::now();
+        let (request, plan) = (request(exchange), self.plan.clone());
+        let (engine, max_work) = (self.engine, self.max_work);
+        let head = caught(move || {
+            let mut transaction = Transaction::new(plan, &request, engine, max_work);
+            let refused = transaction.headers();
+            (transaction, refused)
+        });
+        spent += started.elapsed();
+        let (transaction, refused) = match head {
+            Some(head) => head,
+            None => return self.settle(exchange, None, spent, metrics).map(|()| body),
+        };
+        if refused.is_some() {
+            let report = caught(move || transaction.finish());
+            return self.settle(exchange, report, spent, metrics).map(|()| body);
+        }
+        let held = held::hold(body, self.max_body).await?;
+        let started = Instant::now();
+        let (text, is_cut) = (held.text, held.is_cut);
+        let judge = move || {
+            let mut transaction = transaction;
+            transaction.body(&text, is_cut);
+            transaction.finish()
+        };
+        let verdict = match held.size <= INLINE {
+            true => caught(judge),
+            // A panic there comes back as an error.
+            false => tokio::task::spawn_blocking(judge).await.ok(),
+        };
+        spent += started.elapsed();
+        self.settle(exchange, verdict, spent, metrics)?;
+        Ok(held.body)
+    }
+
+    pub fn reopen(&self) {
+        self.audit.iter().for_each(Audit::reopen);
+    }
+
+    pub fn mode(&self) -> &'static str {
+        match self.engine {
+            Engine::Block => WafMode::Block.name(),
+            _ => WafMode::Detect.name(),
+        }
+    }
+
+    fn settle(&self, exchange: &Exchange, verdict: Verdict, spent: Duration, metrics: &Metrics) -> Result<(), Error> {
+        let action = self.action(verdict.as_ref());
+        metrics.inspected(action, spent);
+        let report = verdict.unwrap_or_default();
+        if action != Action::Passed
+            && let Some(audit) = &self.audit
+        {
+            audit.write(Entry::new(exchange, &report, action));
+        }
+        let rule = report.refused.map_or(0, |refused| refused.rule);
+        match action {
+            Action::Blocked => Err(Error::new(
+                Kind::Forbidden,
+                format!("refused by rule {rule} of the firewall"),
+            )),
+            Action::FailedClosed => Err(Error::new(Kind::Forbidden, "the firewall could not judge it")),
+            Action::Passed | Action::Detected | Action::FailedOpen => Ok(()),
+        }
+    }
+
+    fn action(&self, verdict: Option<&Report>) -> Action {
+        let is_blocking = self.engine == Engine::Block;
+        match verdict {
+            Some(report) if report.refused.is_some() && is_blocking => Action::Blocked,
+            Some(report) if report.is_exhausted => self.failure(is_blocking),
+            None => self.failure(is_blocking),
+            Some(report) if report.refused.is_some() || !report.hits.is_empty() => Action::Detected,
+            Some(_) => Action::Passed,
+        }
+    }
+
+    fn failure(&self, is_blocking: bool) -> Action {
+        match (self.on_failure, is_blocking) {
+            (OnFailure::Closed, true) => Action::FailedClosed,
+            _ => Action::FailedOpen,
+        }
+    }
+}
+
+/// The result, unless the work panicked.
+fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(work)).ok()
+}
+
+/// What rules see of a request's head.
+fn request(exchange: &Exchange) -> Request {
+    let parts = &exchange.request;
+    let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+    let fields = parts.headers.iter();
+    let mut headers: Vec<(Bytes, Bytes)> = fields
+        .map(|(name, value)| (bytes(name.as_str()), Bytes::copy_from_slice(value.as_bytes())))
+        .collect();
+    if !parts.headers.contains_key(header::HOST) && !exchange.host.is_empty() {
+        // HTTP/2 says it elsewhere.
+        headers.push((Bytes::from_static(b"host"), bytes(&exchange.host)));
+    }
+    Request {
+        method: bytes(parts.method.as_str()),
+        target: bytes(&intake::origin_form(&parts.uri).to_string()),
+        protocol: match parts.version {
+            Version::HTTP_10 => "HTTP/1.0",
+            Version::HTTP_11 => "HTTP/1.1",
+            Version::HTTP_2 => "HTTP/2.0",
+            _ => "HTTP/3.0",
+        },
+        headers,
+        client: exchange.peer,
+        server: exchange.local,
+        host: exchange.host.clone(),
+        id: exchange.id.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::config;
+    use crate::proxy::fixture::{empty, exchange, full, read};
+
+    const RULES: &str = "SecRule ARGS \"@contains attack\" \"id:1,phase:2,deny,msg:'found',logdata:'%{MATCHED_VAR}'\"\n\
+        SecRule REQUEST_HEADERS:X-Bad \"@eq 1\" \"id:2,phase:1,deny\"\nSecRule ARGS \"@contains worse\" \"id:3,phase:2\"\n";
+    const FORM: [(&str, &str); 1] = [("content-type", "application/x-www-form-urlencoded")];
+
+    struct Bed {
+        firewall: Firewall,
+        folder: tempfile::TempDir,
+        metrics: Metrics,
+    }
+
+    fn bed(mode: &str, more: &str) -> Bed {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join("a.conf"), RULES).expect("a file");
+        let path = folder.path().display();
+        let text = format!(
+            "[node]\nlog_dir = \"{path}\"\n[waf]\nmode = \"{mode}\"\nrules = [\"{path}\"]\nportal = false\naudit_log = \"waf.log\"\n{more}"
+        );
+        let config = config::parse(&text, std::iter::empty())
+            .expect("a configuration")
+            .config;
+        let metrics = Metrics::new();
+        let firewall = Firewall::open(&config, &metrics).expect("rules").expect("switched on");
+        Bed {
+            firewall,
+            folder,
+            metrics,
+        }
+    }
+
+    impl Bed {
+        async fn send(&self, target: &str, fields: &[(&str, &str)], body: Body) -> Result<Bytes, Kind> {
+            let exchange = exchange("POST", target, fields);
+            let inspected = self.firewall.inspect(&exchange, body, &self.metrics).await;
+            let body = inspected.map_err(|error| error.kind)?;
+            Ok(read(body).await.expect("a body"))
+        }
+
+        /// The log, once its writer is done.
+        fn log(self) -> Vec<Entry> {
+            let writer = self.firewall.audit.and_then(Audit::finish);
+            writer.expect("a log").join().expect("a writer");
+            let text = fs::read_to_string(self.folder.path().join("waf.log")).expect("a log");
+            text.lines()
+                .map(|line| serde_json::from_str(line).expect("an entry"))
+                .collect()
+        }
+    }
+
+    #[tokio::test]
+    async fn an_attack_is_refused_and_everything_else_goes_on_whole() {
+        let bed = bed("block", "");
+        let clean = format!("a=1&b={}", "x".repeat(40_000));
+        assert_eq!(bed.send("/a?q=1", &FORM, full(clean.clone())).await, Ok(clean.into()));
+        assert_eq!(bed.send("/a", &FORM, full("a=1&b=attack")).await, Err(Kind::Forbidden));
+        let late = format!("a={}&b=attack", "x".repeat(40_000));
+        assert_eq!(bed.send("/a", &FORM, full(late)).await, Err(Kind::Forbidden));
+        assert_eq!(
+            bed.send("/a", &[("x-bad", "1")], full("never read")).await,
+            Err(Kind::Forbidden)
+        );
+        assert_eq!(bed.send("/a?q=attack", &[], empty()).await, Err(Kind::Forbidden));
+        let text = bed.metrics.encode();
+        assert!(text.contains("bitrix_proxy_waf_total{result=\"blocked\"} 4"), "{text}");
+        let log = bed.log();
+        assert_eq!(log.len(), 4);
+        assert_eq!((log[0].action, log[0].rule), (Action::Blocked, Some(1)));
+        assert_eq!(
+            (log[0].hits[0].target.as_str(), log[0].hits[0].data.as_deref()),
+            ("ARGS:b", Some("attack"))
+        );
+    }
+
+    #[tokio::test]
+    async fn detection_lets_on_and_writes_down_without_secrets() {
+        let bed = bed("detect", "");
+        let body = "user_password=attack";
+        assert_eq!(bed.send("/a", &FORM, full(body)).await, Ok(body.into()));
+        let log = bed.log();
+        assert_eq!(log[0].action, Action::Detected);
+        assert_eq!(log[0].hits[0].data, None);
+        assert!(!serde_json::to_string(&log).expect("text").contains("attack"));
+    }
+
+    #[tokio::test]
+    async fn what_lies_behind_the_bound_on_the_body_goes_on_unseen() {
+        let bed = bed("block", "max_body = \"1KiB\"\n");
+        let body = format!("a={}&b=attack", "x".repeat(2000));
+        assert_eq!(bed.send("/a", &FORM, full(body.clone())).await, Ok(body.into()));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_judged_goes_on_or_not_as_configured() {
+        let target = format!("/a?{}", "a=12345678&".repeat(5000));
+        for (mode, on_failure, expected) in [
+            ("block", "open", Ok(Bytes::new())),
+            ("block", "closed", Err(Kind::Forbidden)),
+            ("detect", "closed", Ok(Bytes::new())),
+        ] {
+            let mut bed = bed(mode, &format!("on_failure = \"{on_failure}\"\n"));
+            bed.firewall.max_work = 100;
+            assert_eq!(bed.send(&target, &[], empty()).await, expected, "{mode} {on_failure}");
+            assert!(bed.metrics.encode().contains("result=\"failed\"} 1"));
+        }
+        let caught: Option<()> = caught(|| panic!("on purpose"));
+        assert_eq!(caught, None);
+    }
+}
