@@ -22,6 +22,7 @@ mod node_fuse;
 mod node_upgrade;
 mod proxy_balance;
 mod proxy_clients;
+mod proxy_composite;
 mod proxy_front;
 mod proxy_nodes;
 mod proxy_time;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write;
 
+use crate::support::composite;
 use crate::support::eventually::eventually;
 use crate::support::hostile::{self, Probe};
 use crate::support::http;
@@ -63,6 +64,42 @@ async fn upload_of_a_gibibyte_does_not_grow_the_front() {
     let growth = peak(node.pid("proxy").unwrap()) - before;
     println!("1 GiB uploaded, the front's peak grew by {growth} KiB");
     assert!(growth < 8 << 10, "{growth} KiB");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stored_pages_spare_php() {
+    let node = Node::start("").await;
+    let pages = node.config.portal_root().join("bitrix/html_pages");
+    composite::store(&pages, &node.http().to_string().replace(':', "-"), "/news", "kept");
+    composite::enable(&pages, &node.http().to_string());
+    let get = |target: &str, cookie: &str| {
+        let head = format!(
+            "GET {target} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{cookie}\r\n",
+            node.http()
+        );
+        http::exchange(node.http(), head.as_bytes()).unwrap()
+    };
+    let answer = get("/news/?utm_source=mail", "");
+    assert_eq!(
+        (answer.status, answer.header("x-bitrix-composite")),
+        (200, Some("Nginx (file)")),
+        "{}",
+        answer.head
+    );
+    assert!(answer.text().starts_with("kept"));
+    let known = get("/news/", "Cookie: BITRIX_SM_NCC=Y\r\n");
+    assert_eq!(known.header("x-bitrix-composite"), None, "{}", known.head);
+    assert!(!known.text().starts_with("kept"));
+    let inside = get("/bitrix/html_pages/.config.php", "");
+    assert_eq!(inside.status, 404);
+    fs::remove_file(pages.join(".enabled")).unwrap();
+    eventually("PHP answers again", async || {
+        match get("/news/", "").header("x-bitrix-composite") {
+            None => Ok(()),
+            Some(source) => Err(source.to_string()),
+        }
+    })
+    .await;
 }
 
 /// Largest resident set of a process so far, in KiB.

@@ -133,6 +133,12 @@ fn origin(proxy: &Proxy, problems: &mut Problems) {
         "proxy.proxy_protocol",
         "is believed of proxies in proxy.trusted only; list them there",
     );
+    for host in &proxy.composite {
+        let message = format!("\"{host}\" is no host name in lower case; list names without ports, or \"*\" for all");
+        let is_letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte);
+        let is_host = host == "*" || !host.is_empty() && host.bytes().all(is_letter);
+        require(problems, is_host, "proxy.composite", message);
+    }
     let codings: HashSet<_> = proxy.compress.iter().collect();
     let once = codings.len() == proxy.compress.len();
     require(problems, once, "proxy.compress", "names a coding twice");
@@ -469,6 +475,8 @@ mod tests {
             "[[proxy.routes]]\nprefix = \"/app/\"\nupstream = \"127.0.0.1:1\"",
             "proxy.routes",
         ),
+        ("[proxy]\ncomposite = [\"Shop.example\"]", "proxy.composite"),
+        ("[proxy]\ncomposite = [\"shop.example:80\"]", "proxy.composite"),
         ("[portal]\ndatabase = \"a`b\"", "portal.database"),
         ("[php]\nchildren = 4\nkept_connections = 4", "php.kept_connections"),
         ("[cache]\nlisten = \"0.0.0.0:11211\"", "cache.listen"),

@@ -29,6 +29,8 @@ pub struct Proxy {
     pub body_timeout: Period,
     pub upstream_timeout: Period,
     pub follow_symlinks: bool,
+    /// Hosts whose stored pages are served; `*` is any.
+    pub composite: Vec<String>,
     pub access_log: PathBuf,
     pub routes: Vec<Route>,
     pub affinity: Affinity,

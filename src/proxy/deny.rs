@@ -70,6 +70,8 @@ fn is_left_behind(names: &[&str]) -> bool {
 fn is_internal(names: &[&str]) -> bool {
     match names {
         ["bitrix", "cache", rest @ ..] => !is_cached_asset(rest),
+        // Stored pages: the front itself serves them, as what they are pages of.
+        ["bitrix", "html_pages", ..] => true,
         ["bitrix", folder, ..] => BITRIX_INTERNAL.contains(folder),
         ["upload", "support", "not_image", ..] => true,
         ["upload", folder, ..] => folder.starts_with("1c_"),
@@ -161,6 +163,7 @@ mod tests {
             "/bitrix/cache/",
             "/upload/1c_catalog/import.xml",
             "/upload/support/not_image/x.jpg",
+            "/bitrix/html_pages/portal.example/index@.html",
         ] {
             assert_eq!(of(path), Some(Kind::Forbidden), "{path}");
         }

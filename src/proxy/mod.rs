@@ -1,7 +1,8 @@
 //! The web front: accept → TLS → HTTP/1 or 2 → phases → target.
 //!
-//! Phases of a request, in this order: limits (`limit`, `guard`, `origin`, `flood`, `request_body`) → firewall (`firewall`, `waf`) → route (`visit`, `route`, `deny`) → target (`static_file`,
-//! `fastcgi` here or on another node by `balance`, `forward`) → headers → `compress` → log (`record`, `access_log`). Whatever goes
+//! Phases of a request, in this order: limits (`limit`, `guard`, `origin`, `flood`, `request_body`) → firewall (`firewall`, `waf`) → route
+//! (`visit`, `route`, `deny`) → target (`static_file`, a stored page instead of PHP by `composite`, `fastcgi` here or on another node by
+//! `balance`, `forward`) → headers → `compress` → log (`record`, `access_log`). Whatever goes
 //! wrong is an `Error` and leaves through `answer`.
 //!
 //! Nothing ambiguous gets further than `framing`. Every wait for a client has a bound (`guard`; for HTTP/2
@@ -16,6 +17,7 @@ mod access_log;
 mod answer;
 mod balance;
 mod cert;
+mod composite;
 mod compress;
 mod conditional;
 mod connection;

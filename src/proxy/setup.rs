@@ -8,6 +8,7 @@ use tracing::error;
 
 use super::access_log::AccessLog;
 use super::balance::Manner;
+use super::composite::Pages;
 use super::compress::Compression;
 use super::fastcgi::{Php, PhpSettings};
 use super::firewall::Firewall;
@@ -30,6 +31,7 @@ const PUSH: [&str; 3] = ["/bitrix/subws/", "/bitrix/sub/", "/bitrix/rest/"];
 
 pub struct Setup {
     pub files: Files,
+    pub pages: Pages,
     pub php: Php,
     pub prefixes: Prefixes,
     /// In the order of the configuration, then those of the push server.
@@ -72,6 +74,7 @@ impl Setup {
         });
         Ok(Setup {
             files,
+            pages: Pages::new(proxy.composite.clone()),
             php: Php::new(PhpSettings {
                 socket: config.php_socket(),
                 root,

@@ -91,7 +91,12 @@ impl Visit<'_> {
         }
     }
 
+    /// The way to PHP. A page that the portal stored spares it.
     async fn php(&mut self, script: &Path, path_info: String, body: Body) -> Result<Response<Body>, Error> {
+        if let Some(page) = self.setup.pages.answer(&self.setup.files, self.exchange).await {
+            self.aim(Target::Static);
+            return Ok(page);
+        }
         let script = Script {
             name: script.as_str().to_string(),
             path_info,

@@ -1,6 +1,7 @@
 //! One helper per need.
 
 pub mod command;
+pub mod composite;
 pub mod cutter;
 pub mod daemon;
 pub mod eventually;

@@ -29,12 +29,24 @@ const OVERHEAD: usize = 512;
 
 /// Tells two states of a file apart, on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Stamp {
+pub struct Stamp {
     device: u64,
     inode: u64,
     size: u64,
     modified: (i64, i64),
     changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Stamp {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
 }
 
 /// A file in one coding.
@@ -62,13 +74,7 @@ impl Version {
         // A date before 1970 cannot be written as an HTTP date.
         let date = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + since);
         Version {
-            stamp: Stamp {
-                device: metadata.dev(),
-                inode: metadata.ino(),
-                size: metadata.size(),
-                modified: (metadata.mtime(), metadata.mtime_nsec()),
-                changed: (metadata.ctime(), metadata.ctime_nsec()),
-            },
+            stamp: Stamp::of(metadata),
             coding,
             modified,
             last_modified: HeaderValue::try_from(date).unwrap_or(HeaderValue::from_static("")),
@@ -274,6 +280,38 @@ fn relative(path: &str, coding: Option<Coding>) -> String {
     let path = path.trim_start_matches('/');
     let path = if path.is_empty() { "." } else { path };
     format!("{path}{}", coding.map_or("", conditional::suffix))
+}
+
+/// What a small file of settings holds.
+pub enum Text {
+    Missing,
+    /// As it was when it had this stamp.
+    Same,
+    Changed(Stamp, String),
+}
+
+impl Text {
+    /// Reads at most `most` bytes; a larger file is an error. `known`: its stamp when it was read last. Blocking.
+    pub fn read(root: &Root, path: &str, known: Option<&Stamp>, most: u64) -> io::Result<Text> {
+        let file = match root.file(path) {
+            Ok(file) => file,
+            Err(error) if is_missing(&error) => return Ok(Text::Missing),
+            Err(error) => return Err(error),
+        };
+        let metadata = file.metadata()?;
+        let stamp = Stamp::of(&metadata);
+        if known == Some(&stamp) {
+            return Ok(Text::Same);
+        }
+        if !metadata.is_file() || stamp.size > most {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "no small file"));
+        }
+        let mut content = vec![0; usize::try_from(stamp.size).unwrap_or_default()];
+        file.read_exact_at(&mut content, 0)?;
+        String::from_utf8(content)
+            .map(|text| Text::Changed(stamp, text))
+            .map_err(|_| io::Error::new(io::ErrorKind::PermissionDenied, "not in UTF-8"))
+    }
 }
 
 pub fn is_missing(error: &io::Error) -> bool {

@@ -5,12 +5,13 @@ use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use http::{Method, Response};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use tracing::warn;
 
-use super::entry::{self, Node, Opened, Version, Versions};
+use super::entry::{self, Node, Opened, SMALL, Stamp, Text, Version, Versions};
 use super::reply::{self, Plan};
 use super::root::Root;
 use crate::base::clock;
@@ -98,6 +99,42 @@ impl Files {
         }
     }
 
+    /// The whole content of a small file, and the file with it in memory, so that both are served as one. `None`: it is
+    /// large, or gone.
+    pub async fn load(&self, entry: Entry) -> Result<Option<(Entry, Bytes)>, Error> {
+        let Entry { file } = entry;
+        if let Some(content) = file.plain.content.clone() {
+            return Ok(Some((Entry { file }, content)));
+        }
+        if file.plain.size() > SMALL {
+            return Ok(None);
+        }
+        let opened = match self.fetch(&file, &file.plain).await {
+            Err(error) if error.kind == Kind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        let content = opened.version.content.clone();
+        let file = Arc::new(file.with(opened.version));
+        Ok(content.map(|content| (Entry { file }, content)))
+    }
+
+    /// A file of settings below the root, if it changed.
+    pub async fn text(&self, path: &'static str, known: Option<Stamp>, most: u64) -> Result<Text, Error> {
+        let root = self.root.clone();
+        blocking(move || Text::read(&root, path, known.as_ref(), most)).await
+    }
+
+    /// Opens a version as it is now; keeps its content in memory when it is small and will stay.
+    async fn fetch(&self, file: &Versions, version: &Version) -> Result<Opened, Error> {
+        let (root, path, asked) = (self.root.clone(), file.path.clone(), version.clone());
+        let opened = blocking(move || asked.read(&root, &path, clock::wall())).await?;
+        if opened.is_same && opened.is_lasting {
+            let node = Node::of(file.with(opened.version.clone()));
+            self.known.insert(file.path.clone(), Arc::new(node));
+        }
+        Ok(opened)
+    }
+
     /// The file is not in memory. It may have changed since it was looked at, so what is opened now decides.
     async fn serve_opened(
         &self,
@@ -105,18 +142,9 @@ impl Files {
         file: &Versions,
         version: &Version,
     ) -> Result<Response<Body>, Error> {
-        let (root, path, asked) = (self.root.clone(), file.path.clone(), version.clone());
-        let opened = blocking(move || asked.read(&root, &path, clock::wall())).await?;
         let Opened {
-            version,
-            file: handle,
-            is_same,
-            is_lasting,
-        } = opened;
-        if is_same && is_lasting {
-            let node = Node::of(file.with(version.clone()));
-            self.known.insert(file.path.clone(), Arc::new(node));
-        }
+            version, file: handle, ..
+        } = self.fetch(file, version).await?;
         let plan = Plan::decide(exchange, &version)?;
         Ok(match (&plan, &version.content) {
             (Plan::Bodiless(status), _) => reply::without_body(file, &version, *status),

@@ -14,4 +14,5 @@ mod root;
 mod serve_tests;
 mod stream;
 
+pub use entry::{Stamp, Text};
 pub use files::{Files, Found};
