@@ -7,8 +7,8 @@
 //! What is wider already stays: the operator may have his reasons.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::ops::RangeInclusive;
 use std::path::Path;
 
@@ -23,6 +23,10 @@ const REUSE: &str = "1";
 const RESERVED: &str = "ip_local_reserved_ports";
 const LOCAL: &str = "ip_local_port_range";
 const TIME_WAIT: &str = "tcp_tw_reuse";
+/// More than a list of all ports takes.
+const LONGEST: usize = 512 << 10;
+/// The kernel takes less than a page at a time.
+const PAGE: usize = 4096;
 /// In this order they are changed: first what must not be given out is kept.
 const NAMES: [&str; 3] = [RESERVED, LOCAL, TIME_WAIT];
 
@@ -42,6 +46,9 @@ impl Change {
 
     /// Root's, and refused where /proc/sys is read-only, as in most containers.
     pub fn make(&self) -> io::Result<()> {
+        if self.to.len() >= PAGE {
+            return Err(io::Error::other("the list is longer than the kernel takes"));
+        }
         fs::write(Path::new(FOLDER).join(self.name), &self.to)
     }
 }
@@ -54,8 +61,16 @@ impl std::fmt::Display for Change {
 
 /// What is to be changed now. `ports`: those that we listen on. What this kernel does not have is left out.
 pub fn wanted(ports: &BTreeSet<u16>) -> Vec<Change> {
-    let read = |name: &str| fs::read_to_string(Path::new(FOLDER).join(name)).ok();
     plan(read, ports)
+}
+
+/// In one piece: of a list the kernel gives what fits into the first read, and nothing after that.
+fn read(name: &str) -> Option<String> {
+    let mut file = File::open(Path::new(FOLDER).join(name)).ok()?;
+    let mut bytes = vec![0; LONGEST];
+    let length = file.read(&mut bytes).ok()?;
+    bytes.truncate(length);
+    String::from_utf8(bytes).ok()
 }
 
 /// Pure.

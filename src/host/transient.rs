@@ -12,11 +12,13 @@ use std::time::Duration;
 
 use super::account::Account;
 use super::command::{self, Program};
-use super::unit::Unit;
+use super::unit::{self, Unit};
 use crate::base::file::{Access, replace};
 
 /// Until the program is executed; it is not waited for that it is ready.
 const START: Duration = Duration::from_secs(30);
+/// Where systemd writes down what it was told of such units.
+const FRAGMENTS: &str = "/run/systemd/transient";
 const REMOVE: &str = "/bin/rm";
 /// More than a database has tables and connections open.
 const FILES: u32 = 65_536;
@@ -46,6 +48,7 @@ impl Transient {
                 "systemd-run is not installed; set node.daemons = \"child\"",
             )
         })?;
+        self.forget().await?;
         replace(&self.ticket, b"", Access::mode(0o600))?;
         let started = Program::new(program).args(self.line(more)).check(START).await;
         // One that was not taken must not be there for somebody else.
@@ -53,6 +56,19 @@ impl Transient {
             true if started.is_ok() => Err(io::Error::other(format!("systemd did not start {}", self.unit.0))),
             _ => started.map(drop),
         }
+    }
+
+    /// What is left of its last run: after a start that was skipped systemd keeps the unit, and with it the name.
+    async fn forget(&self) -> io::Result<()> {
+        let seen = self.unit.look().await?;
+        if !seen.is_known() || seen.is_there() {
+            return Ok(());
+        }
+        match fs::remove_file(Path::new(FRAGMENTS).join(&self.unit.0)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        unit::reload().await
     }
 
     /// Takes a ticket away that nobody has used. Whether there was one.

@@ -100,6 +100,11 @@ impl Unit {
     }
 }
 
+/// systemd reads all units again.
+pub async fn reload() -> io::Result<()> {
+    systemctl()?.args(["daemon-reload"]).check(JOB).await.map(drop)
+}
+
 fn systemctl() -> io::Result<Program> {
     command::find("systemctl").map(Program::new).ok_or_else(|| {
         io::Error::new(

@@ -180,8 +180,9 @@ class Bed:
         time.sleep(QUIET)
         holder = self.cluster.node(self.writer())
         # What comes before the fault may move it.
-        self.since = now()
+        self.since, self.holder = now(), holder
         at, undo = fault(holder)
+        holder = self.holder
         flows = self.until_written(at, None if name in self.SAME else holder.name)
         self.times.setdefault(name, []).append(flows)
         if undo:

@@ -45,7 +45,7 @@ buffer_pool = "64MiB"
 memory = "16MiB"
 """
 # A disk in memory; one on this machine's own would lie in its own lower layer.
-DISK = "3G"
+DISK = "16G"
 
 
 class Bed:
@@ -66,7 +66,8 @@ class Bed:
             self.log.check("the story came to its end", False, f"{error}")
         for one in self.machines:
             if self.log.failed and one.is_on():
-                print(f"--- {one.name}\n{one.journal(80)}\n{one.try_run(f'journalctl --no-pager -n 40 -u {UNIT}').stdout}", flush=True)
+                said = one.try_run("journalctl --no-pager --output=short-precise -u bitrix-node | grep -E ' (supervisor|systemd)|database' | tail -120").stdout
+                print(f"--- {one.name}\n{said}\n{one.try_run(f'journalctl --no-pager -n 40 -u {UNIT}').stdout}", flush=True)
             one.power_off()
         for one in self.machines:
             run("umount", "--lazy", one.root)
@@ -116,7 +117,7 @@ class Story:
         self.join()
         self.restarted_by_hand(self.n1)
         self.node_restarted(self.n1)
-        self.killed(self.n1)
+        self.killed(self.n2)
         self.power()
         self.leave(self.n2)
 
@@ -202,13 +203,14 @@ class Story:
         self.log.check("n1: and a stop", begun == "active" and self.pid(one) == before, begun)
 
     def killed(self, one):
+        """The second one: of two the first goes on without it."""
         before = self.pid(one)
         one.run(f"kill -9 {before}")
         until("another one runs", lambda: self.pid(one) not in (0, before))
         self.synced(2, "killed")
         words = self.words(one)
         is_so = NEW not in words and any(word.startswith(POSITION) for word in words)
-        self.log.check("n1: killed it is started by its position", is_so, " ".join(words[1:]))
+        self.log.check("n2: killed it is started by its position", is_so, " ".join(words[1:]))
 
     def power(self):
         for one in self.bed.machines:
@@ -235,6 +237,8 @@ def main():
         options.executable = str(Path(options.executable).resolve())
     enter_namespaces()
     adopt()
+    # A machine's kernel is its own, as far as its network goes; systemd-nspawn(1) keeps it read-only otherwise.
+    os.environ["SYSTEMD_NSPAWN_API_VFS_WRITABLE"] = "network"
     # Names of network namespaces, what systemd-nspawn notes.
     subprocess.run(["mount", "-t", "tmpfs", "none", "/run"], check=True)
     with Bed(options.executable, options.keep) as bed:
