@@ -75,7 +75,7 @@ pub fn unpack(
     let sealed = Decryptor::new_buffered(BufReader::with_capacity(CHUNK, hashed)).map_err(refusal)?;
     let packed = sealed.decrypt(std::iter::once(key.identity() as _)).map_err(refusal)?;
     let mut content = zstd::stream::read::Decoder::new(packed)?;
-    let count = copy(&mut content, to, meter)?;
+    let count = copy(&mut content, to, meter).map_err(harm)?;
     // Behind the last frame: there is nothing, or it is not what was written.
     let mut rest = content.finish();
     io::copy(&mut rest, &mut io::sink())?;
@@ -108,6 +108,16 @@ fn refusal(error: DecryptError) -> io::Error {
             "it was sealed for another key; name the right one with --key",
         ),
         other => damaged(format!("it cannot be opened: {other}")),
+    }
+}
+
+/// What a part says that is not whole: each of the three ways that it is packed in words of its own.
+fn harm(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+            damaged(format!("it is damaged or cut off: {error}"))
+        }
+        _ => error,
     }
 }
 
@@ -241,6 +251,8 @@ mod tests {
     fn a_part_that_was_cut_bent_or_made_longer_is_told_from_a_whole_one() {
         let bed = bed();
         let whole = stored(&bed);
+        let error = opened(&bed, &bed.key, whole[..whole.len() / 2].to_vec()).unwrap_err();
+        assert!(error.to_string().contains("damaged or cut off"), "{error}");
         for end in [0, 10, 300, whole.len() / 2, whole.len() - 1] {
             assert!(opened(&bed, &bed.key, whole[..end].to_vec()).is_err(), "cut at {end}");
         }

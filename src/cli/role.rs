@@ -24,7 +24,7 @@ pub enum Verb {
     },
     /// Keep a role on one node, unless that is dead or unfit
     Pin {
-        /// edge, cron, or one seat: edge/10.0.0.10
+        /// edge, cron, backup, or one seat: edge/10.0.0.10
         role: String,
         node: String,
     },
@@ -39,7 +39,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Args)]
 pub struct Transfer {
-    /// cron, edge, or one seat: edge/10.0.0.10
+    /// cron, edge, db, backup, or one seat: edge/10.0.0.10
     role: String,
     node: String,
     #[arg(long, default_value = "30s", value_parser = period)]

@@ -111,12 +111,12 @@ pub fn named(snapshot: &Snapshot, text: &str) -> anyhow::Result<Vec<Place>> {
         .map_or((text, None), |(role, seat)| (role, Some(seat)));
     let Some(role) = Role::parse(role) else {
         bail!(
-            "there is no role {role:?}; the roles that can be moved are edge and cron, and db where the data are on several nodes"
+            "there is no role {role:?}; the roles that can be moved are edge and cron, and db and backup where the data are on several nodes"
         );
     };
     anyhow::ensure!(
         role.moves(&snapshot.settings),
-        "the {role} stays on the node that has it; the roles that can be moved are edge and cron, and db where the data are on several nodes"
+        "the {role} stays on the node that has it; the roles that can be moved are edge and cron, and db and backup where the data are on several nodes"
     );
     let mut known = places(&snapshot.settings);
     known.retain(|place| place.role == role);

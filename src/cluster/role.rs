@@ -56,8 +56,8 @@ impl Role {
     /// It goes from node to node; the others stay with what they hold. `settings`: those of the cluster.
     pub fn moves(self, settings: &BTreeMap<String, String>) -> bool {
         match self {
-            Role::Edge | Role::Cron | Role::Acme | Role::Backup => true,
-            Role::Db => settings.contains_key(GALERA),
+            Role::Edge | Role::Cron | Role::Acme => true,
+            Role::Db | Role::Backup => settings.contains_key(GALERA),
             Role::Cache => false,
         }
     }
