@@ -78,13 +78,10 @@ pub fn folders(config: &Config) -> anyhow::Result<()> {
         make(&config.portal_root(), Access::owned(0o755, portal.uid, portal.gid))?;
     }
     make(&config.portal_temporary(), Access::owned(0o700, portal.uid, portal.gid))?;
-    if let Some(folder) = config
-        .access_log()
-        .as_deref()
-        .and_then(Path::parent)
-        .filter(|f| *f != config.node.log_dir)
-    {
-        make(folder, Access::owned(0o750, user.uid, user.gid))?;
+    for log in [config.access_log(), config.audit_log()].iter().flatten() {
+        if let Some(folder) = log.parent().filter(|folder| *folder != config.node.log_dir) {
+            make(folder, Access::owned(0o750, user.uid, user.gid))?;
+        }
     }
     if let Some(mysql) = account::find(DB_USER)? {
         make(

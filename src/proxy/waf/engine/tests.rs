@@ -142,3 +142,16 @@ fn a_body_that_is_not_what_it_says_is_shown_raw() {
     let found: Vec<u64> = transaction.finish().hits.iter().map(|hit| hit.id).collect();
     assert_eq!(found, [1, 2]);
 }
+
+#[test]
+fn json_that_is_announced_as_something_else_is_read_all_the_same() {
+    let rules = "SecRule ARGS:json.a \"@streq bad\" \"id:1,phase:2\"\nSecRule REQBODY_ERROR \"@eq 1\" \"id:2,phase:2\"";
+    for (body, expected) in [("{\"a\":\"bad\"}", &[1u64][..]), ("{no", &[]), ("a=bad", &[])] {
+        let plain = request("/", &[("Content-Type", "text/plain")]);
+        let mut transaction = Transaction::new(plan(rules), &plain, Engine::Block, BUDGET);
+        transaction.headers();
+        transaction.body(&Bytes::copy_from_slice(body.as_bytes()), false);
+        let found: Vec<u64> = transaction.finish().hits.iter().map(|hit| hit.id).collect();
+        assert_eq!(found, expected, "{body}");
+    }
+}

@@ -110,6 +110,11 @@ impl Transaction {
                 self.store.set(Variable::ReqbodyProcessor, processor.name());
                 body::read(processor, &self.content_type, body, is_cut, &mut self.store)
             }
+            // Who reads JSON does not always ask what it was announced as. What is none is no fault here.
+            None if matches!(body.trim_ascii_start().first(), Some(b'{' | b'[')) => {
+                let _ = body::read(Processor::Json, &self.content_type, body, is_cut, &mut self.store);
+                Ok(())
+            }
             _ => Ok(()),
         };
         let is_raw = matches!(self.processor, None | Some(Processor::UrlEncoded)) || self.forces_body || read.is_err();
