@@ -133,6 +133,8 @@ fn origin(proxy: &Proxy, problems: &mut Problems) {
         "proxy.proxy_protocol",
         "is believed of proxies in proxy.trusted only; list them there",
     );
+    let memory = (8 << 20..=64 << 30).contains(&proxy.file_memory.0);
+    require(problems, memory, "proxy.file_memory", "must be between 8MiB and 64GiB");
     for host in &proxy.composite {
         let message = format!("\"{host}\" is no host name in lower case; list names without ports, or \"*\" for all");
         let is_letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte);
@@ -476,6 +478,7 @@ mod tests {
             "proxy.routes",
         ),
         ("[proxy]\ncomposite = [\"Shop.example\"]", "proxy.composite"),
+        ("[proxy]\nfile_memory = \"1MiB\"", "proxy.file_memory"),
         ("[proxy]\ncomposite = [\"shop.example:80\"]", "proxy.composite"),
         ("[portal]\ndatabase = \"a`b\"", "portal.database"),
         ("[php]\nchildren = 4\nkept_connections = 4", "php.kept_connections"),

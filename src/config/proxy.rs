@@ -29,6 +29,7 @@ pub struct Proxy {
     pub body_timeout: Period,
     pub upstream_timeout: Period,
     pub follow_symlinks: bool,
+    pub file_memory: Size,
     /// Hosts whose stored pages are served; `*` is any.
     pub composite: Vec<String>,
     pub access_log: PathBuf,

@@ -22,7 +22,7 @@ use super::metrics::Metrics;
 use super::origin::Trust;
 use super::path::Path;
 use super::route::{Plan, Prefixes};
-use super::static_file::Files;
+use super::static_file::{self, Files};
 use crate::base::Scope;
 use crate::config::{Config, OnFailure};
 
@@ -60,7 +60,16 @@ impl Setup {
     pub fn open(config: &Config, scope: &Scope, leaving: &Arc<Leaving>, metrics: &Metrics) -> anyhow::Result<Self> {
         let (proxy, root) = (&config.proxy, config.portal_root());
         let silence = proxy.upstream_timeout.0;
-        let files = Files::open(&root, proxy.follow_symlinks)
+        let compression = Compression {
+            codings: proxy.compress.clone(),
+            min_size: proxy.compress_min_size.0,
+        };
+        let files = static_file::Manner {
+            follow_symlinks: proxy.follow_symlinks,
+            memory: proxy.file_memory.0,
+            compression: compression.clone(),
+        };
+        let files = Files::open(&root, files, scope.clone())
             .with_context(|| format!("open the document root {}", root.display()))?;
         let upstreams = proxy.routes.iter();
         let upstreams = upstreams.map(|route| Upstream::new(&route.upstream, silence, scope.clone(), leaving.clone()));
@@ -108,10 +117,7 @@ impl Setup {
                 affinity: proxy.affinity,
                 silence,
             },
-            compression: Compression {
-                codings: proxy.compress.clone(),
-                min_size: proxy.compress_min_size.0,
-            },
+            compression,
             trust: Trust::new(proxy.trusted.clone(), proxy.proxy_protocol),
             quotas: Quotas {
                 address: proxy.limit_address.0,

@@ -52,7 +52,11 @@ impl Visit<'_> {
         match (route::settle(&self.exchange.path, seen(&found)), found) {
             (Step::Serve, Found::File(entry)) => {
                 self.aim(Target::Static);
-                self.setup.files.serve(self.exchange, entry).await
+                match self.setup.files.serve(self.exchange, entry).await {
+                    // It went since it was looked at.
+                    Err(error) if error.kind == Kind::NotFound => self.fallback(body).await,
+                    served => served,
+                }
             }
             (Step::AddSlash, _) => {
                 let query = self.exchange.request.uri.query();

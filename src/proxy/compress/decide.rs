@@ -54,7 +54,11 @@ fn may_change(status: StatusCode, headers: &HeaderMap) -> bool {
         .iter()
         .chain(&CHECKSUMS)
         .any(|name| headers.contains_key(name));
-    has_content && !is_fixed && !forbids(headers) && is_text(headers)
+    let kind = headers
+        .get(CONTENT_TYPE)
+        .map(|kind| kind.as_bytes())
+        .unwrap_or_default();
+    has_content && !is_fixed && !forbids(headers) && is_text(kind)
 }
 
 /// RFC 9111 §5.2.2.6.
@@ -66,9 +70,10 @@ fn forbids(headers: &HeaderMap) -> bool {
         .any(|word| word.trim().eq_ignore_ascii_case("no-transform"))
 }
 
-fn is_text(headers: &HeaderMap) -> bool {
-    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default();
+/// Whether content of this type is worth it.
+pub fn is_text(kind: &[u8]) -> bool {
+    let kind = std::str::from_utf8(kind).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default();
     let kind = kind.trim().to_ascii_lowercase();
     kind.starts_with("text/")
         || kind.ends_with("+json")

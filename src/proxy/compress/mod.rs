@@ -24,7 +24,9 @@ use tokio::sync::Semaphore;
 
 use self::body::Compressed;
 use self::coder::Coder;
+pub use self::coder::pack;
 use self::decide::Verdict;
+pub use self::decide::is_text;
 use super::conditional;
 use super::exchange::{Body, Exchange};
 use super::metrics::Metrics;
@@ -34,6 +36,7 @@ use crate::config::Coding;
 const SEATS: usize = 256;
 
 /// How the front compresses.
+#[derive(Clone, Debug)]
 pub struct Compression {
     /// Most wanted first.
     pub codings: Vec<Coding>,

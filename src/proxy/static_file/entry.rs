@@ -1,4 +1,4 @@
-//! What is known of a file: its state, its validators, and its content while it is small and in demand.
+//! What is known of a file: its state, its validators, its content while it is small and in demand, and that compressed.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -10,12 +10,17 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::HeaderValue;
 
+use super::packed::Forms;
 use super::root::Root;
+use crate::base::clock;
 use crate::proxy::conditional::{self, Coding};
 use crate::proxy::content_type::{content_type, is_active, is_compressible};
 
 /// Files up to this size are kept in memory.
-pub const SMALL: u64 = 256 * 1024;
+const SMALL: u64 = 256 * 1024;
+
+/// The same for text, which would be compressed anew for each answer otherwise.
+const SMALL_TEXT: u64 = 2 * 1024 * 1024;
 
 /// A file that changed more recently may change again within the same tick of its file system's clock:
 /// it is not kept in memory, and its entity tag is weak (RFC 9110 §8.8.1).
@@ -53,6 +58,12 @@ impl Stamp {
 #[derive(Clone, Debug)]
 pub struct Version {
     stamp: Stamp,
+    /// Bytes as they are sent.
+    size: u64,
+    /// Compressed by us, so that two nodes need not have the same bytes.
+    is_made: bool,
+    /// Its content is kept.
+    pub is_lasting: bool,
     pub coding: Option<Coding>,
     pub modified: SystemTime,
     pub last_modified: HeaderValue,
@@ -75,6 +86,9 @@ impl Version {
         let date = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + since);
         Version {
             stamp: Stamp::of(metadata),
+            size: metadata.size(),
+            is_made: false,
+            is_lasting: false,
             coding,
             modified,
             last_modified: HeaderValue::try_from(date).unwrap_or(HeaderValue::from_static("")),
@@ -84,11 +98,27 @@ impl Version {
     }
 
     pub fn size(&self) -> u64 {
-        self.stamp.size
+        self.size
+    }
+
+    /// A file that is to be compressed, as it will be then. `content`: `None` while it is not yet.
+    pub fn packed(&self, coding: Coding, content: Option<Bytes>) -> Version {
+        Version {
+            size: content.as_ref().map_or(0, |content| content.len() as u64),
+            is_made: true,
+            coding: Some(coding),
+            tag: format!("{}-{}", self.tag, coding.name()),
+            content,
+            ..self.clone()
+        }
+    }
+
+    pub fn is_made(&self) -> bool {
+        self.is_made
     }
 
     pub fn etag(&self, wall: SystemTime) -> String {
-        if self.is_settled(wall) {
+        if self.is_settled(wall) && !self.is_made {
             format!("\"{}\"", self.tag)
         } else {
             format!("W/\"{}\"", self.tag)
@@ -99,29 +129,28 @@ impl Version {
         wall.duration_since(self.modified).is_ok_and(|age| age >= SETTLED)
     }
 
-    /// Opens the file as it is now; reads it when it is small. Blocking.
-    pub fn read(&self, root: &Root, path: &str, wall: SystemTime) -> io::Result<Opened> {
-        let file = root.file(&relative(path, self.coding))?;
+    /// Opens the file as it is now, unless `open` is just that; reads it when it is no larger than `small`. Blocking.
+    pub fn read(&self, root: &Root, path: &str, open: Option<Arc<File>>, small: u64) -> io::Result<Opened> {
+        let wall = clock::wall();
+        let is_same = |file: &Arc<File>| file.metadata().is_ok_and(|state| Stamp::of(&state) == self.stamp);
+        let file = match open.filter(is_same) {
+            Some(open) => open,
+            None => Arc::new(root.file(&relative(path, self.coding))?),
+        };
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(io::ErrorKind::NotFound.into());
         }
         let mut version = Version::new(&metadata, self.coding);
         let is_same = version.stamp == self.stamp;
-        let mut is_lasting = false;
-        if version.size() <= SMALL {
+        if version.size() <= small {
             let mut content = vec![0; usize::try_from(version.size()).unwrap_or_default()];
             file.read_exact_at(&mut content, 0)?;
             version.content = Some(content.into());
             let after = Version::new(&file.metadata()?, self.coding);
-            is_lasting = after.stamp == version.stamp && version.is_settled(wall);
+            version.is_lasting = after.stamp == version.stamp && version.is_settled(wall);
         }
-        Ok(Opened {
-            version,
-            file,
-            is_same,
-            is_lasting,
-        })
+        Ok(Opened { version, file, is_same })
     }
 }
 
@@ -129,11 +158,9 @@ impl Version {
 pub struct Opened {
     /// With its content, when small.
     pub version: Version,
-    pub file: File,
+    pub file: Arc<File>,
     /// It is the version that was asked for.
     pub is_same: bool,
-    /// Its content may be kept.
-    pub is_lasting: bool,
 }
 
 /// What lies at a path.
@@ -142,6 +169,8 @@ pub struct Node {
     pub file: Option<Arc<Versions>>,
     /// When it was last compared with the disk, in milliseconds since `Files` was opened.
     checked: AtomicU64,
+    /// When it was put into the cache, which takes the same away with it: its forms grow meanwhile.
+    weight: u64,
 }
 
 #[derive(Clone)]
@@ -151,6 +180,8 @@ pub struct Versions {
     pub plain: Version,
     /// Precompressed copies beside it, not older than it.
     pub copies: Vec<Version>,
+    /// The content as it was compressed for those who have no copy to take.
+    pub forms: Forms,
     pub content_type: HeaderValue,
     pub extension: Box<str>,
     /// Lies where users' files lie.
@@ -177,17 +208,19 @@ impl Node {
                 "neither a file nor a folder",
             ));
         };
-        Ok(Some(Node {
-            file,
-            checked: AtomicU64::new(now),
-        }))
+        Ok(Some(Node::new(file, now)))
     }
 
-    /// A file of which one version was read just now; the next look compares the others too.
-    pub fn of(file: Versions) -> Node {
+    /// A file of which one version was read or made just now; the next look compares the others too.
+    pub fn of(file: Arc<Versions>) -> Node {
+        Node::new(Some(file), 0)
+    }
+
+    fn new(file: Option<Arc<Versions>>, checked: u64) -> Node {
         Node {
-            file: Some(Arc::new(file)),
-            checked: AtomicU64::new(0),
+            weight: weight(file.as_deref()),
+            file,
+            checked: AtomicU64::new(checked),
         }
     }
 
@@ -214,13 +247,18 @@ impl Node {
 
     /// Bytes that it takes in memory, about.
     pub fn weight(&self) -> u64 {
-        let versions = self.file.iter().flat_map(|file| file.all());
-        let content: usize = versions
-            .filter_map(|version| version.content.as_ref())
-            .map(Bytes::len)
-            .sum();
-        (OVERHEAD + content) as u64
+        self.weight
     }
+}
+
+fn weight(file: Option<&Versions>) -> u64 {
+    let versions = file.iter().flat_map(|file| file.all());
+    let content: usize = versions
+        .filter_map(|version| version.content.as_ref())
+        .map(Bytes::len)
+        .sum();
+    let made: usize = file.map_or(0, |file| file.forms.size());
+    (OVERHEAD + content + made) as u64
 }
 
 impl Versions {
@@ -229,9 +267,27 @@ impl Versions {
         let mut file = self.clone();
         match file.copies.iter_mut().find(|copy| copy.coding == version.coding) {
             Some(copy) => *copy = version,
-            None => file.plain = version,
+            None => {
+                if file.plain.stamp != version.stamp {
+                    file.forms = Forms::default();
+                }
+                file.plain = version;
+            }
         }
         file
+    }
+
+    /// Up to this size it is kept in memory.
+    pub fn small(&self) -> u64 {
+        match is_compressible(&self.extension) {
+            true => SMALL_TEXT,
+            false => SMALL,
+        }
+    }
+
+    /// Where one of its versions lies, as a name for it.
+    pub fn place(&self, version: &Version) -> String {
+        relative(&self.path, version.coding)
     }
 
     fn all(&self) -> impl Iterator<Item = &Version> {
@@ -268,6 +324,7 @@ impl Versions {
             path: path.into(),
             plain,
             copies,
+            forms: Forms::default(),
             content_type: HeaderValue::try_from(kind).unwrap_or(HeaderValue::from_static("application/octet-stream")),
             extension: extension.into(),
             is_users,

@@ -6,23 +6,24 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{Method, Response};
+use http::header::{IF_MATCH, RANGE};
+use http::{Method, Response, StatusCode};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use tracing::warn;
 
-use super::entry::{self, Node, Opened, SMALL, Stamp, Text, Version, Versions};
+use super::entry::{self, Node, Opened, Stamp, Text, Version, Versions};
+use super::handles::Handles;
+use super::packed::Packer;
 use super::reply::{self, Plan};
 use super::root::Root;
-use crate::base::clock;
+use crate::base::Scope;
+use crate::proxy::compress::Compression;
 use crate::proxy::conditional;
 use crate::proxy::content_type::is_php;
 use crate::proxy::error::{Error, Kind};
 use crate::proxy::exchange::{Body, Exchange};
 use crate::proxy::path::Path;
-
-/// Budget of the memory tier, in bytes. When full, what is asked for least gives way.
-const MEMORY: u64 = 64 * 1024 * 1024;
 
 /// Entries that the memory tier is laid out for; not a limit.
 const ENTRIES: usize = 8192;
@@ -31,8 +32,18 @@ const ENTRIES: usize = 8192;
 pub struct Files {
     root: Arc<Root>,
     known: Cache<Box<str>, Arc<Node>, Weight>,
+    handles: Handles,
+    packer: Packer,
     /// Zero of the clock by which entries are compared with the disk.
     pub(super) opened: Instant,
+}
+
+/// How files are served.
+pub struct Manner {
+    pub follow_symlinks: bool,
+    /// Budget of the memory tier, in bytes. When full, what is asked for least gives way.
+    pub memory: u64,
+    pub compression: Compression,
 }
 
 /// What lies at a path.
@@ -58,11 +69,13 @@ impl Weighter<Box<str>, Arc<Node>> for Weight {
 }
 
 impl Files {
-    /// Opens the document root. Fails when it is no folder, or on Linux before 5.6.
-    pub fn open(root: &FilePath, follow_symlinks: bool) -> io::Result<Files> {
+    /// Opens the document root. Fails when it is no folder, or on Linux before 5.6. `scope` owns what closes idle descriptors.
+    pub fn open(root: &FilePath, manner: Manner, scope: Scope) -> io::Result<Files> {
         Ok(Files {
-            root: Arc::new(Root::open(root, follow_symlinks)?),
-            known: Cache::with_weighter(ENTRIES, MEMORY, Weight),
+            root: Arc::new(Root::open(root, manner.follow_symlinks)?),
+            known: Cache::with_weighter(ENTRIES, manner.memory, Weight),
+            handles: Handles::new(scope),
+            packer: Packer::new(manner.compression),
             opened: Instant::now(),
         })
     }
@@ -78,7 +91,7 @@ impl Files {
         Ok(node.as_deref().map_or(Found::Missing, found))
     }
 
-    /// Answers GET or HEAD with a file.
+    /// Answers GET or HEAD with a file. `NotFound`: it went meanwhile.
     pub async fn serve(&self, exchange: &Exchange, entry: Entry) -> Result<Response<Body>, Error> {
         let Entry { file } = entry;
         if !matches!(exchange.request.method, Method::GET | Method::HEAD) {
@@ -89,14 +102,63 @@ impl Files {
         }
         let headers = &exchange.request.headers;
         let coding = conditional::choose(headers, file.copies.iter().filter_map(|copy| copy.coding));
+        if coding.is_none()
+            && let Some(answer) = self.serve_packed(exchange, &file).await?
+        {
+            return Ok(answer);
+        }
         let copy = file.copies.iter().find(|copy| copy.coding == coding);
-        let version = copy.unwrap_or(&file.plain);
+        match copy {
+            Some(copy) => match self.serve_version(exchange, &file, copy).await {
+                // The copy went; what it is a copy of need not.
+                Err(error) if error.kind == Kind::NotFound => self.serve_version(exchange, &file, &file.plain).await,
+                served => served,
+            },
+            None => self.serve_version(exchange, &file, &file.plain).await,
+        }
+    }
+
+    async fn serve_version(
+        &self,
+        exchange: &Exchange,
+        file: &Versions,
+        version: &Version,
+    ) -> Result<Response<Body>, Error> {
         let plan = Plan::decide(exchange, version)?;
         match (&plan, &version.content) {
-            (Plan::Bodiless(status), _) => Ok(reply::without_body(&file, version, *status)),
-            (_, Some(content)) => Ok(reply::from_memory(exchange, &file, version, &plan, content)),
-            (_, None) => self.serve_opened(exchange, &file, version).await,
+            (Plan::Bodiless(status), _) => Ok(reply::without_body(file, version, *status)),
+            (_, Some(content)) => Ok(reply::from_memory(exchange, file, version, &plan, content)),
+            (_, None) => self.serve_opened(exchange, file, version).await,
         }
+    }
+
+    /// The file as we compress it ourselves, once. `None`: it is sent as it is, or compressed on its way.
+    async fn serve_packed(&self, exchange: &Exchange, file: &Arc<Versions>) -> Result<Option<Response<Body>>, Error> {
+        let headers = &exchange.request.headers;
+        let content = file.plain.content.as_ref().filter(|_| file.plain.is_lasting);
+        // A range is one of the file, and only the file itself has a tag that such a condition means.
+        let is_plain = headers.contains_key(RANGE) || headers.contains_key(IF_MATCH);
+        let (Some(content), false) = (content, is_plain) else {
+            return Ok(None);
+        };
+        let Some(coding) = self.packer.coding(headers, file) else {
+            return Ok(None);
+        };
+        let head = file.plain.packed(coding, None);
+        if let Plan::Bodiless(StatusCode::NOT_MODIFIED) = Plan::decide(exchange, &head)? {
+            return Ok(Some(reply::without_body(file, &head, StatusCode::NOT_MODIFIED)));
+        }
+        if exchange.request.method == Method::HEAD && file.forms.get(coding).is_none() {
+            return Ok(None);
+        }
+        let Some((version, is_new)) = self.packer.form(file, content, coding).await else {
+            return Ok(None);
+        };
+        if is_new {
+            // It weighs more now.
+            self.known.insert(file.path.clone(), Arc::new(Node::of(file.clone())));
+        }
+        self.serve_version(exchange, file, &version).await.map(Some)
     }
 
     /// The whole content of a small file, and the file with it in memory, so that both are served as one. `None`: it is
@@ -106,7 +168,7 @@ impl Files {
         if let Some(content) = file.plain.content.clone() {
             return Ok(Some((Entry { file }, content)));
         }
-        if file.plain.size() > SMALL {
+        if file.plain.size() > file.small() {
             return Ok(None);
         }
         let opened = match self.fetch(&file, &file.plain).await {
@@ -127,10 +189,15 @@ impl Files {
     /// Opens a version as it is now; keeps its content in memory when it is small and will stay.
     async fn fetch(&self, file: &Versions, version: &Version) -> Result<Opened, Error> {
         let (root, path, asked) = (self.root.clone(), file.path.clone(), version.clone());
-        let opened = blocking(move || asked.read(&root, &path, clock::wall())).await?;
-        if opened.is_same && opened.is_lasting {
-            let node = Node::of(file.with(opened.version.clone()));
-            self.known.insert(file.path.clone(), Arc::new(node));
+        let (place, small) = (file.place(version), file.small());
+        let open = self.handles.get(&place);
+        let opened = blocking(move || asked.read(&root, &path, open, small)).await;
+        let opened = opened.inspect_err(|_| _ = self.known.remove(&*file.path))?;
+        if opened.is_same && opened.version.is_lasting {
+            let file = Arc::new(file.with(opened.version.clone()));
+            self.known.insert(file.path.clone(), Arc::new(Node::of(file)));
+        } else if opened.version.content.is_none() {
+            self.handles.put(&place, opened.file.clone());
         }
         Ok(opened)
     }
@@ -180,6 +247,11 @@ impl Files {
                 None
             }
         })
+    }
+
+    #[cfg(test)]
+    pub fn open_handles(&self) -> usize {
+        self.handles.len()
     }
 
     fn now(&self) -> u64 {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -122,7 +123,13 @@ pub fn from_memory(
 }
 
 /// An answer that streams from the file.
-pub fn from_file(exchange: &Exchange, file: &Versions, version: &Version, plan: &Plan, handle: File) -> Response<Body> {
+pub fn from_file(
+    exchange: &Exchange,
+    file: &Versions,
+    version: &Version,
+    plan: &Plan,
+    handle: Arc<File>,
+) -> Response<Body> {
     let (status, headers, pieces) = lay_out(exchange, file, version, plan);
     respond(status, headers, Stream::new(handle, pieces).boxed_unsync())
 }
@@ -144,7 +151,7 @@ fn state(file: &Versions, version: &Version) -> HeaderMap {
     if file.is_users || is_long_lived(&file.extension) {
         headers.insert(CACHE_CONTROL, MONTH);
     }
-    if !file.copies.is_empty() {
+    if !file.copies.is_empty() || version.is_made() {
         headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
     }
     headers
@@ -152,7 +159,9 @@ fn state(file: &Versions, version: &Version) -> HeaderMap {
 
 /// Fields of answers that carry, or for HEAD would carry, the file.
 fn describe(headers: &mut HeaderMap, file: &Versions, version: &Version) {
-    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    if !version.is_made() {
+        headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    }
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if let Some(coding) = version.coding {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));

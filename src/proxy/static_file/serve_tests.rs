@@ -7,7 +7,9 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 
 use super::files::*;
-use crate::base::clock;
+use crate::base::{Scope, clock};
+use crate::config::Coding;
+use crate::proxy::compress::Compression;
 use crate::proxy::error::{Error, Kind};
 use crate::proxy::exchange::Body;
 use crate::proxy::fixture::{exchange, read, sendable};
@@ -20,7 +22,15 @@ struct World {
 impl World {
     fn new() -> World {
         let folder = tempfile::tempdir().expect("temp dir");
-        let files = Files::open(folder.path(), false).expect("opened");
+        let manner = Manner {
+            follow_symlinks: false,
+            memory: 64 << 20,
+            compression: Compression {
+                codings: vec![Coding::Zstd, Coding::Gzip],
+                min_size: 1000,
+            },
+        };
+        let files = Files::open(folder.path(), manner, Scope::new()).expect("opened");
         World { folder, files }
     }
 
@@ -291,9 +301,107 @@ async fn precompressed_copy_is_sent_to_those_who_take_it() {
     assert_eq!(world.get("/app.js", &brotli).await.2, "newer");
 }
 
+#[tokio::test]
+async fn text_is_compressed_once_for_all() {
+    let mut world = World::new();
+    let text = "body { color: red } ".repeat(20_000);
+    world.write("style.css", &text);
+    let zstd = [("accept-encoding", "gzip, zstd")];
+    // Read at the first request; from then on in memory.
+    assert_eq!(world.get("/style.css", &zstd).await.2.len(), text.len());
+    let (_, headers, first) = world.get("/style.css", &zstd).await;
+    assert_eq!(field(&headers, "content-encoding"), "zstd");
+    assert_eq!(zstd::decode_all(&first[..]).expect("zstd"), text.as_bytes());
+    assert_eq!(field(&headers, "content-length"), first.len().to_string());
+    assert_eq!(
+        (field(&headers, "vary"), field(&headers, "accept-ranges")),
+        ("accept-encoding", "")
+    );
+    assert!(field(&headers, "etag").starts_with("W/"), "{headers:?}");
+    let (_, _, second) = world.get("/style.css", &zstd).await;
+    assert_eq!(first.as_ptr(), second.as_ptr());
+    world.age();
+    let (_, _, third) = world.get("/style.css", &zstd).await;
+    assert_eq!(
+        first.as_ptr(),
+        third.as_ptr(),
+        "an unchanged file is not compressed again"
+    );
+    let tag = [("accept-encoding", "zstd"), ("if-none-match", field(&headers, "etag"))];
+    assert_eq!(world.get("/style.css", &tag).await.0, StatusCode::NOT_MODIFIED);
+    let (_, gzip, _) = world.get("/style.css", &[("accept-encoding", "gzip")]).await;
+    assert_eq!(field(&gzip, "content-encoding"), "gzip");
+    let (status, part, bytes) = world
+        .get("/style.css", &[("accept-encoding", "zstd"), ("range", "bytes=0-3")])
+        .await;
+    assert_eq!(
+        (status, &bytes[..], field(&part, "content-encoding")),
+        (StatusCode::PARTIAL_CONTENT, &b"body"[..], "")
+    );
+    let head = world.ask("HEAD", "/style.css", &zstd).await.expect("answered");
+    assert_eq!(field(head.headers(), "content-length"), first.len().to_string());
+    world.write("style.css", text.to_uppercase());
+    world.age();
+    for _ in 0..2 {
+        let (_, _, changed) = world.get("/style.css", &zstd).await;
+        let changed = zstd::decode_all(&changed[..]).unwrap_or(changed.to_vec());
+        assert!(changed.starts_with(b"BODY"), "an old form is served");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_text_or_short_is_sent_as_it_is() {
+    let world = World::new();
+    world.write("a.css", "short");
+    world.write("a.png", "x".repeat(5000));
+    for path in ["/a.css", "/a.png"] {
+        for _ in 0..3 {
+            let (_, headers, _) = world.get(path, &[("accept-encoding", "zstd")]).await;
+            assert_eq!(field(&headers, "content-encoding"), "", "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_goes_is_not_there_and_its_copy_does_not_matter() {
+    let world = World::new();
+    world.write("app.js", "x".repeat(5_000_000));
+    world.write_aged("app.js.br", "y".repeat(5_000_000), Duration::from_secs(60));
+    let brotli = [("accept-encoding", "br")];
+    assert_eq!(world.get("/app.js", &brotli).await.2[0], b'y');
+    fs::remove_file(world.folder.path().join("app.js.br")).expect("removed");
+    assert_eq!(world.get("/app.js", &brotli).await.2[0], b'x', "the copy is gone");
+    world.get("/app.js", &brotli).await;
+    fs::remove_file(world.folder.path().join("app.js")).expect("removed");
+    // Within the second in which it is believed to be there.
+    assert_eq!(world.refused("GET", "/app.js").await, Kind::NotFound);
+}
+
+#[tokio::test]
+async fn a_large_file_stays_open_while_it_is_the_same() {
+    let world = World::new();
+    world.write("a.bin", "a".repeat(500_000));
+    for _ in 0..2 {
+        assert_eq!(world.get("/a.bin", &[]).await.2[0], b'a');
+    }
+    assert_eq!(world.files.open_handles(), 1);
+    // Another file under its name, and one that was changed in place.
+    world.write("b.bin", "b".repeat(500_000));
+    fs::rename(world.folder.path().join("b.bin"), world.folder.path().join("a.bin")).expect("renamed");
+    assert_eq!(world.get("/a.bin", &[]).await.2[0], b'b');
+    world.write_aged("a.bin", "c".repeat(400_000), Duration::from_secs(100));
+    let (_, headers, body) = world.get("/a.bin", &[]).await;
+    assert_eq!((body[0], body.len()), (b'c', 400_000));
+    assert_eq!(field(&headers, "content-length"), "400000");
+    assert_eq!(world.files.open_handles(), 1);
+}
+
 #[test]
 fn dates_before_the_epoch_do_no_harm() {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("runtime");
     let world = World::new();
     world.write("old.txt", "old");
     let file = fs::File::options()

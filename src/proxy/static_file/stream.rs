@@ -47,9 +47,9 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub fn new(file: File, pieces: Vec<Piece>) -> Self {
+    pub fn new(file: Arc<File>, pieces: Vec<Piece>) -> Self {
         Stream {
-            file: Arc::new(file),
+            file,
             left: pieces.iter().map(Piece::size).sum(),
             pieces: pieces.into(),
             reading: None,
@@ -135,11 +135,11 @@ mod tests {
     use http_body::Body;
     use http_body_util::BodyExt;
 
-    fn file(size: usize) -> File {
+    fn file(size: usize) -> Arc<File> {
         let file = tempfile::tempfile().expect("temp file");
         let content: Vec<u8> = (0..size).map(|index| (index % 251) as u8).collect();
         file.write_all_at(&content, 0).expect("written");
-        file
+        Arc::new(file)
     }
 
     #[tokio::test]
