@@ -20,6 +20,7 @@ mod node_clients;
 mod node_front;
 mod node_fuse;
 mod node_upgrade;
+mod proxy_accel;
 mod proxy_balance;
 mod proxy_clients;
 mod proxy_composite;

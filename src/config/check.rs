@@ -141,9 +141,30 @@ fn origin(proxy: &Proxy, problems: &mut Problems) {
         let is_host = host == "*" || !host.is_empty() && host.bytes().all(is_letter);
         require(problems, is_host, "proxy.composite", message);
     }
+    for host in &proxy.cloud_hosts {
+        let message = format!("\"{host}\" must be a host in lower case, perhaps with a port, like storage.example.com");
+        require(problems, is_store(host), "proxy.cloud_hosts", message);
+    }
+    require(
+        problems,
+        is_absolute_or_empty(&proxy.cloud_authority),
+        "proxy.cloud_authority",
+        NEEDS_ABSOLUTE,
+    );
     let codings: HashSet<_> = proxy.compress.iter().collect();
     let once = codings.len() == proxy.compress.len();
     require(problems, once, "proxy.compress", "names a coding twice");
+}
+
+/// `host` or `host:port`; a name has a dot, so that none stands for a whole country.
+fn is_store(store: &str) -> bool {
+    let (host, port) = match store.split_once(':') {
+        Some((host, port)) => (host, port.parse::<u16>().is_ok_and(|port| port > 0)),
+        None => (store, true),
+    };
+    let is_letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte);
+    let has_name = host.split('.').count() >= 2 && host.split('.').all(|label| !label.is_empty());
+    port && has_name && host.bytes().all(is_letter)
 }
 
 fn backup(backup: &Backup, problems: &mut Problems) {
@@ -478,6 +499,13 @@ mod tests {
             "proxy.routes",
         ),
         ("[proxy]\ncomposite = [\"Shop.example\"]", "proxy.composite"),
+        ("[proxy]\ncloud_hosts = [\"com\"]", "proxy.cloud_hosts"),
+        (
+            "[proxy]\ncloud_hosts = [\"https://store.example\"]",
+            "proxy.cloud_hosts",
+        ),
+        ("[proxy]\ncloud_hosts = [\".example\"]", "proxy.cloud_hosts"),
+        ("[proxy]\ncloud_authority = \"ca.pem\"", "proxy.cloud_authority"),
         ("[proxy]\nfile_memory = \"1MiB\"", "proxy.file_memory"),
         ("[proxy]\ncomposite = [\"shop.example:80\"]", "proxy.composite"),
         ("[portal]\ndatabase = \"a`b\"", "portal.database"),

@@ -32,6 +32,10 @@ pub struct Proxy {
     pub file_memory: Size,
     /// Hosts whose stored pages are served; `*` is any.
     pub composite: Vec<String>,
+    /// Stores of objects that PHP may send clients to: `host` or `host:port`, and what lies below.
+    pub cloud_hosts: Vec<String>,
+    /// PEM of a root beside the public ones.
+    pub cloud_authority: PathBuf,
     pub access_log: PathBuf,
     pub routes: Vec<Route>,
     pub affinity: Affinity,

@@ -2,7 +2,7 @@
 //!
 //! Phases of a request, in this order: limits (`limit`, `guard`, `origin`, `flood`, `request_body`) → firewall (`firewall`, `waf`) → route
 //! (`visit`, `route`, `deny`) → target (`static_file`, a stored page instead of PHP by `composite`, `fastcgi` here or on another node by
-//! `balance`, `forward`) → headers → `compress` → log (`record`, `access_log`). Whatever goes
+//! `balance`, what PHP hands over by `accel`, `forward`) → headers → `compress` → log (`record`, `access_log`). Whatever goes
 //! wrong is an `Error` and leaves through `answer`.
 //!
 //! Nothing ambiguous gets further than `framing`. Every wait for a client has a bound (`guard`; for HTTP/2
@@ -13,6 +13,7 @@
 //! With `portal.domain` set, requests for another name are answered 421; an address as host is answered, because that is how health
 //! checks and balancers ask.
 
+mod accel;
 mod access_log;
 mod answer;
 mod balance;
@@ -22,6 +23,7 @@ mod compress;
 mod conditional;
 mod connection;
 mod content_type;
+mod dav;
 mod deny;
 pub mod error;
 pub mod exchange;
@@ -31,6 +33,7 @@ pub mod firewall;
 mod fixture;
 mod flood;
 mod forward;
+mod frame;
 mod framing;
 mod guard;
 mod headers;

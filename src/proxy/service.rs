@@ -29,7 +29,7 @@ use super::record::Record;
 use super::request_body::{self, Fault};
 use super::setup::Setup;
 use super::visit::Visit;
-use super::{deny, headers};
+use super::{accel, deny, frame, headers};
 use crate::base::{BoxFuture, Scope, error::chain};
 use crate::metrics::Counter;
 
@@ -278,6 +278,10 @@ fn blame(mut error: Error, fault: &Fault) -> Error {
 fn finish(mut answer: Response<Body>, exchange: &Exchange) -> Response<Body> {
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         headers::strip_hop_by_hop(answer.headers_mut());
+    }
+    accel::strip(answer.headers_mut());
+    if exchange.target != Target::Upstream {
+        frame::guard(&exchange.path, answer.headers_mut());
     }
     if exchange.is_hop {
         // Only the door says something there.

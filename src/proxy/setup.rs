@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use tracing::error;
 
+use super::accel::Cloud;
 use super::access_log::AccessLog;
 use super::balance::Manner;
 use super::composite::Pages;
@@ -32,6 +33,8 @@ const PUSH: [&str; 3] = ["/bitrix/subws/", "/bitrix/sub/", "/bitrix/rest/"];
 pub struct Setup {
     pub files: Files,
     pub pages: Pages,
+    /// Where PHP's objects lie.
+    pub cloud: Cloud,
     pub php: Php,
     pub prefixes: Prefixes,
     /// In the order of the configuration, then those of the push server.
@@ -84,6 +87,14 @@ impl Setup {
         Ok(Setup {
             files,
             pages: Pages::new(proxy.composite.clone()),
+            cloud: Cloud::new(
+                proxy.cloud_hosts.clone(),
+                &proxy.cloud_authority,
+                silence,
+                scope.clone(),
+                leaving.clone(),
+            )
+            .context("read proxy.cloud_authority")?,
             php: Php::new(PhpSettings {
                 socket: config.php_socket(),
                 root,

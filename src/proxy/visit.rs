@@ -1,9 +1,13 @@
 //! From a path to its target: the deny list, files, scripts, index pages, the fallback. Looks at the disk where `route` needs to know.
 
-use http::Response;
+use http::header::{CONTENT_DISPOSITION, HeaderMap};
+use http::{Method, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Empty};
 
+use super::accel::{self, Aim};
 use super::answer;
 use super::balance::{Balancer, Local};
+use super::dav;
 use super::error::{Error, Kind};
 use super::exchange::{Body, Exchange, Target};
 use super::fastcgi::Script;
@@ -49,6 +53,12 @@ impl Visit<'_> {
 
     async fn file(&mut self, body: Body) -> Result<Response<Body>, Error> {
         let found = self.setup.files.look(&self.exchange.path).await?;
+        if dav::is_phps(&self.exchange.path, &self.exchange.request.method) {
+            return match found {
+                Found::Folder => self.index(body).await,
+                _ => self.fallback(body).await,
+            };
+        }
         match (route::settle(&self.exchange.path, seen(&found)), found) {
             (Step::Serve, Found::File(entry)) => {
                 self.aim(Target::Static);
@@ -106,7 +116,84 @@ impl Visit<'_> {
             path_info,
         };
         let php = &self.setup.php;
-        self.balance(Some(&Local { php, script }), body).await
+        let answer = self.balance(Some(&Local { php, script }), body).await?;
+        self.hand_over(answer).await
+    }
+
+    /// What PHP lets the front do instead of answering: at most twice, for what must be made first.
+    async fn hand_over(&mut self, mut answer: Response<Body>) -> Result<Response<Body>, Error> {
+        let Some(order) = accel::take(answer.headers_mut()) else {
+            return Ok(answer);
+        };
+        let php = answer.headers().clone();
+        drop(answer);
+        let made = match self.deliver(&order).await {
+            Ok(answer) if !is_failure(answer.status()) || order.source.is_none() => {
+                return self.told(answer, &php, &order);
+            }
+            Err(error) if order.source.is_none() || error.kind == Kind::Forbidden => return Err(error),
+            _ => order.source.as_deref().unwrap_or_default(),
+        };
+        let mut answer = self.make(made).await?;
+        if let Some(order) = accel::take(answer.headers_mut()) {
+            let php = answer.headers().clone();
+            let answer = self.deliver(&order).await?;
+            return self.told(answer, &php, &order);
+        }
+        Ok(answer)
+    }
+
+    /// The file or object of an order.
+    async fn deliver(&mut self, order: &accel::Order) -> Result<Response<Body>, Error> {
+        if self.exchange.request.method != Method::HEAD {
+            self.exchange.request.method = Method::GET;
+        }
+        let aim = accel::aim(&order.target);
+        let aim = aim.map_err(|why| Error::new(Kind::Forbidden, format!("X-Accel-Redirect of PHP: {why}")))?;
+        match aim {
+            Aim::File(path) => match self.setup.files.look(&path).await? {
+                Found::File(entry) => {
+                    self.aim(Target::Static);
+                    self.setup.files.serve(self.exchange, entry).await
+                }
+                _ => Err(Error::new(Kind::NotFound, "X-Accel-Redirect of PHP leads to no file")),
+            },
+            Aim::Object(object) => {
+                self.aim(Target::Upstream);
+                self.setup.cloud.fetch(self.exchange, &object).await
+            }
+        }
+    }
+
+    /// The file with what PHP says of it.
+    fn told(&self, mut answer: Response<Body>, php: &HeaderMap, order: &accel::Order) -> Result<Response<Body>, Error> {
+        accel::merge(answer.headers_mut(), php);
+        answer.extensions_mut().insert(accel::HandedOver);
+        if let Some(disposition) = order.disposition.clone().filter(|_| answer.status() == StatusCode::OK) {
+            answer.headers_mut().insert(CONTENT_DISPOSITION, disposition);
+        }
+        Ok(answer)
+    }
+
+    /// Asks PHP for what is not there yet. `source`: a path with its query.
+    async fn make(&mut self, source: &str) -> Result<Response<Body>, Error> {
+        let broken = |why: String| Error::new(Kind::Upstream, format!("X-Gen-Src of PHP: {why}"));
+        let uri: Uri = source.parse().map_err(|error| broken(format!("{error}")))?;
+        let path = Path::parse(uri.path()).map_err(|why| broken(why.into()))?;
+        let Plan::Script { script, path_info } = route::plan(&self.setup.prefixes, &path) else {
+            return Err(broken("no script".into()));
+        };
+        let Found::File(_) = self.setup.files.look(&script).await? else {
+            return Err(Error::new(Kind::NotFound, "X-Gen-Src of PHP leads to no script"));
+        };
+        self.exchange.request.uri = uri;
+        self.exchange.path = path;
+        let script = Script {
+            name: script.as_str().to_string(),
+            path_info,
+        };
+        let (php, empty) = (&self.setup.php, Empty::new().map_err(|never| match never {}));
+        self.balance(Some(&Local { php, script }), empty.boxed_unsync()).await
     }
 
     /// Whether the portal's files are missing here and another node has them.
@@ -144,6 +231,11 @@ fn seen(found: &Found) -> Seen {
         Found::Folder => Seen::Folder,
         Found::Missing => Seen::Missing,
     }
+}
+
+/// Answers of a store in whose place PHP makes the object.
+fn is_failure(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 403 | 404 | 500 | 502 | 503 | 504)
 }
 
 fn denied(kind: Kind) -> Error {

@@ -63,13 +63,13 @@ pub fn page(options: &Options, hosts: &[String], request: &Parts) -> Result<Path
     is_served(options, hosts, &host)?;
     is_place(options, path)?;
     let private_key = cookies(&options.cookies, headers)?;
+    let (path, query) = trimmed(path, query);
     let query = parameters(options, query)?;
     name(&host, path, &query, &private_key)
 }
 
 /// The name of a stored page. PHP forms it from the target as the client wrote it.
 fn name(host: &str, path: &str, query: &str, private_key: &str) -> Result<Path, Bypass> {
-    let (path, query) = trimmed(path, query);
     let lower = path.to_ascii_lowercase();
     let end = ["/index.php", "/index.html"].iter().find(|end| lower.ends_with(**end));
     let path = path.get(..path.len() - end.map_or(0, |end| end.len()));

@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 use super::body::Upload;
 use crate::base::Scope;
 use crate::net::name::Names;
+use crate::net::tls::Connector;
 use crate::proxy::error::{Error, Kind};
 
 /// Most idle connections; a further one is closed. Busy ones are bounded by the clients'.
@@ -52,6 +53,7 @@ enum Place {
 struct Host {
     host: String,
     port: u16,
+    tls: Option<Connector>,
     /// `None` when the host is an address.
     names: Option<Names>,
     addresses: Mutex<Option<(Instant, Vec<SocketAddr>)>>,
@@ -71,12 +73,14 @@ pub struct Connection {
 }
 
 impl Pool {
-    pub fn new(host: &str, port: u16, scope: Scope) -> anyhow::Result<Pool> {
+    /// `tls`: how it is met, where it is not plain.
+    pub fn new(host: &str, port: u16, tls: Option<Connector>, scope: Scope) -> anyhow::Result<Pool> {
         let is_address = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
         let names = (!is_address).then(Names::system).transpose();
         let host = Host {
             host: host.to_string(),
             port,
+            tls,
             names: names.context("read the system's resolver configuration")?,
             addresses: Mutex::default(),
         };
@@ -111,7 +115,16 @@ impl Pool {
         let unavailable = |error: io::Error| Error::with(Kind::Unavailable, "cannot connect to the upstream", error);
         let patience = patience.min(CONNECT);
         match &self.place {
-            Place::Host(host) => self.begin(host.open(patience).await.map_err(unavailable)?).await,
+            Place::Host(host) => {
+                let stream = host.open(patience).await.map_err(unavailable)?;
+                let Some(tls) = &host.tls else {
+                    return self.begin(stream).await;
+                };
+                let name = host.host.trim_matches(['[', ']']);
+                let secure = timeout(patience, tls.connect(name, stream)).await;
+                let secure = secure.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+                self.begin(secure.map_err(unavailable)?).await
+            }
             Place::Socket(path) => {
                 let stream = timeout(patience, UnixStream::connect(path)).await;
                 let stream = stream.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));

@@ -20,6 +20,7 @@ use super::body::{Answer, Upload, Watch};
 use super::pool::{Connection, Pool};
 use super::rewrite::{head, response};
 use crate::base::Scope;
+use crate::net::tls::Connector;
 use crate::proxy::error::{Error, Kind};
 use crate::proxy::exchange::{Body, Exchange};
 use crate::proxy::leaving::Leaving;
@@ -62,7 +63,20 @@ impl Upstream {
         let host = uri
             .host()
             .with_context(|| format!("the upstream {upstream} has no host"))?;
-        let pool = Pool::new(host, uri.port_u16().unwrap_or(80), scope.clone())?;
+        let pool = Pool::new(host, uri.port_u16().unwrap_or(80), None, scope.clone())?;
+        Ok(Self::over(pool, silence, scope, leaving))
+    }
+
+    /// A store of objects, by TLS or plain.
+    pub fn store(
+        host: &str,
+        port: u16,
+        tls: Option<Connector>,
+        silence: Duration,
+        scope: Scope,
+        leaving: Arc<Leaving>,
+    ) -> anyhow::Result<Upstream> {
+        let pool = Pool::new(host, port, tls, scope.clone())?;
         Ok(Self::over(pool, silence, scope, leaving))
     }
 
