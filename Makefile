@@ -23,7 +23,7 @@ BASE_URL ?=
 
 # Debian's package modsecurity-crs; `apt download` and `dpkg-deb -x` bring it without an installation.
 WAF_DEBIAN ?= /usr/share/modsecurity-crs:/etc/modsecurity/crs
-.PHONY: help build release run test test-registry test-sim test-storage test-sessions test-push test-push-cluster check fmt lint unit check-static dependencies test-nfs-kernel test-fuse test-cluster test-acme test-galera test-backup test-cache test-waf dependencies-cache dependencies-kernel dependencies-push bench \
+.PHONY: help build release run test test-registry test-sim test-storage test-sessions test-push test-push-cluster check fmt lint unit check-static dependencies test-nfs-kernel test-fuse test-cluster test-acme test-galera test-backup test-cache test-http-cache test-waf dependencies-cache dependencies-kernel dependencies-push bench \
 	bench-balance bench-cache bench-db bench-push bench-storage docs stage deb rpm lint-packages dist test-machines clean
 
 help: ## Show this
@@ -133,6 +133,10 @@ dependencies-push: ## Install what `make test-push` and `make bench-push` need (
 
 dependencies-kernel: ## Install what the kernel tests and the storage bench need (Debian, needs root)
 	packaging/test-dependencies-kernel.sh
+
+test-http-cache: release ## The front's cache under the public suite for HTTP caches (needs Node.js and npm)
+	npm install --silent --prefix target/http-cache-tests http-cache-tests@0.4.5
+	tests/bench/http_cache.py $(BINARY) target/http-cache-tests
 
 bench: release dependencies ## Requests per second beside nginx, in one session
 	tests/bench/front.py $(BINARY)

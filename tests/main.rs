@@ -24,6 +24,7 @@ mod proxy_accel;
 mod proxy_balance;
 mod proxy_clients;
 mod proxy_composite;
+mod proxy_edge;
 mod proxy_front;
 mod proxy_nodes;
 mod proxy_time;

@@ -102,6 +102,24 @@ async fn stored_pages_spare_php() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_is_shown_and_purged() {
+    let node = Node::start("cache = \"16MiB\"").await;
+    let script = "<?php header('Cache-Control: public, max-age=600'); header('Cache-Tag: news'); echo hrtime(true);";
+    fs::write(node.config.portal_root().join("kept.php"), script).unwrap();
+    let get = || http::get(node.http(), "/kept.php").unwrap().text();
+    let first = get();
+    assert_eq!(get(), first);
+    let shown = node.command(&["cdn", "status", "--output", "json"]);
+    assert!(shown.out.contains("\"addresses\": 1"), "{}{}", shown.out, shown.err);
+    let other = node.command(&["cdn", "purge", "--prefix", "/other/"]);
+    assert_eq!((other.code, other.out.as_str()), (0, "removed: 0 addresses\n"));
+    assert_eq!(get(), first);
+    let purged = node.command(&["cdn", "purge", "--tag", "news"]);
+    assert_eq!((purged.code, purged.out.as_str()), (0, "removed: 1 addresses\n"));
+    assert_ne!(get(), first);
+}
+
 /// Largest resident set of a process so far, in KiB.
 fn peak(pid: i32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use super::tree::{Cli, Verb};
 use super::{
-    backup, cache, cert, config, db, generate, member, node, portal, push, registry, role, storage, token, upgrade, waf,
+    backup, cache, cdn, cert, config, db, generate, member, node, portal, push, registry, role, storage, token, upgrade,
+    waf,
 };
 use crate::backup::s3;
 use crate::base::error::EXIT_OK;
@@ -34,6 +35,7 @@ pub fn perform(cli: Cli) -> anyhow::Result<u8> {
         Verb::Cert(verb) => block_on(cert::perform(verb, load(&path)?.config)),
         Verb::Db(verb) => block_on(db::perform(verb, load(&path)?.config)),
         Verb::Backup(verb) => block_on(backup::perform(verb, load(&path)?.config, &path)),
+        Verb::Cdn(verb) => block_on(cdn::perform(verb, load(&path)?.config)),
         Verb::Push(verb) => block_on(push::perform(verb, load(&path)?.config)),
         Verb::Role(verb) => block_on(role::perform(verb, load(&path)?.config)),
         Verb::Events(events) => block_on(events.perform(load(&path)?.config)),

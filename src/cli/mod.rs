@@ -5,6 +5,7 @@
 
 mod backup;
 mod cache;
+mod cdn;
 mod cert;
 mod client;
 mod config;

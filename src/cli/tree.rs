@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::{
-    backup, cache, cert, config, db, demo, doctor, events, init, join, logs, memcached, node, portal, preflight, push,
-    registry, role, status, storage, sysctl, token, uninstall, upgrade, waf,
+    backup, cache, cdn, cert, config, db, demo, doctor, events, init, join, logs, memcached, node, portal, preflight,
+    push, registry, role, status, storage, sysctl, token, uninstall, upgrade, waf,
 };
 use crate::config::{DEFAULT_PATH, Period};
 
@@ -70,6 +70,9 @@ pub enum Verb {
     /// Copies of the portal in another place, and the way back from them
     #[command(subcommand)]
     Backup(backup::Verb),
+    /// What the front of this node keeps of answers
+    #[command(subcommand)]
+    Cdn(cdn::Verb),
     /// The push server of this node
     #[command(subcommand)]
     Push(push::Verb),

@@ -133,6 +133,16 @@ fn origin(proxy: &Proxy, problems: &mut Problems) {
         "proxy.proxy_protocol",
         "is believed of proxies in proxy.trusted only; list them there",
     );
+    let cache = proxy.cache.0 == 0 || (8 << 20..=64 << 30).contains(&proxy.cache.0);
+    require(problems, cache, "proxy.cache", "must be 0, or between 8MiB and 64GiB");
+    // A shard of the store holds an eighth at least on small machines.
+    let largest = proxy.cache.0 == 0 || (1..=proxy.cache.0 / 8).contains(&proxy.cache_max_size.0);
+    require(
+        problems,
+        largest,
+        "proxy.cache_max_size",
+        "must be at least 1 byte and at most an eighth of proxy.cache",
+    );
     let memory = (8 << 20..=64 << 30).contains(&proxy.file_memory.0);
     require(problems, memory, "proxy.file_memory", "must be between 8MiB and 64GiB");
     for host in &proxy.composite {
@@ -507,6 +517,11 @@ mod tests {
         ("[proxy]\ncloud_hosts = [\".example\"]", "proxy.cloud_hosts"),
         ("[proxy]\ncloud_authority = \"ca.pem\"", "proxy.cloud_authority"),
         ("[proxy]\nfile_memory = \"1MiB\"", "proxy.file_memory"),
+        ("[proxy]\ncache = \"1MiB\"", "proxy.cache"),
+        (
+            "[proxy]\ncache = \"16MiB\"\ncache_max_size = \"4MiB\"",
+            "proxy.cache_max_size",
+        ),
         ("[proxy]\ncomposite = [\"shop.example:80\"]", "proxy.composite"),
         ("[portal]\ndatabase = \"a`b\"", "portal.database"),
         ("[php]\nchildren = 4\nkept_connections = 4", "php.kept_connections"),

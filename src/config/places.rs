@@ -76,6 +76,11 @@ impl Config {
         self.node.run_dir.join("storage.sock")
     }
 
+    /// Questions of an operator to the front.
+    pub fn proxy_control(&self) -> PathBuf {
+        self.node.run_dir.join("proxy-control.sock")
+    }
+
     /// The push server's door for clients, to which the front leads.
     pub fn push_socket(&self) -> PathBuf {
         self.node.run_dir.join("push.sock")

@@ -30,6 +30,9 @@ pub struct Proxy {
     pub upstream_timeout: Period,
     pub follow_symlinks: bool,
     pub file_memory: Size,
+    /// Memory for answers of PHP and upstreams; 0: none is kept.
+    pub cache: Size,
+    pub cache_max_size: Size,
     /// Hosts whose stored pages are served; `*` is any.
     pub composite: Vec<String>,
     /// Stores of objects that PHP may send clients to: `host` or `host:port`, and what lies below.

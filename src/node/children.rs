@@ -73,7 +73,17 @@ impl ChildSpec {
 const MODULES: [(&str, &[&str]); 4] = [
     ("agent", &["control", "feed", "view", "admin", "agent-mesh", "verbs"]),
     ("cache", &["cache", "cache-composite", "cache-mesh"]),
-    ("proxy", &["http", "https", "push-http", "push-https", "proxy-mesh"]),
+    (
+        "proxy",
+        &[
+            "http",
+            "https",
+            "push-http",
+            "push-https",
+            "proxy-mesh",
+            "proxy-control",
+        ],
+    ),
     ("push", &["push", "push-mesh", "push-unix", "push-control"]),
 ];
 /// Runs where there are other nodes: the way to the database of one of them, or theirs to this one's.

@@ -35,6 +35,7 @@ impl Sockets {
         };
         sockets.tcp_list("http", "proxy.http", &config.proxy.http)?;
         sockets.tcp_list("https", "proxy.https", &config.proxy.https)?;
+        sockets.unix("proxy-control", &config.proxy_control(), user)?;
         sockets.tcp("cache", "cache.listen", config.cache.listen)?;
         for address in &config.cache.composite {
             sockets.tcp("cache-composite", "cache.composite", *address)?;

@@ -1,8 +1,9 @@
 //! The web front: accept → TLS → HTTP/1 or 2 → phases → target.
 //!
-//! Phases of a request, in this order: limits (`limit`, `guard`, `origin`, `flood`, `request_body`) → firewall (`firewall`, `waf`) → route
-//! (`visit`, `route`, `deny`) → target (`static_file`, a stored page instead of PHP by `composite`, `fastcgi` here or on another node by
-//! `balance`, what PHP hands over by `accel`, `forward`) → headers → `compress` → log (`record`, `access_log`). Whatever goes
+//! Phases of a request, in this order: limits (`limit`, `guard`, `origin`, `flood`, `request_body`) → firewall (`firewall`, `waf`) → what
+//! is kept of it (`edge`) → route (`visit`, `route`, `deny`, `dav`) → target (`static_file`, a stored page instead of PHP by `composite`,
+//! `fastcgi` here or on another node by `balance`, what PHP hands over by `accel`, `forward`) → headers → `compress` → log (`record`,
+//! `access_log`). Whatever goes
 //! wrong is an `Error` and leaves through `answer`.
 //!
 //! Nothing ambiguous gets further than `framing`. Every wait for a client has a bound (`guard`; for HTTP/2
@@ -25,6 +26,7 @@ mod connection;
 mod content_type;
 mod dav;
 mod deny;
+mod edge;
 pub mod error;
 pub mod exchange;
 mod fastcgi;

@@ -1,15 +1,18 @@
 //! `Proxy`: the front as a service of the node. Starts it, reports on it, reloads it.
 
 use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use anyhow::Context;
-use tokio::sync::watch;
-use tracing::{error, info};
+use tokio::net::UnixStream;
+use tokio::sync::{Semaphore, watch};
+use tracing::{debug, error, info};
 
 use super::access_log::AccessLog;
 use super::balance::{Balancer, Door};
+use super::edge;
 use super::firewall::Firewall;
 use super::limit::Limit;
 use super::metrics::Metrics;
@@ -22,9 +25,14 @@ use crate::cluster::{self, Snapshots};
 use crate::config::{Config, Engine, WafMode};
 use crate::net::mesh::trust::Trust;
 use crate::net::mesh::{self, Tls};
+use crate::net::serve::serve;
 use crate::net::tls::{Certificate, Store};
 
-/// The module. Listens on the sockets named `http`, `https`, `push-http` and `push-https`, and for other fronts on `proxy-mesh`.
+/// Operators that are answered at once.
+const OPERATORS: usize = 8;
+
+/// The module. Listens on the sockets named `http`, `https`, `push-http` and `push-https`, for other fronts on `proxy-mesh`,
+/// and for operators on `proxy-control`.
 pub struct Proxy {
     config: Mutex<Arc<Config>>,
     metrics: Arc<Metrics>,
@@ -88,6 +96,7 @@ impl Proxy {
         if let Some(tls) = tls {
             meet(&front, tls, mesh, snapshots.clone())?;
         }
+        answer_operators(&front, cx.take_unix("proxy-control"))?;
         let (mut plain, mut secure) = (cx.take_tcp("http"), cx.take_tcp("https"));
         plain.extend(cx.take_tcp("push-http"));
         secure.extend(cx.take_tcp("push-https"));
@@ -125,8 +134,7 @@ impl Proxy {
         let setup = Setup::open(config, scope, &leaving, &self.metrics)?;
         let balancer = Arc::new(Balancer::new(tls, config.php.children, self.metrics.clone())?);
         let (metrics, limit) = (self.metrics.clone(), self.limit.clone());
-        let front = Front::new(setup, metrics, limit, balancer, leaving, scope.clone())?;
-        Ok(Arc::new(front))
+        Front::new(setup, metrics, limit, balancer, leaving, scope.clone())
     }
 
     /// Takes everything or nothing of a new configuration.
@@ -207,6 +215,28 @@ impl Service for Proxy {
         }
         self.metrics.encode()
     }
+}
+
+/// Says what the cache keeps, and removes it.
+fn answer_operators(front: &Arc<Front>, listeners: Vec<UnixListener>) -> anyhow::Result<()> {
+    let permits = Arc::new(Semaphore::new(OPERATORS));
+    for listener in listeners {
+        listener.set_nonblocking(true)?;
+        let listener = tokio::net::UnixListener::from_std(listener).context("listen for operators")?;
+        let asked = front.clone();
+        let handle = move |stream: UnixStream, _| {
+            let front = asked.clone();
+            async move {
+                if let Err(error) = edge::control::serve(stream, front.setup().edge.as_deref()).await {
+                    debug!(%error, "an operator's connection broke off");
+                }
+            }
+        };
+        front
+            .scope
+            .spawn(serve(listener, permits.clone(), front.scope.clone(), handle));
+    }
+    Ok(())
 }
 
 /// Answers other fronts, and follows what the cluster says of their nodes.

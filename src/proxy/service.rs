@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock, Weak};
 
 use futures_util::FutureExt;
 use http::header::{self, HeaderName, HeaderValue};
@@ -48,6 +48,8 @@ pub struct Front {
     ids: Ids,
     compressor: Compressor,
     flood: Flood,
+    /// Itself, for work that goes on when its request is over.
+    me: OnceLock<Weak<Front>>,
 }
 
 /// The service of one connection.
@@ -78,9 +80,9 @@ impl Front {
         balancer: Arc<Balancer>,
         leaving: Arc<Leaving>,
         scope: Scope,
-    ) -> anyhow::Result<Self> {
+    ) -> anyhow::Result<Arc<Self>> {
         let flood = Flood::new(metrics.clone());
-        Ok(Front {
+        let front = Arc::new(Front {
             setup: RwLock::new(Arc::new(setup)),
             metrics,
             limit,
@@ -91,7 +93,10 @@ impl Front {
             ids: Ids::new()?,
             compressor: Compressor::default(),
             flood,
-        })
+            me: OnceLock::new(),
+        });
+        front.me.get_or_init(|| Arc::downgrade(&front));
+        Ok(front)
     }
 
     pub fn setup(&self) -> Arc<Setup> {
@@ -218,13 +223,39 @@ impl Front {
             balancer: &self.balancer,
             flood: &self.flood,
             exchange: &mut exchange,
-            record,
+            record: Some(record),
         };
-        let answer = visit.route(body).await.map_err(|error| blame(error, &fault))?;
+        let is_push = setup.is_push_only(visit.exchange.local.port());
+        let answered = match &setup.edge {
+            Some(edge) if !is_push => edge.serve(&mut visit, body, &|exchange| self.refresh(exchange)).await,
+            _ => visit.route(body).await,
+        };
+        let answer = answered.map_err(|error| blame(error, &fault))?;
         let answer = finish(answer, &exchange);
         Ok(self
             .compressor
             .apply(&setup.compression, &exchange, answer, &self.metrics))
+    }
+}
+
+impl Front {
+    /// Fetches what the cache keeps of an address again, while its clients have the old one.
+    fn refresh(&self, mut exchange: Exchange) {
+        let Some(front) = self.me.get().and_then(Weak::upgrade) else {
+            return;
+        };
+        self.scope.spawn(async move {
+            let setup = front.setup();
+            let Some(edge) = &setup.edge else { return };
+            let mut visit = Visit {
+                setup: &setup,
+                balancer: &front.balancer,
+                flood: &front.flood,
+                exchange: &mut exchange,
+                record: None,
+            };
+            let _ = isolated(edge.refresh(&mut visit), &front.metrics.panics).await;
+        });
     }
 }
 

@@ -11,6 +11,7 @@ use super::access_log::AccessLog;
 use super::balance::Manner;
 use super::composite::Pages;
 use super::compress::Compression;
+use super::edge::Edge;
 use super::fastcgi::{Php, PhpSettings};
 use super::firewall::Firewall;
 use super::flood::Quotas;
@@ -33,6 +34,8 @@ const PUSH: [&str; 3] = ["/bitrix/subws/", "/bitrix/sub/", "/bitrix/rest/"];
 pub struct Setup {
     pub files: Files,
     pub pages: Pages,
+    /// `None`: nothing is kept for others.
+    pub edge: Option<Arc<Edge>>,
     /// Where PHP's objects lie.
     pub cloud: Cloud,
     pub php: Php,
@@ -87,6 +90,7 @@ impl Setup {
         Ok(Setup {
             files,
             pages: Pages::new(proxy.composite.clone()),
+            edge: (proxy.cache.0 > 0).then(|| Arc::new(Edge::new(proxy.cache.0, proxy.cache_max_size.bytes()))),
             cloud: Cloud::new(
                 proxy.cloud_hosts.clone(),
                 &proxy.cloud_authority,
@@ -140,9 +144,14 @@ impl Setup {
         })
     }
 
+    /// Whether nothing but the push server answers there.
+    pub fn is_push_only(&self, port: u16) -> bool {
+        self.push_ports.contains(&port)
+    }
+
     /// Whether such a plan may be carried out for clients that came to this port.
     pub fn is_open(&self, port: u16, plan: &Plan) -> bool {
-        !self.push_ports.contains(&port) || matches!(plan, Plan::Upstream(place) if *place >= self.routes)
+        !self.is_push_only(port) || matches!(plan, Plan::Upstream(place) if *place >= self.routes)
     }
 }
 

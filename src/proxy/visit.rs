@@ -24,7 +24,8 @@ pub struct Visit<'a> {
     pub balancer: &'a Balancer,
     pub flood: &'a Flood,
     pub exchange: &'a mut Exchange,
-    pub record: &'a mut Record,
+    /// `None`: nobody waits for it, and the log has no line.
+    pub record: Option<&'a mut Record>,
 }
 
 impl Visit<'_> {
@@ -207,7 +208,7 @@ impl Visit<'_> {
         self.aim(if local.is_some() { Target::Php } else { Target::Peer });
         self.count()?;
         let answer = self.balancer.call(self.exchange, local, manner, body).await;
-        self.record.target(self.exchange.target);
+        self.aim(self.exchange.target);
         answer
     }
 
@@ -221,7 +222,9 @@ impl Visit<'_> {
 
     fn aim(&mut self, target: Target) {
         self.exchange.target = target;
-        self.record.target(target);
+        if let Some(record) = &mut self.record {
+            record.target(target);
+        }
     }
 }
 

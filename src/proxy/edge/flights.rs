@@ -1,0 +1,133 @@
+//! Requests for one address that come while it is fetched: they wait for that one answer. Where the answers of an address cannot be
+//! kept, nobody waits for a while.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use quick_cache::sync::Cache;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+/// Addresses whose answers could not be kept; of more, some are found out again.
+const UNKEPT: usize = 4096;
+
+/// How long that is believed.
+const BELIEVED: Duration = Duration::from_secs(10);
+
+/// Nobody waits longer for another one's answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+#[derive(Clone)]
+pub struct Flights(Arc<Inner>);
+
+struct Inner {
+    /// Resolves when the one in front is done.
+    under_way: Mutex<HashMap<Box<str>, watch::Receiver<()>>>,
+    unkept: Cache<Box<str>, Instant>,
+}
+
+/// The one that fetches. Dropped, it lets the others go.
+pub struct Flight {
+    flights: Flights,
+    key: Box<str>,
+    _done: watch::Sender<()>,
+}
+
+impl Default for Flights {
+    fn default() -> Self {
+        Flights(Arc::new(Inner {
+            under_way: Mutex::default(),
+            unkept: Cache::new(UNKEPT),
+        }))
+    }
+}
+
+impl Flights {
+    /// `Some`: the caller fetches. `None`, after a wait: somebody did, and what came is to be looked for; or there is nothing to wait for.
+    pub async fn enter(&self, key: &str) -> Option<Flight> {
+        if self.0.unkept.get(key).is_some_and(|until| Instant::now() < until) {
+            return None;
+        }
+        if let Some(flight) = self.try_enter(key) {
+            return Some(flight);
+        }
+        let other = self.under_way().get(key).cloned();
+        if let Some(mut other) = other {
+            // It ends by being dropped.
+            let _ = timeout(PATIENCE, other.changed()).await;
+        }
+        None
+    }
+
+    /// `Some`: the caller fetches. `None`: somebody does.
+    pub fn try_enter(&self, key: &str) -> Option<Flight> {
+        let mut under_way = self.under_way();
+        if under_way.contains_key(key) {
+            return None;
+        }
+        let (done, seen) = watch::channel(());
+        under_way.insert(key.into(), seen);
+        Some(Flight {
+            flights: self.clone(),
+            key: key.into(),
+            _done: done,
+        })
+    }
+
+    fn under_way(&self) -> MutexGuard<'_, HashMap<Box<str>, watch::Receiver<()>>> {
+        self.0.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Flight {
+    /// What came cannot be kept.
+    pub fn is_in_vain(&self) {
+        self.flights
+            .0
+            .unkept
+            .insert(self.key.clone(), Instant::now() + BELIEVED);
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.flights.under_way().remove(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_fetches_and_the_others_wait() {
+        let flights = Flights::default();
+        let first = flights.enter("a").await.expect("the first");
+        assert!(flights.enter("b").await.is_some());
+        let begun = Instant::now();
+        let (second, ()) = tokio::join!(flights.enter("a"), async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            drop(first);
+        });
+        assert!(second.is_none());
+        assert_eq!(begun.elapsed(), Duration::from_secs(1));
+        assert!(flights.enter("a").await.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn patience_has_an_end_and_what_is_in_vain_is_not_waited_for() {
+        let flights = Flights::default();
+        let first = flights.enter("a").await.expect("the first");
+        let begun = Instant::now();
+        assert!(flights.enter("a").await.is_none());
+        assert_eq!(begun.elapsed(), PATIENCE);
+        first.is_in_vain();
+        drop(first);
+        let begun = Instant::now();
+        assert!(flights.enter("a").await.is_none());
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        tokio::time::sleep(BELIEVED).await;
+        assert!(flights.enter("a").await.is_some());
+    }
+}

@@ -1,0 +1,351 @@
+//! The way of a request through the cache: answered from it, or by the target, whose answer may then be kept.
+
+use std::sync::Arc;
+
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_LOCATION, COOKIE, DATE, ETAG, HOST, HeaderMap, HeaderName, HeaderValue,
+    IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, LOCATION, PRAGMA, RANGE,
+    UPGRADE,
+};
+use http::{Method, Response, StatusCode, Uri};
+use http_body::Body as _;
+use http_body_util::{BodyExt, Empty};
+use tokio::time::Instant;
+
+use super::Edge;
+use super::entry::Entry;
+use super::fill::Fill;
+use super::flights::Flight;
+use super::freshness::Life;
+use super::judge::{Verdict, is_only_stored, judge};
+use super::reply::{STATUS, reply};
+use super::storable::{may_guess, may_store};
+use crate::base::clock;
+use crate::proxy::accel::HandedOver;
+use crate::proxy::balance::hop;
+use crate::proxy::error::{Error, Side};
+use crate::proxy::exchange::{Body, Exchange, Target};
+use crate::proxy::headers::strip_hop_by_hop;
+use crate::proxy::visit::Visit;
+
+/// Conditions and ranges: the client's own, which are met out of what is kept.
+const CONDITIONS: [HeaderName; 6] = [
+    IF_MATCH,
+    IF_MODIFIED_SINCE,
+    IF_NONE_MATCH,
+    IF_RANGE,
+    IF_UNMODIFIED_SINCE,
+    RANGE,
+];
+
+const HIT: &str = "bitrix-node; hit";
+const STALE: &str = "bitrix-node; hit; detail=stale";
+const SHARED: &str = "bitrix-node; hit; collapsed";
+const VALIDATED: &str = "bitrix-node; fwd=stale; fwd-status=304";
+const STOOD_IN: &str = "bitrix-node; hit; detail=error";
+const MISS: &str = "bitrix-node; fwd=uri-miss";
+const KEPT: &str = "bitrix-node; fwd=uri-miss; stored";
+const ABSENT: &str = "bitrix-node; fwd=bypass; detail=only-if-cached";
+
+/// An answer that is kept, and what it is good for when the target fails.
+struct Known {
+    entry: Arc<Entry>,
+    if_error: bool,
+    if_gone: bool,
+}
+
+impl Edge {
+    /// Answers a request. `refresh` fetches an address again, beside this.
+    pub async fn serve(
+        &self,
+        visit: &mut Visit<'_>,
+        body: Body,
+        refresh: &(dyn Fn(Exchange) + Sync),
+    ) -> Result<Response<Body>, Error> {
+        let key = key(visit.exchange);
+        if !visit.exchange.request.method.is_safe() {
+            let answer = visit.route(body).await?;
+            self.invalidate(visit.exchange, &key, &answer);
+            return Ok(answer);
+        }
+        if !is_ours(visit.exchange, &body) {
+            return visit.route(body).await;
+        }
+        if let Some(answer) = self.kept(visit.exchange, &key, HIT, refresh)? {
+            self.store.count(true);
+            return Ok(answer);
+        }
+        if is_only_stored(&visit.exchange.request.headers) {
+            return Ok(absent());
+        }
+        let flight = match may_share(&visit.exchange.request.headers) {
+            true => self.flights.enter(&key).await,
+            false => None,
+        };
+        if flight.is_none()
+            && let Some(answer) = self.kept(visit.exchange, &key, SHARED, refresh)?
+        {
+            self.store.count(true);
+            return Ok(answer);
+        }
+        self.store.count(false);
+        self.ask(visit, body, key, flight).await
+    }
+
+    /// Fetches an address again, unless somebody does already.
+    pub async fn refresh(&self, visit: &mut Visit<'_>) {
+        let key = key(visit.exchange);
+        let Some(flight) = self.flights.try_enter(&key) else {
+            return;
+        };
+        if let Ok(answer) = self.ask(visit, empty(), key, Some(flight)).await {
+            // Read to its end, it is kept.
+            let mut body = answer.into_body();
+            while let Some(Ok(_)) = body.frame().await {}
+        }
+    }
+
+    /// What may be served without asking.
+    fn kept(
+        &self,
+        exchange: &Exchange,
+        key: &str,
+        note: &'static str,
+        refresh: &(dyn Fn(Exchange) + Sync),
+    ) -> Result<Option<Response<Body>>, Error> {
+        let request = &exchange.request.headers;
+        let Some(entry) = self.store.get(key, request) else {
+            return Ok(None);
+        };
+        let age = entry.age(Instant::now());
+        let note = match judge(&entry.life, age, request) {
+            Verdict::Serve => note,
+            Verdict::ServeAndRefresh => {
+                refresh(again(exchange));
+                STALE
+            }
+            Verdict::Ask { .. } => return Ok(None),
+        };
+        reply(&exchange.request.method, request, &entry, age, clock::wall(), note).map(Some)
+    }
+
+    /// Asks the target, by what is known of its last answer where that helps.
+    async fn ask(
+        &self,
+        visit: &mut Visit<'_>,
+        body: Body,
+        key: String,
+        flight: Option<Flight>,
+    ) -> Result<Response<Body>, Error> {
+        let client = visit.exchange.request.headers.clone();
+        let known = self.store.get(&key, &client).map(|entry| {
+            let verdict = judge(&entry.life, entry.age(Instant::now()), &client);
+            let (if_error, if_gone) = match verdict {
+                Verdict::Ask { if_error, if_gone } => (if_error, if_gone),
+                Verdict::Serve | Verdict::ServeAndRefresh => (true, true),
+            };
+            Known {
+                entry,
+                if_error,
+                if_gone,
+            }
+        });
+        let is_conditional = known.as_ref().is_some_and(|known| known.entry.has_validator());
+        if let Some(known) = known.as_ref().filter(|_| is_conditional) {
+            put_conditions(&mut visit.exchange.request.headers, &known.entry);
+        }
+        let asked = clock::wall();
+        let answered = visit.route(body).await;
+        visit.exchange.request.headers = client;
+        let Some(known) = known else {
+            return Ok(self.keep(visit.exchange, answered?, asked, key, flight));
+        };
+        match answered {
+            Ok(answer) if is_conditional && answer.status() == StatusCode::NOT_MODIFIED => {
+                match self.freshen(visit.exchange, &known.entry, answer, asked, &key) {
+                    Some(entry) => self.out_of(visit.exchange, &entry, VALIDATED),
+                    // It speaks of another state: that one is wanted.
+                    None => {
+                        let asked = clock::wall();
+                        let answer = visit.route(empty()).await?;
+                        Ok(self.keep(visit.exchange, answer, asked, key, flight))
+                    }
+                }
+            }
+            Ok(answer) if answer.status().is_server_error() && known.if_error => {
+                self.out_of(visit.exchange, &known.entry, STOOD_IN)
+            }
+            Err(error) if error.side() == Side::Upstream && (known.if_error || known.if_gone) => {
+                self.out_of(visit.exchange, &known.entry, STOOD_IN)
+            }
+            answered => Ok(self.keep(visit.exchange, answered?, asked, key, flight)),
+        }
+    }
+
+    /// What a 304 makes of what is kept. `None`: it is not about that.
+    fn freshen(
+        &self,
+        exchange: &Exchange,
+        entry: &Entry,
+        mut answer: Response<Body>,
+        asked: std::time::SystemTime,
+        key: &str,
+    ) -> Option<Entry> {
+        let said = answer.headers_mut();
+        clean(said);
+        let is_other = said.get(ETAG).is_some_and(|tag| {
+            let opaque = |tag: &HeaderValue| tag.to_str().unwrap_or_default().trim_start_matches("W/").to_string();
+            entry
+                .headers
+                .get(ETAG)
+                .is_some_and(|known| opaque(known) != opaque(tag))
+        });
+        if is_other {
+            self.store.remove(key);
+            return None;
+        }
+        let request = &exchange.request.headers;
+        let mut merged = entry.refreshed(said, entry.life.clone(), clock::wall());
+        let is_guessed = exchange.target == Target::Upstream && may_guess(request, entry.status, &merged.headers);
+        merged.life = Life::of(&merged.headers, asked, clock::wall(), is_guessed);
+        match may_store(&Method::GET, request, entry.status, &merged.headers, &merged.life) {
+            true => self.store.put(key, merged.clone()),
+            false => self.store.remove(key),
+        }
+        Some(merged)
+    }
+
+    fn out_of(&self, exchange: &Exchange, entry: &Entry, note: &'static str) -> Result<Response<Body>, Error> {
+        let (request, age) = (&exchange.request, entry.age(Instant::now()));
+        reply(&request.method, &request.headers, entry, age, clock::wall(), note)
+    }
+
+    /// Keeps a copy of what passes, if it may be kept.
+    fn keep(
+        &self,
+        exchange: &Exchange,
+        mut answer: Response<Body>,
+        asked: std::time::SystemTime,
+        key: String,
+        flight: Option<Flight>,
+    ) -> Response<Body> {
+        let (request, status, came) = (&exchange.request, answer.status(), clock::wall());
+        let is_made = matches!(exchange.target, Target::Php | Target::Peer | Target::Upstream)
+            && answer.extensions().get::<HandedOver>().is_none();
+        let headers = answer.headers_mut();
+        let is_guessed = exchange.target == Target::Upstream && may_guess(&request.headers, status, headers);
+        let life = Life::of(headers, asked, came, is_guessed);
+        if !is_made || !may_store(&request.method, &request.headers, status, headers, &life) {
+            flight.iter().for_each(Flight::is_in_vain);
+            headers.append(STATUS, HeaderValue::from_static(MISS));
+            return answer;
+        }
+        clean(headers);
+        if !headers.contains_key(DATE)
+            && let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(came))
+        {
+            headers.insert(DATE, date);
+        }
+        let entry = Entry::new(&request.headers, status, headers, life, came);
+        headers.append(STATUS, HeaderValue::from_static(KEPT));
+        let (store, most) = (self.store.clone(), self.most);
+        answer.map(|body| Fill::new(body, entry, key, store, most, flight).boxed_unsync())
+    }
+
+    /// What a change at an address makes of what is kept of it (RFC 9111 §4.4).
+    fn invalidate(&self, exchange: &Exchange, key: &str, answer: &Response<Body>) {
+        if !(answer.status().is_success() || answer.status().is_redirection()) {
+            return;
+        }
+        self.store.remove(key);
+        for name in [LOCATION, CONTENT_LOCATION] {
+            let place = answer.headers().get(name).and_then(|place| place.to_str().ok());
+            let Some(place) = place.and_then(|place| place.parse::<Uri>().ok()) else {
+                continue;
+            };
+            let host = exchange.request.headers.get(HOST).map(HeaderValue::as_bytes);
+            let is_here = place
+                .authority()
+                .is_none_or(|authority| Some(authority.as_str().as_bytes()) == host);
+            if is_here && let Some(target) = place.path_and_query().filter(|target| target.as_str().starts_with('/')) {
+                self.store.remove(&named(exchange, target.as_str()));
+            }
+        }
+    }
+}
+
+/// The address of a request, as it is kept.
+fn key(exchange: &Exchange) -> String {
+    let target = exchange.request.uri.path_and_query();
+    named(exchange, target.map_or("/", |target| target.as_str()))
+}
+
+fn named(exchange: &Exchange, target: &str) -> String {
+    let scheme = if exchange.is_secure { "https" } else { "http" };
+    let host = exchange.request.headers.get(HOST).and_then(|host| host.to_str().ok());
+    let host = host.unwrap_or(&exchange.host).to_ascii_lowercase();
+    format!("{scheme}://{host}{target}")
+}
+
+/// Requests that the cache has to do with: another front's are that one's business.
+fn is_ours(exchange: &Exchange, body: &Body) -> bool {
+    let request = &exchange.request;
+    matches!(request.method, Method::GET | Method::HEAD)
+        && !exchange.is_hop
+        && !request.headers.contains_key(UPGRADE)
+        && body.is_end_stream()
+}
+
+/// Whether one answer is likely to serve all who ask so.
+fn may_share(request: &HeaderMap) -> bool {
+    let own = [AUTHORIZATION, COOKIE, CACHE_CONTROL, PRAGMA];
+    !own.iter().chain(&CONDITIONS).any(|name| request.contains_key(name))
+}
+
+/// Asks for a change of what is kept.
+fn put_conditions(request: &mut HeaderMap, entry: &Entry) {
+    for name in CONDITIONS {
+        request.remove(name);
+    }
+    for (ours, theirs) in [(IF_NONE_MATCH, ETAG), (IF_MODIFIED_SINCE, LAST_MODIFIED)] {
+        if let Some(value) = entry.headers.get(theirs) {
+            request.insert(ours, value.clone());
+        }
+    }
+}
+
+/// The request again, for everybody.
+fn again(exchange: &Exchange) -> Exchange {
+    let mut request = exchange.request.clone();
+    request.method = Method::GET;
+    request.extensions.clear();
+    for name in CONDITIONS.iter().chain(&[COOKIE, AUTHORIZATION, CACHE_CONTROL, PRAGMA]) {
+        request.headers.remove(name);
+    }
+    Exchange {
+        request,
+        path: exchange.path.clone(),
+        host: exchange.host.clone(),
+        id: exchange.id.clone(),
+        target: Target::None,
+        ..*exchange
+    }
+}
+
+/// Fields between us and the target.
+fn clean(headers: &mut HeaderMap) {
+    strip_hop_by_hop(headers);
+    hop::strip(headers);
+}
+
+/// To a client that wants what is kept or nothing.
+fn absent() -> Response<Body> {
+    let mut answer = Response::new(empty());
+    *answer.status_mut() = StatusCode::GATEWAY_TIMEOUT;
+    answer.headers_mut().insert(STATUS, HeaderValue::from_static(ABSENT));
+    answer
+}
+
+fn empty() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}

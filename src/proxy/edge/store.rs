@@ -1,0 +1,176 @@
+//! The answers that are kept, in memory. When full, what is asked for least gives way.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::header::HeaderMap;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+
+use super::entry::Entry;
+
+/// Entries that the tables are laid out for; not a limit.
+const ENTRIES: usize = 16 * 1024;
+
+/// Answers kept for one address, chosen by the fields of the request. The oldest gives way.
+const CHOICES: usize = 16;
+
+type Choices = Arc<Vec<Arc<Entry>>>;
+
+pub struct Store {
+    known: Cache<Box<str>, Choices, Weight>,
+    /// Choices are read, changed and put back as one.
+    changing: Mutex<()>,
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+/// What the store holds and did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Counts {
+    pub addresses: u64,
+    pub bytes: u64,
+    pub capacity: u64,
+    pub hits: u64,
+    pub misses: u64,
+}
+
+#[derive(Clone)]
+struct Weight;
+
+impl Weighter<Box<str>, Choices> for Weight {
+    fn weight(&self, key: &Box<str>, choices: &Choices) -> u64 {
+        let entries: u64 = choices.iter().map(|entry| entry.weight()).sum();
+        key.len() as u64 + entries
+    }
+}
+
+impl Store {
+    /// `memory`: bytes.
+    pub fn new(memory: u64) -> Self {
+        Store {
+            known: Cache::with_weighter(ENTRIES, memory, Weight),
+            changing: Mutex::new(()),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+        }
+    }
+
+    /// The newest that answers such a request.
+    pub fn get(&self, key: &str, request: &HeaderMap) -> Option<Arc<Entry>> {
+        let choices = self.known.get(key)?;
+        choices.iter().find(|entry| entry.fits(request)).cloned()
+    }
+
+    /// In the place of those that were chosen alike.
+    pub fn put(&self, key: &str, entry: Entry) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = Arc::new(entry);
+        let mut choices = vec![entry.clone()];
+        if let Some(before) = self.known.get(key) {
+            let others = before.iter().filter(|other| !other.is_same_choice(&entry));
+            choices.extend(others.take(CHOICES - 1).cloned());
+        }
+        self.known.insert(key.into(), Arc::new(choices));
+    }
+
+    pub fn remove(&self, key: &str) {
+        self.known.remove(key);
+    }
+
+    /// Removes what fits; how many addresses were touched.
+    pub fn purge(&self, fits: impl Fn(&str, &Entry) -> bool) -> u64 {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = AtomicU64::new(0);
+        self.known.retain(|key, choices| {
+            let is_touched = choices.iter().any(|entry| fits(key, entry));
+            count.fetch_add(u64::from(is_touched), Ordering::Relaxed);
+            !is_touched
+        });
+        count.into_inner()
+    }
+
+    pub fn count(&self, is_hit: bool) {
+        let counter = if is_hit { &self.hits } else { &self.misses };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn counts(&self) -> Counts {
+        Counts {
+            addresses: self.known.len() as u64,
+            bytes: self.known.weight(),
+            capacity: self.known.capacity(),
+            hits: self.hits.load(Ordering::Relaxed),
+            misses: self.misses.load(Ordering::Relaxed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::time::SystemTime;
+
+    use http::{HeaderValue, StatusCode};
+
+    use crate::proxy::edge::freshness::Life;
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    fn entry(language: &'static str, tag: &'static str) -> Entry {
+        let mut answer = headers(&[("vary", "accept-language"), ("cache-tag", tag)]);
+        let wall = SystemTime::UNIX_EPOCH;
+        let life = Life::of(&answer, wall, wall, false);
+        let request = headers(&[("accept-language", language)]);
+        Entry::new(&request, StatusCode::OK, &mut answer, life, wall)
+    }
+
+    #[test]
+    fn choices_of_an_address_live_side_by_side() {
+        let store = Store::new(1 << 20);
+        store.put("a", entry("en", "one"));
+        store.put("a", entry("ru", "two"));
+        store.put("a", entry("en", "three"));
+        let tag = |language: &'static str| {
+            let entry = store.get("a", &headers(&[("accept-language", language)]))?;
+            ["one", "two", "three"].into_iter().find(|tag| entry.has_tag(tag))
+        };
+        assert_eq!((tag("en"), tag("ru"), tag("de")), (Some("three"), Some("two"), None));
+        for number in 0..2 * CHOICES {
+            let language: &'static str = Box::leak(number.to_string().into_boxed_str());
+            store.put("a", entry(language, "x"));
+        }
+        assert_eq!(store.known.get("a").map(|choices| choices.len()), Some(CHOICES));
+    }
+
+    #[test]
+    fn purging_takes_what_fits() {
+        let store = Store::new(1 << 20);
+        store.put("https://a/news/1", entry("en", "news"));
+        store.put("https://a/news/2", entry("en", "other"));
+        store.put("https://a/shop/", entry("en", "news"));
+        assert_eq!(store.purge(|key, _| key.starts_with("https://a/news/2")), 1);
+        assert_eq!(store.purge(|_, entry| entry.has_tag("news")), 2);
+        assert_eq!(store.counts().addresses, 0);
+        assert_eq!(store.purge(|_, _| true), 0);
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let store = Store::new(1 << 20);
+        for number in 0..2000 {
+            let mut entry = entry("en", "x");
+            entry.body = vec![0; 10_000].into();
+            store.put(&number.to_string(), entry);
+        }
+        let counts = store.counts();
+        assert!(counts.bytes <= 1 << 20 && counts.addresses > 10, "{counts:?}");
+    }
+}

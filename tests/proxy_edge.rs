@@ -1,0 +1,177 @@
+//! Answers that the front keeps, made by real PHP: what it may keep, for whom, and how they go.
+
+use std::fs;
+
+use crate::support::eventually::eventually;
+use crate::support::front::{Front, statuses};
+use crate::support::php::PhpFpm;
+
+/// Counts how often it runs, and says what it is told to say.
+const SCRIPT: &str = "<?php
+$file = __DIR__ . '/count';
+$count = (int) @file_get_contents($file) + 1;
+file_put_contents($file, $count);
+if (isset($_GET['sleep'])) usleep((int) $_GET['sleep'] * 1000);
+if (file_exists(__DIR__ . '/broken')) { http_response_code(500); exit('broken'); }
+foreach (['cc' => 'Cache-Control', 'tag' => 'Cache-Tag', 'vary' => 'Vary', 'etag' => 'ETag', 'cookie' => 'Set-Cookie'] as $key => $name)
+    if (isset($_GET[$key])) header(\"$name: {$_GET[$key]}\");
+if (isset($_GET['etag']) && ($_SERVER['HTTP_IF_NONE_MATCH'] ?? '') === $_GET['etag']) { http_response_code(304); exit; }
+echo \"run $count\";";
+
+async fn front() -> (Front, PhpFpm) {
+    let front = Front::start("cache = \"16MiB\"").await;
+    fs::write(front.folder.path().join("portal/count.php"), SCRIPT).unwrap();
+    let socket = front.folder.path().join("run/php/fpm.sock");
+    fs::create_dir_all(socket.parent().unwrap()).unwrap();
+    let php = PhpFpm::start(front.folder.path(), &socket, "edge", 4);
+    eventually("PHP answers", async || {
+        let answer = get(&front, "/count.php", "").await;
+        if statuses(&answer) == [200] {
+            Ok(())
+        } else {
+            Err(answer)
+        }
+    })
+    .await;
+    (front, php)
+}
+
+async fn get(front: &Front, target: &str, fields: &str) -> String {
+    ask(front, "GET", target, fields).await
+}
+
+async fn ask(front: &Front, method: &str, target: &str, fields: &str) -> String {
+    let head = format!("{method} {target} HTTP/1.1\r\nHost: portal.example\r\nConnection: close\r\n{fields}\r\n");
+    front.exchange(head.as_bytes()).await
+}
+
+fn body(answer: &str) -> &str {
+    answer.split_once("\r\n\r\n").map_or("", |(_, body)| body)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_for_all_is_made_once() {
+    let (front, _php) = front().await;
+    let target = "/count.php?cc=public,max-age=60&etag=%22a%22";
+    let first = get(&front, target, "").await;
+    assert!(
+        first.contains("cache-status: bitrix-node; fwd=uri-miss; stored"),
+        "{first}"
+    );
+    let second = get(&front, target, "Cookie: PHPSESSID=1\r\n").await;
+    assert_eq!(body(&first), body(&second));
+    assert!(
+        second.contains("cache-status: bitrix-node; hit") && second.contains("age: "),
+        "{second}"
+    );
+    let known = get(&front, target, "If-None-Match: \"a\"\r\n").await;
+    assert_eq!(statuses(&known), [304], "{known}");
+    let part = get(&front, target, "Range: bytes=0-2\r\n").await;
+    assert!(statuses(&part) == [206] && body(&part) == "run", "{part}");
+    let head = ask(&front, "HEAD", target, "").await;
+    assert!(
+        head.contains("cache-status: bitrix-node; hit") && body(&head).is_empty(),
+        "{head}"
+    );
+    assert_ne!(
+        body(&get(&front, "/count.php?cc=public,max-age=60&other", "").await),
+        body(&first)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_users_page_is_made_for_each() {
+    let (front, _php) = front().await;
+    for (target, fields) in [
+        ("/count.php", ""),
+        ("/count.php?cc=private,max-age=60", ""),
+        ("/count.php?cc=no-store", ""),
+        ("/count.php?cc=public,max-age=60&cookie=a", ""),
+        ("/count.php?cc=public,max-age=60&vary=*", ""),
+        ("/count.php?cc=max-age=60", "Cookie: PHPSESSID=1\r\n"),
+        ("/count.php?cc=max-age=60", "Authorization: Basic eA==\r\n"),
+    ] {
+        let first = get(&front, target, fields).await;
+        let second = get(&front, target, fields).await;
+        assert_ne!(body(&first), body(&second), "{target} {fields}");
+    }
+    // Kept for visitors, and not shown to a user.
+    let visitor = get(&front, "/count.php?cc=max-age=60", "").await;
+    assert_eq!(body(&visitor), body(&get(&front, "/count.php?cc=max-age=60", "").await));
+    let user = get(&front, "/count.php?cc=max-age=60", "Cookie: PHPSESSID=1\r\n").await;
+    assert_ne!(body(&visitor), body(&user));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_wait_for_one() {
+    let (front, _php) = front().await;
+    let target = "/count.php?cc=public,max-age=60&sleep=300";
+    let asked = (0..8).map(|_| get(&front, target, ""));
+    let answers = futures_util::future::join_all(asked).await;
+    let first = body(&answers[0]);
+    assert!(answers.iter().all(|answer| body(answer) == first), "{answers:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failing_target_is_stood_in_for() {
+    let (front, php) = front().await;
+    let root = front.folder.path().join("portal");
+    let target = "/count.php?cc=public,max-age=0,stale-if-error=600";
+    let first = get(&front, target, "").await;
+    assert_ne!(
+        body(&first),
+        body(&get(&front, target, "").await),
+        "it is asked while it works"
+    );
+    let last = get(&front, target, "").await;
+    fs::write(root.join("broken"), "").unwrap();
+    let stale = get(&front, target, "").await;
+    assert_eq!((statuses(&stale), body(&stale)), (vec![200], body(&last)), "{stale}");
+    drop(php);
+    let gone = get(&front, target, "").await;
+    assert_eq!((statuses(&gone), body(&gone)), (vec![200], body(&last)), "{gone}");
+    assert_eq!(statuses(&get(&front, "/count.php?never", "").await), [503]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_answers_are_checked_or_refreshed_behind() {
+    let (front, _php) = front().await;
+    let checked = "/count.php?cc=public,no-cache&etag=%22a%22";
+    let first = get(&front, checked, "").await;
+    let second = get(&front, checked, "").await;
+    assert!(
+        second.contains("fwd-status=304") && body(&first) == body(&second),
+        "{second}"
+    );
+    let behind = "/count.php?cc=public,max-age=0,stale-while-revalidate=600";
+    let first = get(&front, behind, "").await;
+    let second = get(&front, behind, "").await;
+    assert_eq!(body(&first), body(&second), "{second}");
+    eventually("a new one is fetched", async || {
+        let answer = get(&front, behind, "").await;
+        if body(&answer) == body(&first) {
+            Err(answer)
+        } else {
+            Ok(())
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_and_purges_remove() {
+    let (front, _php) = front().await;
+    let target = "/count.php?cc=public,max-age=60&tag=news";
+    let first = get(&front, target, "").await;
+    assert!(!first.contains("cache-tag"), "{first}");
+    assert_eq!(body(&first), body(&get(&front, target, "").await));
+    ask(&front, "POST", target, "Content-Length: 0\r\n").await;
+    let second = get(&front, target, "").await;
+    assert_ne!(body(&first), body(&second));
+    front.reconfigure("cache = \"32MiB\"", "");
+    assert_ne!(
+        body(&second),
+        body(&get(&front, target, "").await),
+        "another size is another cache"
+    );
+}
