@@ -82,7 +82,7 @@ def main():
         Path(run, "config.toml").write_text(CONFIG.format(run=run, port=port, upstream=upstream))
         Path(run, "summary.mjs").write_text(SUMMARY % (SUITE, SUITE))
         env = dict(os.environ, npm_config_protocol="http", npm_config_port=str(upstream), npm_config_pidfile=f"{run}/pid")
-        env |= {"npm_config_base": f"http://127.0.0.1:{port}", "npm_config_id": ONE}
+        env |= {"npm_config_base": f"http://127.0.0.1:{port}", "npm_config_id": ONE, "npm_package_config_id": ""}
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         server = subprocess.Popen(["node", "server/server.mjs"], cwd=SUITE, env=env, **quiet)
         os.dup2(listener.fileno(), 3, inheritable=True)

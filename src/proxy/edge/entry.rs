@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{
-    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, COOKIE, ETAG, HeaderMap, HeaderName,
-    LAST_MODIFIED, VARY,
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, COOKIE, ETAG, HeaderMap, HeaderName, LAST_MODIFIED,
+    VARY,
 };
 use tokio::time::Instant;
 
@@ -105,7 +105,7 @@ impl Entry {
         let mut entry = self.clone();
         for name in said.keys() {
             // They speak of the bytes, which stay (§3.2).
-            if [CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_TYPE, CONTENT_RANGE].contains(name) {
+            if [CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_RANGE].contains(name) {
                 continue;
             }
             entry.headers.remove(name);

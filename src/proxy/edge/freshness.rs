@@ -62,10 +62,7 @@ impl Life {
         let has_control = headers.contains_key(CACHE_CONTROL) || is_targeted;
         let is_pragma = !has_control && headers.get(PRAGMA).is_some_and(|value| value == "no-cache");
         let longer = |name: &str| Duration::from_secs(said.seconds(name).unwrap_or(0));
-        let stated = headers.get(AGE).and_then(|value| value.to_str().ok());
-        let stated = stated
-            .and_then(|value| value.split(',').next())
-            .map_or(0, |age| seconds(age.trim()));
+        let stated = stated_age(headers);
         Life {
             fresh,
             // §4.2.3, with the time on the way.
@@ -78,6 +75,15 @@ impl Life {
             if_error: longer("stale-if-error"),
         }
     }
+}
+
+/// What caches before us say. An age that is no number may be any, so it counts as the greatest.
+fn stated_age(headers: &HeaderMap) -> u64 {
+    let mut values = headers.get_all(AGE).iter();
+    let Some(age) = values.next() else { return 0 };
+    let age = age.to_str().unwrap_or_default().trim();
+    let is_number = !age.is_empty() && age.bytes().all(|byte| byte.is_ascii_digit()) && values.next().is_none();
+    if is_number { seconds(age) } else { seconds("9999999999") }
 }
 
 /// A tenth of the time since it changed last (§4.2.2).
@@ -145,9 +151,9 @@ mod tests {
             (&[][..], 2),
             (&[("date", NOON)], 2),
             (&[("age", "30"), ("date", NOON)], 32),
-            (&[("age", "30, 50")], 32),
+            (&[("age", "30, 50")], (1 << 31) + 2),
             (&[("age", "1"), ("date", BEFORE)], 36_002),
-            (&[("age", "x")], 2),
+            (&[("age", "x")], (1 << 31) + 2),
             (&[("date", LATER)], 2),
         ] {
             assert_eq!(life(fields).age, Duration::from_secs(age), "{fields:?}");
