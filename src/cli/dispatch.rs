@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::tree::{Cli, Verb};
 use super::{
-    backup, cache, cdn, cert, config, db, generate, member, node, portal, push, registry, role, storage, token, upgrade,
-    waf,
+    backup, cache, cdn, cert, config, db, generate, member, node, portal, push, registry, role, storage, token,
+    upgrade, waf,
 };
 use crate::backup::s3;
 use crate::base::error::EXIT_OK;

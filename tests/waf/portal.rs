@@ -98,8 +98,7 @@ fn upload(name: &str) -> Vec<u8> {
     body.extend_from_slice(format!("------WebKitFormBoundary7MA4\r\nContent-Disposition: form-data; name=\"files[]\"; filename=\"{name}\"\r\nContent-Type: application/pdf\r\n\r\n").as_bytes());
     body.extend((0..4000u32).map(|byte| (byte.wrapping_mul(2_654_435_761) >> 13) as u8));
     body.extend_from_slice(b"\r\n------WebKitFormBoundary7MA4--\r\n");
-    let text = [b"------WebKitFormBoundary7MA4".as_slice(), &body["--".len() + 26..]].concat();
-    text
+    [b"------WebKitFormBoundary7MA4".as_slice(), &body["--".len() + 26..]].concat()
 }
 
 const MULTIPART: &str = "multipart/form-data; boundary=----WebKitFormBoundary7MA4";
