@@ -23,7 +23,7 @@ BASE_URL ?=
 
 # Debian's package modsecurity-crs; `apt download` and `dpkg-deb -x` bring it without an installation.
 WAF_DEBIAN ?= /usr/share/modsecurity-crs:/etc/modsecurity/crs
-.PHONY: help build release run test test-registry test-sim test-storage test-sessions test-push test-push-cluster check fmt lint unit check-static dependencies test-nfs-kernel test-fuse test-cluster test-acme test-galera test-backup test-cache test-http-cache test-waf dependencies-cache dependencies-kernel dependencies-push bench \
+.PHONY: help build release run test test-registry test-sim test-storage test-sessions test-push test-http3 test-push-cluster check fmt lint unit check-static dependencies test-nfs-kernel test-fuse test-cluster test-acme test-galera test-backup test-cache test-http-cache test-waf dependencies-cache dependencies-kernel dependencies-push bench \
 	bench-balance bench-cache bench-db bench-push bench-storage docs stage deb rpm lint-packages dist test-machines clean
 
 help: ## Show this
@@ -73,6 +73,10 @@ test-sessions: release ## PHP's sessions on three caches in network namespaces u
 
 test-push: dependencies-push ## The portal's public client and Chromium pages on a real node, and bad input (Debian, needs root, 5 minutes)
 	BITRIX_NODE_CLIENT=$(CURDIR)/target/push-client $(CARGO) test --locked --test tests push -- --include-ignored --nocapture --test-threads=1
+
+test-http3: ## Chromium loads a page over HTTP/3 (Debian, needs root)
+	packaging/test-dependencies.sh chromium
+	$(CARGO) test --locked --test tests chromium_loads -- --ignored --nocapture
 
 check-static: ## Is the release executable static?
 	packaging/check-static.sh $(BINARY)

@@ -26,7 +26,7 @@ const LONGEST_FILE: usize = 600;
 const LONGEST_MOD: usize = 150;
 
 /// A word and the only places that may hold it.
-const OWNERS: [(&str, &[&str]); 27] = [
+const OWNERS: [(&str, &[&str]); 29] = [
     ("tokio::spawn", &["src/base/scope.rs"]),
     ("SystemTime::now", &["src/base/clock.rs"]),
     ("env::var", &["src/config/load.rs"]),
@@ -65,6 +65,8 @@ const OWNERS: [(&str, &[&str]); 27] = [
     ("memcache_async", &["src/cache/backend/server.rs"]),
     ("memmap2", &["src/storage/door/fuse/memory/area.rs"]),
     ("zerocopy", &["src/storage/door/fuse/"]),
+    ("quinn::", &["src/net/quic.rs", "src/proxy/http3/"]),
+    ("h3::", &["src/proxy/http3/"]),
     ("pre_exec", &["src/host/child.rs"]),
     ("libinjectionrs", &["src/proxy/waf/operator/inject.rs"]),
     ("fancy_regex", &["src/proxy/waf/operator/pattern.rs"]),

@@ -26,6 +26,8 @@ mod proxy_clients;
 mod proxy_composite;
 mod proxy_edge;
 mod proxy_front;
+mod proxy_http3;
+mod proxy_http3_process;
 mod proxy_nodes;
 mod proxy_time;
 mod push;

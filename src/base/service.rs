@@ -2,7 +2,7 @@
 //! A service knows nothing about processes; a test runs one with a hand-made `Cx`.
 
 use std::future::Future;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::pin::Pin;
@@ -43,6 +43,14 @@ impl Cx {
     pub fn take_tcp(&mut self, name: &str) -> Vec<TcpListener> {
         self.take(name, |socket| match socket {
             Socket::Tcp(listener) => Ok(listener),
+            other => Err(other),
+        })
+    }
+
+    /// Takes all UDP sockets of that name.
+    pub fn take_udp(&mut self, name: &str) -> Vec<UdpSocket> {
+        self.take(name, |socket| match socket {
+            Socket::Udp(socket) => Ok(socket),
             other => Err(other),
         })
     }
@@ -93,6 +101,7 @@ pub struct NamedSocket {
 
 pub enum Socket {
     Tcp(TcpListener),
+    Udp(UdpSocket),
     Unix(UnixListener),
     /// No listener: one end of a pair whose other end the supervisor has.
     Pair(OwnedFd),

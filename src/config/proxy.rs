@@ -13,6 +13,8 @@ use super::{Period, Rate, Size};
 pub struct Proxy {
     pub http: Vec<SocketAddr>,
     pub https: Vec<SocketAddr>,
+    /// HTTP/3 on the same ports of UDP.
+    pub http3: bool,
     /// Where the push server answers and nothing else does.
     pub push_http: Vec<SocketAddr>,
     pub push_https: Vec<SocketAddr>,

@@ -17,6 +17,14 @@ pub const PROXY_REQUEST_SECONDS: Name = name(
     "From the request's header to the end of the answer's header, by target",
 );
 pub const PROXY_CONNECTIONS: Name = name("bitrix_proxy_connections", "Open client connections");
+pub const PROXY_OPENED: Name = name(
+    "bitrix_proxy_connections_opened",
+    "Client connections that began to speak HTTP, by version",
+);
+pub const PROXY_RECEIVED: Name = name(
+    "bitrix_proxy_requests_received",
+    "Requests of clients, by version of HTTP",
+);
 pub const PROXY_REFUSED: Name = name("bitrix_proxy_refused", "Connections and requests refused, by reason");
 pub const PROXY_PANICS: Name = name("bitrix_proxy_panics", "Connection tasks that panicked");
 pub const PROXY_LOG_DROPPED: Name = name(

@@ -78,6 +78,7 @@ const MODULES: [(&str, &[&str]); 4] = [
         &[
             "http",
             "https",
+            "http3",
             "push-http",
             "push-https",
             "proxy-mesh",

@@ -8,8 +8,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::Context;
-use nix::sys::socket::sockopt::AcceptConn;
-use nix::sys::socket::{SockaddrStorage, getsockname, getsockopt};
+use nix::sys::socket::sockopt::{self, AcceptConn};
+use nix::sys::socket::{SockType, SockaddrStorage, getsockname, getsockopt};
 use socket2::SockRef;
 use tracing::warn;
 
@@ -36,6 +36,9 @@ impl Sockets {
         sockets.tcp_list("http", "proxy.http", &config.proxy.http)?;
         sockets.tcp_list("https", "proxy.https", &config.proxy.https)?;
         sockets.unix("proxy-control", &config.proxy_control(), user)?;
+        if config.proxy.http3 {
+            sockets.udp_if_free("http3", "proxy.https", &config.proxy.https);
+        }
         sockets.tcp("cache", "cache.listen", config.cache.listen)?;
         for address in &config.cache.composite {
             sockets.tcp("cache-composite", "cache.composite", *address)?;
@@ -97,9 +100,9 @@ impl Sockets {
         wanted.map(|(_, socket)| socket.try_clone()).collect()
     }
 
-    /// Those that listen, for a successor. Ends of pairs are not among them.
+    /// Those that listen or take datagrams, for a successor. Ends of pairs are not among them.
     pub fn listening(&self) -> impl Iterator<Item = (&'static str, &OwnedFd)> {
-        let listens = |socket: &OwnedFd| getsockopt(socket, AcceptConn).unwrap_or(false);
+        let listens = |socket: &OwnedFd| getsockopt(socket, AcceptConn).unwrap_or(false) || is_datagram(socket);
         let open = self.open.iter().filter(move |(_, socket)| listens(socket));
         open.map(|(name, socket)| (*name, socket))
     }
@@ -144,6 +147,18 @@ impl Sockets {
         }
     }
 
+    /// As `if_free`, beside the TCP listeners of these addresses.
+    fn udp_if_free(&mut self, name: &'static str, key: &str, addresses: &[SocketAddr]) {
+        for address in addresses {
+            let kept = self.take(name, |bound| *bound == SockaddrStorage::from(*address));
+            let bind = || listen::udp(*address).and_then(|socket| above_reserved(&socket));
+            match kept.map_or_else(bind, Ok) {
+                Ok(socket) => self.open.push((name, socket)),
+                Err(error) => warn!(%address, %error, key, "no UDP socket there, so no HTTP/3"),
+            }
+        }
+    }
+
     fn tcp(&mut self, name: &'static str, key: &str, address: SocketAddr) -> anyhow::Result<()> {
         if let Some(socket) = self.take(name, |bound| *bound == SockaddrStorage::from(address)) {
             self.open.push((name, socket));
@@ -177,6 +192,10 @@ impl Sockets {
         ));
         Ok(())
     }
+}
+
+fn is_datagram(socket: &OwnedFd) -> bool {
+    matches!(getsockopt(socket, sockopt::SockType), Ok(SockType::Datagram))
 }
 
 fn has_no_family(error: &anyhow::Error) -> bool {

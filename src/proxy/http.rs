@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Version;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -17,11 +18,12 @@ use tracing::{debug, error};
 
 use super::connection::Connection;
 use super::error::Kind;
-use super::guard::{Guard, Patience};
+use super::guard::Guard;
 use super::limit::Permit;
 use super::origin::preface;
 use super::service::{Front, Requests, isolated};
-use super::{access_log, answer, leaving};
+use super::watch::{End, Watch, last_chance};
+use super::{access_log, answer};
 use crate::base::Scope;
 use crate::net::serve::serve;
 use crate::net::tls::{self, TlsAcceptor, TlsStream};
@@ -36,8 +38,8 @@ const FAREWELL_BYTES: u64 = 64 << 10;
 /// Connections being turned away at once. Beyond, they are closed without a word.
 const FAREWELLS: usize = 64;
 
-/// Streams of one HTTP/2 connection: what browsers use at most, and nginx' own bound.
-const STREAMS: u32 = 128;
+/// Streams of one connection of HTTP/2 or 3: what browsers use at most, and nginx' own bound.
+pub const STREAMS: u32 = 128;
 
 /// Streams that a client may open and reset before they are served: HTTP/2 rapid reset (CVE-2023-44487).
 const RESETS: usize = 32;
@@ -47,18 +49,15 @@ const FAULTS: usize = 128;
 /// What one stream may have waiting for a client that takes nothing: with all streams 8 MiB a connection, not the 50 of hyper's default.
 const STREAM_BUFFER: usize = 64 << 10;
 
-/// A silent HTTP/2 client is asked whether it still lives after this long, and gone when it does not answer within the second.
-const PING_AFTER: Duration = Duration::from_secs(20);
-const PING_ANSWER: Duration = Duration::from_secs(10);
+/// A silent client of HTTP/2 or 3 is asked whether it still lives after this long, and gone when it does not answer within the second.
+pub const PING_AFTER: Duration = Duration::from_secs(20);
+pub const PING_ANSWER: Duration = Duration::from_secs(10);
 
 /// hyper's own default for one connection's read buffer; a header limit beyond it needs more.
 const READ_BUFFER: usize = (8 << 10) + (400 << 10);
 
 /// Field lines that hyper reads without a heap allocation.
 const FEW_FIELDS: usize = 100;
-
-/// How long an idle HTTP/1 connection is kept when the front drains. Busy clients ask again within it.
-const LAST_CHANCE: Duration = Duration::from_secs(3);
 
 /// Accepts on one socket until the scope drains.
 pub async fn accept(front: Arc<Front>, listener: TcpListener, tls: Option<TlsAcceptor>) -> io::Result<()> {
@@ -165,6 +164,7 @@ impl Door {
         let (limits, patience) = (setup.limits, setup.patience);
         drop(setup);
         let connection = Arc::new(connection);
+        self.front.metrics.opened(Version::HTTP_11);
         let guard = Guard::new(stream, connection.clone(), limits, patience, permit);
         let mut builder = http1::Builder::new();
         // The guard has timers and limits of its own, and answers; hyper's would cut the connection without a word.
@@ -179,7 +179,7 @@ impl Door {
         let mut serving = pin!(serving.with_upgrades());
         let result = tokio::select! {
             result = serving.as_mut() => result,
-            chance = self.last_chance(&connection) => tokio::select! {
+            chance = last_chance(&self.front, &connection) => tokio::select! {
                 // The next answer says that it is the last one.
                 result = serving.as_mut() => result,
                 () = unasked(&connection, chance) => {
@@ -196,6 +196,7 @@ impl Door {
         let (limits, patience) = (setup.limits, setup.patience);
         drop(setup);
         let connection = Arc::new(connection);
+        self.front.metrics.opened(Version::HTTP_2);
         let mut builder = http2::Builder::new(OnScope(self.front.scope.clone()));
         builder
             .timer(TokioTimer::new())
@@ -211,7 +212,7 @@ impl Door {
         let result = loop {
             tokio::select! {
                 result = serving.as_mut() => break result,
-                _ = self.last_chance(&connection) => {
+                _ = last_chance(&self.front, &connection) => {
                     serving.as_mut().graceful_shutdown();
                     break serving.await;
                 }
@@ -227,14 +228,6 @@ impl Door {
             }
         };
         ended(&connection, result);
-    }
-
-    /// Resolves when the connection must come to its end; then, how long an idle one is kept.
-    async fn last_chance(&self, connection: &Connection) -> Duration {
-        tokio::select! {
-            () = self.front.scope.draining() => LAST_CHANCE,
-            () = self.front.leaving.leaves(connection.local.ip()) => leaving::LAST_CHANCE,
-        }
     }
 
     fn requests(&self, connection: &Arc<Connection>) -> Requests {
@@ -274,59 +267,6 @@ async fn unasked(connection: &Connection, chance: Duration) {
             return;
         }
         sleep_until(end).await;
-    }
-}
-
-/// Looks after an HTTP/2 connection as the guard does after one of HTTP/1, but only now and then.
-struct Watch {
-    connection: Arc<Connection>,
-    patience: Patience,
-    next: Instant,
-    /// Pieces taken by the client when one was first seen waiting, and since when.
-    untaken: Option<(u64, Instant)>,
-}
-
-/// Why a connection is given up.
-enum End {
-    Idle,
-    /// Answers wait, and the client takes none of them.
-    Stuck,
-}
-
-impl Watch {
-    fn new(connection: Arc<Connection>, patience: Patience) -> Self {
-        Watch {
-            connection,
-            patience,
-            next: Instant::now() + patience.shortest(),
-            untaken: None,
-        }
-    }
-
-    /// Waits for the next look. Cancel safe.
-    async fn look(&mut self) -> Option<End> {
-        sleep_until(self.next).await;
-        let now = Instant::now();
-        self.next = now + self.patience.shortest();
-        let begun = self.connection.begun();
-        let idle = if begun == 0 {
-            self.patience.header
-        } else {
-            self.patience.idle
-        };
-        if self
-            .connection
-            .idle_since(begun)
-            .is_some_and(|since| since + idle <= now)
-        {
-            return Some(End::Idle);
-        }
-        self.untaken = match (self.connection.untaken_after(), self.untaken) {
-            (Some(moved), Some((before, since))) if moved == before => Some((before, since)),
-            (moved, _) => moved.map(|moved| (moved, now)),
-        };
-        let (_, since) = self.untaken?;
-        (since + self.patience.body <= now).then_some(End::Stuck)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use http::Version;
+
 use super::error::Kind;
 use super::exchange::Target;
 use super::fastcgi::Counts;
@@ -20,9 +22,14 @@ const TARGETS: [(Target, &str); 5] = [
 const INSPECTION: [f64; 9] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25];
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
+/// Versions of HTTP, in the order of their handles.
+const VERSIONS: [&str; 3] = ["1", "2", "3"];
+
 #[derive(Debug)]
 pub struct Metrics {
     set: Set,
+    opened: Vec<Counter>,
+    received: Vec<Counter>,
     by_target: Vec<OfKind>,
     refused: Family<Reason, Counter>,
     fastcgi: Family<InState, Gauge>,
@@ -71,6 +78,11 @@ pub struct OfCoding {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Balanced {
     node: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfVersion {
+    version: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -139,7 +151,13 @@ impl Metrics {
                 .collect(),
             seconds: durations.get_or_create(&To { target }).clone(),
         };
+        let mut by_version = |name| {
+            let family: Family<OfVersion, Counter> = set.add(name, Family::default());
+            VERSIONS.map(|version| family.get_or_create(&OfVersion { version }).clone())
+        };
         Metrics {
+            opened: by_version(names::PROXY_OPENED).into(),
+            received: by_version(names::PROXY_RECEIVED).into(),
             by_target: TARGETS.iter().map(of_target).collect(),
             refused: set.add(names::PROXY_REFUSED, Family::default()),
             fastcgi: set.add(names::PROXY_FASTCGI_CONNECTIONS, Family::default()),
@@ -173,6 +191,16 @@ impl Metrics {
             counter.inc();
         }
         of_target.seconds.observe(header.as_secs_f64());
+    }
+
+    /// A connection speaks that version from now on.
+    pub fn opened(&self, version: Version) {
+        count(&self.opened, version);
+    }
+
+    /// A client's request came by that version.
+    pub fn received(&self, version: Version) {
+        count(&self.received, version);
     }
 
     pub fn refused(&self, kind: Kind) {
@@ -257,6 +285,16 @@ impl Metrics {
         self.count_refused("tls");
     }
 
+    /// A stream without a request that can be answered.
+    pub fn refused_request(&self) {
+        self.count_refused("malformed");
+    }
+
+    /// A client gave up too many requests.
+    pub fn refused_resets(&self) {
+        self.count_refused("resets");
+    }
+
     /// A trusted proxy did not say for whom it connects.
     pub fn refused_announcement(&self) {
         self.count_refused("proxy");
@@ -277,6 +315,17 @@ impl Metrics {
 
     fn count_refused(&self, reason: &'static str) {
         self.refused.get_or_create(&Reason { reason }).inc();
+    }
+}
+
+fn count(handles: &[Counter], version: Version) {
+    let place = match version {
+        Version::HTTP_3 => 2,
+        Version::HTTP_2 => 1,
+        _ => 0,
+    };
+    if let Some(counter) = handles.get(place) {
+        counter.inc();
     }
 }
 

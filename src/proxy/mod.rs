@@ -1,4 +1,4 @@
-//! The web front: accept → TLS → HTTP/1 or 2 → phases → target.
+//! The web front: accept → TLS → HTTP/1 or 2, or QUIC → HTTP/3 (`http3`) → phases → target.
 //!
 //! Phases of a request, in this order: limits (`limit`, `guard`, `origin`, `flood`, `request_body`) → firewall (`firewall`, `waf`) → what
 //! is kept of it (`edge`) → route (`visit`, `route`, `deny`, `dav`) → target (`static_file`, a stored page instead of PHP by `composite`,
@@ -6,8 +6,8 @@
 //! `access_log`). Whatever goes
 //! wrong is an `Error` and leaves through `answer`.
 //!
-//! Nothing ambiguous gets further than `framing`. Every wait for a client has a bound (`guard`; for HTTP/2
-//! `request_body` and `http`). A panic ends its request, or its connection.
+//! Nothing ambiguous gets further than `framing`. Every wait for a client has a bound (`guard`; for HTTP/2 and 3
+//! `request_body` and `watch`). A panic ends its request, or its connection.
 //! Who the client is, `origin` decides once; limits, log and targets go by that.
 //! Certificates come from files, and from the cluster by name (`cert`); what a directory of certificates asks for is answered before
 //! all phases.
@@ -16,6 +16,7 @@
 
 mod accel;
 mod access_log;
+mod alternative;
 mod answer;
 mod balance;
 mod cert;
@@ -45,6 +46,7 @@ mod host;
 #[path = "../../tests/support/hostile.rs"]
 mod hostile;
 mod http;
+mod http3;
 mod intake;
 mod leaving;
 mod limit;
@@ -62,6 +64,7 @@ mod silence;
 mod static_file;
 mod visit;
 pub mod waf;
+mod watch;
 mod websocket;
 
 pub use error::{Error, Kind};

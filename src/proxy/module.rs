@@ -18,20 +18,21 @@ use super::limit::Limit;
 use super::metrics::Metrics;
 use super::service::Front;
 use super::setup::{self, Setup};
-use super::{cert, http};
+use super::{cert, http, http3};
 use crate::base::{BoxFuture, Cx, Scope, Service, Status};
 use crate::cert::Sealer;
 use crate::cluster::{self, Snapshots};
 use crate::config::{Config, Engine, WafMode};
 use crate::net::mesh::trust::Trust;
 use crate::net::mesh::{self, Tls};
+use crate::net::quic::Seal;
 use crate::net::serve::serve;
 use crate::net::tls::{Certificate, Store};
 
 /// Operators that are answered at once.
 const OPERATORS: usize = 8;
 
-/// The module. Listens on the sockets named `http`, `https`, `push-http` and `push-https`, for other fronts on `proxy-mesh`,
+/// The module. Listens on the sockets named `http`, `https`, `http3`, `push-http` and `push-https`, for other fronts on `proxy-mesh`,
 /// and for operators on `proxy-control`.
 pub struct Proxy {
     config: Mutex<Arc<Config>>,
@@ -114,6 +115,9 @@ impl Proxy {
                 }
                 Err(error) => error!(%error, "the cluster's certificates are not shown"),
             }
+        }
+        if let Some(store) = &certificate {
+            speak_http3(&front, &config, store, &mut cx)?;
         }
         *lock(&self.running) = Some(Running {
             front: front.clone(),
@@ -256,6 +260,22 @@ fn meet(front: &Arc<Front>, tls: Arc<Tls>, listeners: Vec<TcpListener>, snapshot
     let (leaver, changes, until) = (front.clone(), snapshots.clone(), scope.clone());
     scope.spawn(async move { leaver.leaving.follow(changes, until).await });
     scope.spawn(front.balancer.clone().follow(snapshots, scope.clone()));
+    Ok(())
+}
+
+/// Serves HTTP/3 where the supervisor has bound a socket for it. The front is whole without it.
+fn speak_http3(front: &Arc<Front>, config: &Config, store: &Arc<Store>, cx: &mut Cx) -> anyhow::Result<()> {
+    let (_, key) = config.certificate();
+    let secret = std::fs::read(&key).with_context(|| format!("read {}", key.display()))?;
+    let seal = Arc::new(Seal::new(&secret));
+    for socket in cx.take_udp("http3") {
+        let served = http3::accept(front.clone(), socket, store.clone(), seal.clone());
+        front.scope.spawn(async move {
+            if let Err(error) = served.await {
+                error!(%error, "HTTP/3 is not served");
+            }
+        });
+    }
     Ok(())
 }
 

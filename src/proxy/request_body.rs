@@ -16,14 +16,22 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::error::{Error, Kind};
 use super::exchange::Body;
 use super::framing::Refusal;
+use super::http3::Upload;
 
 /// What went wrong with the body, if anything: a target sees its own failure only, and would blame itself.
 pub type Fault = Arc<OnceLock<Kind>>;
 
+/// A body as it comes from the client.
+pub enum Inflow {
+    /// By HTTP/1 or 2.
+    Hyper(Incoming),
+    Http3(Box<Upload>),
+}
+
 struct RequestBody {
-    incoming: Incoming,
+    incoming: Inflow,
     left: u64,
-    /// HTTP/2 only: on HTTP/1 the guard looks at the clock.
+    /// HTTP/2 and 3 only: on HTTP/1 the guard looks at the clock.
     silence: Option<Silence>,
     fault: Fault,
 }
@@ -35,7 +43,7 @@ struct Silence {
 
 /// Bounds a body to `most` bytes. `silence`: how long it may pause; `None` where somebody else sees to that.
 /// A body whose announced length is beyond `most` is refused before it is read.
-pub fn limited(incoming: Incoming, most: u64, silence: Option<Duration>, fault: &Fault) -> Result<Body, Error> {
+pub fn limited(incoming: Inflow, most: u64, silence: Option<Duration>, fault: &Fault) -> Result<Body, Error> {
     if incoming.is_end_stream() {
         return Ok(Empty::new().map_err(|never| match never {}).boxed_unsync());
     }
@@ -49,6 +57,32 @@ pub fn limited(incoming: Incoming, most: u64, silence: Option<Duration>, fault: 
         fault: fault.clone(),
     };
     Ok(body.boxed_unsync())
+}
+
+impl HttpBody for Inflow {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match self.get_mut() {
+            Inflow::Hyper(incoming) => Pin::new(incoming).poll_frame(cx).map_err(|error| cause(&error)),
+            Inflow::Http3(upload) => Pin::new(upload).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Inflow::Hyper(incoming) => incoming.is_end_stream(),
+            Inflow::Http3(upload) => upload.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Inflow::Hyper(incoming) => incoming.size_hint(),
+            Inflow::Http3(upload) => upload.size_hint(),
+        }
+    }
 }
 
 impl HttpBody for RequestBody {
@@ -66,7 +100,7 @@ impl HttpBody for RequestBody {
             let Some(frame) = frame else {
                 return Poll::Ready(None);
             };
-            match frame.map_err(|error| cause(&error)).and_then(|frame| me.count(frame)) {
+            match frame.and_then(|frame| me.count(frame)) {
                 Ok(frame) if frame.is_data() => return Poll::Ready(Some(Ok(frame))),
                 // Trailers end here: no target reads them.
                 Ok(_) => {}

@@ -11,6 +11,7 @@ use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use tracing::{debug, error, warn};
 
+use super::alternative::Alternatives;
 use super::answer::{self, Reader};
 use super::balance::Balancer;
 use super::balance::hop::{self, Hop};
@@ -20,13 +21,14 @@ use super::connection::Connection;
 use super::error::{Error, Kind, Side};
 use super::exchange::{Body, Exchange, Target};
 use super::flood::Flood;
+use super::framing::Refusal;
 use super::intake::{self, Ids};
 use super::leaving::Leaving;
 use super::limit::Limit;
 use super::metrics::Metrics;
 use super::origin::Origin;
 use super::record::Record;
-use super::request_body::{self, Fault};
+use super::request_body::{self, Fault, Inflow};
 use super::setup::Setup;
 use super::visit::Visit;
 use super::{accel, deny, frame, headers};
@@ -45,6 +47,7 @@ pub struct Front {
     pub leaving: Arc<Leaving>,
     /// To a directory of certificates.
     pub answers: Answers,
+    pub alternatives: Alternatives,
     ids: Ids,
     compressor: Compressor,
     flood: Flood,
@@ -68,7 +71,7 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
         // Numbered here and not in the future: numbers follow the order of the heads.
         let number = self.connection.take();
         let (front, connection) = (self.front.clone(), self.connection.clone());
-        Box::pin(async move { Ok(front.answer(connection, number, request).await) })
+        Box::pin(async move { Ok(front.answer(connection, number, request.map(Inflow::Hyper)).await) })
     }
 }
 
@@ -90,6 +93,7 @@ impl Front {
             balancer,
             leaving,
             answers: Answers::default(),
+            alternatives: Alternatives::default(),
             ids: Ids::new()?,
             compressor: Compressor::default(),
             flood,
@@ -108,7 +112,8 @@ impl Front {
         *self.setup.write().expect("nothing panics under this lock") = Arc::new(setup);
     }
 
-    async fn answer(&self, connection: Arc<Connection>, number: u64, request: Request<Incoming>) -> Response<Body> {
+    /// Answers a client's request.
+    pub async fn answer(&self, connection: Arc<Connection>, number: u64, request: Request<Inflow>) -> Response<Body> {
         let taken = Taken {
             request,
             id: self.ids.next(),
@@ -129,7 +134,7 @@ impl Front {
             is_secure: hop.is_secure,
         };
         let taken = Taken {
-            request,
+            request: request.map(Inflow::Hyper),
             id: hop.id,
             number: connection.take(),
             connection,
@@ -156,6 +161,9 @@ impl Front {
         let has_body = !request.body().is_end_stream();
         let (metrics, log) = (self.metrics.clone(), setup.log.clone());
         let client = origin.client.ip();
+        if !is_hop {
+            self.metrics.received(version);
+        }
         let mut record = Record::begin(request, &id, client, connection.clone(), metrics, log);
         let served = isolated(self.serve(&setup, taken, origin, &mut record), &self.metrics.panics).await;
         let result = served.unwrap_or_else(|| Err(Error::new(Kind::Internal, "a panic while the request was served")));
@@ -173,6 +181,9 @@ impl Front {
             page
         });
         sign(&mut answer, &id);
+        if !is_hop && let Some(alternative) = self.alternatives.of(&connection, &setup) {
+            answer.headers_mut().insert(header::ALT_SVC, alternative);
+        }
         let is_upgraded = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
         let is_last = self.scope.is_draining() || self.leaving.has(connection.local.ip());
         if version < Version::HTTP_2 && !is_upgraded && !is_hop && is_last {
@@ -197,6 +208,10 @@ impl Front {
             return Err(Error::new(refused.refusal.kind, refused.refusal.why));
         }
         let request = &taken.request;
+        if let Some(refusal) = request.extensions().get::<Refusal>() {
+            self.metrics.refused(refusal.kind);
+            return Err(Error::new(refusal.kind, refusal.why));
+        }
         if request.method() == Method::OPTIONS && request.uri().path() == "*" {
             return Ok(answer::options());
         }
@@ -289,7 +304,7 @@ fn admit(setup: &Setup, taken: Taken, origin: Origin, fault: &Fault) -> Result<(
 
 /// A request and where it came from.
 struct Taken {
-    request: Request<Incoming>,
+    request: Request<Inflow>,
     id: String,
     number: u64,
     connection: Arc<Connection>,

@@ -59,6 +59,8 @@ pub struct Setup {
     pub quotas: Quotas,
     /// `None`: switched off, or without rules where that lets requests on.
     pub firewall: Option<Firewall>,
+    /// HTTP/3 is served where its socket is.
+    pub http3: bool,
 }
 
 impl Setup {
@@ -141,6 +143,7 @@ impl Setup {
                 rest: proxy.limit_rest.0,
             },
             firewall: firewall(config, metrics)?,
+            http3: proxy.http3,
         })
     }
 

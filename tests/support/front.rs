@@ -9,7 +9,7 @@ use std::time::Duration;
 use bitrix_node::base::Scope;
 use bitrix_node::base::service::{Cx, NamedSocket, Service, Socket};
 use bitrix_node::config::{self, Config};
-use bitrix_node::net::tls::self_signed;
+use bitrix_node::net::{self, tls::self_signed};
 use bitrix_node::proxy::Proxy;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -43,9 +43,16 @@ impl Front {
         let scope = Scope::new();
         let (plain, secure) = (listen("http"), listen("https"));
         let (http, https) = (plain.0, secure.0);
+        let mut sockets = vec![plain.1, secure.1];
+        if extra.contains("http3 = true") {
+            sockets.push(NamedSocket {
+                name: "http3".into(),
+                socket: Socket::Udp(net::listen::udp(https).unwrap()),
+            });
+        }
         let cx = Cx {
             scope: scope.clone(),
-            sockets: vec![plain.1, secure.1],
+            sockets,
         };
         let running = proxy.clone();
         scope.spawn(async move { running.run(cx).await.unwrap() });
@@ -158,7 +165,7 @@ fn listen(name: &str) -> (SocketAddr, NamedSocket) {
     (address, socket)
 }
 
-fn fill(folder: &TempDir) {
+pub fn fill(folder: &TempDir) {
     let (chain, key) = self_signed(vec!["portal.example".into()]).unwrap();
     let write = |name: &str, text: &str| {
         let path = folder.path().join(name);
@@ -176,8 +183,14 @@ fn fill(folder: &TempDir) {
 }
 
 fn read(folder: &TempDir, upstream: &Upstream, extra: &str, domain: &str) -> Config {
+    let text = text(folder, upstream, extra, domain);
+    config::parse(&text, std::iter::empty()).unwrap().config
+}
+
+/// A configuration file.
+pub fn text(folder: &TempDir, upstream: &Upstream, extra: &str, domain: &str) -> String {
     let path = |name: &str| -> PathBuf { folder.path().join(name) };
-    let text = format!(
+    format!(
         "[node]\ndata_dir = {:?}\nlog_dir = {:?}\nrun_dir = {:?}\n\
          [portal]\nroot = {:?}\ndomain = {domain:?}\n\
          [proxy]\naccess_log = \"access.log\"\n{extra}\n[[proxy.routes]]\nprefix = \"/app/\"\nupstream = \"http://{}\"\n",
@@ -186,6 +199,5 @@ fn read(folder: &TempDir, upstream: &Upstream, extra: &str, domain: &str) -> Con
         path("run"),
         path("portal"),
         upstream.address,
-    );
-    config::parse(&text, std::iter::empty()).unwrap().config
+    )
 }

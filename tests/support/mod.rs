@@ -13,6 +13,7 @@ pub mod gated;
 #[allow(dead_code)]
 pub mod hostile;
 pub mod http;
+pub mod http3;
 pub mod load;
 pub mod mariadb;
 pub mod netns;

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, RwLock};
 
+use rustls::ServerConfig;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
 
 use super::pair::{made, pair};
-use super::{Certificate, challenge, server};
+use super::{Certificate, challenge, provider, server};
 
 type Key = Arc<CertifiedKey>;
 
@@ -88,6 +89,17 @@ impl Store {
     pub fn acceptor(self: &Arc<Self>, protocols: &[&[u8]]) -> TlsAcceptor {
         let protocols = [protocols, &[challenge::PROTOCOL]].concat();
         TlsAcceptor::from(Arc::new(server(Arc::new(Resolver(self.clone())), &protocols)))
+    }
+
+    /// The same certificates for a protocol over QUIC, which is TLS 1.3 alone (RFC 9001 §4.2). Early data stays refused.
+    pub fn quic(self: &Arc<Self>, protocol: &[u8]) -> ServerConfig {
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("ring has the suites of TLS 1.3")
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(Resolver(self.clone())));
+        config.alpn_protocols = vec![protocol.to_vec()];
+        config
     }
 }
 

@@ -33,6 +33,11 @@ impl Trust {
         Trust { networks, announces }
     }
 
+    /// No proxy is believed.
+    pub fn is_nobody(&self) -> bool {
+        self.networks.is_empty()
+    }
+
     pub fn has(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.networks.iter().any(|network| network.contains(&address))
