@@ -31,8 +31,8 @@
 //! # Life of a request
 //!
 //! `net::serve` accepts → `proxy::http` (TLS, HTTP/1 or 2; `proxy::http3` beside it) → `framing` passes only what means one thing → `service`:
-//! limits, firewall, route,
-//! target (file, PHP here or by `balance` on another node, upstream), headers → `access_log`. Whatever goes wrong is a `proxy::Error` and leaves through `answer`.
+//! limits, firewall, route, target (file, PHP here or by `balance` on another node, upstream), headers → `access_log`. Whatever goes wrong is
+//! a `proxy::Error` and leaves through `answer`.
 //!
 //! # Life of a node
 //!
