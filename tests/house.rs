@@ -43,8 +43,9 @@ const OWNERS: [(&str, &[&str]); 29] = [
     ("nfs3_server", &["src/storage/rescue.rs"]),
     ("rust_embed", &["src/portal/demo.rs"]),
     ("instant_acme", &["src/acme/"]),
-    ("rustls::", &["src/net/tls/", "src/net/mesh/"]),
-    (".accept()", &["src/net/serve.rs"]),
+    ("rustls::", &["src/net/tls/", "src/net/mesh/", "src/net/quic.rs"]),
+    // Of QUIC each connection and each request is one.
+    (".accept()", &["src/net/serve.rs", "src/proxy/http3/"]),
     ("process::exit", &[]),
     ("println!", &["src/cli/"]),
     (
@@ -66,7 +67,7 @@ const OWNERS: [(&str, &[&str]); 29] = [
     ("memmap2", &["src/storage/door/fuse/memory/area.rs"]),
     ("zerocopy", &["src/storage/door/fuse/"]),
     ("quinn::", &["src/net/quic.rs", "src/proxy/http3/"]),
-    ("h3::", &["src/proxy/http3/"]),
+    ("use h3::", &["src/proxy/http3/"]),
     ("pre_exec", &["src/host/child.rs"]),
     ("libinjectionrs", &["src/proxy/waf/operator/inject.rs"]),
     ("fancy_regex", &["src/proxy/waf/operator/pattern.rs"]),

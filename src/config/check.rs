@@ -517,7 +517,7 @@ mod tests {
         ("[proxy]\ncloud_hosts = [\".example\"]", "proxy.cloud_hosts"),
         ("[proxy]\ncloud_authority = \"ca.pem\"", "proxy.cloud_authority"),
         ("[proxy]\nfile_memory = \"1MiB\"", "proxy.file_memory"),
-        ("[proxy]\ncache = \"1MiB\"", "proxy.cache"),
+        ("[proxy]\ncache = \"1MiB\"\ncache_max_size = \"64KiB\"", "proxy.cache"),
         (
             "[proxy]\ncache = \"16MiB\"\ncache_max_size = \"4MiB\"",
             "proxy.cache_max_size",

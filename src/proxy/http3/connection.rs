@@ -11,10 +11,10 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error};
 
-use super::STREAMS;
 use super::stream::{Resolver, Stream};
 use super::wire::{self, End, Newest, number};
 use crate::proxy::connection::Connection;
+use crate::proxy::http::STREAMS;
 use crate::proxy::service::{Front, isolated};
 use crate::proxy::watch::{self, Watch, last_chance};
 
@@ -123,13 +123,13 @@ impl Session {
     }
 }
 
-/// Counts a request; whether there were too many given up.
+/// Counts a request; whether it is the one that was too much.
 fn is_misused(given_up: &AtomicUsize, is_whole: bool) -> bool {
     if is_whole {
         let _ = given_up.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1));
         return false;
     }
-    given_up.fetch_add(1, Ordering::Relaxed) >= GIVEN_UP
+    given_up.fetch_add(1, Ordering::Relaxed) == GIVEN_UP
 }
 
 #[cfg(test)]
