@@ -28,6 +28,18 @@ pub fn due(backups: &[Backup], node: &str, now: u64, schedule: Schedule) -> Opti
     is_due.then_some(Kind::Log)
 }
 
+/// When this node makes its next one of that kind; the time is past where it is due now. `None`: never. A full one begins the logs anew.
+pub fn next(backups: &[Backup], node: &str, now: u64, schedule: Schedule, kind: Kind) -> Option<u64> {
+    let is_due = |at: &u64| due(backups, node, *at, schedule) == Some(kind);
+    let last = last(now, schedule.daily);
+    if kind == Kind::Full {
+        return [now, last + DAY].into_iter().find(is_due);
+    }
+    let own = backups.iter().rev().find(|backup| backup.manifest.node == node)?;
+    let at = own.manifest.began + schedule.log_every;
+    Some(now.max(at)).filter(is_due)
+}
+
 /// The last time it was that late.
 fn last(now: u64, daily: u64) -> u64 {
     let today = now / DAY * DAY + daily * MINUTE;

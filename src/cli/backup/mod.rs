@@ -7,6 +7,7 @@ mod key;
 mod list;
 mod log;
 mod place;
+mod plan;
 mod prune;
 mod restore;
 mod restored;
@@ -40,6 +41,8 @@ pub enum Verb {
     Create(create::Create),
     /// What is in the store
     List(list::List),
+    /// When the next ones are due by the clock (`backup.daily`), and which node makes them
+    Schedule(plan::Plan),
     /// Restore the database of a backup beside the running one, look at its tables, and read every part
     Verify(verify::Verify),
     /// Put a backup onto this node, which must not be running
@@ -58,6 +61,7 @@ pub async fn perform(verb: Verb, config: Config, path: &Path) -> anyhow::Result<
     match verb {
         Verb::Create(create) => create.perform(&config, path, std::future::pending()).await,
         Verb::List(list) => list.perform(&config),
+        Verb::Schedule(plan) => plan.perform(&config).await,
         Verb::Verify(verify) => verify.perform(&config).await,
         Verb::Restore(restore) => restore.perform(&config).await,
         Verb::Extract(extract) => extract.perform(&config).await,

@@ -34,6 +34,14 @@ impl Seat {
         Ok(Seat { snapshots, scope })
     }
 
+    /// `None`: nobody has it, as far as is known.
+    pub fn holder(&self) -> Option<String> {
+        self.snapshots
+            .borrow()
+            .holder(Role::Backup)
+            .map(|node| node.name.clone())
+    }
+
     pub fn is_own(&self) -> bool {
         is_own(&self.snapshots.borrow()) == Some(true)
     }

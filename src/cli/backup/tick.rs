@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::host::facts;
 
 pub async fn perform(config: &Config, path: &Path) -> anyhow::Result<u8> {
-    let Some(daily) = config.backup.daily() else {
+    let Some(schedule) = schedule(config)? else {
         return Ok(EXIT_OK);
     };
     if let Some(Restored { backup, from }) = Restored::read(config)? {
@@ -27,13 +27,6 @@ pub async fn perform(config: &Config, path: &Path) -> anyhow::Result<u8> {
         );
         return Ok(EXIT_OK);
     }
-    let schedule = Schedule {
-        daily,
-        log_every: match config.backup.log {
-            true => u64::try_from(config.backup.log_every.0.as_millis())?,
-            false => 0,
-        },
-    };
     if !config.db.galera {
         return make(config, path, schedule, None).await;
     }
@@ -44,6 +37,18 @@ pub async fn perform(config: &Config, path: &Path) -> anyhow::Result<u8> {
     };
     seat.close().await;
     made
+}
+
+/// What the configuration wants; `None`: nothing by the clock.
+pub fn schedule(config: &Config) -> anyhow::Result<Option<Schedule>> {
+    let Some(daily) = config.backup.daily() else {
+        return Ok(None);
+    };
+    let log_every = match config.backup.log {
+        true => u64::try_from(config.backup.log_every.0.as_millis())?,
+        false => 0,
+    };
+    Ok(Some(Schedule { daily, log_every }))
 }
 
 async fn make(config: &Config, path: &Path, schedule: Schedule, seat: Option<&Seat>) -> anyhow::Result<u8> {
