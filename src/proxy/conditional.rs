@@ -171,18 +171,12 @@ fn weighed(item: &str) -> Option<(&str, u16)> {
 mod tests {
     use super::*;
 
+    use crate::proxy::fixture::headers;
+
     use http::HeaderValue;
 
     const MODIFIED: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
     const EARLIER: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
-
-    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in fields {
-            headers.append(*name, HeaderValue::from_static(value));
-        }
-        headers
-    }
 
     fn outcome(etag: &str, age: u64, fields: &[(&'static str, &'static str)]) -> Outcome {
         let modified = httpdate::parse_http_date(MODIFIED).expect("a date") + Duration::from_millis(700);

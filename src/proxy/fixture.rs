@@ -3,10 +3,20 @@
 use std::time::Instant;
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
 use http_body_util::{BodyExt, Empty, Full};
 
 use super::exchange::{Body, Exchange, Target};
 use super::path::Path;
+
+/// Header fields, in this order.
+pub fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in fields {
+        headers.append(*name, HeaderValue::from_static(value));
+    }
+    headers
+}
 
 /// A request over TLS from 198.51.100.7 to portal.example.
 pub fn exchange(method: &str, target: &str, fields: &[(&str, &str)]) -> Exchange {

@@ -58,13 +58,7 @@ pub fn merge(answer: &mut HeaderMap, php: &HeaderMap) {
 mod tests {
     use super::*;
 
-    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in fields {
-            headers.append(*name, HeaderValue::from_static(value));
-        }
-        headers
-    }
+    use crate::proxy::fixture::headers;
 
     #[test]
     fn php_says_what_it_knows_better() {

@@ -166,15 +166,7 @@ fn normal(headers: &HeaderMap, name: &HeaderName) -> String {
 mod tests {
     use super::*;
 
-    use http::HeaderValue;
-
-    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in fields {
-            headers.append(*name, HeaderValue::from_static(value));
-        }
-        headers
-    }
+    use crate::proxy::fixture::headers;
 
     fn entry(request: &[(&'static str, &'static str)], answer: &[(&'static str, &'static str)]) -> Entry {
         let mut answer = headers(answer);

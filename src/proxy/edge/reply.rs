@@ -91,15 +91,7 @@ mod tests {
     use super::*;
 
     use crate::proxy::edge::freshness::Life;
-    use crate::proxy::fixture::read;
-
-    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in fields {
-            headers.append(*name, HeaderValue::from_static(value));
-        }
-        headers
-    }
+    use crate::proxy::fixture::{headers, read};
 
     async fn ask(method: &str, request: &[(&'static str, &'static str)]) -> (u16, HeaderMap, Bytes) {
         let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);

@@ -112,17 +112,10 @@ mod tests {
 
     use std::time::SystemTime;
 
-    use http::{HeaderValue, StatusCode};
+    use http::StatusCode;
 
     use crate::proxy::edge::freshness::Life;
-
-    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in fields {
-            headers.append(*name, HeaderValue::from_static(value));
-        }
-        headers
-    }
+    use crate::proxy::fixture::headers;
 
     fn entry(language: &'static str, tag: &'static str) -> Entry {
         let mut answer = headers(&[("vary", "accept-language"), ("cache-tag", tag)]);
