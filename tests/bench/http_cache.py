@@ -85,7 +85,9 @@ def main():
         env |= {"npm_config_base": f"http://127.0.0.1:{port}", "npm_config_id": ONE, "npm_package_config_id": ""}
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         server = subprocess.Popen(["node", "server/server.mjs"], cwd=SUITE, env=env, **quiet)
-        os.dup2(listener.fileno(), 3, inheritable=True)
+        os.dup2(listener.fileno(), 3)
+        # Also where it was that number already.
+        os.set_inheritable(3, True)
         handed = dict(os.environ, LISTEN_FDS="1", LISTEN_FDNAMES="http")
         front = subprocess.Popen(
             [EXECUTABLE, "module", "proxy", "--config", f"{run}/config.toml"],
@@ -93,6 +95,8 @@ def main():
         )
         try:
             wait_for(upstream)
+            if front.poll() is not None:
+                sys.exit(Path(run, "front.log").read_text())
             ran = subprocess.run(["node", "--no-warnings", "cli.mjs"], cwd=SUITE, env=env, capture_output=True, text=True)
             if ONE:
                 return print(ran.stdout, ran.stderr)
