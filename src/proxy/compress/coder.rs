@@ -13,17 +13,29 @@ use flate2::write::GzEncoder;
 
 use crate::config::Coding;
 
-const GZIP_LEVEL: u32 = 5;
-const BROTLI_QUALITY: i32 = 4;
-const ZSTD_LEVEL: i32 = 3;
+/// Levels of the encoders, and the logarithm of the window.
+struct Effort {
+    gzip: u32,
+    brotli: i32,
+    zstd: i32,
+    window: u8,
+}
 
-/// Logarithm of the window, 256 KiB. With their tables coders have 0.4 MiB (gzip), 1.4 (zstd) and 2.2 (brotli), however long the answer.
-const WINDOW: u8 = 18;
+/// A window of 256 KiB: with their tables coders have 0.4 MiB (gzip), 1.4 (zstd) and 2.2 (brotli), however long the answer.
+const STREAMED: Effort = Effort {
+    gzip: 5,
+    brotli: 4,
+    zstd: 3,
+    window: 18,
+};
 
 /// For what is compressed once: about as much smaller as it is worth waiting for, a few hundredths of a second for 100 KiB.
-const ONCE_BROTLI: i32 = 9;
-const ONCE_ZSTD: i32 = 15;
-const ONCE_WINDOW: u8 = 21;
+const ONCE: Effort = Effort {
+    gzip: 9,
+    brotli: 9,
+    zstd: 15,
+    window: 21,
+};
 
 /// brotli's own buffer of output.
 const BROTLI_BUFFER: usize = 4096;
@@ -37,12 +49,16 @@ pub enum Coder {
 impl Coder {
     /// `length`: of the whole content, if that is known: then there must be neither more nor less.
     pub fn new(coding: Coding, length: Option<u64>) -> io::Result<Self> {
+        Self::with(coding, length, &STREAMED)
+    }
+
+    fn with(coding: Coding, length: Option<u64>, effort: &Effort) -> io::Result<Self> {
         Ok(match coding {
-            Coding::Gzip => Coder::Gzip(GzEncoder::new(Vec::new(), Compression::new(GZIP_LEVEL))),
+            Coding::Gzip => Coder::Gzip(GzEncoder::new(Vec::new(), Compression::new(effort.gzip))),
             Coding::Brotli => {
                 let params = BrotliEncoderParams {
-                    quality: BROTLI_QUALITY,
-                    lgwin: i32::from(WINDOW),
+                    quality: effort.brotli,
+                    lgwin: i32::from(effort.window),
                     size_hint: length.and_then(|length| usize::try_from(length).ok()).unwrap_or(0),
                     ..BrotliEncoderParams::default()
                 };
@@ -53,8 +69,8 @@ impl Coder {
                 )))
             }
             Coding::Zstd => {
-                let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), ZSTD_LEVEL)?;
-                encoder.window_log(u32::from(WINDOW))?;
+                let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), effort.zstd)?;
+                encoder.window_log(u32::from(effort.window))?;
                 encoder.set_pledged_src_size(length)?;
                 Coder::Zstd(encoder)
             }
@@ -108,28 +124,7 @@ impl Coder {
 
 /// The whole of a content that is sent often: slower than a stream, and smaller. Blocking.
 pub fn pack(coding: Coding, content: &[u8]) -> io::Result<Bytes> {
-    let mut coder = match coding {
-        Coding::Gzip => Coder::Gzip(GzEncoder::new(Vec::new(), Compression::best())),
-        Coding::Brotli => {
-            let params = BrotliEncoderParams {
-                quality: ONCE_BROTLI,
-                lgwin: i32::from(ONCE_WINDOW),
-                size_hint: content.len(),
-                ..BrotliEncoderParams::default()
-            };
-            Coder::Brotli(Box::new(CompressorWriter::with_params(
-                Vec::new(),
-                BROTLI_BUFFER,
-                &params,
-            )))
-        }
-        Coding::Zstd => {
-            let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), ONCE_ZSTD)?;
-            encoder.window_log(u32::from(ONCE_WINDOW))?;
-            encoder.set_pledged_src_size(Some(content.len() as u64))?;
-            Coder::Zstd(encoder)
-        }
-    };
+    let mut coder = Coder::with(coding, Some(content.len() as u64), &ONCE)?;
     coder.write(content)?;
     coder.finish()
 }
