@@ -233,16 +233,14 @@ fn start(file: &Path) -> anyhow::Result<Child> {
     Ok(child)
 }
 
-/// Ports that are free now; all are held until all are known, so they differ.
+/// Ports that are free now, outside of those that Linux gives to outgoing connections: they stay free until the node listens.
+/// All are held until all are known, so they differ.
 fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
-    let held: Vec<TcpListener> = (0..N)
-        .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
-        .collect::<Result<_, _>>()?;
-    let mut ports = [0; N];
-    for (port, holder) in ports.iter_mut().zip(&held) {
-        *port = holder.local_addr()?.port();
-    }
-    Ok(ports)
+    let held = |port| Some((port, TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?));
+    let (ports, _held): (Vec<u16>, Vec<TcpListener>) = (20_000..32_000).filter_map(held).take(N).unzip();
+    ports
+        .try_into()
+        .map_err(|_| anyhow::anyhow!("no port of 20000 to 32000 is free"))
 }
 
 #[cfg(test)]
