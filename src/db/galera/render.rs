@@ -24,12 +24,13 @@ const PROVIDERS: [&str; 3] = [
 
 /// Of all that are in the group. With less than these times the group took a busy node for a lost one at its start. A node that sees
 /// nobody gives up after so long and is started anew by a decision.
-const MEETING: [&str; 6] = [
+const MEETING: [&str; 7] = [
     "evs.keepalive_period=PT0.3S",
     "evs.inactive_check_period=PT0.3S",
     "evs.suspect_timeout=PT1S",
     "evs.inactive_timeout=PT3S",
     "evs.install_timeout=PT3S",
+    "evs.join_retrans_period=PT0.1S",
     "pc.wait_prim_timeout=PT20S",
 ];
 
