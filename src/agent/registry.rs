@@ -230,7 +230,6 @@ impl Follower {
         let seen = Seen {
             snapshot: snapshot.clone(),
             silent: silent.iter().cloned().collect(),
-            run_out: open.hearts.run_out().into_iter().collect(),
             group: self.board.group(),
         };
         self.look.send_replace(Arc::new(Look { seen, asked }));

@@ -22,9 +22,6 @@ const HOLD: Duration = Duration::from_secs(3);
 /// A node without a new heartbeat is taken for dead after it. Service must be back within five seconds: what remains is for the look, the
 /// commit and the question whether anybody has the address.
 pub const SILENCE: Duration = Duration::from_millis(3600);
-/// A node has stopped by then, if its supervisor kept its time: `HOLD` runs from when the heartbeat was sent, which is before it was
-/// seen. What is more in `SILENCE` is for one that did not; where something else fences it, this is enough.
-const RUN_OUT: Duration = Duration::from_millis(3100);
 /// How much of it the registry must have answered.
 const ANSWERED: Duration = Duration::from_secs(2);
 /// What counts as answered of the time between two looks: a judge that slept must not take its own sleep for the other's silence.
@@ -107,11 +104,6 @@ impl Pulse {
         self.silent
     }
 
-    /// What it held has run out.
-    pub fn has_run_out(&self) -> bool {
-        self.silent >= RUN_OUT && self.answered >= ANSWERED
-    }
-
     /// Others may take what it holds.
     pub fn is_silent(&self) -> bool {
         self.silent >= SILENCE && self.answered >= ANSWERED
@@ -184,11 +176,8 @@ mod tests {
         saw(&mut pulse, beat(1), 100.0);
         for step in 1..=3 {
             saw(&mut pulse, beat(1), 100.0 + f64::from(step));
-            assert!(!pulse.is_silent() && !pulse.has_run_out());
+            assert!(!pulse.is_silent());
         }
-        assert!(RUN_OUT > HOLD && RUN_OUT < SILENCE);
-        saw(&mut pulse, beat(1), 103.2);
-        assert!(pulse.has_run_out() && !pulse.is_silent());
         saw(&mut pulse, beat(1), 104.0);
         assert!(pulse.is_silent());
         saw(&mut pulse, beat(2), 105.0);

@@ -91,13 +91,6 @@ impl Hearts {
         silent.map(|(node, _)| node.clone()).collect()
     }
 
-    /// Nodes whose roles have run out; of those others may take what something else keeps from them.
-    pub fn run_out(&self) -> Vec<String> {
-        let state = self.lock();
-        let others = state.others.iter().filter(|(_, pulse)| pulse.has_run_out());
-        others.map(|(node, _)| node.clone()).collect()
-    }
-
     /// Each other node: whether its heart beats, and what it says that it is fit for.
     pub fn others(&self) -> BTreeMap<String, (bool, u32)> {
         let state = self.lock();

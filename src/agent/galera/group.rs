@@ -58,11 +58,16 @@ pub async fn follow(follower: Arc<Follower>, board: Arc<Board>, root: Arc<dyn Ro
                     info!(weight, "what the database here counts in its group changed");
                     said = weight;
                 }
-                known = nodes.into_iter().collect();
+                let nodes: BTreeSet<String> = nodes.into_iter().collect();
+                let is_new = nodes != known;
+                known = nodes;
                 board.meet(Group {
                     asked,
                     nodes: known.clone(),
                 });
+                if is_new {
+                    follower.wake();
+                }
             }
             Ok(Answer::Refused { why }) => debug!(why, "the database here is in no group, or behind"),
             Ok(_) => debug!("another answer than to the question"),

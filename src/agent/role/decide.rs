@@ -1,7 +1,8 @@
 //! What this node does about the seats now. Pure: the same on every node, each from its own look.
 //!
 //! A live, fit holder keeps its seat. It gives one up when the operator wants it elsewhere, when the seat is no longer wanted, and when it
-//! drains or has been unfit for a while and another node can do better. Nobody takes a seat from a holder that can be heard.
+//! drains or has been unfit for a while and another node can do better. Nobody takes a seat from a holder that can be heard, unless the
+//! database's group has let its server go.
 
 use std::time::Duration;
 

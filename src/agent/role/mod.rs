@@ -11,10 +11,10 @@
 //! - Another node takes a seat only from a holder that gave it up, or from one whose newest heartbeat it has known for 4 s at a look
 //!   that it began *after* it had read the holder in the registry. Had any link's heartbeat been acknowledged before that look,
 //!   the look would have shown it: so the last link had run out by then, and no link can follow it.
-//! - The writer of a Galera cluster is fenced by the group, too: a server that is not in the Primary component acknowledges no change.
-//!   So its seat is taken from a holder whose chain has run out by the same reckoning, without what the 4 s have above that for a
-//!   supervisor that does not keep its time, if the taker's own server has answered since it knew of this holder that the group is there
-//!   and the holder's server is not in it.
+//! - The writer of a Galera cluster is fenced where it writes: a server that is not in the Primary component acknowledges no change. So
+//!   its seat is taken as soon as the taker's own server has answered, since the taker knew of this holder, that the group is there and
+//!   the holder's server is not in it. Sessions of the former one may last a moment longer, and commit nothing: its supervisor cuts them
+//!   once its server says that it is out, and when the chain has run out whatever it says.
 //! - A chain that broke is never mended: the holder claims its own seat again, epoch + 1. That commit and the other node's are guarded
 //!   by the same record; one of them fails.
 //! - The view need not be the newest: nobody else can change the holder of a live chain. But an operator can let the seat go, so a
@@ -52,8 +52,6 @@ pub struct Seen {
     pub snapshot: Snapshot,
     /// Nodes whose seats others may take.
     pub silent: BTreeSet<String>,
-    /// Nodes whose tenures have run out.
-    pub run_out: BTreeSet<String>,
     /// What this node's database said of its group before the look.
     pub group: Group,
 }
@@ -77,6 +75,6 @@ impl Seen {
         let is_out = group.nodes.contains(&self.snapshot.own) && !group.nodes.contains(holder);
         let is_recent = since.is_some_and(|since| group.asked >= since + SHOWN);
         let is_fenced = place.role == Role::Db && is_out && is_recent;
-        self.is_silent(holder) || (is_fenced && self.run_out.contains(holder))
+        self.is_silent(holder) || is_fenced
     }
 }

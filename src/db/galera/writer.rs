@@ -42,9 +42,8 @@ impl Writer {
     pub async fn open(socket: &Path, mark: &Path) -> anyhow::Result<Self> {
         let work = async {
             let mut connection = connect(socket).await?;
-            let ready: Option<(String, String)> = connection.query_first("SHOW STATUS LIKE 'wsrep_ready'").await?;
             ensure!(
-                ready.is_some_and(|(_, value)| value == "ON"),
+                is_ready(&mut connection).await?,
                 "the database here is not in the Primary component"
             );
             connection.query_drop("SET GLOBAL read_only = OFF").await?;
@@ -57,10 +56,18 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Whether it still is there.
+    /// Whether it still is there, and in the Primary component.
     pub async fn is_there(&mut self) -> bool {
-        matches!(tokio::time::timeout(ANSWER, self.connection.ping()).await, Ok(Ok(())))
+        matches!(
+            tokio::time::timeout(ANSWER, is_ready(&mut self.connection)).await,
+            Ok(Ok(true))
+        )
     }
+}
+
+async fn is_ready(connection: &mut Conn) -> Result<bool, mysql_async::Error> {
+    let ready: Option<(String, String)> = connection.query_first("SHOW STATUS LIKE 'wsrep_ready'").await?;
+    Ok(ready.is_some_and(|(_, value)| value == "ON"))
 }
 
 /// Shuts the door, cuts the sessions, sets the server to read-only; as far as the server lets that happen in time.

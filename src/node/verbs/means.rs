@@ -22,6 +22,8 @@ use crate::host::verb::Task;
 
 /// The kernel's lifetime of an address is renewed twice a second (`host::address::lifetime`).
 const RENEW: Duration = Duration::from_millis(500);
+/// Between two questions whether the group still has the database here.
+const HEARD: Duration = Duration::from_millis(200);
 /// A former holder that lets go at this moment does not answer a second time.
 const ONCE_MORE: Duration = Duration::from_millis(400);
 /// When the neighbours are told after the first time, and then how often: one that heard somebody else, as a former holder that woke
@@ -75,9 +77,9 @@ impl Means {
             if rest.is_zero() || hold.is_ending() {
                 break Ok(());
             }
-            hold.wait(RENEW.min(rest)).await;
+            hold.wait(HEARD.min(rest)).await;
             if !hold.left().is_zero() && !hold.is_ending() && !writer.is_there().await {
-                break Err("the database here has ended".to_owned());
+                break Err("the database here has ended, or its group has let it go".to_owned());
             }
         };
         writer::close(&socket, &mark, hold.is_ending()).await;
