@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{debug, info, warn};
 
 use super::change;
@@ -17,8 +17,11 @@ use crate::db::recovery::{How, Report, Server, Start, decide};
 use crate::host::verb::{Answer, Root, Verb};
 use crate::registry::{Change, Error};
 
-/// Between two looks.
+/// Between two looks without anything new.
 const PACE: Duration = Duration::from_millis(250);
+/// Where nobody serves, what the others found is looked for so often, and for so long.
+const EAGER: Duration = Duration::from_millis(50);
+const EAGERNESS: Duration = Duration::from_secs(10);
 /// A server that has lost its Primary component for so long, while others wait to begin or the operator has it begin, ends: its data are needed for the election.
 /// One that is just starting gets more time; it gives up by itself where it finds nobody.
 const STRANDED: Duration = Duration::from_secs(8);
@@ -43,7 +46,7 @@ struct Control {
     away: Option<Instant>,
     /// The election that it was started under, as far as this agent knows.
     epoch: Option<u64>,
-    /// Since when it does not run.
+    /// Since when it does not run, or since when that is not known.
     rests: Option<Instant>,
 }
 
@@ -59,14 +62,17 @@ pub async fn keep(follower: Arc<Follower>, root: Arc<dyn Root>, scope: Scope) {
         has_met: false,
         away: None,
         epoch: None,
-        rests: None,
+        rests: Some(Instant::now()),
     };
+    let mut snapshots = control.follower.snapshots();
     let mut pace = interval(PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = scope.draining() => return,
+            Ok(()) = snapshots.changed() => {}
             _ = pace.tick() => {}
+            () = sleep(EAGER), if control.is_eager() => control.follower.wake(),
         }
         tokio::select! {
             () = scope.draining() => return,
@@ -78,6 +84,10 @@ pub async fn keep(follower: Arc<Follower>, root: Arc<dyn Root>, scope: Scope) {
 }
 
 impl Control {
+    fn is_eager(&self) -> bool {
+        self.rests.is_some_and(|since| since.elapsed() < EAGERNESS)
+    }
+
     async fn step(&mut self) -> anyhow::Result<()> {
         let snapshot = self.follower.snapshots().borrow().clone();
         if snapshot.is_stale || snapshot.node(&snapshot.own).is_none() {
