@@ -24,7 +24,7 @@ BASE_URL ?=
 # Debian's package modsecurity-crs; `apt download` and `dpkg-deb -x` bring it without an installation.
 WAF_DEBIAN ?= /usr/share/modsecurity-crs:/etc/modsecurity/crs
 .PHONY: help build release run test test-registry test-sim test-storage test-sessions test-push test-http3 test-push-cluster check fmt lint unit check-static dependencies test-nfs-kernel test-fuse test-cluster test-acme test-galera test-backup test-cache test-http-cache test-waf dependencies-cache dependencies-kernel dependencies-push bench \
-	bench-balance bench-cache bench-db bench-push bench-storage docs stage deb rpm lint-packages dist test-machines clean
+	bench-balance bench-cache bench-db bench-push bench-storage docs stage deb rpm lint-packages dist test-machines test-dnf clean
 
 help: ## Show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -192,6 +192,10 @@ dist: deb rpm ## A release to publish: packages, executable, installer, signed (
 test-machines: dist ## Three machines from nothing: install, join, power-off, upgrade, purge (Debian, needs root, 20 minutes)
 	packaging/test-dependencies-machines.sh
 	tests/machines/run.py target/dist
+
+test-dnf: release ## What `init` installs where dnf is the package tool, with packages made here (Debian, needs root, a minute)
+	packaging/test-dependencies.sh dnf createrepo-c rpm galera-4 galera-arbitrator-4 mariadb-backup mariadb-server socat
+	tests/machines/dnf.py $(BINARY)
 
 clean: ## Remove what was built
 	$(CARGO) clean
