@@ -26,7 +26,7 @@ const LONGEST_FILE: usize = 600;
 const LONGEST_MOD: usize = 150;
 
 /// A word and the only places that may hold it.
-const OWNERS: [(&str, &[&str]); 29] = [
+const OWNERS: [(&str, &[&str]); 30] = [
     ("tokio::spawn", &["src/base/scope.rs"]),
     ("SystemTime::now", &["src/base/clock.rs"]),
     ("env::var", &["src/config/load.rs"]),
@@ -70,6 +70,7 @@ const OWNERS: [(&str, &[&str]); 29] = [
     ("use h3::", &["src/proxy/http3/"]),
     ("pre_exec", &["src/host/child.rs"]),
     ("libinjectionrs", &["src/proxy/waf/operator/inject.rs"]),
+    ("use hashbrown", &["src/proxy/waf/engine/"]),
     ("fancy_regex", &["src/proxy/waf/operator/pattern.rs"]),
     ("quick_xml", &["src/proxy/waf/body/xml.rs"]),
 ];

@@ -2,8 +2,10 @@
 
 use bytes::Bytes;
 
+use super::bits;
 use super::memo::{Stage, transformed};
 use super::plan::{Plan, Way};
+use super::reach::is_stored;
 use super::state::Matched;
 use super::transaction::Transaction;
 use crate::proxy::waf::macros::Text;
@@ -40,27 +42,38 @@ impl Transaction {
         let mut is_found = false;
         let tried = Tried { place, link, way };
         for target in &link.targets.include {
-            if self.can_hold(plan, link, way, target) {
-                for subject in self.subjects(tried, target) {
-                    is_found |= self.try_value(plan, tried, target, &subject);
+            match is_stored(target) {
+                true => is_found |= self.try_stored(plan, tried, target),
+                false if self.can_compare(link, target) => {
+                    for subject in self.subjects(tried, target) {
+                        is_found |= self.try_value(plan, tried, target, &subject);
+                    }
                 }
+                false => {}
             }
         }
         is_found
     }
 
-    /// Whether trying a target's values one by one is worth it.
-    fn can_hold(&mut self, plan: &Plan, link: &Link, way: &Way, target: &Target) -> bool {
-        let Some(sifted) = way.sifted else {
-            return self.can_compare(link, target);
-        };
-        // A few values of many are looked at sooner than all.
-        if target.is_count || !target.variable.is_stored() || matches!(target.selector, Selector::Key(_)) {
-            return true;
+    fn try_stored(&mut self, plan: &Plan, tried: Tried, target: &Target) -> bool {
+        let sifted = tried.way.sifted;
+        if let Some(sifted) = sifted
+            && !bits::has(self.memo.sift(plan, &self.store, target.variable), sifted)
+        {
+            return false;
         }
-        let (memo, store, work) = (&mut self.memo, &self.store, &mut self.work);
-        let mut nodes = way.nodes.iter();
-        nodes.any(|node| memo.may_hold_for_any(plan, store, target.variable, *node, sifted, work))
+        let (mut is_found, mut at) = (false, 0);
+        // An effect may change values that are still to come.
+        while let Some(number) = self.store.of(target.variable).get(at).copied() {
+            at += 1;
+            if sifted.is_some_and(|sifted| !self.memo.may_hold_for(number, sifted)) {
+                continue;
+            }
+            if target.selector.picks(&self.store.get(number).key) {
+                is_found |= self.try_value(plan, tried, target, &Subject::Stored(number));
+            }
+        }
+        is_found
     }
 
     /// A number in `TX` against one in the rule: what most rules that only steer others ask, and most of them in vain.
@@ -147,15 +160,15 @@ impl Transaction {
         for node in &tried.way.nodes {
             let (text, stage) = match subject {
                 Subject::Stored(number) => {
-                    let stage = self.memo.stage(plan, &self.store, *number, *node, &mut self.work);
+                    let stage = self.memo.stage(plan, &self.store, *number, *node);
                     let sifted = tried.way.sifted;
-                    if sifted.is_some_and(|sifted| !self.memo.may_hold(plan, stage, sifted, &mut self.work)) {
+                    if sifted.is_some_and(|sifted| !self.memo.may_hold(plan, stage, sifted)) {
                         continue;
                     }
                     (self.memo.get(stage).clone(), Some(stage))
                 }
                 Subject::Own(_, text) => {
-                    self.work += text.len() as u64;
+                    self.memo.work += text.len() as u64;
                     (transformed(plan, text, *node), None)
                 }
             };
@@ -165,6 +178,9 @@ impl Transaction {
             }
             is_found |= self.try_text(plan, tried, target, subject, &text, stage);
             last = Some(text);
+        }
+        if let (Some(sifted), Subject::Stored(number), false) = (tried.way.sifted, subject, is_found) {
+            self.memo.settle(plan, &self.store, *number, &tried.way.nodes, sifted);
         }
         is_found
     }
@@ -179,7 +195,7 @@ impl Transaction {
         stage: Option<Stage>,
     ) -> bool {
         let (link, rule) = (tried.link, &plan.rules[tried.place]);
-        self.work += RUN + text.len() as u64;
+        self.memo.work += RUN + text.len() as u64;
         let mut captures = Captures::new();
         let wanted = link.captures.then_some(&mut captures);
         let holds = link
@@ -187,7 +203,7 @@ impl Transaction {
             .holds(text, |argument| self.expand(argument, rule), wanted);
         if holds == link.is_negated {
             if let Some((sifted, stage)) = tried.way.sifted.zip(stage) {
-                self.memo.fails(plan, stage, sifted);
+                self.memo.fails(stage, sifted);
             }
             return false;
         }

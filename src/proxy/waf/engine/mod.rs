@@ -11,14 +11,20 @@
 //!
 //! Collections (`IP`, `GLOBAL`, `SESSION`) live as long as their request: what spans requests, `proxy::flood` counts.
 
+mod bits;
+mod erase;
 mod filter;
+mod known;
 mod literal;
 mod matching;
 mod memo;
 mod plan;
+mod rarity;
+mod reach;
 mod request;
 mod state;
 mod transaction;
+mod tree;
 
 pub use plan::Plan;
 pub use request::{Answer, Request};

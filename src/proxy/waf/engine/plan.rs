@@ -1,16 +1,13 @@
 //! Rules made ready to run: by phase, with their jumps resolved and their transformations in one tree. Built once, shared, never changed.
 
-use std::collections::HashMap;
-
 use super::filter::{Builder, Filter, Sifted};
+use super::known::Known;
+use super::reach::Reach;
+use super::tree::{Node, Tree};
 use crate::proxy::waf::operator::number;
 use crate::proxy::waf::rule::{Change, Effect, Link, Phase, Rule};
 use crate::proxy::waf::seclang::Program;
-use crate::proxy::waf::transform::{Reading, Transform};
-
-/// A place in the tree of transformations; the root is the value as it is.
-pub type Node = u16;
-pub const ROOT: Node = 0;
+use crate::proxy::waf::transform::Reading;
 
 #[derive(Debug)]
 pub struct Plan {
@@ -18,11 +15,13 @@ pub struct Plan {
     pub reading: Reading,
     /// For each rule, in each of its links.
     pub ways: Vec<Vec<Way>>,
-    phases: [Vec<usize>; 6],
+    phases: [Vec<Asked>; 6],
     /// Where a rule goes on after a match; the next one's number where it says nothing.
     jumps: Vec<usize>,
-    tree: Tree,
+    pub tree: Tree,
     pub filter: Filter,
+    pub reach: Reach,
+    pub known: Known,
 }
 
 /// How a link's operator meets values.
@@ -34,22 +33,21 @@ pub struct Way {
     pub sifted: Option<Sifted>,
 }
 
-#[derive(Debug, Default)]
-struct Tree {
-    /// Parent and transformation of each node but the root.
-    nodes: Vec<(Node, Transform)>,
-    places: HashMap<(Node, Transform), Node>,
+/// A rule in its phase.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    pub place: usize,
+    /// Of its first link.
+    pub sifted: Option<Sifted>,
 }
 
 impl Plan {
     pub fn new(program: Program, reading: Reading) -> Plan {
         let Program { rules, markers, .. } = program;
-        let mut phases = [const { Vec::new() }; 6];
-        let (mut tree, mut filter) = (Tree::default(), Builder::default());
-        let (mut ways, mut jumps) = (Vec::new(), Vec::new());
+        let (mut tree, mut filter) = (Tree::new(reading), Builder::default());
+        let (mut ways, mut jumps): (Vec<Vec<Way>>, _) = (Vec::new(), Vec::new());
         let level = level(&rules);
         for (place, rule) in rules.iter().enumerate() {
-            phases[rule.phase as usize].push(place);
             let way = |link: &Link| Way {
                 nodes: tree.way(&link.transforms, link.is_multi),
                 // One that is negated holds where its operator does not.
@@ -66,39 +64,48 @@ impl Plan {
             });
             jumps.push(marker.unwrap_or(place + 1));
         }
-        Plan {
+        let filter = filter.finish();
+        let mut plan = Plan {
+            reach: Reach::new(filter.width(), &tree),
             rules,
             reading,
             ways,
-            phases,
+            phases: Default::default(),
             jumps,
             tree,
-            filter: filter.finish(),
+            filter,
+            known: Known::default(),
+        };
+        plan.index();
+        plan
+    }
+
+    fn index(&mut self) {
+        for (place, (rule, ways)) in self.rules.iter().zip(&self.ways).enumerate() {
+            for (at, (link, way)) in rule.links.iter().zip(ways).enumerate() {
+                self.reach.add(&self.tree, rule.phase, link, way, at == 0);
+            }
+            let sifted = ways.first().and_then(|way| way.sifted);
+            self.phases[rule.phase as usize].push(Asked { place, sifted });
         }
     }
 
     /// Every operator is tried on every value.
     pub fn without_filter(mut self) -> Plan {
         self.ways.iter_mut().flatten().for_each(|way| way.sifted = None);
+        self.reach = Reach::new(self.filter.width(), &self.tree);
+        self.phases = Default::default();
+        self.index();
         self
     }
 
-    /// Numbers of the rules of a phase, in their order.
-    pub fn of(&self, phase: Phase) -> &[usize] {
+    /// The rules of a phase, in their order.
+    pub fn of(&self, phase: Phase) -> &[Asked] {
         &self.phases[phase as usize]
     }
 
     pub fn next(&self, rule: usize) -> usize {
         self.jumps[rule]
-    }
-
-    pub fn node_count(&self) -> usize {
-        self.tree.nodes.len() + 1
-    }
-
-    /// `None`: the root.
-    pub fn step(&self, node: Node) -> Option<(Node, Transform)> {
-        self.tree.nodes.get(usize::from(node).checked_sub(1)?).copied()
     }
 }
 
@@ -122,29 +129,6 @@ fn level_of(rule: &Rule) -> i64 {
     level.map_or(0, |level| number(level.as_bytes()))
 }
 
-impl Tree {
-    fn way(&mut self, transforms: &[Transform], is_multi: bool) -> Vec<Node> {
-        let mut nodes = vec![ROOT];
-        for transform in transforms {
-            let parent = *nodes.last().expect("starts with the root");
-            nodes.push(self.child(parent, *transform));
-        }
-        match is_multi {
-            true => nodes,
-            false => nodes.split_off(nodes.len() - 1),
-        }
-    }
-
-    fn child(&mut self, parent: Node, transform: Transform) -> Node {
-        let next = self.nodes.len() as Node + 1;
-        let place = *self.places.entry((parent, transform)).or_insert(next);
-        if place == next {
-            self.nodes.push((parent, transform));
-        }
-        place
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -152,18 +136,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chains_of_transformations_share_what_they_begin_with() {
-        let text = "SecRule ARGS x \"id:1,t:lowercase,t:trim\"\nSecRule ARGS x \"id:2,t:lowercase,t:length,multiMatch,skipAfter:END\"\n\
+    fn jumps_lead_to_markers() {
+        let text = "SecRule ARGS x \"id:1\"\nSecRule ARGS x \"id:2,skipAfter:END\"\n\
             SecMarker OTHER\nSecAction \"id:3\"\nSecMarker END\nSecAction \"id:4,skipAfter:NOWHERE\"";
         let mut program = Program::default();
         program.add("x", text, Path::new("/nowhere")).unwrap();
         let plan = Plan::new(program, Reading::Text);
-        assert_eq!(plan.node_count(), 4);
-        assert_eq!(
-            (&plan.ways[0][0].nodes[..], &plan.ways[1][0].nodes[..]),
-            (&[2u16][..], &[0u16, 1, 3][..])
-        );
         assert_eq!((plan.next(0), plan.next(1), plan.next(3)), (1, 3, 4));
-        assert_eq!(plan.step(2), Some((1, Transform::Trim)));
     }
 }

@@ -124,7 +124,7 @@ fn allow_ends_the_rules_that_it_means() {
 fn the_bound_on_work_ends_the_rules() {
     let rules = plan("SecRule REQUEST_URI \"@rx a\" \"id:1,phase:1\"\nSecRule REQUEST_URI \"@rx a\" \"id:2,phase:1\"");
     let target = format!("/{}", "a".repeat(100));
-    let mut transaction = Transaction::new(rules, &request(&target, &[]), Engine::Block, 100);
+    let mut transaction = Transaction::new(rules, &request(&target, &[]), Engine::Block, 200);
     transaction.headers();
     let report = transaction.finish();
     assert!(report.is_exhausted);

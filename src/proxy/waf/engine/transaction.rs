@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::bits;
 use super::memo::Memo;
-use super::plan::Plan;
+use super::plan::{Asked, Plan};
 use super::request::{Answer, Request};
 use super::state::State;
 use crate::proxy::waf::body::{self, Fault};
@@ -56,10 +57,10 @@ pub struct Transaction {
     pub(super) store: Store,
     pub(super) memo: Memo,
     pub(super) state: State,
-    pub(super) work: u64,
     removed: HashSet<usize>,
+    /// Since the phase's rules were sifted.
+    are_values_new: bool,
     pub(super) removed_targets: Vec<(usize, Target)>,
-    budget: u64,
     engine: Engine,
     processor: Option<Processor>,
     forces_body: bool,
@@ -72,14 +73,13 @@ impl Transaction {
     /// `engine`: what the configuration says; rules may say otherwise for one request. `budget`: bytes that transformations and operators may look at.
     pub fn new(plan: Arc<Plan>, request: &Request, engine: Engine, budget: u64) -> Transaction {
         let mut transaction = Transaction {
-            plan,
             store: Store::default(),
-            memo: Memo::default(),
+            memo: Memo::new(&plan, budget),
+            plan,
             state: State::default(),
-            work: 0,
             removed: HashSet::new(),
             removed_targets: Vec::new(),
-            budget,
+            are_values_new: false,
             engine,
             processor: None,
             forces_body: false,
@@ -141,12 +141,13 @@ impl Transaction {
         // Refusals come too late now.
         let refused = self.report.refused;
         self.run(Phase::Logging);
+        self.memo.remember(&self.plan);
         self.report.refused = refused;
         // The names of the Core Rule Set, since 4.0 and before.
         let of = |now: &str, before: &str| self.state.number(now).max(self.state.number(before));
         self.report.score = of("blocking_inbound_anomaly_score", "anomaly_score");
         self.report.outbound_score = of("blocking_outbound_anomaly_score", "outbound_anomaly_score");
-        self.report.work = self.work;
+        self.report.work = self.memo.work;
         self.report
     }
 
@@ -168,15 +169,23 @@ impl Transaction {
     fn run(&mut self, phase: Phase) -> Option<Interruption> {
         let plan = self.plan.clone();
         let mut next = 0;
-        for &place in plan.of(phase) {
+        let mut may_hold = self.sift(&plan, phase);
+        for &Asked { place, sifted } in plan.of(phase) {
+            if place < next || sifted.is_some_and(|sifted| !bits::has(&may_hold, sifted)) {
+                continue;
+            }
             if self.is_over(phase) {
                 break;
             }
-            if place < next || self.removed.contains(&place) {
+            if self.removed.contains(&place) {
                 continue;
             }
             let rule = &plan.rules[place];
-            if !self.matches(&plan, place) {
+            let is_matched = self.matches(&plan, place);
+            if std::mem::take(&mut self.are_values_new) {
+                may_hold = self.sift(&plan, phase);
+            }
+            if !is_matched {
                 continue;
             }
             next = plan.next(place);
@@ -184,14 +193,26 @@ impl Transaction {
                 return Some(interruption);
             }
         }
+        // What was left out may have been so because of the bound.
+        self.is_over(phase);
         if self.allowed == Some(Disruption::AllowPhase) {
             self.allowed = None;
         }
         None
     }
 
+    /// The operators of first links that may hold for any value at all.
+    fn sift(&mut self, plan: &Plan, phase: Phase) -> Vec<u64> {
+        let needed = plan.reach.needed(phase);
+        let mut may_hold = needed.unsure.clone();
+        for variable in &needed.variables {
+            bits::join(&mut may_hold, self.memo.sift(plan, &self.store, *variable));
+        }
+        may_hold
+    }
+
     fn is_over(&mut self, phase: Phase) -> bool {
-        if self.work > self.budget {
+        if self.memo.work > self.memo.bound {
             self.report.is_exhausted = true;
         }
         let is_allowed = match self.allowed {
@@ -255,6 +276,7 @@ impl Transaction {
             Control::BodyProcessor(processor) => {
                 self.processor = Some(*processor);
                 self.store.set(Variable::ReqbodyProcessor, processor.name());
+                self.are_values_new = true;
             }
             Control::ForceBody(is_forced) => self.forces_body = *is_forced,
             Control::Ignored => {}

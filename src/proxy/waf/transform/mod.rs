@@ -9,6 +9,7 @@ mod encode;
 mod escape;
 mod name;
 mod space;
+mod trigger;
 
 /// How characters beyond one byte are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
