@@ -23,8 +23,8 @@ BASE_URL ?=
 
 # Debian's package modsecurity-crs; `apt download` and `dpkg-deb -x` bring it without an installation.
 WAF_DEBIAN ?= /usr/share/modsecurity-crs:/etc/modsecurity/crs
-.PHONY: help build release run test test-registry test-sim test-storage test-sessions test-push test-http3 test-push-cluster check fmt lint unit check-static dependencies test-nfs-kernel test-fuse test-cluster test-acme test-galera test-backup test-cache test-http-cache test-waf dependencies-cache dependencies-kernel dependencies-push bench \
-	bench-balance bench-cache bench-db bench-push bench-storage docs stage deb rpm lint-packages dist test-machines test-dnf clean
+# All of them.
+.PHONY: $(shell sed -n 's/^\([a-z0-9-]*\):.*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help: ## Show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -135,6 +135,9 @@ dependencies-cache: ## Install what `make test-cache` and `make bench-cache` nee
 dependencies-push: ## Install what `make test-push` and `make bench-push` need (Debian, needs root)
 	packaging/test-dependencies-push.sh
 
+dependencies-waf: ## Bring what `make bench-waf` needs into target/waf-tools (Debian, needs root)
+	packaging/test-dependencies-waf.sh
+
 dependencies-kernel: ## Install what the kernel tests and the storage bench need (Debian, needs root)
 	packaging/test-dependencies-kernel.sh
 
@@ -160,6 +163,12 @@ bench-cache: release dependencies-cache ## The cache beside memcached and nutcra
 
 bench-push: release dependencies-push ## The push server beside nchan and a server of Node.js with Redis: memory, processor time, fan-out, in one session (needs root; minutes for each of three rounds)
 	tests/bench/push.py $(BINARY) target/push-client
+
+bench-waf: release dependencies-waf ## What the firewall costs, and nginx with libmodsecurity on the same requests, in one session (Debian; WAF_CORPUS: a folder of the Core Rule Set 4 beside Debian's)
+	tests/bench/waf_samples.py > target/waf-samples.jsonl
+	for rules in target/waf-tools/usr/share/modsecurity-crs:target/waf-tools/etc/modsecurity/crs $(WAF_CORPUS); do \
+		$(CARGO) bench --locked --bench waf_cost -- target/waf-samples.jsonl $$rules || exit 1; done
+	tests/bench/waf.py $(BINARY) target/waf-tools
 
 bench-db: release ## The way to the database beside haproxy, and 1000 connections a second for MINUTES, in one session (Debian, needs root)
 	packaging/test-dependencies.sh galera-4 mariadb-backup socat python3-pymysql haproxy

@@ -5,6 +5,8 @@ All but the hostile ones are clean: a portal's pages and forms, as browsers send
 """
 
 import json
+import random
+import re
 from urllib.parse import urlencode
 
 HOST = "portal.example.com"
@@ -60,6 +62,17 @@ def sample(name, goal, method, target, kind="", body=""):
 def hostile(name, part):
     size = 128 << 10
     return sample(name, 60, "POST", AJAX, FORM, "a=" + (part * (size // len(part) + 1))[: size - 2])
+
+
+def variants(body, count):
+    """The body with other digits outside of escapes."""
+    numbers = random.Random(1)
+    free = re.compile(r"(?<![%\\\\])(?<![%\\\\].)[0-9]")
+    return [free.sub(lambda _: str(numbers.randint(1, 9)), body) for _ in range(count if body else 1)]
+
+
+def clean():
+    return [one for one in samples() if not one["name"].startswith("hostile")]
 
 
 def samples():
