@@ -29,6 +29,7 @@ mod proxy_front;
 mod proxy_http3;
 mod proxy_http3_process;
 mod proxy_nodes;
+mod proxy_purge;
 mod proxy_time;
 mod push;
 mod push_hostile;

@@ -116,10 +116,20 @@ async fn what_is_kept_is_shown_and_purged() {
     let shown = node.command(&["cdn", "status", "--output", "json"]);
     assert!(shown.out.contains("\"addresses\": 1"), "{}{}", shown.out, shown.err);
     let other = node.command(&["cdn", "purge", "--prefix", "/other/"]);
-    assert_eq!((other.code, other.out.as_str()), (0, "removed: 0 addresses\n"));
+    assert!(
+        other.code == 0 && other.out.contains("  0\n"),
+        "{}{}",
+        other.out,
+        other.err
+    );
     assert_eq!(get(), first);
     let purged = node.command(&["cdn", "purge", "--tag", "news"]);
-    assert_eq!((purged.code, purged.out.as_str()), (0, "removed: 1 addresses\n"));
+    assert!(
+        purged.code == 0 && purged.out.contains("  1\n"),
+        "{}{}",
+        purged.out,
+        purged.err
+    );
     assert_ne!(get(), first);
 }
 

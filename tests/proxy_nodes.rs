@@ -20,7 +20,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-use crate::support::command::EXECUTABLE;
+use crate::support::command::{EXECUTABLE, Ran, bitrix_node};
 use crate::support::front::eventually;
 use crate::support::http;
 use crate::support::load::Clients;
@@ -117,6 +117,7 @@ impl Node {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("php")).unwrap();
         let (http, mesh) = (bind(), bind());
+        let control = listen::unix(&folder.path().join("proxy-control.sock")).unwrap();
         Node {
             name: format!("n{number}"),
             folder,
@@ -125,6 +126,7 @@ impl Node {
             sockets: vec![
                 ("http", above_reserved(&http).unwrap()),
                 ("proxy-mesh", above_reserved(&mesh).unwrap()),
+                ("proxy-control", above_reserved(&control).unwrap()),
             ],
             front: None,
             php: None,
@@ -147,7 +149,7 @@ impl Node {
         let text = format!(
             "[node]\nname = {name:?}\ndata_dir = {at:?}\nlog_dir = {at:?}\nrun_dir = {at:?}\n\
              [portal]\nroot = {root:?}\n[php]\nchildren = {CHILDREN}\nkept_connections = 4\n\
-             [proxy]\naccess_log = \"access.log\"\n",
+             [proxy]\naccess_log = \"access.log\"\ncache = \"16MiB\"\n",
             name = self.name,
             at = self.folder.path(),
         );
@@ -190,7 +192,14 @@ impl Node {
         self.front = Some(command.spawn().unwrap());
     }
 
-    fn signal(&self, signal: Signal) {
+    /// Runs `bitrix-node ARGUMENTS` there.
+    pub fn command(&self, arguments: &[&str]) -> Ran {
+        let config = self.folder.path().join("config.toml");
+        let config = ["--config", config.to_str().unwrap()];
+        bitrix_node(&[arguments, &config].concat(), &[])
+    }
+
+    pub fn signal(&self, signal: Signal) {
         let front = self.front.as_ref().expect("it runs");
         kill(Pid::from_raw(front.id().try_into().unwrap()), signal).unwrap();
     }

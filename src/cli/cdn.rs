@@ -1,4 +1,4 @@
-//! `cdn`: the cache of this node's front: what it keeps, and what shall be removed from it.
+//! `cdn`: the caches of all nodes' fronts: what they keep, and what shall be removed from them. This node's front asks the others.
 
 use std::io::Write;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::{Format, table};
-use crate::base::error::EXIT_OK;
+use crate::base::error::{EXIT_DEGRADED, EXIT_OK};
 use crate::config::Config;
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub enum Verb {
     /// What is kept, and how often it served
     Status(Show),
-    /// Remove what is kept on this node
+    /// Remove what is kept, on all nodes
     Purge(Purge),
 }
 
@@ -46,18 +46,13 @@ pub struct Purge {
 }
 
 pub async fn perform(verb: Verb, config: Config) -> anyhow::Result<u8> {
-    let text = match verb {
-        Verb::Status(show) => status(&ask(&config, "status").await?, show.output)?,
-        Verb::Purge(purge) => {
-            let answer = ask(&config, &purge.question()?).await?;
-            match purge.show.output {
-                Format::Json => serde_json::to_string_pretty(&answer)? + "\n",
-                Format::Table => format!("removed: {} addresses\n", answer["removed"]),
-            }
-        }
+    let (question, output) = match verb {
+        Verb::Status(show) => ("status".to_string(), show.output),
+        Verb::Purge(purge) => (purge.question()?, purge.show.output),
     };
+    let (text, code) = render(&ask(&config, &question).await?, output)?;
     std::io::stdout().write_all(text.as_bytes())?;
-    Ok(EXIT_OK)
+    Ok(code)
 }
 
 impl Purge {
@@ -98,24 +93,41 @@ async fn ask(config: &Config, question: &str) -> anyhow::Result<Value> {
     Ok(answer)
 }
 
-fn status(answer: &Value, output: Format) -> anyhow::Result<String> {
+/// The answers of all nodes, and whether all of them answered.
+fn render(answer: &Value, output: Format) -> anyhow::Result<(String, u8)> {
+    let nodes = answer["nodes"].as_array().context("the front's answer has no nodes")?;
+    let is_whole = nodes.iter().all(|node| node.get("error").is_none());
+    let code = if is_whole { EXIT_OK } else { EXIT_DEGRADED };
     if matches!(output, Format::Json) {
-        return Ok(serde_json::to_string_pretty(answer)? + "\n");
+        return Ok((serde_json::to_string_pretty(answer)? + "\n", code));
     }
-    if answer["is_on"] != true {
-        return Ok("nothing is kept: proxy.cache is 0\n".to_string());
+    let is_purge = nodes.iter().any(|node| node.get("removed").is_some());
+    let mut table = match is_purge {
+        true => table::new(&["NODE", "REMOVED", ""]),
+        false => table::new(&["NODE", "ADDRESSES", "BYTES", "OF", "SERVED", "PASSED ON", ""]),
+    };
+    for node in nodes {
+        table.add_row(row(node, is_purge));
     }
-    let mut table = table::new(&["WHAT", "NOW"]);
-    for (what, name) in [
-        ("addresses kept", "addresses"),
-        ("bytes of them", "bytes"),
-        ("of", "capacity"),
-        ("requests served", "hits"),
-        ("requests passed on", "misses"),
-    ] {
-        table.add_row([what.to_string(), answer["counts"][name].to_string()]);
-    }
-    Ok(table::text(&table))
+    Ok((table::text(&table), code))
+}
+
+fn row(node: &Value, is_purge: bool) -> Vec<String> {
+    let names: &[&str] = match is_purge {
+        true => &["removed"],
+        false => &["addresses", "bytes", "capacity", "hits", "misses"],
+    };
+    let numbers = if is_purge { node } else { &node["counts"] };
+    let said = names
+        .iter()
+        .map(|name| numbers.get(name).map_or("-".into(), Value::to_string));
+    let remark = match node["error"].as_str() {
+        Some(error) => error,
+        None if node["is_on"] == false => "nothing is kept: proxy.cache is 0",
+        None => "",
+    };
+    let name = node["node"].as_str().unwrap_or_default().to_string();
+    std::iter::once(name).chain(said).chain([remark.to_string()]).collect()
 }
 
 #[cfg(test)]
@@ -125,10 +137,35 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn numbers_are_shown_and_words_are_words() {
+    fn each_node_has_a_line_and_a_silent_one_degrades() {
         let counts = json!({ "addresses": 3, "bytes": 4096, "capacity": 8192, "hits": 2, "misses": 1 });
-        let text = status(&json!({ "is_on": true, "counts": counts }), Format::Table).unwrap();
-        assert!(text.contains("addresses kept") && text.contains("4096"), "{text}");
+        let on = json!({ "node": "n1", "is_on": true, "counts": counts });
+        let off = json!({ "node": "n2", "is_on": false });
+        let away = json!({ "node": "n3", "error": "no answer within 1s" });
+        let removed = json!({ "node": "n1", "removed": 7 });
+        for (nodes, lines, expected) in [
+            (
+                json!([on, off]),
+                &["n1    3          4096   8192  2       1", "n2    -"][..],
+                EXIT_OK,
+            ),
+            (json!([removed]), &["n1    7"], EXIT_OK),
+            (
+                json!([removed, away]),
+                &["n1    7", "n3    -        no answer within 1s"],
+                EXIT_DEGRADED,
+            ),
+        ] {
+            let (text, code) = render(&json!({ "nodes": nodes }), Format::Table).unwrap();
+            assert_eq!(code, expected, "{text}");
+            for line in lines {
+                assert!(text.lines().any(|found| found.starts_with(line)), "{line} in\n{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn words_are_words() {
         let purge = |prefix: &str| Purge {
             prefix: Some(prefix.into()),
             tag: None,

@@ -70,7 +70,7 @@ pub enum Verb {
     /// Copies of the portal in another place, and the way back from them
     #[command(subcommand)]
     Backup(backup::Verb),
-    /// What the front of this node keeps of answers
+    /// What the fronts of all nodes keep of answers
     #[command(subcommand)]
     Cdn(cdn::Verb),
     /// The push server of this node

@@ -63,6 +63,20 @@ pub const PROXY_UNCOMPRESSED: Name = name(
     "bitrix_proxy_uncompressed",
     "Answers that went out plain because too many were being compressed",
 );
+pub const PROXY_EDGE_REQUESTS: Name = name(
+    "bitrix_proxy_edge_requests",
+    "Requests that could be answered out of what is kept, by whether they were",
+);
+pub const PROXY_EDGE_SENT_BYTES: Name = name(
+    "bitrix_proxy_edge_sent_bytes",
+    "Bytes of bodies out of what is kept that were handed to clients",
+);
+pub const PROXY_EDGE_PURGED: Name = name(
+    "bitrix_proxy_edge_purged",
+    "Addresses whose answers were removed because an operator said so",
+);
+pub const PROXY_EDGE_KEPT: Name = name("bitrix_proxy_edge_kept", "Addresses whose answers are kept");
+pub const PROXY_EDGE_KEPT_BYTES: Name = name("bitrix_proxy_edge_kept_bytes", "Memory that they take");
 pub const PROXY_WAF: Name = name(
     "bitrix_proxy_waf",
     "Requests that the firewall looked at, by what it came to",

@@ -49,6 +49,19 @@ pub struct Metrics {
     inspected: Family<CameTo, Counter>,
     inspected_seconds: Histogram,
     pub waf_log_dropped: Counter,
+    edge: OfEdge,
+    edge_kept: Gauge,
+    edge_kept_bytes: Gauge,
+}
+
+/// What the cache of answers did. Clones are the same numbers.
+#[derive(Clone, Debug, Default)]
+pub struct OfEdge {
+    pub hits: Counter,
+    pub misses: Counter,
+    /// Of bodies.
+    pub sent: Counter,
+    pub purged: Counter,
 }
 
 #[derive(Debug)]
@@ -128,6 +141,11 @@ struct CameTo {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Found {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reason {
     reason: &'static str,
 }
@@ -150,6 +168,14 @@ impl Metrics {
                 .map(|class| requests.get_or_create(&Answered { class, target }).clone())
                 .collect(),
             seconds: durations.get_or_create(&To { target }).clone(),
+        };
+        let found: Family<Found, Counter> = set.add(names::PROXY_EDGE_REQUESTS, Family::default());
+        let of_result = |result| found.get_or_create(&Found { result }).clone();
+        let edge = OfEdge {
+            hits: of_result("hit"),
+            misses: of_result("miss"),
+            sent: set.add(names::PROXY_EDGE_SENT_BYTES, Counter::default()),
+            purged: set.add(names::PROXY_EDGE_PURGED, Counter::default()),
         };
         let mut by_version = |name| {
             let family: Family<OfVersion, Counter> = set.add(name, Family::default());
@@ -176,6 +202,9 @@ impl Metrics {
             inspected: set.add(names::PROXY_WAF, Family::default()),
             inspected_seconds: set.add(names::PROXY_WAF_SECONDS, Histogram::new(INSPECTION)),
             waf_log_dropped: set.add(names::PROXY_WAF_LOG_DROPPED, Counter::default()),
+            edge,
+            edge_kept: set.add(names::PROXY_EDGE_KEPT, Gauge::default()),
+            edge_kept_bytes: set.add(names::PROXY_EDGE_KEPT_BYTES, Gauge::default()),
             set,
         }
     }
@@ -219,6 +248,18 @@ impl Metrics {
         for (state, count) in [("idle", counts.idle), ("busy", counts.busy), ("fresh", counts.fresh)] {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             self.fastcgi.get_or_create(&InState { state }).set(count);
+        }
+    }
+
+    /// The numbers of the cache of answers: they go on where another one takes its place.
+    pub fn of_edge(&self) -> OfEdge {
+        self.edge.clone()
+    }
+
+    /// Addresses and bytes that it keeps now.
+    pub fn kept(&self, addresses: u64, bytes: u64) {
+        for (gauge, value) in [(&self.edge_kept, addresses), (&self.edge_kept_bytes, bytes)] {
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         }
     }
 

@@ -12,7 +12,7 @@ use tracing::{debug, error, info};
 
 use super::access_log::AccessLog;
 use super::balance::{Balancer, Door};
-use super::edge;
+use super::edge::{self, CDN, Desk};
 use super::firewall::Firewall;
 use super::limit::Limit;
 use super::metrics::Metrics;
@@ -94,10 +94,11 @@ impl Proxy {
         let (looked_after, scope) = (front.clone(), cx.scope.clone());
         let probe = front.balancer.clone().probe(move || looked_after.setup(), scope);
         cx.scope.spawn(probe);
+        let desk = Arc::new(Desk::new(front.clone(), &config.node.name));
         if let Some(tls) = tls {
-            meet(&front, tls, mesh, snapshots.clone())?;
+            meet(&desk, tls, mesh, snapshots.clone())?;
         }
-        answer_operators(&front, cx.take_unix("proxy-control"))?;
+        answer_operators(&desk, cx.take_unix("proxy-control"))?;
         let (mut plain, mut secure) = (cx.take_tcp("http"), cx.take_tcp("https"));
         plain.extend(cx.take_tcp("push-http"));
         secure.extend(cx.take_tcp("push-https"));
@@ -215,40 +216,44 @@ impl Service for Proxy {
 
     fn metrics(&self) -> String {
         if let Some(running) = lock(&self.running).as_ref() {
-            self.metrics.fastcgi(running.front.setup().php.counts());
+            let setup = running.front.setup();
+            self.metrics.fastcgi(setup.php.counts());
+            let kept = setup.edge.as_ref().map(|edge| edge.counts());
+            self.metrics
+                .kept(kept.map_or(0, |kept| kept.addresses), kept.map_or(0, |kept| kept.bytes));
         }
         self.metrics.encode()
     }
 }
 
-/// Says what the cache keeps, and removes it.
-fn answer_operators(front: &Arc<Front>, listeners: Vec<UnixListener>) -> anyhow::Result<()> {
+/// Says what the caches of all nodes keep, and removes it.
+fn answer_operators(desk: &Arc<Desk>, listeners: Vec<UnixListener>) -> anyhow::Result<()> {
     let permits = Arc::new(Semaphore::new(OPERATORS));
     for listener in listeners {
         listener.set_nonblocking(true)?;
         let listener = tokio::net::UnixListener::from_std(listener).context("listen for operators")?;
-        let asked = front.clone();
+        let (asked, scope) = (desk.clone(), &desk.front.scope);
         let handle = move |stream: UnixStream, _| {
-            let front = asked.clone();
+            let desk = asked.clone();
             async move {
-                if let Err(error) = edge::control::serve(stream, front.setup().edge.as_deref()).await {
+                if let Err(error) = edge::control::serve(stream, async |question| desk.ask_all(question).await).await {
                     debug!(%error, "an operator's connection broke off");
                 }
             }
         };
-        front
-            .scope
-            .spawn(serve(listener, permits.clone(), front.scope.clone(), handle));
+        scope.spawn(serve(listener, permits.clone(), scope.clone(), handle));
     }
     Ok(())
 }
 
 /// Answers other fronts, and follows what the cluster says of their nodes.
-fn meet(front: &Arc<Front>, tls: Arc<Tls>, listeners: Vec<TcpListener>, snapshots: Snapshots) -> anyhow::Result<()> {
+fn meet(desk: &Arc<Desk>, tls: Arc<Tls>, listeners: Vec<TcpListener>, snapshots: Snapshots) -> anyhow::Result<()> {
+    let front = &desk.front;
     let scope = &front.scope;
+    let caches: (u16, Arc<dyn mesh::Handler>) = (CDN, desk.clone());
     let server = Arc::new(mesh::Server {
         tls,
-        services: mesh::Services::default(),
+        services: [caches].into_iter().collect(),
         streams: Some(Arc::new(Door::new(front.clone()))),
         limits: mesh::Limits::default(),
     });

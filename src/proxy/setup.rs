@@ -92,7 +92,7 @@ impl Setup {
         Ok(Setup {
             files,
             pages: Pages::new(proxy.composite.clone()),
-            edge: (proxy.cache.0 > 0).then(|| Arc::new(Edge::new(proxy.cache.0, proxy.cache_max_size.bytes()))),
+            edge: edge(config, metrics),
             cloud: Cloud::new(
                 proxy.cloud_hosts.clone(),
                 &proxy.cloud_authority,
@@ -156,6 +156,11 @@ impl Setup {
     pub fn is_open(&self, port: u16, plan: &Plan) -> bool {
         !self.is_push_only(port) || matches!(plan, Plan::Upstream(place) if *place >= self.routes)
     }
+}
+
+fn edge(config: &Config, metrics: &Metrics) -> Option<Arc<Edge>> {
+    let (memory, most) = (config.proxy.cache.0, config.proxy.cache_max_size.bytes());
+    (memory > 0).then(|| Arc::new(Edge::new(memory, most, metrics.of_edge())))
 }
 
 /// Rules that cannot be read are as a request that cannot be judged.

@@ -27,7 +27,7 @@ use crate::base::Scope;
 use crate::base::error::chain;
 use crate::cluster::Snapshots;
 use crate::config::Affinity;
-use crate::net::mesh::{Name, Tls};
+use crate::net::mesh::{Name, Peer, Tls};
 use crate::proxy::error::{Error, Kind};
 use crate::proxy::exchange::{self, Body, Exchange};
 use crate::proxy::fastcgi::{Php, Script};
@@ -91,6 +91,21 @@ impl Balancer {
     /// Whether a node may send us requests.
     pub fn knows(&self, node: &Name) -> bool {
         self.table.knows(node)
+    }
+
+    /// Name of this node, as the others know it; `None`: nobody said it yet.
+    pub fn own(&self) -> Option<Arc<str>> {
+        self.table.own()
+    }
+
+    /// The fronts of all other nodes of the cluster.
+    pub fn peers(&self) -> Vec<Peer> {
+        let targets = self.table.targets();
+        let peers = targets.iter().filter_map(|target| match &target.way {
+            Way::Peer(peer) => Some(peer.clone()),
+            Way::Local => None,
+        });
+        peers.collect()
     }
 
     pub fn load(&self) -> Load {

@@ -1,7 +1,6 @@
 //! A body on its way to the client of which a copy is kept, if it comes whole and is not too large.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
@@ -10,7 +9,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::entry::Entry;
 use super::flights::Flight;
-use super::store::Store;
+use super::store::Slot;
 use crate::proxy::error::Error;
 use crate::proxy::exchange::Body;
 
@@ -22,8 +21,7 @@ pub struct Fill {
 
 struct Copy {
     entry: Entry,
-    key: String,
-    store: Arc<Store>,
+    slot: Slot,
     bytes: BytesMut,
     most: usize,
     /// As the head says.
@@ -32,7 +30,7 @@ struct Copy {
 }
 
 impl Fill {
-    pub fn new(body: Body, entry: Entry, key: String, store: Arc<Store>, most: usize, flight: Option<Flight>) -> Self {
+    pub fn new(body: Body, entry: Entry, slot: Slot, most: usize, flight: Option<Flight>) -> Self {
         let length = entry
             .headers
             .get(CONTENT_LENGTH)
@@ -40,8 +38,7 @@ impl Fill {
         let copy = Copy {
             length: length.and_then(|length| length.parse().ok()),
             entry,
-            key,
-            store,
+            slot,
             bytes: BytesMut::new(),
             most,
             flight,
@@ -69,7 +66,7 @@ impl Fill {
     fn keep(&mut self) {
         if let Some(mut copy) = self.copy.take() {
             copy.entry.body = copy.bytes.freeze();
-            copy.store.put(&copy.key, copy.entry);
+            copy.slot.put(copy.entry);
         }
     }
 
@@ -121,6 +118,7 @@ impl HttpBody for Fill {
 mod tests {
     use super::*;
 
+    use std::sync::Arc;
     use std::time::SystemTime;
 
     use futures_util::stream;
@@ -128,8 +126,10 @@ mod tests {
     use http_body_util::{BodyExt, StreamBody};
 
     use crate::proxy::edge::freshness::Life;
+    use crate::proxy::edge::store::Store;
     use crate::proxy::error::Kind;
     use crate::proxy::fixture::{full, read};
+    use crate::proxy::metrics::OfEdge;
 
     fn filled(body: Body, length: Option<&'static str>, store: &Arc<Store>) -> Body {
         let mut headers = HeaderMap::new();
@@ -137,7 +137,7 @@ mod tests {
         let wall = SystemTime::UNIX_EPOCH;
         let life = Life::of(&headers, wall, wall, false);
         let entry = Entry::new(&HeaderMap::new(), StatusCode::OK, &mut headers, life, wall);
-        Fill::new(body, entry, "key".into(), store.clone(), 10, None).boxed_unsync()
+        Fill::new(body, entry, store.slot("key".into()), 10, None).boxed_unsync()
     }
 
     fn kept(store: &Store) -> Option<Bytes> {
@@ -159,12 +159,12 @@ mod tests {
             (pieces(vec![Ok("01234"), Ok("56789")]), Some("10")),
             (pieces(vec![Ok("01234"), Ok("56789")]), None),
         ] {
-            let store = Arc::new(Store::new(1 << 20));
+            let store = Arc::new(Store::new(1 << 20, OfEdge::default()));
             let body = filled(body, length, &store);
             assert_eq!(read(body).await.expect("whole"), "0123456789");
             assert_eq!(kept(&store).expect("kept"), "0123456789", "{length:?}");
         }
-        let store = Arc::new(Store::new(1 << 20));
+        let store = Arc::new(Store::new(1 << 20, OfEdge::default()));
         drop(filled(full(""), Some("0"), &store));
         assert_eq!(kept(&store).expect("kept"), "");
     }
@@ -177,11 +177,11 @@ mod tests {
             (pieces(vec![Ok("01234"), broken()]), None),
             (pieces(vec![Ok("01234")]), Some("10")),
         ] {
-            let store = Arc::new(Store::new(1 << 20));
+            let store = Arc::new(Store::new(1 << 20, OfEdge::default()));
             let _ = read(filled(body, length, &store)).await;
             assert_eq!(kept(&store), None, "{length:?}");
         }
-        let store = Arc::new(Store::new(1 << 20));
+        let store = Arc::new(Store::new(1 << 20, OfEdge::default()));
         let mut left = filled(pieces(vec![Ok("01234"), Ok("5")]), None, &store);
         left.frame().await.expect("one").expect("data");
         drop(left);

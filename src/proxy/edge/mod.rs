@@ -8,18 +8,20 @@
 //! A portal's page is made for one user. So, beyond the RFC: an answer that sets a cookie is never kept, and a request with cookies or
 //! credentials gets what is kept only where the answer says that it is for all (`public`, `s-maxage`, `CDN-Cache-Control`).
 //!
-//! Each node keeps its own, in memory, and purges its own (`control`).
+//! Each node keeps its own, in memory. What is to be purged, an operator says to one front (`control`), which tells the others (`desk`).
 //!
 //! Not by the crate `http-cache-semantics`: it knows neither stale-while-revalidate nor stale-if-error nor targeted fields, splits
 //! directives inside quotes, tells their case apart, and keeps the head of each answer twice.
 
 pub mod control;
+mod desk;
 mod directives;
 mod entry;
 mod fill;
 mod flights;
 mod freshness;
 mod judge;
+mod question;
 mod reply;
 mod serve;
 mod storable;
@@ -27,8 +29,11 @@ mod store;
 
 use std::sync::Arc;
 
+pub use desk::{CDN, Desk};
 use flights::Flights;
 use store::{Counts, Store};
+
+use super::metrics::OfEdge;
 
 pub struct Edge {
     store: Arc<Store>,
@@ -39,9 +44,9 @@ pub struct Edge {
 
 impl Edge {
     /// `memory` and `most`: bytes.
-    pub fn new(memory: u64, most: usize) -> Self {
+    pub fn new(memory: u64, most: usize, numbers: OfEdge) -> Self {
         Edge {
-            store: Arc::new(Store::new(memory)),
+            store: Arc::new(Store::new(memory, numbers)),
             flights: Flights::default(),
             most,
         }

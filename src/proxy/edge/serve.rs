@@ -1,6 +1,7 @@
 //! The way of a request through the cache: answered from it, or by the target, whose answer may then be kept.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_LOCATION, COOKIE, DATE, ETAG, HOST, HeaderMap, HeaderName, HeaderValue,
@@ -20,6 +21,7 @@ use super::freshness::Life;
 use super::judge::{Verdict, is_only_stored, judge};
 use super::reply::{STATUS, reply};
 use super::storable::{may_guess, may_store};
+use super::store::Slot;
 use crate::base::clock;
 use crate::proxy::accel::HandedOver;
 use crate::proxy::balance::hop;
@@ -126,7 +128,7 @@ impl Edge {
             }
             Verdict::Ask { .. } => return Ok(None),
         };
-        reply(&exchange.request.method, request, &entry, age, clock::wall(), note).map(Some)
+        self.out_of(exchange, &entry, age, note).map(Some)
     }
 
     /// Asks the target, by what is known of its last answer where that helps.
@@ -138,7 +140,8 @@ impl Edge {
         flight: Option<Flight>,
     ) -> Result<Response<Body>, Error> {
         let client = visit.exchange.request.headers.clone();
-        let known = self.store.get(&key, &client).map(|entry| {
+        let slot = self.store.slot(key);
+        let known = self.store.get(slot.key(), &client).map(|entry| {
             let verdict = judge(&entry.life, entry.age(Instant::now()), &client);
             let (if_error, if_gone) = match verdict {
                 Verdict::Ask { if_error, if_gone } => (if_error, if_gone),
@@ -158,27 +161,27 @@ impl Edge {
         let answered = visit.route(body).await;
         visit.exchange.request.headers = client;
         let Some(known) = known else {
-            return Ok(self.keep(visit.exchange, answered?, asked, key, flight));
+            return Ok(self.keep(visit.exchange, answered?, asked, slot, flight));
         };
         match answered {
             Ok(answer) if is_conditional && answer.status() == StatusCode::NOT_MODIFIED => {
-                match self.freshen(visit.exchange, &known.entry, answer, asked, &key) {
-                    Some(entry) => self.out_of(visit.exchange, &entry, VALIDATED),
+                match self.freshen(visit.exchange, &known.entry, answer, asked, &slot) {
+                    Some(entry) => self.out_of(visit.exchange, &entry, entry.age(Instant::now()), VALIDATED),
                     // It speaks of another state: that one is wanted.
                     None => {
                         let asked = clock::wall();
                         let answer = visit.route(empty()).await?;
-                        Ok(self.keep(visit.exchange, answer, asked, key, flight))
+                        Ok(self.keep(visit.exchange, answer, asked, slot, flight))
                     }
                 }
             }
             Ok(answer) if answer.status().is_server_error() && known.if_error => {
-                self.out_of(visit.exchange, &known.entry, STOOD_IN)
+                self.out_of(visit.exchange, &known.entry, known.entry.age(Instant::now()), STOOD_IN)
             }
             Err(error) if error.side() == Side::Upstream && (known.if_error || known.if_gone) => {
-                self.out_of(visit.exchange, &known.entry, STOOD_IN)
+                self.out_of(visit.exchange, &known.entry, known.entry.age(Instant::now()), STOOD_IN)
             }
-            answered => Ok(self.keep(visit.exchange, answered?, asked, key, flight)),
+            answered => Ok(self.keep(visit.exchange, answered?, asked, slot, flight)),
         }
     }
 
@@ -189,7 +192,7 @@ impl Edge {
         entry: &Entry,
         mut answer: Response<Body>,
         asked: std::time::SystemTime,
-        key: &str,
+        slot: &Slot,
     ) -> Option<Entry> {
         let said = answer.headers_mut();
         clean(said);
@@ -201,7 +204,7 @@ impl Edge {
                 .is_some_and(|known| opaque(known) != opaque(tag))
         });
         if is_other {
-            self.store.remove(key);
+            self.store.remove(slot.key());
             return None;
         }
         let request = &exchange.request.headers;
@@ -209,15 +212,24 @@ impl Edge {
         let is_guessed = exchange.target == Target::Upstream && may_guess(request, entry.status, &merged.headers);
         merged.life = Life::of(&merged.headers, asked, clock::wall(), is_guessed);
         match may_store(&Method::GET, request, entry.status, &merged.headers, &merged.life) {
-            true => self.store.put(key, merged.clone()),
-            false => self.store.remove(key),
+            true => slot.put(merged.clone()),
+            false => self.store.remove(slot.key()),
         }
         Some(merged)
     }
 
-    fn out_of(&self, exchange: &Exchange, entry: &Entry, note: &'static str) -> Result<Response<Body>, Error> {
-        let (request, age) = (&exchange.request, entry.age(Instant::now()));
-        reply(&request.method, &request.headers, entry, age, clock::wall(), note)
+    fn out_of(
+        &self,
+        exchange: &Exchange,
+        entry: &Entry,
+        age: Duration,
+        note: &'static str,
+    ) -> Result<Response<Body>, Error> {
+        let request = &exchange.request;
+        let answer = reply(&request.method, &request.headers, entry, age, clock::wall(), note)?;
+        self.store
+            .count_sent(answer.body().size_hint().exact().unwrap_or_default());
+        Ok(answer)
     }
 
     /// Keeps a copy of what passes, if it may be kept.
@@ -226,7 +238,7 @@ impl Edge {
         exchange: &Exchange,
         mut answer: Response<Body>,
         asked: std::time::SystemTime,
-        key: String,
+        slot: Slot,
         flight: Option<Flight>,
     ) -> Response<Body> {
         let (request, status, came) = (&exchange.request, answer.status(), clock::wall());
@@ -248,8 +260,7 @@ impl Edge {
         }
         let entry = Entry::new(&request.headers, status, headers, life, came);
         headers.append(STATUS, HeaderValue::from_static(KEPT));
-        let (store, most) = (self.store.clone(), self.most);
-        answer.map(|body| Fill::new(body, entry, key, store, most, flight).boxed_unsync())
+        answer.map(|body| Fill::new(body, entry, slot, self.most, flight).boxed_unsync())
     }
 
     /// What a change at an address makes of what is kept of it (RFC 9111 §4.4).

@@ -1,13 +1,15 @@
-//! The answers that are kept, in memory. When full, what is asked for least gives way.
+//! The answers that are kept, in memory. When full, what is asked for least gives way. What was asked for before something was
+//! purged is not kept when it comes: it may show what was purged.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::header::HeaderMap;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use super::entry::Entry;
+use crate::proxy::metrics::OfEdge;
 
 /// Entries that the tables are laid out for; not a limit.
 const ENTRIES: usize = 16 * 1024;
@@ -19,10 +21,26 @@ type Choices = Arc<Vec<Arc<Entry>>>;
 
 pub struct Store {
     known: Cache<Box<str>, Choices, Weight>,
-    /// Choices are read, changed and put back as one.
-    changing: Mutex<()>,
-    hits: AtomicU64,
-    misses: AtomicU64,
+    /// Choices are read, changed and put back as one. So many purges there were.
+    purges: Mutex<u64>,
+    numbers: OfEdge,
+}
+
+/// The place of an answer that is asked for.
+pub struct Slot {
+    store: Arc<Store>,
+    key: String,
+    since: u64,
+}
+
+impl Slot {
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    pub fn put(&self, entry: Entry) {
+        self.store.put(&self.key, entry, self.since);
+    }
 }
 
 /// What the store holds and did.
@@ -33,6 +51,9 @@ pub struct Counts {
     pub capacity: u64,
     pub hits: u64,
     pub misses: u64,
+    /// Bytes of bodies that were handed to clients.
+    pub sent: u64,
+    pub purged: u64,
 }
 
 #[derive(Clone)]
@@ -47,12 +68,11 @@ impl Weighter<Box<str>, Choices> for Weight {
 
 impl Store {
     /// `memory`: bytes.
-    pub fn new(memory: u64) -> Self {
+    pub fn new(memory: u64, numbers: OfEdge) -> Self {
         Store {
             known: Cache::with_weighter(ENTRIES, memory, Weight),
-            changing: Mutex::new(()),
-            hits: AtomicU64::new(0),
-            misses: AtomicU64::new(0),
+            purges: Mutex::new(0),
+            numbers,
         }
     }
 
@@ -62,9 +82,21 @@ impl Store {
         choices.iter().find(|entry| entry.fits(request)).cloned()
     }
 
-    /// In the place of those that were chosen alike.
-    pub fn put(&self, key: &str, entry: Entry) {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+    /// For an answer that is asked for from now on.
+    pub fn slot(self: &Arc<Self>, key: String) -> Slot {
+        Slot {
+            since: *self.purges(),
+            store: self.clone(),
+            key,
+        }
+    }
+
+    /// In the place of those that were chosen alike; not where something was purged `since`.
+    fn put(&self, key: &str, entry: Entry, since: u64) {
+        let purges = self.purges();
+        if *purges != since {
+            return;
+        }
         let entry = Arc::new(entry);
         let mut choices = vec![entry.clone()];
         if let Some(before) = self.known.get(key) {
@@ -80,19 +112,34 @@ impl Store {
 
     /// Removes what fits; how many addresses were touched.
     pub fn purge(&self, fits: impl Fn(&str, &Entry) -> bool) -> u64 {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut purges = self.purges();
+        *purges += 1;
         let count = AtomicU64::new(0);
         self.known.retain(|key, choices| {
             let is_touched = choices.iter().any(|entry| fits(key, entry));
             count.fetch_add(u64::from(is_touched), Ordering::Relaxed);
             !is_touched
         });
+        self.numbers.purged.inc_by(count.load(Ordering::Relaxed));
         count.into_inner()
     }
 
+    fn purges(&self) -> MutexGuard<'_, u64> {
+        self.purges.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub fn count(&self, is_hit: bool) {
-        let counter = if is_hit { &self.hits } else { &self.misses };
-        counter.fetch_add(1, Ordering::Relaxed);
+        let counter = if is_hit {
+            &self.numbers.hits
+        } else {
+            &self.numbers.misses
+        };
+        counter.inc();
+    }
+
+    /// So many bytes go to a client.
+    pub fn count_sent(&self, bytes: u64) {
+        self.numbers.sent.inc_by(bytes);
     }
 
     pub fn counts(&self) -> Counts {
@@ -100,8 +147,10 @@ impl Store {
             addresses: self.known.len() as u64,
             bytes: self.known.weight(),
             capacity: self.known.capacity(),
-            hits: self.hits.load(Ordering::Relaxed),
-            misses: self.misses.load(Ordering::Relaxed),
+            hits: self.numbers.hits.get(),
+            misses: self.numbers.misses.get(),
+            sent: self.numbers.sent.get(),
+            purged: self.numbers.purged.get(),
         }
     }
 }
@@ -127,10 +176,10 @@ mod tests {
 
     #[test]
     fn choices_of_an_address_live_side_by_side() {
-        let store = Store::new(1 << 20);
-        store.put("a", entry("en", "one"));
-        store.put("a", entry("ru", "two"));
-        store.put("a", entry("en", "three"));
+        let store = Store::new(1 << 20, OfEdge::default());
+        store.put("a", entry("en", "one"), 0);
+        store.put("a", entry("ru", "two"), 0);
+        store.put("a", entry("en", "three"), 0);
         let tag = |language: &'static str| {
             let entry = store.get("a", &headers(&[("accept-language", language)]))?;
             ["one", "two", "three"].into_iter().find(|tag| entry.has_tag(tag))
@@ -138,17 +187,17 @@ mod tests {
         assert_eq!((tag("en"), tag("ru"), tag("de")), (Some("three"), Some("two"), None));
         for number in 0..2 * CHOICES {
             let language: &'static str = Box::leak(number.to_string().into_boxed_str());
-            store.put("a", entry(language, "x"));
+            store.put("a", entry(language, "x"), 0);
         }
         assert_eq!(store.known.get("a").map(|choices| choices.len()), Some(CHOICES));
     }
 
     #[test]
     fn purging_takes_what_fits() {
-        let store = Store::new(1 << 20);
-        store.put("https://a/news/1", entry("en", "news"));
-        store.put("https://a/news/2", entry("en", "other"));
-        store.put("https://a/shop/", entry("en", "news"));
+        let store = Store::new(1 << 20, OfEdge::default());
+        store.put("https://a/news/1", entry("en", "news"), 0);
+        store.put("https://a/news/2", entry("en", "other"), 0);
+        store.put("https://a/shop/", entry("en", "news"), 0);
         assert_eq!(store.purge(|key, _| key.starts_with("https://a/news/2")), 1);
         assert_eq!(store.purge(|_, entry| entry.has_tag("news")), 2);
         assert_eq!(store.counts().addresses, 0);
@@ -156,12 +205,25 @@ mod tests {
     }
 
     #[test]
+    fn what_was_asked_for_before_a_purge_is_not_kept() {
+        let store = Arc::new(Store::new(1 << 20, OfEdge::default()));
+        let (slot, other) = (store.slot("a".into()), store.slot("b".into()));
+        slot.put(entry("en", "x"));
+        assert_eq!(store.purge(|key, _| key == "a"), 1);
+        slot.put(entry("en", "x"));
+        other.put(entry("en", "x"));
+        assert_eq!(store.counts().addresses, 0);
+        store.slot("a".into()).put(entry("en", "x"));
+        assert_eq!(store.counts().addresses, 1);
+    }
+
+    #[test]
     fn memory_is_bounded() {
-        let store = Store::new(1 << 20);
+        let store = Store::new(1 << 20, OfEdge::default());
         for number in 0..2000 {
             let mut entry = entry("en", "x");
             entry.body = vec![0; 10_000].into();
-            store.put(&number.to_string(), entry);
+            store.put(&number.to_string(), entry, 0);
         }
         let counts = store.counts();
         assert!(counts.bytes <= 1 << 20 && counts.addresses > 10, "{counts:?}");
