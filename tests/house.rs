@@ -68,6 +68,7 @@ const OWNERS: [(&str, &[&str]); 30] = [
     ("zerocopy", &["src/storage/door/fuse/"]),
     ("quinn::", &["src/net/quic.rs", "src/proxy/http3/"]),
     ("use h3::", &["src/proxy/http3/"]),
+    ("landlock::", &["src/host/confine.rs"]),
     ("pre_exec", &["src/host/child.rs"]),
     ("libinjectionrs", &["src/proxy/waf/operator/inject.rs"]),
     ("use hashbrown", &["src/proxy/waf/engine/"]),

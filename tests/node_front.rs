@@ -2,6 +2,9 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use nix::sys::signal::Signal;
 
 use crate::support::composite;
 use crate::support::eventually::eventually;
@@ -131,6 +134,51 @@ async fn what_is_kept_is_shown_and_purged() {
         purged.err
     );
     assert_ne!(get(), first);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_front_opens_its_own_files_and_no_others() {
+    let node = Node::start("follow_symlinks = true\n").await;
+    let outside = tempfile::tempdir_in("/tmp").unwrap();
+    fs::set_permissions(outside.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let (shared, root) = (outside.path().join("shared.txt"), node.config.portal_root());
+    fs::write(&shared, "shared").unwrap();
+    symlink(&shared, root.join("link.txt")).unwrap();
+    let status = || http::get(node.http(), "/link.txt").map_or(0, |answer| answer.status);
+    let is_confined = !node.service("proxy")["detail"]
+        .as_str()
+        .unwrap()
+        .contains("not locked in");
+    assert_eq!(status(), if is_confined { 403 } else { 200 });
+    let first = node.pid("proxy").unwrap();
+    let held = fs::read_to_string(format!("/proc/{first}/status")).unwrap();
+    assert!(
+        held.contains("NoNewPrivs:\t1\n") && held.contains("CapEff:\t0000000000000000\n"),
+        "{held}"
+    );
+
+    // Where the configuration names it, a successor may open it.
+    let text = fs::read_to_string(&node.file).unwrap();
+    let named = format!("follow_symlinks = true\nsymlink_folders = [{:?}]\n", outside.path());
+    fs::write(&node.file, text.replace("follow_symlinks = true\n", &named)).unwrap();
+    node.signal_supervisor(Signal::SIGHUP);
+    let found = async || match status() {
+        200 => Ok(()),
+        other => Err(other),
+    };
+    eventually("what is named is served", found).await;
+    let second = node.pid("proxy").unwrap();
+    assert_eq!(second != first, is_confined);
+
+    // Another document root in the place of the old one is served, too.
+    fs::rename(&root, root.with_extension("old")).unwrap();
+    fs::create_dir(&root).unwrap();
+    fs::write(root.join("new.txt"), "new").unwrap();
+    let found = async || match http::get(node.http(), "/new.txt").map_or(0, |answer| answer.status) {
+        200 => Ok(()),
+        other => Err(other),
+    };
+    eventually("another root is served", found).await;
 }
 
 /// Largest resident set of a process so far, in KiB.

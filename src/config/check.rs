@@ -161,6 +161,8 @@ fn origin(proxy: &Proxy, problems: &mut Problems) {
         "proxy.cloud_authority",
         NEEDS_ABSOLUTE,
     );
+    let are_absolute = proxy.symlink_folders.iter().all(|folder| folder.is_absolute());
+    require(problems, are_absolute, "proxy.symlink_folders", NEEDS_ABSOLUTE);
     let codings: HashSet<_> = proxy.compress.iter().collect();
     let once = codings.len() == proxy.compress.len();
     require(problems, once, "proxy.compress", "names a coding twice");
@@ -516,6 +518,7 @@ mod tests {
         ),
         ("[proxy]\ncloud_hosts = [\".example\"]", "proxy.cloud_hosts"),
         ("[proxy]\ncloud_authority = \"ca.pem\"", "proxy.cloud_authority"),
+        ("[proxy]\nsymlink_folders = [\"shared\"]", "proxy.symlink_folders"),
         ("[proxy]\nfile_memory = \"1MiB\"", "proxy.file_memory"),
         ("[proxy]\ncache = \"1MiB\"\ncache_max_size = \"64KiB\"", "proxy.cache"),
         (

@@ -31,6 +31,8 @@ pub struct Proxy {
     pub body_timeout: Period,
     pub upstream_timeout: Period,
     pub follow_symlinks: bool,
+    /// Where they may lead to.
+    pub symlink_folders: Vec<PathBuf>,
     pub file_memory: Size,
     /// Memory for answers of PHP and upstreams; 0: none is kept.
     pub cache: Size,

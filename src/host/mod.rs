@@ -1,9 +1,10 @@
-//! The machine under us: accounts, facts, programs, units, mounts, addresses, the kernel's settings. Everything that starts a process is here.
+//! The machine under us: accounts, facts, programs, units, mounts, addresses, the kernel's settings, and how a process locks itself in. Everything that starts a process is here.
 
 pub mod account;
 pub mod address;
 pub mod child;
 pub mod command;
+pub mod confine;
 pub mod facts;
 pub mod inheritance;
 pub mod mount;

@@ -263,7 +263,7 @@ impl Keeper {
         }
     }
 
-    /// A module writes a line each second: `ready`, or `starting`.
+    /// A module writes a line each second: `ready`, or `starting`; or `replace`, where it needs a successor.
     async fn watch_beats(&self, child: &mut Child, beats: Option<Lines<BufReader<Receiver>>>) -> io::Result<End> {
         let mut beats = beats.ok_or_else(|| io::Error::other("its standard output was not piped"))?;
         let mut windows = interval(BEAT_WINDOW);
@@ -279,6 +279,10 @@ impl Keeper {
                 () = self.replace.notified() => return self.give_way(child).await,
                 () = self.reload.notified() => child.signal(Signal::SIGHUP),
                 beat = beats.next_line(), if is_open => match beat {
+                    Ok(Some(line)) if line == "replace" => {
+                        info!(name = self.spec.name, pid, "asks for a successor");
+                        return self.give_way(child).await;
+                    }
                     Ok(Some(line)) => {
                         empty = 0;
                         self.heard(pid, line == "ready");

@@ -11,6 +11,7 @@
 //! stop      in which order they end
 //! leftover  what a killed supervisor left running
 //! module    the other end: what a module process does
+//! confined  one that has locked itself in
 //! output    everybody's log lines
 //! succession what follows one another under one name
 //! reexec    another executable in the place of this one
@@ -20,6 +21,7 @@
 
 mod backup;
 mod children;
+mod confined;
 mod galera;
 mod keeper;
 pub mod leftover;

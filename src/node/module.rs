@@ -1,5 +1,5 @@
 //! Life of a module process: take the sockets, run the one `Service`, beat to the supervisor, report to the agent,
-//! drain when told. The supervisor started us as an unprivileged user already.
+//! drain when told. The front locks itself in before. The supervisor started us as an unprivileged user already.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
+use super::confined::Confined;
 use super::stop;
 use crate::agent::{self, Agent, Report};
 use crate::base::{Cx, Health, Scope, Service, Status, log};
@@ -21,13 +22,15 @@ use crate::db::Db;
 use crate::host::facts;
 use crate::net::listen;
 use crate::php::pool;
-use crate::proxy::Proxy;
+use crate::proxy::{self, Proxy};
 use crate::push::Push;
 use crate::storage::Storage;
 
 const BEAT: Duration = Duration::from_secs(1);
 /// Until the module is ready, so that nobody waits for it longer than it takes.
 const FIRST_BEATS: Duration = Duration::from_millis(20);
+/// A process that needs a successor at once asks for it after so long: that one may need one, too.
+const SETTLED: Duration = Duration::from_secs(2);
 /// Of the module's own grace, the share for its tasks; the rest is for ending the process.
 const DRAIN_SHARE: f64 = 0.9;
 
@@ -105,6 +108,11 @@ pub fn run(name: &str, path: &Path) -> anyhow::Result<()> {
         // A dump waits for every thread to end; one that hangs in the kernel may wait for an answer of the next process.
         nix::sys::prctl::set_dumpable(false)?;
     }
+    // Before there are other threads.
+    let confined = match &module {
+        Module::Proxy(_) => Some(Confined::lock_in(proxy::grounds(&config, path), config.portal_root())),
+        _ => None,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(module.workers(&config))
         .thread_name(module.service().name())
@@ -115,6 +123,7 @@ pub fn run(name: &str, path: &Path) -> anyhow::Result<()> {
         config,
         path: path.to_path_buf(),
         filter,
+        confined,
     };
     runtime.block_on(process.run(Cx {
         scope: Scope::new(),
@@ -153,6 +162,7 @@ struct Process {
     config: Arc<Config>,
     path: PathBuf,
     filter: log::Filter,
+    confined: Option<Confined>,
 }
 
 impl Process {
@@ -168,7 +178,8 @@ impl Process {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hang_up = signal(SignalKind::hangup())?;
-        let mut next_beat = Instant::now();
+        let since = Instant::now();
+        let mut next_beat = since;
         let mut service = self.module.service().run(cx);
         loop {
             tokio::select! {
@@ -179,8 +190,9 @@ impl Process {
                 () = sleep_until(next_beat) => {
                     let status = self.module.service().status();
                     let is_ready = matches!(status.health, Health::Good | Health::Degraded);
-                    beat(is_ready);
-                    reports.send_replace(self.report(status));
+                    let needs_another = is_ready && since.elapsed() > SETTLED && self.is_outgrown();
+                    beat(if needs_another { "replace" } else if is_ready { "ready" } else { "starting" });
+                    reports.send_replace(self.report(self.remarked(status)));
                     next_beat = Instant::now() + if is_ready { BEAT } else { FIRST_BEATS };
                 }
                 _ = terminate.recv() => scope.drain(),
@@ -195,6 +207,20 @@ impl Process {
         }
         outer.stop(Duration::ZERO).await;
         Ok(())
+    }
+
+    /// Whether this process cannot do any more what is wanted of it. What is found out now is said with a later beat.
+    fn is_outgrown(&self) -> bool {
+        let Some(confined) = &self.confined else { return false };
+        confined.look();
+        confined.is_outgrown()
+    }
+
+    fn remarked(&self, mut status: Status) -> Status {
+        if let Some(remark) = self.confined.as_ref().and_then(Confined::remark) {
+            status.detail = format!("{}, {remark}", status.detail);
+        }
+        status
     }
 
     fn report(&self, status: Status) -> Report {
@@ -219,6 +245,11 @@ impl Process {
             error!(%error, "log filter not changed");
         }
         if let Module::Proxy(proxy) = &self.module {
+            let grounds = proxy::grounds(&fresh, &self.path);
+            if self.confined.as_ref().is_some_and(|confined| !confined.takes(&grounds)) {
+                info!("other files than before are needed: another process serves with the new configuration");
+                return;
+            }
             proxy.reconfigure(fresh);
             proxy.reload();
         }
@@ -227,8 +258,7 @@ impl Process {
 }
 
 /// One line on standard output is a sign of life; the supervisor reads it.
-fn beat(is_ready: bool) {
-    let line: &[u8] = if is_ready { b"ready\n" } else { b"starting\n" };
+fn beat(said: &str) {
     // A supervisor that is gone takes us with it; nothing is left to do here.
-    let _ = std::io::stdout().lock().write_all(line);
+    let _ = std::io::stdout().lock().write_all(format!("{said}\n").as_bytes());
 }

@@ -8,7 +8,7 @@
 //!
 //! Nothing ambiguous gets further than `framing`. Every wait for a client has a bound (`guard`; for HTTP/2 and 3
 //! `request_body` and `watch`). A panic ends its request, or its connection.
-//! Who the client is, `origin` decides once; limits, log and targets go by that.
+//! The process opens what `grounds` names, and nothing else. Who the client is, `origin` decides once; limits, log and targets go by that.
 //! Certificates come from files, and from the cluster by name (`cert`); what a directory of certificates asks for is answered before
 //! all phases.
 //! With `portal.domain` set, requests for another name are answered 421; an address as host is answered, because that is how health
@@ -38,6 +38,7 @@ mod flood;
 mod forward;
 mod frame;
 mod framing;
+mod grounds;
 mod guard;
 mod headers;
 mod host;
@@ -69,4 +70,5 @@ mod websocket;
 
 pub use error::{Error, Kind};
 pub use exchange::{Body, Exchange, Target};
+pub use grounds::grounds;
 pub use module::Proxy;

@@ -37,7 +37,7 @@ use super::error::Error;
 use super::exchange::{Body, Exchange};
 
 /// Where bodies of unknown length wait. Not `/tmp`, which may be memory.
-const SPOOL: &str = "/var/tmp";
+pub const SPOOL: &str = "/var/tmp";
 
 #[derive(Clone, Debug)]
 pub struct PhpSettings {
