@@ -23,11 +23,13 @@ BASE_URL ?=
 
 # Debian's package modsecurity-crs; `apt download` and `dpkg-deb -x` bring it without an installation.
 WAF_DEBIAN ?= /usr/share/modsecurity-crs:/etc/modsecurity/crs
+# github.com/summerwind/h2spec, as its makers build it.
+H2SPEC ?= h2spec
 # All of them.
 .PHONY: $(shell sed -n 's/^\([a-z0-9-]*\):.*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help: ## Show this
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 build: ## Debug build
 	$(CARGO) build --locked
@@ -77,6 +79,13 @@ test-push: dependencies-push ## The portal's public client and Chromium pages on
 test-http3: ## Chromium loads a page over HTTP/3 (Debian, needs root)
 	packaging/test-dependencies.sh chromium
 	$(CARGO) test --locked --test tests chromium_loads -- --ignored --nocapture
+
+test-tls: ## The front's TLS before testssl.sh (Debian, needs root, 3 minutes)
+	packaging/test-dependencies.sh testssl.sh
+	$(CARGO) test --locked --test tests testssl_finds -- --ignored --nocapture
+
+test-h2: ## The front's HTTP/2 before h2spec (the program in H2SPEC, 2 minutes)
+	H2SPEC=$(H2SPEC) $(CARGO) test --locked --test tests h2spec_passes -- --ignored --nocapture
 
 check-static: ## Is the release executable static?
 	packaging/check-static.sh $(BINARY)

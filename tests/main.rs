@@ -30,6 +30,8 @@ mod proxy_http3;
 mod proxy_http3_process;
 mod proxy_nodes;
 mod proxy_purge;
+mod proxy_smuggle;
+mod proxy_suites;
 mod proxy_time;
 mod push;
 mod push_hostile;

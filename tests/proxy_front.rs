@@ -1,7 +1,5 @@
 //! The web front over real sockets: hostile input, order, bodies, upgrades, HTTP/2, limits.
 
-use std::sync::Arc;
-
 use bitrix_node::base::Scope;
 use bitrix_node::base::service::Service;
 use bytes::Bytes;
@@ -11,11 +9,11 @@ use http_body_util::{BodyExt, Empty, StreamBody};
 use hyper::body::Frame;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use tokio::net::TcpStream;
 
 use crate::support::front::{Front, PATIENCE, eventually, statuses};
 use crate::support::hostile::{self, Probe};
+use crate::support::tls;
 
 const GET: &str = "GET /a.txt HTTP/1.1\r\nHost: portal.example\r\n\r\n";
 const LAST: &str = "GET /a.txt HTTP/1.1\r\nHost: portal.example\r\nConnection: close\r\n\r\n";
@@ -447,19 +445,8 @@ async fn http2(front: &Front, scope: &Scope) -> SendRequest<AnyBody> {
 }
 
 async fn tls(front: &Front, protocols: &[&[u8]]) -> tokio_rustls::client::TlsStream<TcpStream> {
-    let mut roots = rustls::RootCertStore::empty();
-    let chain = front.folder.path().join("tls/portal.crt");
-    roots.add(CertificateDer::from_pem_file(chain).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let mut config = builder.unwrap().with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     let stream = TcpStream::connect(front.https).await.unwrap();
-    let name = ServerName::try_from("portal.example").unwrap();
-    tokio_rustls::TlsConnector::from(Arc::new(config))
-        .connect(name, stream)
-        .await
-        .unwrap()
+    tls::connect(stream, &front.folder.path().join("tls/portal.crt"), protocols).await
 }
 
 #[derive(Clone)]

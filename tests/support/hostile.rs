@@ -33,6 +33,7 @@ const HIDDEN: &str = "GET /hidden HTTP/1.1\r\nHost: portal.example\r\n\r\n";
 pub fn heads() -> Vec<Probe> {
     let mut all = lengths();
     all.extend(codings());
+    all.extend(disguises());
     all.extend(lines());
     all.extend(hosts());
     all.extend(fields());
@@ -85,6 +86,17 @@ fn lengths() -> Vec<Probe> {
             with("Content-Length: 9223372036854775808\r\n"),
             400,
         ),
+        probe("CL underscore", with("Content-Length: 1_0\r\n") + "0123456789", 400),
+        probe("CL with a comma", with("Content-Length: 5,\r\n") + "01234", 400),
+        probe("CL with a parameter", with("Content-Length: 5;a=b\r\n") + "01234", 400),
+        probe("CL quoted", with("Content-Length: \"5\"\r\n") + "01234", 400),
+        probe("CL with a form feed", with("Content-Length: \x0c5\r\n") + "01234", 400),
+        probe(
+            "CL hidden by a comment",
+            with("Content-Length: 5 (0)\r\n") + "01234",
+            400,
+        ),
+        probe("CL 0 then CL", both("content-length: 0", "CONTENT-LENGTH: 5"), 400),
         probe("CL not ASCII", with("Content-Length: \u{0665}\r\n"), 400),
     ]
 }
@@ -145,6 +157,63 @@ fn codings() -> Vec<Probe> {
         ),
         probe("expectation", with("Expect: 200-ok\r\n"), 417),
         probe("two expectations", with("Expect: 100-continue, x\r\n"), 417),
+    ]
+}
+
+/// What some parser takes for `chunked`, and another one does not.
+fn disguises() -> Vec<Probe> {
+    vec![
+        probe(
+            "TE with a space inside",
+            with("Transfer-Encoding: chun ked\r\n") + "0\r\n\r\n",
+            501,
+        ),
+        probe(
+            "TE list with nothing first",
+            with("Transfer-Encoding: ,chunked\r\n") + "0\r\n\r\n",
+            501,
+        ),
+        probe(
+            "TE list with nothing last",
+            with("Transfer-Encoding: chunked,\r\n") + "0\r\n\r\n",
+            501,
+        ),
+        probe(
+            "TE in brackets",
+            with("Transfer-Encoding: [chunked]\r\n") + "0\r\n\r\n",
+            501,
+        ),
+        probe(
+            "TE form feed",
+            with("Transfer-Encoding: chunked\x0c\r\n") + "0\r\n\r\n",
+            400,
+        ),
+        probe("TE NUL", with("Transfer-Encoding: chunked\0\r\n") + "0\r\n\r\n", 400),
+        probe(
+            "TE not ASCII",
+            with("Transfer-Encoding: \u{212a}chunked\r\n") + "0\r\n\r\n",
+            400,
+        ),
+        probe(
+            "TE twice, the second odd",
+            both("Transfer-Encoding: chunked", "transfer-encoding: x"),
+            400,
+        ),
+        probe(
+            "TE twice, the first odd",
+            both("Transfer-Encoding: x", "transfer-encoding: chunked"),
+            400,
+        ),
+        probe(
+            "TE behind a bare LF",
+            with("X: y\nTransfer-Encoding: chunked\r\n") + "0\r\n\r\n",
+            400,
+        ),
+        probe(
+            "TE folded into a value",
+            with("X: y\r\n Transfer-Encoding: chunked\r\nContent-Length: 5\r\n") + "0\r\n\r\n",
+            400,
+        ),
     ]
 }
 

@@ -13,6 +13,7 @@ pub mod gated;
 #[allow(dead_code)]
 pub mod hostile;
 pub mod http;
+pub mod http2;
 pub mod http3;
 pub mod load;
 pub mod mariadb;
@@ -22,5 +23,6 @@ pub mod pebble;
 pub mod php;
 pub mod responder;
 pub mod storage;
+pub mod tls;
 pub mod upstream;
 pub mod ws;
