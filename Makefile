@@ -25,7 +25,7 @@ BASE_URL ?=
 WAF_DEBIAN ?= /usr/share/modsecurity-crs:/etc/modsecurity/crs
 # github.com/summerwind/h2spec, as its makers build it.
 H2SPEC ?= h2spec
-# All of them.
+# No target is a file.
 .PHONY: $(shell sed -n 's/^\([a-z0-9-]*\):.*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help: ## Show this
