@@ -17,7 +17,7 @@ use super::standing::{Standing, StandingWriter};
 use super::{Act, Council, Event, Timing, Told, View};
 use crate::base::{BoxFuture, Scope, clock};
 use crate::cluster::{self, Role, Snapshot, Snapshots};
-use crate::net::mesh::{Class, Dial, Fault, Handler, Identity, Limits, Mesh, Name};
+use crate::net::mesh::{Begun, Class, Dial, Fault, Handler, Identity, Limits, Mesh, Name};
 
 /// Service of a module's port on the mesh. Never reused for something else.
 pub const COUNCIL: u16 = 1;
@@ -145,14 +145,21 @@ fn view(snapshot: &Snapshot) -> Option<View> {
 /// Takes other nodes' messages.
 struct Letters(mpsc::Sender<(Name, Message)>);
 
+impl Letters {
+    fn take(&self, peer: &Identity, body: &[u8]) -> Result<Bytes, Fault> {
+        let message = decode(body).map_err(|bad| Fault::Failed(bad.to_string()))?;
+        let put = self.0.try_send((peer.node.clone(), message));
+        put.map_err(|_| Fault::Busy).map(|()| Bytes::new())
+    }
+}
+
 impl Handler for Letters {
     fn call<'a>(&'a self, peer: &'a Identity, body: Bytes) -> BoxFuture<'a, Result<Bytes, Fault>> {
-        let taken = decode(&body).map_err(|bad| Fault::Failed(bad.to_string()));
-        let taken = taken.and_then(|message| {
-            let put = self.0.try_send((peer.node.clone(), message));
-            put.map_err(|_| Fault::Busy).map(|()| Bytes::new())
-        });
-        Box::pin(std::future::ready(taken))
+        Box::pin(std::future::ready(self.take(peer, &body)))
+    }
+
+    fn begin(&self, peer: &Identity, body: Bytes) -> Begun {
+        Begun::Answered(self.take(peer, &body))
     }
 }
 

@@ -2,7 +2,9 @@
 //! withdrawn if it was not sent, cancelled at the peer if it was, and its late reply is let go.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -106,25 +108,39 @@ impl Caller {
             Ok(room) => room.map_err(CallError::NotSent)?,
             Err(_) => return Err(CallError::NotSent(Why::Deadline)),
         };
-        let mut pending = self.enqueue(service, body).map_err(CallError::NotSent)?;
+        let mut call = self
+            .enqueue(service, body)
+            .map_err(|(why, _)| CallError::NotSent(why))?;
         // The writer gives the room back.
         room.forget();
-        match timeout_at(deadline, &mut pending.reply).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(CallError::Unknown(self.link.why())),
-            Err(_) => Err(pending.late()),
+        match timeout_at(deadline, &mut call).await {
+            Ok(result) => result,
+            Err(_) => Err(call.late()),
         }
     }
 
-    fn enqueue(&self, service: u16, body: Bytes) -> Result<Pending<'_>, Why> {
+    /// Makes a call if there is room for it now; else the body comes back.
+    pub fn begin(&self, service: u16, body: Bytes) -> Result<Call, Bytes> {
+        if body.len() > self.link.limits.body {
+            return Err(body);
+        }
+        let Some(room) = self.link.room_now(body.len()) else {
+            return Err(body);
+        };
+        let call = self.enqueue(service, body).map_err(|(_, body)| body)?;
+        room.forget();
+        Ok(call)
+    }
+
+    fn enqueue(&self, service: u16, body: Bytes) -> Result<Call, (Why, Bytes)> {
         let limits = &self.link.limits;
         let (sender, reply) = oneshot::channel();
         let id = self.link.with(|queue, calls| {
             if let Some(why) = &calls.closed {
-                return Err(why.clone());
+                return Err((why.clone(), body));
             }
             if calls.waiting.len() >= limits.outstanding {
-                return Err(Why::Busy);
+                return Err((Why::Busy, body));
             }
             calls.last_id += 1;
             let id = calls.last_id;
@@ -133,22 +149,24 @@ impl Caller {
             queue.push(Head { kind, service, id }, body);
             Ok(id)
         })?;
-        Ok(Pending {
-            link: &self.link,
+        Ok(Call {
+            link: self.link.clone(),
             id,
             reply,
+            is_over: false,
         })
     }
 }
 
-/// A call that waits for its reply; dropped before, it takes itself back.
-struct Pending<'a> {
-    link: &'a Link<Calls>,
+/// A call under way: its reply, when it comes. It has no deadline; dropped before, it takes itself back.
+pub struct Call {
+    link: Arc<Link<Calls>>,
     id: u64,
     reply: oneshot::Receiver<Result<Bytes, CallError>>,
+    is_over: bool,
 }
 
-impl Pending<'_> {
+impl Call {
     fn late(&self) -> CallError {
         let sent = self.link.with(|queue, _| queue.is_taken(self.id));
         match sent {
@@ -158,8 +176,21 @@ impl Pending<'_> {
     }
 }
 
-impl Drop for Pending<'_> {
+impl Future for Call {
+    type Output = Result<Bytes, CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let result = ready!(Pin::new(&mut self.reply).poll(cx));
+        self.is_over = true;
+        Poll::Ready(result.unwrap_or_else(|_| Err(CallError::Unknown(self.link.why()))))
+    }
+}
+
+impl Drop for Call {
     fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
         let freed = self.link.with(|queue, calls| {
             calls.waiting.remove(&self.id)?;
             let freed = queue.withdraw(self.id);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use tokio::time::Instant;
 
 use super::error::Why;
@@ -155,13 +155,20 @@ impl<R: Role> Link<R> {
     }
 
     /// Room for a frame in the queue. Cancel safe. `Err`: the connection is over.
-    pub async fn room(&self, body_length: usize) -> Result<tokio::sync::SemaphorePermit<'_>, Why> {
-        let cost = u32::try_from(queue::cost(body_length)).expect("bodies are bounded");
+    pub async fn room(&self, body_length: usize) -> Result<SemaphorePermit<'_>, Why> {
         // Without a place in the waiting line as long as there is none.
-        if let Ok(room) = self.budget.try_acquire_many(cost) {
+        if let Some(room) = self.room_now(body_length) {
             return Ok(room);
         }
-        self.budget.acquire_many(cost).await.map_err(|_| self.why())
+        self.budget
+            .acquire_many(room_of(body_length))
+            .await
+            .map_err(|_| self.why())
+    }
+
+    /// The same, if there is room now.
+    pub fn room_now(&self, body_length: usize) -> Option<SemaphorePermit<'_>> {
+        self.budget.try_acquire_many(room_of(body_length)).ok()
     }
 
     /// Why the connection is over.
@@ -309,6 +316,10 @@ impl<R: Role> Link<R> {
             tokio::time::sleep_until(next_ping.min(silent_at)).await;
         }
     }
+}
+
+fn room_of(body_length: usize) -> u32 {
+    u32::try_from(queue::cost(body_length)).expect("bodies are bounded")
 }
 
 /// Ends the connection for all who wait on it, also when its task is dropped.

@@ -39,13 +39,13 @@ mod streams;
 mod tls;
 pub mod trust;
 
-pub use caller::Caller;
+pub use caller::{Call, Caller};
 pub use dial::{Addresses, Dial, Stream, TcpDial};
 pub use error::{CallError, ConnectError, Fault, OpenError, Why};
 pub use identity::{Fingerprint, Identity, Name};
 pub use link::{Limits, Phase, Pulse};
 pub use peer::{Class, Mesh, Peer};
 pub use server::{Guests, Server, Streams, Tunnel, serve_streams};
-pub use service::{Handler, Services};
+pub use service::{Begun, Handler, Services};
 pub use streams::{Body, BoxError, ByteStream, empty};
 pub use tls::{Came, Protocol, Renewal, Tls};

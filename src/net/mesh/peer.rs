@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::base::{BoxFuture, Scope};
 
-use super::caller::Caller;
+use super::caller::{Call, Caller};
 use super::dial::Dial;
 use super::error::{CallError, ConnectError, Fault, OpenError, Why};
 use super::identity::Name;
@@ -106,6 +106,15 @@ impl Peer {
                 }
                 result => return result,
             }
+        }
+    }
+
+    /// Makes a call if there is a connection now, and room on it; else the body comes back. The call has no deadline; one that a
+    /// connection refuses that is just being replaced is not made again.
+    pub fn begin(&self, class: Class, service: u16, body: Bytes) -> Result<Call, Bytes> {
+        match self.callers(class).peek() {
+            Some(caller) => caller.begin(service, body),
+            None => Err(body),
         }
     }
 

@@ -1,8 +1,8 @@
-//! The answering end of a connection: calls go to the handler of their service, each in a task of its own. Beyond the
-//! bounds a call is answered Busy at once; a panic ends that call alone.
+//! The answering end of a connection: calls go to the handler of their service, each in a task of its own unless the handler has its
+//! answer at once. Beyond the bounds a call is answered Busy at once; a panic ends that call alone.
 
 use std::collections::HashMap;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -28,6 +28,20 @@ const REFUSALS: usize = 64 * 1024;
 /// completed belongs into a task of the handler's own.
 pub trait Handler: Send + Sync + 'static {
     fn call<'a>(&'a self, peer: &'a Identity, body: Bytes) -> BoxFuture<'a, Result<Bytes, Fault>>;
+
+    /// Comes before `call`: what needs no waiting needs no task of its own. Must be short, for the connection is not read meanwhile.
+    fn begin(&self, _peer: &Identity, body: Bytes) -> Begun {
+        Begun::Not(body)
+    }
+}
+
+/// What a handler has made of a call at once.
+pub enum Begun {
+    /// Nothing: it is `call`'s.
+    Not(Bytes),
+    Answered(Result<Bytes, Fault>),
+    /// What it waits for; dropped like the future of `call`.
+    Waits(BoxFuture<'static, Result<Bytes, Fault>>),
 }
 
 /// The handlers of a process, by service id. Ids are part of the protocol: never reuse one.
@@ -104,14 +118,14 @@ impl Role for Running {
     fn receive(link: &Arc<Link<Self>>, frame: Frame) -> Result<(), Why> {
         let Frame { head, body } = frame;
         match head.kind {
-            Kind::Call => link.with(|queue, running| match running.start(link, head, body) {
+            Kind::Call => match take(link, head, body) {
                 Ok(()) => Ok(()),
                 Err(Refused::Violation(what)) => Err(Why::Violation(what)),
-                Err(Refused::Fault(fault)) => match queue.refuse(head, fault) {
+                Err(Refused::Fault(fault)) => match link.with(|queue, _| queue.refuse(head, fault)) {
                     0..=REFUSALS => Ok(()),
                     _ => Err(Why::Violation("calls without end and reads no answer")),
                 },
-            }),
+            },
             Kind::Cancel => {
                 if let Some(task) = link.with(|_, running| running.remove(head.id)) {
                     task.handle.abort();
@@ -143,25 +157,26 @@ impl From<Fault> for Refused {
 }
 
 impl Running {
-    fn start(&mut self, link: &Arc<Link<Self>>, head: Head, body: Bytes) -> Result<(), Refused> {
+    /// Who shall answer a call.
+    fn admit(&self, limits: &Limits, head: Head, size: usize) -> Result<(Arc<dyn Handler>, Arc<Identity>), Refused> {
         if self.draining {
             return Err(Fault::Draining.into());
         }
         let handler = self.services.handlers.get(&head.service).ok_or(Fault::NoService)?;
-        let bytes = self.bytes + body.len();
-        if self.tasks.len() >= link.limits.concurrent || (bytes > link.limits.received && !self.tasks.is_empty()) {
+        if self.tasks.len() >= limits.concurrent || (self.bytes + size > limits.received && !self.tasks.is_empty()) {
             return Err(Fault::Busy.into());
         }
         if self.tasks.contains_key(&head.id) {
             return Err(Refused::Violation("two calls with one id"));
         }
-        let size = body.len();
-        let task = answer(link.clone(), handler.clone(), self.peer.clone(), head, body);
+        Ok((handler.clone(), self.peer.clone()))
+    }
+
+    fn start(&mut self, link: &Arc<Link<Self>>, head: Head, size: usize, work: Work) {
         // The task looks for its entry only after this lock is released.
-        let handle = self.scope.spawn(task).abort_handle();
+        let handle = self.scope.spawn(answer(link.clone(), head, work)).abort_handle();
         self.tasks.insert(head.id, Task { handle, bytes: size });
-        self.bytes = bytes;
-        Ok(())
+        self.bytes += size;
     }
 
     fn remove(&mut self, id: u64) -> Option<Task> {
@@ -171,15 +186,51 @@ impl Running {
     }
 }
 
-async fn answer(link: Arc<Link<Running>>, handler: Arc<dyn Handler>, peer: Arc<Identity>, head: Head, body: Bytes) {
-    let work = AssertUnwindSafe(async { handler.call(&peer, body).await });
-    let result = match work.catch_unwind().await {
+type Work = BoxFuture<'static, Result<Bytes, Fault>>;
+
+/// Answers a call, or starts a task that will.
+fn take(link: &Arc<Link<Running>>, head: Head, body: Bytes) -> Result<(), Refused> {
+    let size = body.len();
+    let (handler, peer) = link.with(|_, running| running.admit(&link.limits, head, size))?;
+    let begun = catch_unwind(AssertUnwindSafe(|| handler.begin(&peer, body)));
+    let work: Work = match begun.unwrap_or_else(|_| Begun::Answered(Err(panicked(head)))) {
+        Begun::Not(body) => Box::pin(async move { handler.call(&peer, body).await }),
+        Begun::Waits(work) => work,
+        Begun::Answered(result) => match tell(link, head, result) {
+            None => return Ok(()),
+            Some(result) => Box::pin(std::future::ready(result)),
+        },
+    };
+    link.with(|_, running| running.start(link, head, size, work));
+    Ok(())
+}
+
+/// Puts a reply into the queue; gives it back where it must wait for room or be another one.
+fn tell(link: &Link<Running>, head: Head, result: Result<Bytes, Fault>) -> Option<Result<Bytes, Fault>> {
+    let reply = match result {
+        Ok(reply) if reply.len() <= link.limits.body => reply,
+        other => return Some(other),
+    };
+    let Some(room) = link.room_now(reply.len()) else {
+        return Some(Ok(reply));
+    };
+    let kind = Kind::Reply;
+    link.with(|queue, _| queue.push(Head { kind, ..head }, reply));
+    // The writer gives the room back.
+    room.forget();
+    None
+}
+
+fn panicked(head: Head) -> Fault {
+    error!(service = head.service, "a handler of calls panicked");
+    Fault::Panicked
+}
+
+async fn answer(link: Arc<Link<Running>>, head: Head, work: Work) {
+    let result = match AssertUnwindSafe(work).catch_unwind().await {
         Ok(Ok(reply)) if reply.len() > link.limits.body => Err(Fault::TooLarge),
         Ok(result) => result,
-        Err(_) => {
-            error!(service = head.service, "a handler of calls panicked");
-            Err(Fault::Panicked)
-        }
+        Err(_) => Err(panicked(head)),
     };
     let (kind, body) = match result {
         Ok(reply) => (Kind::Reply, reply),
