@@ -3,10 +3,10 @@
 
 use super::command::{Arithmetic, Command, Delete, Hit, Mode, Reply, Terms};
 use super::meta;
-use super::number;
+use super::number::{self, Digits};
 use super::output::Output;
 use super::request::{Decoded, Form as AnyForm, Head, Many, Refusal, Request, Scratch, VERSION};
-use super::store::{Expiry, KEY_MAX, Moment};
+use super::store::{Expiry, KEY_MAX, Moment, SHARE_FROM};
 
 /// A line that is not a `get` of many keys ends within so many bytes (memcached's limit).
 const LINE_MAX: usize = 2048;
@@ -14,6 +14,9 @@ const LINE_MAX: usize = 2048;
 const MANY_MAX: usize = 1 << 20;
 /// Largest value length that can be announced (protocol.txt: a signed 32-bit number, less the line end).
 const LENGTH_MAX: u64 = i32::MAX as u64 - 2;
+
+/// The line before a value: words, a key and three numbers.
+const HEAD_MAX: usize = KEY_MAX + 64;
 
 pub const BAD_FORMAT: &str = "CLIENT_ERROR bad command line format";
 const BAD_EXPIRY: &str = "CLIENT_ERROR invalid exptime argument";
@@ -161,7 +164,13 @@ fn classic<'a>(command: &[u8], words: Words<'a>, moment: Moment) -> Result<Reque
 }
 
 fn many<'a>(keys: Words<'a>, touch: Option<Expiry>, with_cas: bool) -> Result<Request<'a>, Refused> {
-    if !keys.clone().all(is_key) {
+    // All bytes at once, and most lines are too short for a key that is too long.
+    let are_letters = keys
+        .0
+        .iter()
+        .fold(true, |so_far, byte| so_far & (*byte >= b' ' && *byte != 0x7f));
+    let are_short = || keys.clone().all(|key| key.len() <= KEY_MAX);
+    if !are_letters || keys.0.len() > KEY_MAX && !are_short() {
         return Err(Refused::loud(BAD_FORMAT));
     }
     keys.clone().next().ok_or(Refused::Unknown)?;
@@ -356,18 +365,22 @@ pub fn encode_end(out: &mut Output) {
 }
 
 fn encode_hit(form: &Form, hit: &Hit, out: &mut Output) {
-    out.put(b"VALUE ");
-    out.put(hit.record.key());
-    out.put(b" ");
-    out.put_number(u64::from(hit.flags));
-    out.put(b" ");
-    out.put_number(hit.record.value().len() as u64);
-    if form.with_cas {
-        out.put(b" ");
-        out.put_number(hit.cas);
-    }
-    out.put(b"\r\n");
-    out.put_value(&hit.record, true);
+    let record = &hit.record;
+    let (key, length) = (record.key(), record.value().len());
+    out.write(HEAD_MAX + length.min(SHARE_FROM), |line| {
+        line.extend_from_slice(b"VALUE ");
+        line.extend_from_slice(key);
+        line.push(b' ');
+        line.extend_from_slice(Digits::of(u64::from(hit.flags)).as_bytes());
+        line.push(b' ');
+        line.extend_from_slice(Digits::of(length as u64).as_bytes());
+        if form.with_cas {
+            line.push(b' ');
+            line.extend_from_slice(Digits::of(hit.cas).as_bytes());
+        }
+        line.extend_from_slice(b"\r\n");
+    });
+    out.put_value(record, true);
 }
 
 /// Replies that are one fixed line.

@@ -76,7 +76,12 @@ impl Rules {
 
     /// Length of the configured prefix that the key begins with.
     fn prefix(&self, key: &[u8]) -> Option<usize> {
-        let found = self.prefixes.iter().find(|prefix| key.starts_with(prefix));
+        // Most keys differ in the first byte already.
+        let first = key.first();
+        let found = self
+            .prefixes
+            .iter()
+            .find(|prefix| prefix.first() == first && key.starts_with(prefix));
         found.map(|prefix| prefix.len())
     }
 }

@@ -198,6 +198,16 @@ pub enum Reply {
     Quit,
 }
 
+impl Reply {
+    /// Bytes of the value in it.
+    pub fn size(&self) -> usize {
+        match self {
+            Reply::Hit(hit) => hit.record.value().len(),
+            _ => 0,
+        }
+    }
+}
+
 /// An item as a reader sees it.
 #[derive(Clone, Debug)]
 pub struct Hit {

@@ -12,6 +12,7 @@ use tokio::time::sleep;
 
 use super::engine::Engine;
 use super::output::SLICES;
+use super::router::Patience;
 use super::session::{OUTPUT_HIGH, Session};
 use super::stats;
 use crate::base::Scope;
@@ -29,14 +30,15 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut session = Session::default();
+    let mut patience = Patience::default();
     let mut draining = pin!(scope.draining());
     let mut is_draining = false;
     loop {
         let mut has_moved = false;
         if let Some(orders) = session.orders() {
             // Boxed: an idle connection shall not hold the room for it.
-            Box::pin(engine.perform(orders, OUTPUT_HIGH)).await;
-            session.settle(engine.clock.moment());
+            Box::pin(engine.perform(orders, OUTPUT_HIGH, &mut patience)).await;
+            session.settle();
             has_moved = true;
         }
         while !session.output.is_empty() {

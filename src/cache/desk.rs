@@ -58,7 +58,9 @@ impl<'a> Desk<'a> {
         let router = &route.router;
         let shard = router.rules().shard(key);
         let later = |command: &Command<'_>| {
-            let on_key = OnKey::new(router.request_id(), shard, command, |key| line.part(key));
+            // Who only reads may read twice.
+            let id = if command.is_read() { 0 } else { router.request_id() };
+            let on_key = OnKey::new(id, shard, command, |key| line.part(key));
             let work = on_key.map_or(Work::Stats, Work::Key);
             Taken::Later(Order::new(route.space, work))
         };

@@ -8,7 +8,7 @@ use super::backend::Backend;
 use super::command::{Command, Reply};
 use super::hot::Hot;
 use super::peer::Space;
-use super::router::{Order, Router};
+use super::router::{Order, Patience, Router};
 use super::stats;
 use super::store::{Clock, Moment, Record, Store};
 
@@ -132,9 +132,9 @@ impl Engine {
     }
 
     /// Answers what `desk` could not answer at once; as much of it as has `enough` bytes.
-    pub async fn perform(&self, orders: &mut [Order], enough: usize) {
+    pub async fn perform(&self, orders: &mut [Order], enough: usize, patience: &mut Patience) {
         match (self.route(), self.backend()) {
-            (Some(route), _) => route.router.perform(orders, enough).await,
+            (Some(route), _) => route.router.perform(orders, enough, patience).await,
             (None, Some(backend)) => backend.perform(orders, enough).await,
             (None, None) => {}
         }

@@ -1,6 +1,6 @@
 //! Replies that are not all there yet: what a session keeps of requests that another node has a part in, in their order.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::VecDeque;
 
 use bytes::Bytes;
@@ -13,8 +13,10 @@ use super::router::{Order, Work};
 /// Orders of one client that may wait together, and bytes in them. Beyond, no further request is looked at.
 const ORDERS_MAX: usize = 1024;
 const BYTES_MAX: usize = 256 << 10;
-/// Keys that a `get` of many asks for, about.
-pub const MANY: usize = 16;
+/// Of one thread, for clients that ask next; as many as are asked for in one turn of a busy thread.
+const SPARES: usize = 32;
+/// One that has grown beyond so many places is freed.
+const SPARE_MAX: usize = 64;
 
 /// A reply, or the place of the order that will have it.
 #[derive(Debug)]
@@ -25,18 +27,17 @@ pub enum Answer {
     After(usize, Reply),
 }
 
-/// A request as far as it is needed to write its reply.
+/// A request as far as it is needed to write its reply. Its answers are the next ones.
 #[derive(Debug)]
 pub enum Entry {
     One {
         /// Decoded again.
         line: Bytes,
-        answer: Answer,
     },
-    /// Keys of a text `get`; further ones follow in another entry unless it is the last.
+    /// So many keys of a text `get`; further ones follow in another entry unless it is the last.
     Many {
         form: Form<'static>,
-        answers: Vec<Answer>,
+        count: usize,
         is_last: bool,
     },
 }
@@ -77,6 +78,7 @@ impl<'a> Line<'a> {
 #[derive(Debug, Default)]
 pub struct Late {
     entries: VecDeque<Entry>,
+    answers: VecDeque<Answer>,
     pub orders: Vec<Order>,
     shards: ShardSet,
     /// A command for all nodes is among them: whatever follows it must wait.
@@ -84,7 +86,41 @@ pub struct Late {
     bytes: usize,
 }
 
+thread_local! {
+    /// An idle client shall hold none, and a busy one shall not allocate all of it anew for each request.
+    #[expect(clippy::vec_box, reason = "they go in and out without being copied")]
+    static SPARE: RefCell<Vec<Box<Late>>> = const { RefCell::new(Vec::new()) };
+}
+
 impl Late {
+    /// Empty.
+    pub fn new() -> Box<Self> {
+        SPARE.with_borrow_mut(Vec::pop).unwrap_or_default()
+    }
+
+    /// For the next one.
+    pub fn give_back(mut self: Box<Self>) {
+        let Late {
+            entries,
+            answers,
+            orders,
+            shards,
+            is_barred,
+            bytes,
+        } = &mut *self;
+        entries.clear();
+        answers.clear();
+        orders.clear();
+        (*shards, *is_barred, *bytes) = (ShardSet::EMPTY, false, 0);
+        if entries.capacity().max(answers.capacity()).max(orders.capacity()) <= SPARE_MAX {
+            SPARE.with_borrow_mut(|spare| {
+                if spare.len() < SPARES {
+                    spare.push(self);
+                }
+            });
+        }
+    }
+
     /// An earlier command has to do with that shard.
     pub fn concerns(&self, shard: Shard) -> bool {
         self.is_barred || self.shards.has(shard)
@@ -92,13 +128,6 @@ impl Late {
 
     pub fn is_full(&self) -> bool {
         self.orders.len() >= ORDERS_MAX || self.bytes >= BYTES_MAX
-    }
-
-    /// Many orders may come.
-    pub fn expect_many(&mut self) {
-        if self.orders.is_empty() {
-            self.orders.reserve(MANY);
-        }
     }
 
     /// Adds an order; returns its place.
@@ -112,17 +141,17 @@ impl Late {
         self.orders.len() - 1
     }
 
-    /// `line`: of the request, which its orders hold.
+    /// Adds an answer of the request that is pushed next.
+    pub fn answer(&mut self, answer: Answer) {
+        if let Answer::Ready(Reply::Hit(hit)) = &answer {
+            self.bytes += hit.record.footprint();
+        }
+        self.answers.push_back(answer);
+    }
+
+    /// `line`: of the request, which its orders hold. Its answers have been added.
     pub fn push(&mut self, entry: Entry, line: &Line<'_>) {
-        let answers = match &entry {
-            Entry::One { answer, .. } => std::slice::from_ref(answer),
-            Entry::Many { answers, .. } => answers,
-        };
-        let values = answers.iter().map(|answer| match answer {
-            Answer::Ready(Reply::Hit(hit)) => hit.record.footprint(),
-            _ => 0,
-        });
-        self.bytes += 64 + line.bytes().len() + values.sum::<usize>();
+        self.bytes += 64 + line.bytes().len();
         self.entries.push_back(entry);
     }
 
@@ -134,15 +163,24 @@ impl Late {
                 self.orders.get(*place).is_none_or(|order| order.reply.is_some())
             }
         };
-        let is_whole = match self.entries.front()? {
-            Entry::One { answer, .. } => is_there(answer),
-            Entry::Many { answers, .. } => answers.iter().all(is_there),
+        let count = match self.entries.front()? {
+            Entry::One { .. } => 1,
+            Entry::Many { count, .. } => *count,
         };
+        let is_whole = self.answers.iter().take(count).all(is_there);
         if is_whole { self.entries.pop_front() } else { None }
     }
 
+    /// The reply to the first of the popped request's keys whose reply was not taken yet.
+    pub fn next_reply(&mut self) -> Reply {
+        match self.answers.pop_front() {
+            Some(answer) => self.reply(answer),
+            None => Reply::Unavailable,
+        }
+    }
+
     /// Takes the reply out.
-    pub fn reply(&mut self, answer: Answer) -> Reply {
+    fn reply(&mut self, answer: Answer) -> Reply {
         match answer {
             Answer::Ready(reply) | Answer::After(_, reply) => reply,
             Answer::Order(place) => {

@@ -1,5 +1,6 @@
 //! Replies that wait to be written. Small values are copied to the rest; large ones stay where the store has them.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
@@ -8,6 +9,10 @@ use super::store::{Record, SHARE_FROM};
 
 /// Room for the replies of one read, so that few of them move; what the allocator hands out quickest.
 const FIRST: usize = 1000;
+/// Buffers of one thread that wait for the next replies, and the largest of them: beyond what it hands out quickest the allocator takes
+/// as long as for all else of a request.
+const SPARES: usize = 8;
+const SPARE_MAX: usize = 16 << 10;
 /// Slices of one write; longer lists gain nothing.
 pub const SLICES: usize = 32;
 
@@ -28,6 +33,10 @@ impl Piece {
     }
 }
 
+thread_local! {
+    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
 #[derive(Debug, Default)]
 pub struct Output {
     pieces: VecDeque<Piece>,
@@ -38,14 +47,26 @@ pub struct Output {
 
 impl Output {
     pub fn put(&mut self, bytes: &[u8]) {
-        self.pending += bytes.len();
+        self.write(bytes.len(), |tail| tail.extend_from_slice(bytes));
+    }
+
+    /// Appends what `write` does, of about so many bytes.
+    pub fn write(&mut self, size: usize, write: impl FnOnce(&mut Vec<u8>)) {
+        let tail = self.tail(size);
+        let before = tail.len();
+        write(tail);
+        self.pending += tail.len() - before;
+    }
+
+    fn tail(&mut self, size: usize) -> &mut Vec<u8> {
+        if !matches!(self.pieces.back(), Some(Piece::Bytes(_))) {
+            let spare = SPARE.with_borrow_mut(Vec::pop);
+            let bytes = spare.unwrap_or_else(|| Vec::with_capacity(size.max(FIRST)));
+            self.pieces.push_back(Piece::Bytes(bytes));
+        }
         match self.pieces.back_mut() {
-            Some(Piece::Bytes(tail)) => tail.extend_from_slice(bytes),
-            _ => {
-                let mut first = Vec::with_capacity(bytes.len().max(FIRST));
-                first.extend_from_slice(bytes);
-                self.pieces.push_back(Piece::Bytes(first));
-            }
+            Some(Piece::Bytes(tail)) => tail,
+            _ => unreachable!("it was put there"),
         }
     }
 
@@ -98,7 +119,9 @@ impl Output {
                 break;
             }
             self.written -= length;
-            self.pieces.pop_front();
+            if let Some(Piece::Bytes(bytes)) = self.pieces.pop_front() {
+                give_back(bytes);
+            }
         }
     }
 
@@ -112,6 +135,18 @@ impl Output {
         all.drain(..self.written);
         *self = Output::default();
         all
+    }
+}
+
+/// For the next replies of anybody.
+fn give_back(mut bytes: Vec<u8>) {
+    if bytes.capacity() <= SPARE_MAX {
+        bytes.clear();
+        SPARE.with_borrow_mut(|spare| {
+            if spare.len() < SPARES {
+                spare.push(bytes);
+            }
+        });
     }
 }
 

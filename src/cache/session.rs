@@ -9,7 +9,7 @@
 use super::command::{Command, Delete, Get, Mode, Reply, Set};
 use super::desk::{Desk, Taken};
 use super::engine::Engine;
-use super::late::{Answer, Entry, Late, Line, MANY};
+use super::late::{Answer, Entry, Late, Line};
 use super::output::Output;
 use super::request::{Decoded, Form, Head, Many, Refusal, Request, SCRATCH, Scratch};
 use super::router::Order;
@@ -146,27 +146,33 @@ impl Session {
     }
 
     /// Writes what has been answered, in its order.
-    pub fn settle(&mut self, moment: Moment) {
+    pub fn settle(&mut self) {
         let Some(mut late) = self.late.take() else { return };
         while self.output.len() < OUTPUT_HIGH
             && !self.is_closed()
             && let Some(entry) = late.pop()
         {
             match entry {
-                Entry::One { line, answer } => self.settle_one(&line, &late.reply(answer), moment),
-                Entry::Many { form, answers, is_last } => {
-                    let replies = answers.into_iter().map(|answer| late.reply(answer));
+                Entry::One { line } => {
+                    let reply = late.next_reply();
+                    self.settle_one(&line, &reply);
+                }
+                Entry::Many { form, count, is_last } => {
+                    let replies = (0..count).map(|_| late.next_reply());
                     self.settle_many(form, replies, is_last);
                 }
             }
         }
-        if !late.is_empty() && !self.is_closed() {
-            self.late = Some(late);
+        match late.is_empty() || self.is_closed() {
+            true => late.give_back(),
+            false => self.late = Some(late),
         }
     }
 
-    fn settle_one(&mut self, line: &[u8], reply: &Reply, moment: Moment) {
+    fn settle_one(&mut self, line: &[u8], reply: &Reply) {
         let mut scratch = SCRATCH;
+        // Only its form is looked at, which depends on no time.
+        let moment = Moment { now: 0, unix: 0 };
         let Decoded::Whole { request, .. } = self.decode(line, moment, &mut scratch) else {
             return;
         };
@@ -287,16 +293,13 @@ impl Session {
             (Taken::Answered(reply), None) => return self.tell(&reply, form),
             (Taken::Answered(reply), Some(late)) => (late, Answer::Ready(reply)),
             (Taken::Later(order), late) => {
-                let late = late.get_or_insert_default();
+                let late = late.get_or_insert_with(Late::new);
                 let place = late.order(order);
                 (late, Answer::Order(place))
             }
         };
-        let entry = Entry::One {
-            line: line.whole(),
-            answer,
-        };
-        late.push(entry, line);
+        late.answer(answer);
+        late.push(Entry::One { line: line.whole() }, line);
     }
 
     fn refuse(&mut self, refusal: Refusal<'_>, line: &Line<'_>) {
@@ -396,14 +399,10 @@ impl Session {
         match desk.take(Command::Delete(delete), line, self.late.as_deref()) {
             Taken::Answered(_) => self.answer(Taken::Answered(Reply::TooLarge), &head.form, line),
             Taken::Later(order) => {
-                let late = self.late.get_or_insert_default();
+                let late = self.late.get_or_insert_with(Late::new);
                 let place = late.order(order);
-                let answer = Answer::After(place, Reply::TooLarge);
-                let entry = Entry::One {
-                    line: line.whole(),
-                    answer,
-                };
-                late.push(entry, line);
+                late.answer(Answer::After(place, Reply::TooLarge));
+                late.push(Entry::One { line: line.whole() }, line);
             }
         }
     }
@@ -423,46 +422,49 @@ impl Session {
 
     /// Answers the keys of a text `get` from number `done` on, until the output is full.
     fn many(&mut self, many: &Many<'_>, line: &Line<'_>, done: usize, desk: &Desk<'_>) {
-        // From the first key on that another node is asked for.
-        let mut kept = self.late.is_some().then(Vec::new);
-        for (count, key) in many.keys.enumerate().skip(done) {
+        // Answers that are kept: from the first key on that another node is asked for.
+        let mut kept = 0;
+        for (number, key) in many.keys.enumerate().skip(done) {
             if self.is_full() {
                 self.keep_many(many, line, kept, false);
                 let line = line.bytes().into();
-                self.state = State::Many { line, done: count };
+                self.state = State::Many { line, done: number };
                 return;
             }
             let get = Get {
                 touch: many.touch,
                 ..Get::plain(key)
             };
-            match (desk.take(Command::Get(get), line, self.late.as_deref()), &mut kept) {
-                (Taken::Answered(reply @ Reply::Hit(_)), None) => many.form.encode(&reply, &mut self.output),
-                (Taken::Answered(reply @ (Reply::Unavailable | Reply::Silence)), kept @ None) => {
-                    self.late.get_or_insert_default();
-                    *kept = Some(vec![Answer::Ready(reply)]);
+            let taken = desk.take(Command::Get(get), line, self.late.as_deref());
+            let (late, answer) = match (taken, &mut self.late) {
+                (Taken::Answered(reply @ Reply::Hit(_)), None) => {
+                    many.form.encode(&reply, &mut self.output);
+                    continue;
                 }
-                (Taken::Answered(_), None) => {}
-                (Taken::Answered(reply), Some(answers)) => answers.push(Answer::Ready(reply)),
-                (Taken::Later(order), kept) => {
-                    let late = self.late.get_or_insert_default();
-                    late.expect_many();
+                (Taken::Answered(reply @ (Reply::Unavailable | Reply::Silence)), late) => {
+                    (late.get_or_insert_with(Late::new), Answer::Ready(reply))
+                }
+                (Taken::Answered(_), None) => continue,
+                (Taken::Answered(reply), Some(late)) => (late, Answer::Ready(reply)),
+                (Taken::Later(order), late) => {
+                    let late = late.get_or_insert_with(Late::new);
                     let place = late.order(order);
-                    kept.get_or_insert_with(|| Vec::with_capacity(MANY))
-                        .push(Answer::Order(place));
+                    (late, Answer::Order(place))
                 }
-            }
+            };
+            late.answer(answer);
+            kept += 1;
         }
-        match kept {
+        match self.late {
             None => ascii::encode_end(&mut self.output),
-            kept => self.keep_many(many, line, kept, true),
+            Some(_) => self.keep_many(many, line, kept, true),
         }
     }
 
-    fn keep_many(&mut self, many: &Many<'_>, line: &Line<'_>, kept: Option<Vec<Answer>>, is_last: bool) {
-        if let (Some(answers), Some(late)) = (kept, &mut self.late) {
+    fn keep_many(&mut self, many: &Many<'_>, line: &Line<'_>, count: usize, is_last: bool) {
+        if let Some(late) = &mut self.late {
             let form = many.form;
-            late.push(Entry::Many { form, answers, is_last }, line);
+            late.push(Entry::Many { form, count, is_last }, line);
         }
     }
 

@@ -10,8 +10,8 @@ use crate::cache::store::State;
 /// The format. A reader of another version would take one thing for another.
 const VERSION: u8 = 1;
 
-/// Room for some commands.
-const FIRST: usize = 500;
+/// Room for some commands; what the allocator hands out quickest.
+const FIRST: usize = 1000;
 
 /// One command of an `Ask`.
 #[derive(Debug)]
@@ -29,8 +29,8 @@ pub struct Ask {
 
 impl Ask {
     pub fn new(epoch: Epoch) -> Self {
-        let mut bytes = head(epoch);
-        bytes.reserve(FIRST);
+        let mut bytes = Vec::with_capacity(FIRST);
+        put_head(&mut bytes, epoch);
         Ask { bytes }
     }
 
@@ -64,11 +64,16 @@ pub fn open(message: &[u8]) -> Result<(Epoch, Reader<'_>), Damaged> {
 }
 
 pub fn head(epoch: Epoch) -> Vec<u8> {
-    let mut out = vec![VERSION];
-    for number in [epoch.term.number, epoch.term.mark, epoch.number] {
-        put_number(&mut out, number);
-    }
+    let mut out = Vec::new();
+    put_head(&mut out, epoch);
     out
+}
+
+fn put_head(out: &mut Vec<u8>, epoch: Epoch) {
+    out.push(VERSION);
+    for number in [epoch.term.number, epoch.term.mark, epoch.number] {
+        put_number(out, number);
+    }
 }
 
 /// The next command of an `Ask`.

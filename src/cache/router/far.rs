@@ -46,7 +46,7 @@ struct Under {
 }
 
 /// The encoded reply, and what it waits for.
-type Acted = (Box<[u8]>, Waits);
+type Acted = (Vec<u8>, Waits);
 
 impl Router {
     /// The server that keeps the items of a space.

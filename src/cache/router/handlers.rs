@@ -15,7 +15,7 @@ use crate::base::BoxFuture;
 use crate::cache::council::ShardSet;
 use crate::cache::peer::message::{self, Control};
 use crate::cache::peer::{ASK, CONTROL, COPY, Damaged, Epoch};
-use crate::net::mesh::{Fault, Handler, Identity, Limits};
+use crate::net::mesh::{Begun, Fault, Handler, Identity, Limits};
 
 /// Bodies hold one item of the largest size and what fits before it; calls are as many as clients wait for.
 pub const LIMITS: Limits = Limits {
@@ -73,7 +73,7 @@ impl AskHandler {
                 answers.push(None);
                 continue;
             }
-            let done = entered.act(asked);
+            let done = entered.act(shard, asked);
             match &done {
                 Some(done) => size += done.reply.len(),
                 None => stopped.insert(shard),
@@ -91,39 +91,69 @@ struct Acted {
     epoch: Epoch,
 }
 
+impl Acted {
+    /// The message, if nothing of it must be waited for.
+    fn told_now(&self, router: &Router) -> Option<Bytes> {
+        if !self.far.is_empty() {
+            return None;
+        }
+        let entered = router.enter();
+        let may_tell = |done: &Done| done.is_confirmed() && entered.stands_by(done);
+        let is_whole = self.answers.iter().flatten().all(may_tell);
+        is_whole.then(|| told(self.answers.iter().map(Option::as_ref)))
+    }
+
+    async fn told(mut self, router: &Arc<Router>) -> Bytes {
+        let deadline = Instant::now() + PATIENCE;
+        let bounds = Bounds {
+            deadline,
+            enough: ANSWER_MAX,
+        };
+        for (place, done) in router.act_far(self.far, Some(self.epoch), bounds).await {
+            if let Some(answer) = self.answers.get_mut(place) {
+                *answer = Some(done);
+            }
+        }
+        let settled = self.answers.iter().map(|done| async move {
+            match done {
+                Some(done) => router.settle(done, deadline).await,
+                None => false,
+            }
+        });
+        let settled = join_all(settled).await;
+        let answers = self.answers.iter().zip(settled);
+        told(answers.map(|(done, may_tell)| done.as_ref().filter(|_| may_tell)))
+    }
+}
+
+/// `None`: not here, not now.
+fn told<'a>(answers: impl Iterator<Item = Option<&'a Done>> + Clone) -> Bytes {
+    let room = answers.clone().flatten().map(|done| done.reply.len() + 1);
+    let mut out = Vec::with_capacity(room.sum());
+    for done in answers {
+        message::put_answer(done.map(|done| &done.reply[..]), &mut out);
+    }
+    out.into()
+}
+
 impl Handler for AskHandler {
     fn call<'a>(&'a self, _peer: &'a Identity, body: Bytes) -> BoxFuture<'a, Result<Bytes, Fault>> {
         Box::pin(async move {
-            let Acted {
-                mut answers,
-                far,
-                epoch,
-            } = self.act(&body).map_err(failed)?;
-            let deadline = Instant::now() + PATIENCE;
-            let bounds = Bounds {
-                deadline,
-                enough: ANSWER_MAX,
-            };
-            for (place, done) in self.0.act_far(far, Some(epoch), bounds).await {
-                if let Some(answer) = answers.get_mut(place) {
-                    *answer = Some(done);
-                }
-            }
-            let settled = answers.iter().map(|done| async move {
-                match done {
-                    Some(done) => self.0.settle(done, deadline).await,
-                    None => false,
-                }
-            });
-            let settled = join_all(settled).await;
-            let told = answers.iter().flatten().map(|done| done.reply.len() + 1);
-            let mut out = Vec::with_capacity(told.sum());
-            for (done, may_tell) in answers.iter().zip(settled) {
-                let reply = done.as_ref().filter(|_| may_tell).map(|done| &*done.reply);
-                message::put_answer(reply, &mut out);
-            }
-            Ok(out.into())
+            let acted = self.act(&body).map_err(failed)?;
+            Ok(acted.told(&self.0).await)
         })
+    }
+
+    fn begin(&self, _peer: &Identity, body: Bytes) -> Begun {
+        let acted = match self.act(&body) {
+            Ok(acted) => acted,
+            Err(error) => return Begun::Answered(Err(failed(error))),
+        };
+        if let Some(told) = acted.told_now(&self.0) {
+            return Begun::Answered(Ok(told));
+        }
+        let router = self.0.clone();
+        Begun::Waits(Box::pin(async move { Ok(acted.told(&router).await) }))
     }
 }
 

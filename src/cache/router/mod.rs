@@ -12,6 +12,7 @@
 //!
 //! Locks are taken in this order: `keeper`'s, `gate`, a stripe of `memory`, a shard of a store, a stream's queue.
 
+mod asking;
 mod change;
 mod fan;
 mod far;
@@ -23,6 +24,7 @@ mod memory;
 mod order;
 mod owner;
 mod parts;
+mod patience;
 mod perform;
 mod send;
 mod stream;
@@ -37,6 +39,7 @@ pub use handlers::{ITEM_MAX, LIMITS, services};
 pub use order::{OnKey, Order, Work, give_up};
 pub use owner::Entered;
 pub use parts::Parts;
+pub use patience::Patience;
 pub use perform::DEADLINE;
 
 use self::change::View;

@@ -1,6 +1,7 @@
 //! What an owner does with a command: executes it once, notes the state for the nodes that keep copies, and says what the reply
 //! waits for.
 
+use std::cell::OnceCell;
 use std::sync::{Arc, RwLockReadGuard};
 
 use tokio::time::{Instant, timeout_at};
@@ -23,13 +24,14 @@ pub struct Entered<'a> {
     pub(super) view: RwLockReadGuard<'a, View>,
     state: Arc<CouncilState>,
     is_leased: bool,
+    now: OnceCell<u64>,
 }
 
 /// Executed, but perhaps not to be told yet.
 #[derive(Debug)]
 pub struct Done {
     /// Encoded.
-    pub reply: Box<[u8]>,
+    pub reply: Vec<u8>,
     pub(super) shard: Shard,
     /// Of the table by which this node was the owner then.
     pub(super) epoch: Option<Epoch>,
@@ -38,6 +40,13 @@ pub struct Done {
 
 /// Places in streams that must be kept first.
 pub type Waits = Vec<(Arc<Stream>, u64)>;
+
+impl Done {
+    /// It waits for no copy.
+    pub fn is_confirmed(&self) -> bool {
+        self.waits.is_empty()
+    }
+}
 
 impl Router {
     pub fn enter(&self) -> Entered<'_> {
@@ -48,6 +57,7 @@ impl Router {
             // Inside the gate: after the council's `Stop` nothing older is seen.
             state: self.standing.state(),
             is_leased: self.standing.is_leased(clock::boot()),
+            now: OnceCell::new(),
         }
     }
 
@@ -91,7 +101,7 @@ impl Entered<'_> {
     }
 
     /// Nothing has happened since that may have undone it.
-    fn stands_by(&self, done: &Done) -> bool {
+    pub fn stands_by(&self, done: &Done) -> bool {
         self.serves(done.shard) && self.epoch() == done.epoch
     }
 
@@ -133,16 +143,20 @@ impl Entered<'_> {
         self.router.outstanding.has_none(shard)
     }
 
-    /// Executes a command on a key. `None`: not here, or not now.
-    pub fn act(&self, asked: Asked<'_>) -> Option<Done> {
-        let key = asked.command.key()?;
-        let (shard, class) = (self.router.rules.shard(key), self.router.class(asked.space, key));
+    /// For the store: all of one look happens at one time.
+    fn now(&self) -> u64 {
+        *self.now.get_or_init(|| self.router.clock.moment().now)
+    }
+
+    /// Executes a command on a key of that shard. `None`: not here, or not now.
+    pub fn act(&self, shard: Shard, asked: Asked<'_>) -> Option<Done> {
         if !self.serves(shard) {
             return None;
         }
         if asked.command.is_read() {
-            return self.read(shard, class, asked);
+            return self.read(shard, asked);
         }
+        let class = self.router.class(asked.space, asked.command.key()?);
         let is_full = |stream: &Arc<Stream>| stream.bytes() >= QUEUE_HIGH;
         if self.view.streams(shard, class).any(is_full) {
             return None;
@@ -150,14 +164,25 @@ impl Entered<'_> {
         self.write(shard, class, asked)
     }
 
-    fn read(&self, shard: Shard, class: Class, asked: Asked<'_>) -> Option<Done> {
-        let now = self.router.clock.moment().now;
-        let reply = self.router.store(asked.space).execute(asked.command, now)?;
+    fn read(&self, shard: Shard, asked: Asked<'_>) -> Option<Done> {
+        let Asked {
+            space,
+            command: Command::Get(get),
+            ..
+        } = asked
+        else {
+            return None;
+        };
+        let reply = encoded(&self.router.store(space).execute(Command::Get(get), self.now())?);
+        let waits = match self.is_confirmed(shard) {
+            true => Vec::new(),
+            false => self.barrier(shard, self.router.class(space, get.key)),
+        };
         Some(Done {
-            reply: encoded(&reply),
+            reply,
             shard,
             epoch: self.epoch(),
-            waits: self.barrier(shard, class),
+            waits,
         })
     }
 
@@ -193,7 +218,7 @@ impl Entered<'_> {
 
     fn write(&self, shard: Shard, class: Class, asked: Asked<'_>) -> Option<Done> {
         let Asked { id, space, command } = asked;
-        let now = self.router.clock.moment().now;
+        let now = self.now();
         let mut memory = self.router.memory.lock(id);
         if let Some(reply) = memory.find(id) {
             return Some(Done {
@@ -206,7 +231,7 @@ impl Entered<'_> {
         let is_add = matches!(&command, Command::Set(set) if set.terms.mode == Mode::Add);
         let store = self.router.store(space);
         let too_large = too_large(store, &command);
-        let (mut waits, mut told) = (Vec::new(), Box::default());
+        let (mut waits, mut told) = (Vec::new(), Vec::new());
         let elapsed = self.router.elapsed();
         let mut remember = |key: &[u8], reply: &[u8]| {
             if id != 0 {
@@ -247,10 +272,7 @@ impl Entered<'_> {
     /// Serves a key alone, without a majority. `None`: sessions and locks are not served so.
     pub fn alone(&self, space: Space, command: Command<'_>) -> Option<Reply> {
         match self.router.class(space, command.key()?) {
-            Class::Bulk => {
-                let now = self.router.clock.moment().now;
-                self.router.store(space).execute(command, now)
-            }
+            Class::Bulk => self.router.store(space).execute(command, self.now()),
             Class::Sync => None,
         }
     }
@@ -277,8 +299,8 @@ pub fn forget(key: &[u8]) -> Command<'_> {
     })
 }
 
-pub fn encoded(reply: &Reply) -> Box<[u8]> {
+pub fn encoded(reply: &Reply) -> Vec<u8> {
     let mut out = Vec::with_capacity(peer::reply::room(reply));
     peer::reply::encode(reply, &mut out);
-    out.into()
+    out
 }

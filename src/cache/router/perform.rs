@@ -6,22 +6,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
-use tracing::debug;
 
 use super::Router;
+use super::asking::{Asking, Share, answers};
 use super::far::{Bounds, Far};
 use super::order::{OnKey, Order, Work};
 use super::owner::{Done, Entered};
+use super::patience::Patience;
 use crate::cache::command::Reply;
 use crate::cache::council::{Route, ShardSet};
 use crate::cache::peer::bytes::Reader;
-use crate::cache::peer::message::{self, Ask, Asked};
-use crate::cache::peer::{self, ASK, Epoch, Space};
-use crate::net::mesh::{Class as Line, Name};
+use crate::cache::peer::message::Asked;
+use crate::cache::peer::{self, Epoch, Space};
+use crate::net::mesh::Name;
 
 /// In all, for one client's commands that came together. PHP's clients wait for a second.
 pub const DEADLINE: Duration = Duration::from_millis(900);
@@ -29,8 +29,6 @@ pub const DEADLINE: Duration = Duration::from_millis(900);
 const AGAIN: Duration = Duration::from_millis(5);
 /// Bytes of commands in one message; one more may be added. Below the largest body of the mesh with the largest item.
 const ASK_MAX: usize = 256 << 10;
-/// The same for one round over all nodes, so that a client that sends much holds little.
-const HEAVY: usize = 64 << 10;
 
 /// One round: who is asked for what, by the orders' places.
 #[derive(Default)]
@@ -45,23 +43,24 @@ struct Plan {
     others: Vec<Share>,
 }
 
-/// What one node is asked for.
-struct Share {
-    name: Name,
-    places: Vec<usize>,
-    ask: Ask,
+/// What ends a round before it is over.
+struct Until<'a> {
+    patience: &'a mut Patience,
+    deadline: Instant,
+    changed: &'a mut watch::Receiver<u64>,
 }
 
 impl Plan {
-    fn share(&mut self, node: &Name, epoch: Epoch) -> &mut Share {
+    /// Nothing of it is left but what others are asked for.
+    fn is_done(&self) -> bool {
+        self.own.is_empty() && self.far.is_empty() && self.alone.is_empty()
+    }
+
+    fn share(&mut self, node: &Name, epoch: Epoch, most: usize) -> &mut Share {
         let found = self.others.iter().position(|share| share.name == *node);
         let place = found.unwrap_or(self.others.len());
         if found.is_none() {
-            self.others.push(Share {
-                name: node.clone(),
-                places: Vec::new(),
-                ask: Ask::new(epoch),
-            });
+            self.others.push(Share::new(node.clone(), epoch, most));
         }
         &mut self.others[place]
     }
@@ -75,7 +74,7 @@ impl Router {
     }
 
     /// Answers orders from the first on; returns when all are answered, or so many that their replies hold `enough` bytes.
-    pub async fn perform(self: &Arc<Self>, orders: &mut [Order], enough: usize) {
+    pub async fn perform(self: &Arc<Self>, orders: &mut [Order], enough: usize, patience: &mut Patience) {
         let deadline = Instant::now() + DEADLINE;
         let mut from = 0;
         while from < orders.len() && held(orders) < enough {
@@ -84,8 +83,8 @@ impl Router {
                 Some(Order { work: Work::Key(_), .. }) => {
                     let count = rest.iter().take_while(|order| matches!(order.work, Work::Key(_)));
                     let count = count.count();
-                    self.perform_keys(rest.get_mut(..count).unwrap_or_default(), enough, deadline)
-                        .await;
+                    let keys = rest.get_mut(..count).unwrap_or_default();
+                    self.perform_keys(keys, enough, (&mut *patience, deadline)).await;
                     let is_done = |order: &&Order| order.reply.is_some();
                     from += orders
                         .get(from..)
@@ -96,7 +95,8 @@ impl Router {
                 }
                 Some(order) => {
                     if order.reply.is_none() {
-                        order.reply = Some(self.fan_out(order.space, &order.work, deadline).await);
+                        let answer = Box::pin(self.fan_out(order.space, &order.work, deadline));
+                        order.reply = Some(answer.await);
                     }
                     from += 1;
                 }
@@ -105,7 +105,12 @@ impl Router {
         }
     }
 
-    async fn perform_keys(self: &Arc<Self>, orders: &mut [Order], enough: usize, deadline: Instant) {
+    async fn perform_keys(
+        self: &Arc<Self>,
+        orders: &mut [Order],
+        enough: usize,
+        (patience, deadline): (&mut Patience, Instant),
+    ) {
         let mut changed = self.changed.subscribe();
         loop {
             changed.mark_unchanged();
@@ -117,9 +122,14 @@ impl Router {
                 return self.give_up(orders);
             }
             let plan = self.plan(orders);
-            self.round(plan, orders, deadline, &changed).await;
+            let until = Until {
+                patience,
+                deadline,
+                changed: &mut changed,
+            };
+            let is_changed = self.round(plan, orders, until).await;
             let left = orders.iter().filter(|order| order.reply.is_none()).count();
-            if left == open {
+            if left == open && !is_changed {
                 let _ = timeout_at(deadline.min(Instant::now() + AGAIN), changed.changed()).await;
             }
         }
@@ -130,7 +140,7 @@ impl Router {
         let entered = self.enter();
         let (mut plan, mut stopped) = (Plan::default(), ShardSet::EMPTY);
         plan.epoch = entered.epoch();
-        let epoch = plan.epoch.unwrap_or_default();
+        let (epoch, count) = (plan.epoch.unwrap_or_default(), orders.len());
         for (place, order) in orders.iter_mut().enumerate() {
             let Work::Key(on_key) = &order.work else { continue };
             if order.reply.is_some() || stopped.has(on_key.shard) {
@@ -143,12 +153,12 @@ impl Router {
             match entered.route(on_key.shard) {
                 Route::Own if self.backend(order.space).is_some() => plan.far.extend(far()),
                 Route::Alone if self.backend(order.space).is_some() => plan.alone.extend(far()),
-                Route::Own => match entered.act(asked(order.space, on_key)) {
+                Route::Own => match entered.act(on_key.shard, asked(order.space, on_key)) {
                     Some(done) => plan.own.push((place, done)),
                     None => stopped.insert(on_key.shard),
                 },
                 Route::Other(node) => {
-                    let share = plan.share(&node.name, epoch);
+                    let share = plan.share(&node.name, epoch, count);
                     if share.ask.size() < ASK_MAX {
                         on_key.put(order.space, &mut share.ask);
                         share.places.push(place);
@@ -167,17 +177,32 @@ impl Router {
         plan
     }
 
-    async fn round(
-        self: &Arc<Self>,
-        plan: Plan,
-        orders: &mut [Order],
-        deadline: Instant,
-        changed: &watch::Receiver<u64>,
-    ) {
-        let asks = plan.others.into_iter().map(|share| async move {
-            let answer = self.ask(&share.name, share.ask, deadline, changed.clone()).await;
-            (share.places, answer)
-        });
+    /// Whether another table came meanwhile.
+    async fn round(self: &Arc<Self>, mut plan: Plan, orders: &mut [Order], until: Until<'_>) -> bool {
+        let Until {
+            patience,
+            deadline,
+            changed,
+        } = until;
+        let others = std::mem::take(&mut plan.others);
+        let asks = others.into_iter().map(|share| share.begin(&self.mesh, deadline));
+        let mut asks: Vec<Asking> = asks.collect();
+        let answered = answers(&mut asks, (patience, deadline), changed);
+        let is_changed = if plan.is_done() {
+            answered.await
+        } else {
+            // Boxed: most orders are for other nodes alone, and shall not hold the room for it.
+            let here = Box::pin(self.act_here(plan, orders, deadline));
+            tokio::join!(answered, here).0
+        };
+        for asking in asks {
+            asking.tell(orders);
+        }
+        is_changed
+    }
+
+    /// This node's own part of a round.
+    async fn act_here(self: &Arc<Self>, plan: Plan, orders: &mut [Order], deadline: Instant) {
         let settled = plan.own.iter().map(|(_, done)| self.settle(done, deadline));
         let bounds = Bounds {
             deadline,
@@ -191,7 +216,7 @@ impl Router {
             });
             join_all(settled).await
         };
-        let (answers, settled, far) = tokio::join!(join_all(asks), join_all(settled), far);
+        let (settled, far) = tokio::join!(join_all(settled), far);
         for (place, done) in far.into_iter().flatten() {
             answer(orders, place, &mut Reader(&done.reply));
         }
@@ -203,22 +228,6 @@ impl Router {
         for ((place, done), may_tell) in plan.own.iter().zip(settled) {
             if may_tell {
                 answer(orders, *place, &mut Reader(&done.reply));
-            }
-        }
-        for (places, bytes) in answers {
-            let Some(bytes) = bytes else { continue };
-            let mut from = Reader(&bytes);
-            for place in places {
-                let Some(order) = orders.get_mut(place) else { continue };
-                let Work::Key(on_key) = &order.work else { continue };
-                match message::answer(&mut from, on_key.key()) {
-                    Ok(reply) => order.reply = reply,
-                    // What follows cannot be told apart; it is asked again.
-                    Err(error) => {
-                        debug!(%error, "an owner's answer");
-                        break;
-                    }
-                }
             }
         }
     }
@@ -233,23 +242,6 @@ impl Router {
             if let Work::Key(on_key) = &order.work {
                 order.reply = Some(on_key.give_up(&self.rules));
             }
-        }
-    }
-
-    /// `None`: no answer, or another table came meanwhile, by which another node may be the one to ask.
-    async fn ask(&self, name: &Name, ask: Ask, deadline: Instant, mut changed: watch::Receiver<u64>) -> Option<Bytes> {
-        let line = if ask.size() >= HEAVY { Line::Bulk } else { Line::Calls };
-        let within = deadline.saturating_duration_since(Instant::now());
-        let peer = self.mesh.peer(name);
-        tokio::select! {
-            answer = peer.call(line, ASK, ask.finish().into(), within) => match answer {
-                Ok(bytes) => Some(bytes),
-                Err(error) => {
-                    debug!(node = %name, %error, "an owner does not answer");
-                    None
-                }
-            },
-            _ = changed.changed() => None,
         }
     }
 }
@@ -270,9 +262,6 @@ fn answer(orders: &mut [Order], place: usize, from: &mut Reader<'_>) {
 
 /// Bytes of replies that wait to be told, about.
 fn held(orders: &[Order]) -> usize {
-    let values = orders.iter().map(|order| match &order.reply {
-        Some(Reply::Hit(hit)) => hit.record.value().len(),
-        _ => 0,
-    });
-    values.sum()
+    let replies = orders.iter().filter_map(|order| order.reply.as_ref());
+    replies.map(Reply::size).sum()
 }

@@ -272,7 +272,7 @@ async fn nothing_is_told_that_went_when_a_node_was_left_out() {
         space: Space::Portal,
         command: Command::Arithmetic(sum()),
     };
-    let done = router.enter().act(asked).expect("it is the owner");
+    let done = router.enter().act(shard, asked).expect("it is the owner");
     world.lose(owner).await;
     world.cut(owner, true);
     world.rejoin(owner).await;

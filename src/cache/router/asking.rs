@@ -1,0 +1,131 @@
+//! What other nodes are asked for in one round: a message for each of them, all under way at once.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::order::{Order, Work};
+use super::patience::Patience;
+use crate::base::BoxFuture;
+use crate::cache::peer::bytes::Reader;
+use crate::cache::peer::message::{self, Ask};
+use crate::cache::peer::{ASK, Epoch};
+use crate::net::mesh::{Call, CallError, Class as Line, Mesh, Name};
+
+/// From here on a message goes over the line for bulk, so that a client that asks for much holds up no others.
+const HEAVY: usize = 64 << 10;
+
+/// Orders of one client that are nearly never exceeded.
+const MANY: usize = 16;
+
+/// What one node is asked for, by the orders' places.
+pub struct Share {
+    pub name: Name,
+    pub places: Vec<usize>,
+    pub ask: Ask,
+}
+
+impl Share {
+    /// `most`: orders that it may be asked for.
+    pub fn new(name: Name, epoch: Epoch, most: usize) -> Self {
+        Share {
+            name,
+            places: Vec::with_capacity(most.min(MANY)),
+            ask: Ask::new(epoch),
+        }
+    }
+
+    /// Sends it, or waits for a connection, or for room on it.
+    pub fn begin(self, mesh: &Mesh, deadline: Instant) -> Asking {
+        let peer = mesh.peer(&self.name);
+        let line = if self.ask.size() >= HEAVY {
+            Line::Bulk
+        } else {
+            Line::Calls
+        };
+        let way = match peer.begin(line, ASK, self.ask.finish().into()) {
+            Ok(call) => Way::Begun(call),
+            Err(body) => {
+                let within = deadline.saturating_duration_since(Instant::now());
+                Way::Waiting(Box::pin(async move { peer.call(line, ASK, body, within).await }))
+            }
+        };
+        Asking {
+            name: self.name,
+            places: self.places,
+            way,
+        }
+    }
+}
+
+/// A node that is asked.
+pub struct Asking {
+    name: Name,
+    places: Vec<usize>,
+    way: Way,
+}
+
+enum Way {
+    /// What nearly all are: without a future and a timer of its own.
+    Begun(Call),
+    Waiting(BoxFuture<'static, Result<Bytes, CallError>>),
+    Over(Option<Bytes>),
+}
+
+impl Asking {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let result = match &mut self.way {
+            Way::Begun(call) => ready!(Pin::new(call).poll(cx)),
+            Way::Waiting(call) => ready!(call.as_mut().poll(cx)),
+            Way::Over(_) => return Poll::Ready(()),
+        };
+        let told = result.inspect_err(|error| debug!(node = %self.name, %error, "an owner does not answer"));
+        self.way = Way::Over(told.ok());
+        Poll::Ready(())
+    }
+
+    /// Gives each order its reply, as far as there is one.
+    pub fn tell(self, orders: &mut [Order]) {
+        let Way::Over(Some(bytes)) = self.way else { return };
+        let mut from = Reader(&bytes);
+        for place in self.places {
+            let Some(order) = orders.get_mut(place) else { continue };
+            let Work::Key(on_key) = &order.work else { continue };
+            match message::answer(&mut from, on_key.key()) {
+                Ok(reply) => order.reply = reply,
+                // What follows cannot be told apart; it is asked again.
+                Err(error) => {
+                    debug!(%error, "an owner's answer");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Until all have answered, or the time is up, or another table came, by which other nodes may be the ones to ask: then `true`.
+pub async fn answers(
+    asks: &mut [Asking],
+    (patience, deadline): (&mut Patience, Instant),
+    changed: &mut watch::Receiver<u64>,
+) -> bool {
+    let all = poll_fn(|cx| {
+        let open = asks
+            .iter_mut()
+            .filter_map(|asking| asking.poll(cx).is_pending().then_some(()));
+        match open.count() {
+            0 => Poll::Ready(()),
+            _ => patience.poll_over(deadline, cx),
+        }
+    });
+    tokio::select! {
+        biased;
+        () = all => false,
+        _ = changed.changed() => true,
+    }
+}
