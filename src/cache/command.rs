@@ -3,6 +3,7 @@
 //! Every command that touches items names exactly one key, so that a router can send it to the key's owner; a text `get` of
 //! many keys becomes many commands. Expiries are relative already (`Expiry`), so that owners need no common clock.
 
+use super::seen::Seen;
 use super::store::{Expiry, Record};
 
 /// One operation.
@@ -211,7 +212,7 @@ impl Reply {
 /// An item as a reader sees it.
 #[derive(Clone, Debug)]
 pub struct Hit {
-    pub record: Record,
+    pub record: Seen,
     pub flags: u32,
     pub cas: u64,
     /// Seconds left, rounded up; `None` for an item without end.

@@ -29,6 +29,7 @@ mod peer;
 mod relay;
 mod request;
 mod router;
+mod seen;
 mod service;
 mod session;
 mod stats;

@@ -4,7 +4,10 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
+use bytes::Bytes;
+
 use super::number::Digits;
+use super::seen::Seen;
 use super::store::{Record, SHARE_FROM};
 
 /// Room for the replies of one read, so that few of them move; what the allocator hands out quickest.
@@ -21,6 +24,7 @@ enum Piece {
     Bytes(Vec<u8>),
     /// The value, and its line end if the flag says so.
     Value(Record, bool),
+    Sent(Bytes),
 }
 
 impl Piece {
@@ -29,6 +33,7 @@ impl Piece {
             Piece::Bytes(bytes) => bytes,
             Piece::Value(record, true) => record.value_line(),
             Piece::Value(record, false) => record.value(),
+            Piece::Sent(value) => value,
         }
     }
 }
@@ -75,17 +80,26 @@ impl Output {
     }
 
     /// The value, with CR LF after it for the text protocols.
-    pub fn put_value(&mut self, record: &Record, with_line_end: bool) {
-        let piece = if with_line_end {
-            record.value_line()
-        } else {
-            record.value()
-        };
-        if piece.len() < SHARE_FROM {
-            self.put(piece);
-        } else {
-            self.pending += piece.len();
-            self.pieces.push_back(Piece::Value(record.clone(), with_line_end));
+    pub fn put_value(&mut self, seen: &Seen, with_line_end: bool) {
+        let value = seen.value();
+        let end: &[u8] = if with_line_end { b"\r\n" } else { b"" };
+        let size = value.len() + end.len();
+        if size < SHARE_FROM {
+            return self.write(size, |tail| {
+                tail.extend_from_slice(value);
+                tail.extend_from_slice(end);
+            });
+        }
+        match seen {
+            Seen::Kept(record) => {
+                self.pending += size;
+                self.pieces.push_back(Piece::Value(record.clone(), with_line_end));
+            }
+            Seen::Sent { value, .. } => {
+                self.pending += value.len();
+                self.pieces.push_back(Piece::Sent(value.clone()));
+                self.put(end);
+            }
         }
     }
 
@@ -158,12 +172,28 @@ mod tests {
     fn pieces_come_out_in_order_whatever_is_written_at_once() {
         let large = Record::new(b"k", &vec![b'x'; SHARE_FROM], b"");
         let small = Record::new(b"k", b"small", b"");
-        let expected = [b"a", &b"small\r\n"[..], large.value_line(), b"7", large.value()].concat();
+        let sent = Seen::Sent {
+            key: Bytes::from_static(b"k"),
+            value: Bytes::from(vec![b'y'; SHARE_FROM]),
+        };
+        let expected = [
+            b"a",
+            &b"small\r\n"[..],
+            large.value_line(),
+            sent.value(),
+            b"\r\n",
+            sent.value(),
+            b"7",
+            large.value(),
+        ];
+        let (expected, small, large) = (expected.concat(), Seen::from(small), Seen::from(large.clone()));
         for step in [1, 3, 1000, usize::MAX] {
             let mut output = Output::default();
             output.put(b"a");
             output.put_value(&small, true);
             output.put_value(&large, true);
+            output.put_value(&sent, true);
+            output.put_value(&sent, false);
             output.put_number(7);
             output.put_value(&large, false);
             let mut seen = Vec::new();

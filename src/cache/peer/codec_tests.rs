@@ -1,5 +1,6 @@
 //! Whatever is written is read as it was; whatever else comes is refused and harms nothing.
 
+use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::option::of;
 use proptest::prelude::*;
@@ -136,7 +137,7 @@ fn any_reply(key: &'static [u8]) -> impl Strategy<Value = Reply> {
         any::<[bool; 4]>(),
     );
     let hit = hit.prop_map(move |(value, (flags, cas, idle), left, marks)| Hit {
-        record: Record::new(key, &value, b""),
+        record: Record::new(key, &value, b"").into(),
         flags,
         cas,
         left,
@@ -176,12 +177,13 @@ const EPOCH: Epoch = Epoch {
 /// All decoders; what they make of it is not looked at, only that they return.
 fn decode_all(bytes: &[u8]) {
     let _ = command::decode(&mut Reader(bytes)).map(drop);
-    let _ = reply::decode(&mut Reader(bytes), b"k").map(drop);
+    let (key, message) = (Bytes::from_static(b"k"), Bytes::copy_from_slice(bytes));
+    let _ = reply::decode(&mut Reader(&message), &key, &message).map(drop);
     let _ = state::decode(&mut Reader(bytes)).map(drop);
     let _ = Receipt::decode(bytes);
     if let Ok((_, mut rest)) = message::open(bytes) {
         let _ = Control::decode(&mut { rest });
-        let _ = message::answer(&mut { rest }, b"k").map(drop);
+        let _ = message::answer(&mut { rest }, &key, &message).map(drop);
         while !rest.is_empty() && message::asked(&mut rest).is_ok() {}
     }
     let mut rest = Reader(bytes);
@@ -220,9 +222,10 @@ proptest! {
             });
             message::put_answer(encoded.as_deref(), &mut bytes);
         }
-        let mut rest = Reader(&bytes);
+        let (key, message) = (Bytes::from_static(b"key"), Bytes::from(bytes.clone()));
+        let mut rest = Reader(&message);
         for answer in &sent {
-            let got = message::answer(&mut rest, b"key").unwrap();
+            let got = message::answer(&mut rest, &key, &message).unwrap();
             prop_assert_eq!(format!("{got:?}"), format!("{answer:?}"));
         }
         prop_assert!(rest.is_empty());

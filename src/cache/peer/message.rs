@@ -1,5 +1,7 @@
 //! Whole messages: heads, and what they are lists of.
 
+use bytes::Bytes;
+
 use super::bytes::{Damaged, Reader, put_bytes, put_number};
 use super::command::{option, put_option};
 use super::{Epoch, RequestId, Space, command, reply, state};
@@ -90,8 +92,9 @@ pub fn put_answer(answer: Option<&[u8]>, out: &mut Vec<u8>) {
     put_option(out, answer, |out, reply| out.extend_from_slice(reply));
 }
 
-pub fn answer(from: &mut Reader<'_>, key: &[u8]) -> Result<Option<Reply>, Damaged> {
-    option(from, |from| reply::decode(from, key))
+/// `message`: of which `from` is the rest.
+pub fn answer(from: &mut Reader<'_>, key: &Bytes, message: &Bytes) -> Result<Option<Reply>, Damaged> {
+    option(from, |from| reply::decode(from, key, message))
 }
 
 /// One place of a stream.

@@ -1,9 +1,11 @@
 //! What a key's owner answers, as it travels back. A hit comes without its key, which the asking node knows.
 
-use super::bytes::{Damaged, Reader, put_bytes, put_number};
+use bytes::Bytes;
+
+use super::bytes::{Damaged, Reader, put_bytes, put_number, share};
 use super::command::{flag, option, put_option};
 use crate::cache::command::{Hit, Number, Reply};
-use crate::cache::store::Record;
+use crate::cache::seen::Seen;
 
 const HIT: u8 = 1;
 const TOUCHED: u8 = 2;
@@ -63,11 +65,11 @@ pub fn encode(reply: &Reply, out: &mut Vec<u8>) {
     }
 }
 
-/// `key`: what was asked for.
-pub fn decode(from: &mut Reader<'_>, key: &[u8]) -> Result<Reply, Damaged> {
+/// `key`: what was asked for. `message`: of which `from` is the rest.
+pub fn decode(from: &mut Reader<'_>, key: &Bytes, message: &Bytes) -> Result<Reply, Damaged> {
     Ok(match from.byte()? {
-        HIT => Reply::Hit(hit(from, key)?),
-        TOUCHED => Reply::Touched(hit(from, key)?),
+        HIT => Reply::Hit(hit(from, key, message)?),
+        TOUCHED => Reply::Touched(hit(from, key, message)?),
         MISS => Reply::Miss,
         STORED => Reply::Stored {
             cas: from.number()?,
@@ -100,7 +102,7 @@ fn put_hit(out: &mut Vec<u8>, hit: &Hit, value: &[u8]) {
     put_bytes(out, value);
 }
 
-fn hit(from: &mut Reader<'_>, key: &[u8]) -> Result<Hit, Damaged> {
+fn hit(from: &mut Reader<'_>, key: &Bytes, message: &Bytes) -> Result<Hit, Damaged> {
     Ok(Hit {
         flags: from.small()?,
         cas: from.number()?,
@@ -110,6 +112,9 @@ fn hit(from: &mut Reader<'_>, key: &[u8]) -> Result<Hit, Damaged> {
         is_stale: flag(from)?,
         is_winner: flag(from)?,
         had_winner: flag(from)?,
-        record: Record::new(key, from.bytes()?, b""),
+        record: Seen::Sent {
+            key: key.clone(),
+            value: share(message, from.bytes()?),
+        },
     })
 }

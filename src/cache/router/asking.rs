@@ -96,7 +96,7 @@ impl Asking {
         for place in self.places {
             let Some(order) = orders.get_mut(place) else { continue };
             let Work::Key(on_key) = &order.work else { continue };
-            match message::answer(&mut from, on_key.key()) {
+            match message::answer(&mut from, on_key.name(), &bytes) {
                 Ok(reply) => order.reply = reply,
                 // What follows cannot be told apart; it is asked again.
                 Err(error) => {

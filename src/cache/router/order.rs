@@ -95,6 +95,11 @@ impl OnKey {
         }
     }
 
+    /// The key as it was kept; of a storage command nothing, for its record has it.
+    pub fn name(&self) -> &Bytes {
+        &self.key
+    }
+
     /// Appends it to a message for its owner.
     pub fn put(&self, space: Space, ask: &mut Ask) {
         match &self.verb {

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -218,16 +219,16 @@ impl Router {
         };
         let (settled, far) = tokio::join!(join_all(settled), far);
         for (place, done) in far.into_iter().flatten() {
-            answer(orders, place, &mut Reader(&done.reply));
+            answer(orders, place, done.reply);
         }
         for Far { place, space, on_key } in plan.alone {
             if let (Some(backend), Some(order)) = (self.backend(space), orders.get_mut(place)) {
                 order.reply = self.alone_far(backend, space, &on_key).await;
             }
         }
-        for ((place, done), may_tell) in plan.own.iter().zip(settled) {
+        for ((place, done), may_tell) in plan.own.into_iter().zip(settled) {
             if may_tell {
-                answer(orders, *place, &mut Reader(&done.reply));
+                answer(orders, place, done.reply);
             }
         }
     }
@@ -254,10 +255,11 @@ fn asked(space: Space, on_key: &OnKey) -> Asked<'_> {
     }
 }
 
-fn answer(orders: &mut [Order], place: usize, from: &mut Reader<'_>) {
+fn answer(orders: &mut [Order], place: usize, reply: Vec<u8>) {
     let Some(order) = orders.get_mut(place) else { return };
     let Work::Key(on_key) = &order.work else { return };
-    order.reply = peer::reply::decode(from, on_key.key()).ok();
+    let reply = Bytes::from(reply);
+    order.reply = peer::reply::decode(&mut Reader(&reply), on_key.name(), &reply).ok();
 }
 
 /// Bytes of replies that wait to be told, about.

@@ -23,7 +23,7 @@ mod verb;
 mod model_tests;
 
 pub use copy::{Copy, Cursor, State};
-pub use record::{KEY_MAX, Record, SHARE_FROM};
+pub use record::{KEY_MAX, Record, SHARE_FROM, footprint};
 pub use shard::Counters;
 pub use sharded::{SHARDS, Store};
 pub use time::{Clock, Expiry, Moment};

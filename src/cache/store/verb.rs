@@ -87,7 +87,7 @@ fn read(shard: &mut Shard, place: u32, get: &Get<'_>, now: u64, is_new: bool) ->
     let is_winner = is_new || !had_winner && (is_ending || mark.is_stale);
     slot.note(|mark| mark.has_winner |= is_winner);
     let hit = Hit {
-        record,
+        record: record.into(),
         flags: slot.flags,
         cas: slot.cas,
         left: left(slot.deadline, now),
