@@ -174,10 +174,10 @@ fn many<'a>(keys: Words<'a>, touch: Option<Expiry>, with_cas: bool) -> Result<Re
         return Err(Refused::loud(BAD_FORMAT));
     }
     keys.clone().next().ok_or(Refused::Unknown)?;
-    let form = AnyForm::Ascii(Form {
+    let form = Form {
         is_quiet: false,
         with_cas,
-    });
+    };
     Ok(Request::Many(Many { keys, touch, form }))
 }
 
@@ -365,22 +365,33 @@ pub fn encode_end(out: &mut Output) {
 }
 
 fn encode_hit(form: &Form, hit: &Hit, out: &mut Output) {
-    let record = &hit.record;
-    let (key, length) = (record.key(), record.value().len());
-    out.write(HEAD_MAX + length.min(SHARE_FROM), |line| {
-        line.extend_from_slice(b"VALUE ");
-        line.extend_from_slice(key);
-        line.push(b' ');
-        line.extend_from_slice(Digits::of(u64::from(hit.flags)).as_bytes());
-        line.push(b' ');
-        line.extend_from_slice(Digits::of(length as u64).as_bytes());
-        if form.with_cas {
-            line.push(b' ');
-            line.extend_from_slice(Digits::of(hit.cas).as_bytes());
-        }
-        line.extend_from_slice(b"\r\n");
-    });
-    out.put_value(record, true);
+    let length = hit.record.value().len();
+    if length < SHARE_FROM {
+        return out.write(HEAD_MAX + length, |tail| put_block(form, hit, tail));
+    }
+    out.write(HEAD_MAX, |tail| put_head(form, hit, tail));
+    out.put_value(&hit.record, true);
+}
+
+/// A hit with its value.
+pub fn put_block(form: &Form, hit: &Hit, out: &mut Vec<u8>) {
+    put_head(form, hit, out);
+    out.extend_from_slice(hit.record.value());
+    out.extend_from_slice(b"\r\n");
+}
+
+fn put_head(form: &Form, hit: &Hit, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"VALUE ");
+    out.extend_from_slice(hit.record.key());
+    out.push(b' ');
+    out.extend_from_slice(Digits::of(u64::from(hit.flags)).as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(Digits::of(hit.record.value().len() as u64).as_bytes());
+    if form.with_cas {
+        out.push(b' ');
+        out.extend_from_slice(Digits::of(hit.cas).as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Replies that are one fixed line.

@@ -11,7 +11,7 @@ use super::council::Route as Owner;
 use super::engine::{Engine, Flushes, NO_FLUSH, Route};
 use super::late::{Late, Line};
 use super::peer::Space;
-use super::router::{self, Entered, OnKey, Order, Work};
+use super::router::{self, Entered, OnKey, Work};
 use super::stats;
 use super::store::Moment;
 
@@ -28,7 +28,7 @@ pub struct Desk<'a> {
 /// What came of a command.
 pub enum Taken {
     Answered(Reply),
-    Later(Order),
+    Later(Space, Work),
 }
 
 impl<'a> Desk<'a> {
@@ -62,7 +62,7 @@ impl<'a> Desk<'a> {
             let id = if command.is_read() { 0 } else { router.request_id() };
             let on_key = OnKey::new(id, shard, command, |key| line.part(key));
             let work = on_key.map_or(Work::Stats, Work::Key);
-            Taken::Later(Order::new(route.space, work))
+            Taken::Later(route.space, work)
         };
         if late.is_some_and(|late| late.concerns(shard)) {
             return later(&command);
@@ -105,18 +105,18 @@ impl<'a> Desk<'a> {
         };
         let shard = command.key().map(|key| backend.rules().shard(key));
         if let Some(on_key) = shard.and_then(|shard| OnKey::new(id, shard, &command, |key| line.part(key))) {
-            return Taken::Later(Order::new(space, Work::Key(on_key)));
+            return Taken::Later(space, Work::Key(on_key));
         }
         if let Command::Stats(words) = &command
             && let Some((class, limit)) = stats::dumped(words)
         {
-            return Taken::Later(Order::new(space, Work::Dump { class, limit }));
+            return Taken::Later(space, Work::Dump { class, limit });
         }
         match (command, route) {
             (command, Some(route)) => self.take_keyless(route, command),
             (Command::Flush { after }, None) if self.engine.flushes_own() => {
                 stats::count(&self.engine.traffic.flushes, 1);
-                Taken::Later(Order::new(space, Work::Flush { after }))
+                Taken::Later(space, Work::Flush { after })
             }
             (command, None) => Taken::Answered(self.engine.execute(command, self.moment)),
         }
@@ -149,12 +149,12 @@ impl<'a> Desk<'a> {
             (Command::Flush { .. }, Flushes::Nothing) => Taken::Answered(Reply::Refused(NO_FLUSH)),
             (Command::Flush { after }, Flushes::Space(space)) => {
                 stats::count(&self.engine.traffic.flushes, 1);
-                Taken::Later(Order::new(space, Work::Flush { after }))
+                Taken::Later(space, Work::Flush { after })
             }
-            (Command::Stats(words), _) if words == [b"cluster"] => Taken::Later(Order::new(route.space, Work::Stats)),
+            (Command::Stats(words), _) if words == [b"cluster"] => Taken::Later(route.space, Work::Stats),
             (Command::Stats(words), _) if words.is_empty() => {
                 match self.engine.execute(Command::Stats(words), self.moment) {
-                    Reply::Table(own) => Taken::Later(Order::new(route.space, Work::Sums(own))),
+                    Reply::Table(own) => Taken::Later(route.space, Work::Sums(own)),
                     reply => Taken::Answered(reply),
                 }
             }

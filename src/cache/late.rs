@@ -5,9 +5,10 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use super::ascii;
 use super::command::Reply;
 use super::council::{Shard, ShardSet};
-use super::request::Form;
+use super::peer::Space;
 use super::router::{Order, Work};
 
 /// Orders of one client that may wait together, and bytes in them. Beyond, no further request is looked at.
@@ -15,16 +16,27 @@ const ORDERS_MAX: usize = 1024;
 const BYTES_MAX: usize = 256 << 10;
 /// Of one thread, for clients that ask next; as many as are asked for in one turn of a busy thread.
 const SPARES: usize = 32;
-/// One that has grown beyond so many places is freed.
+/// One that has grown beyond so many places or bytes is freed.
 const SPARE_MAX: usize = 64;
+const SAID_MAX: usize = 16 << 10;
 
-/// A reply, or the place of the order that will have it.
-#[derive(Debug)]
-pub enum Answer {
-    Ready(Reply),
+/// Where a reply is, or will be. Small, because there is one for each key.
+#[derive(Clone, Copy, Debug)]
+enum Answer {
+    /// The next one that is ready.
+    Ready,
     Order(usize),
-    /// The order's reply does not matter: this is told when it has one.
-    After(usize, Reply),
+    /// The order's reply does not matter: the next one that is ready is told when it has one.
+    After(usize),
+    /// So many further bytes of what is said already.
+    Said(usize),
+}
+
+/// What a client is told next.
+pub enum Told<'a> {
+    Reply(Reply),
+    /// As it is.
+    Said(&'a [u8]),
 }
 
 /// A request as far as it is needed to write its reply. Its answers are the next ones.
@@ -36,7 +48,7 @@ pub enum Entry {
     },
     /// So many keys of a text `get`; further ones follow in another entry unless it is the last.
     Many {
-        form: Form<'static>,
+        form: ascii::Form,
         count: usize,
         is_last: bool,
     },
@@ -79,6 +91,10 @@ impl<'a> Line<'a> {
 pub struct Late {
     entries: VecDeque<Entry>,
     answers: VecDeque<Answer>,
+    ready: VecDeque<Reply>,
+    /// Replies that are written already, and how much of it was told.
+    said: Vec<u8>,
+    told: usize,
     pub orders: Vec<Order>,
     shards: ShardSet,
     /// A command for all nodes is among them: whatever follows it must wait.
@@ -103,6 +119,9 @@ impl Late {
         let Late {
             entries,
             answers,
+            ready,
+            said,
+            told,
             orders,
             shards,
             is_barred,
@@ -110,9 +129,17 @@ impl Late {
         } = &mut *self;
         entries.clear();
         answers.clear();
+        ready.clear();
+        said.clear();
         orders.clear();
-        (*shards, *is_barred, *bytes) = (ShardSet::EMPTY, false, 0);
-        if entries.capacity().max(answers.capacity()).max(orders.capacity()) <= SPARE_MAX {
+        (*told, *shards, *is_barred, *bytes) = (0, ShardSet::EMPTY, false, 0);
+        let places = [
+            entries.capacity(),
+            answers.capacity(),
+            ready.capacity(),
+            orders.capacity(),
+        ];
+        if places.iter().all(|places| *places <= SPARE_MAX) && said.capacity() <= SAID_MAX {
             SPARE.with_borrow_mut(|spare| {
                 if spare.len() < SPARES {
                     spare.push(self);
@@ -130,23 +157,43 @@ impl Late {
         self.orders.len() >= ORDERS_MAX || self.bytes >= BYTES_MAX
     }
 
-    /// Adds an order; returns its place.
-    pub fn order(&mut self, order: Order) -> usize {
-        match &order.work {
+    /// Answers of the request that is pushed next come from here on. This one: what an order is replied.
+    pub fn order(&mut self, space: Space, work: Work) {
+        let place = self.add(space, work);
+        self.answers.push_back(Answer::Order(place));
+    }
+
+    /// A reply that is there already.
+    pub fn ready(&mut self, reply: Reply) {
+        self.bytes += reply.size();
+        self.ready.push_back(reply);
+        self.answers.push_back(Answer::Ready);
+    }
+
+    /// That reply, once an order has whichever.
+    pub fn after(&mut self, space: Space, work: Work, reply: Reply) {
+        let place = self.add(space, work);
+        self.ready.push_back(reply);
+        self.answers.push_back(Answer::After(place));
+    }
+
+    /// What `write` appends.
+    pub fn say(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let before = self.said.len();
+        write(&mut self.said);
+        let count = self.said.len() - before;
+        self.bytes += count;
+        self.answers.push_back(Answer::Said(count));
+    }
+
+    fn add(&mut self, space: Space, work: Work) -> usize {
+        match &work {
             Work::Key(on_key) => self.shards.insert(on_key.shard),
             Work::Flush { .. } | Work::Stats | Work::Sums(_) | Work::Dump { .. } => self.is_barred = true,
         }
-        self.bytes += order.size();
-        self.orders.push(order);
+        self.orders.push(Order::new(space, work));
+        self.bytes += self.orders.last().map_or(0, Order::size);
         self.orders.len() - 1
-    }
-
-    /// Adds an answer of the request that is pushed next.
-    pub fn answer(&mut self, answer: Answer) {
-        if let Answer::Ready(Reply::Hit(hit)) = &answer {
-            self.bytes += hit.record.footprint();
-        }
-        self.answers.push_back(answer);
     }
 
     /// `line`: of the request, which its orders hold. Its answers have been added.
@@ -158,8 +205,8 @@ impl Late {
     /// The first request, once all of it is answered.
     pub fn pop(&mut self) -> Option<Entry> {
         let is_there = |answer: &Answer| match answer {
-            Answer::Ready(_) => true,
-            Answer::Order(place) | Answer::After(place, _) => {
+            Answer::Ready | Answer::Said(_) => true,
+            Answer::Order(place) | Answer::After(place) => {
                 self.orders.get(*place).is_none_or(|order| order.reply.is_some())
             }
         };
@@ -171,26 +218,23 @@ impl Late {
         if is_whole { self.entries.pop_front() } else { None }
     }
 
-    /// The reply to the first of the popped request's keys whose reply was not taken yet.
-    pub fn next_reply(&mut self) -> Reply {
-        match self.answers.pop_front() {
-            Some(answer) => self.reply(answer),
-            None => Reply::Unavailable,
-        }
-    }
-
-    /// Takes the reply out.
-    fn reply(&mut self, answer: Answer) -> Reply {
-        match answer {
-            Answer::Ready(reply) | Answer::After(_, reply) => reply,
-            Answer::Order(place) => {
-                let told = Reply::Done;
+    /// The first answer of the popped request that was not taken yet.
+    pub fn take(&mut self) -> Told<'_> {
+        let reply = match self.answers.pop_front() {
+            Some(Answer::Ready | Answer::After(_)) => self.ready.pop_front(),
+            Some(Answer::Order(place)) => {
                 let order = self.orders.get_mut(place);
                 // The order stays answered, but holds its value no more.
-                let reply = order.and_then(|order| order.reply.replace(told));
-                reply.unwrap_or(Reply::Unavailable)
+                order.and_then(|order| order.reply.replace(Reply::Done))
             }
-        }
+            Some(Answer::Said(count)) => {
+                let said = self.told..self.told + count;
+                self.told = said.end;
+                return Told::Said(self.said.get(said).unwrap_or_default());
+            }
+            None => None,
+        };
+        Told::Reply(reply.unwrap_or(Reply::Unavailable))
     }
 
     pub fn is_empty(&self) -> bool {
@@ -223,5 +267,40 @@ mod tests {
             assert_eq!(&line.part(key)[..], key);
         }
         assert!(line.kept.get().is_none());
+    }
+
+    #[test]
+    fn answers_come_out_in_the_order_of_their_requests() {
+        let shown = |late: &mut Late| match late.take() {
+            Told::Reply(reply) => format!("{reply:?}"),
+            Told::Said(said) => String::from_utf8_lossy(said).into_owned(),
+        };
+        // The second one is the first one, used again.
+        for _ in 0..2 {
+            let (mut late, line) = (Late::new(), Line::new(b"line"));
+            assert!(late.is_empty() && late.orders.is_empty());
+            late.say(|said| said.extend_from_slice(b"one"));
+            late.ready(Reply::Stored { cas: 1, size: 1 });
+            late.order(Space::Portal, Work::Stats);
+            late.say(|said| said.extend_from_slice(b"two"));
+            let many = Entry::Many {
+                form: ascii::Form::default(),
+                count: 4,
+                is_last: true,
+            };
+            late.push(many, &line);
+            late.after(Space::Portal, Work::Stats, Reply::TooLarge);
+            late.push(Entry::One { line: line.whole() }, &line);
+            assert!(late.pop().is_none());
+            late.orders[0].reply = Some(Reply::Deleted);
+            assert!(matches!(late.pop(), Some(Entry::Many { count: 4, .. })));
+            let told = [0; 4].map(|_| shown(&mut late));
+            assert_eq!(told, ["one", "Stored { cas: 1, size: 1 }", "Deleted", "two"]);
+            assert!(late.pop().is_none());
+            late.orders[1].reply = Some(Reply::Miss);
+            assert!(matches!(late.pop(), Some(Entry::One { .. })));
+            assert_eq!(shown(&mut late), "TooLarge");
+            late.give_back();
+        }
     }
 }

@@ -32,7 +32,7 @@ pub enum Request<'a> {
 pub struct Many<'a> {
     pub keys: ascii::Words<'a>,
     pub touch: Option<Expiry>,
-    pub form: Form<'static>,
+    pub form: ascii::Form,
 }
 
 /// The head of a storage command; its value follows.

@@ -9,11 +9,11 @@
 use super::command::{Command, Delete, Get, Mode, Reply, Set};
 use super::desk::{Desk, Taken};
 use super::engine::Engine;
-use super::late::{Answer, Entry, Late, Line};
+use super::late::{Entry, Late, Line, Told};
 use super::output::Output;
 use super::request::{Decoded, Form, Head, Many, Refusal, Request, SCRATCH, Scratch};
 use super::router::Order;
-use super::store::{Moment, Record};
+use super::store::{Moment, Record, SHARE_FROM};
 use super::{ascii, binary};
 
 /// While so much output waits, no further command is executed: a client that does not read gets no more memory.
@@ -153,14 +153,11 @@ impl Session {
             && let Some(entry) = late.pop()
         {
             match entry {
-                Entry::One { line } => {
-                    let reply = late.next_reply();
-                    self.settle_one(&line, &reply);
-                }
-                Entry::Many { form, count, is_last } => {
-                    let replies = (0..count).map(|_| late.next_reply());
-                    self.settle_many(form, replies, is_last);
-                }
+                Entry::One { line } => match late.take() {
+                    Told::Reply(reply) => self.settle_one(&line, &reply),
+                    Told::Said(said) => self.output.put(said),
+                },
+                Entry::Many { form, count, is_last } => self.settle_many(form, (&mut late, count), is_last),
             }
         }
         match late.is_empty() || self.is_closed() {
@@ -184,19 +181,20 @@ impl Session {
         }
     }
 
-    fn settle_many(&mut self, form: Form<'_>, replies: impl Iterator<Item = Reply>, is_last: bool) {
+    fn settle_many(&mut self, form: ascii::Form, (late, count): (&mut Late, usize), is_last: bool) {
         let mut has_failed = false;
-        for reply in replies {
-            match reply {
-                Reply::Hit(_) => form.encode(&reply, &mut self.output),
-                Reply::Unavailable => has_failed = true,
-                Reply::Silence => self.state = State::Closed,
-                _ => {}
+        for _ in 0..count {
+            match late.take() {
+                Told::Said(said) => self.output.put(said),
+                Told::Reply(reply @ Reply::Hit(_)) => ascii::encode(&form, &reply, &mut self.output),
+                Told::Reply(Reply::Unavailable) => has_failed = true,
+                Told::Reply(Reply::Silence) => self.state = State::Closed,
+                Told::Reply(_) => {}
             }
         }
         match (is_last, has_failed) {
             _ if matches!(self.state, State::Closed) => {}
-            (true, true) => form.encode(&Reply::Unavailable, &mut self.output),
+            (true, true) => ascii::encode(&form, &Reply::Unavailable, &mut self.output),
             (true, false) => ascii::encode_end(&mut self.output),
             (false, _) => {}
         }
@@ -289,16 +287,18 @@ impl Session {
 
     /// Writes a reply, or keeps it behind those that are not there yet.
     fn answer(&mut self, taken: Taken, form: &Form<'_>, line: &Line<'_>) {
-        let (late, answer) = match (taken, &mut self.late) {
+        let late = match (taken, &mut self.late) {
             (Taken::Answered(reply), None) => return self.tell(&reply, form),
-            (Taken::Answered(reply), Some(late)) => (late, Answer::Ready(reply)),
-            (Taken::Later(order), late) => {
+            (Taken::Answered(reply), Some(late)) => {
+                late.ready(reply);
+                late
+            }
+            (Taken::Later(space, work), late) => {
                 let late = late.get_or_insert_with(Late::new);
-                let place = late.order(order);
-                (late, Answer::Order(place))
+                late.order(space, work);
+                late
             }
         };
-        late.answer(answer);
         late.push(Entry::One { line: line.whole() }, line);
     }
 
@@ -398,10 +398,9 @@ impl Session {
         };
         match desk.take(Command::Delete(delete), line, self.late.as_deref()) {
             Taken::Answered(_) => self.answer(Taken::Answered(Reply::TooLarge), &head.form, line),
-            Taken::Later(order) => {
+            Taken::Later(space, work) => {
                 let late = self.late.get_or_insert_with(Late::new);
-                let place = late.order(order);
-                late.answer(Answer::After(place, Reply::TooLarge));
+                late.after(space, work, Reply::TooLarge);
                 late.push(Entry::One { line: line.whole() }, line);
             }
         }
@@ -436,23 +435,21 @@ impl Session {
                 ..Get::plain(key)
             };
             let taken = desk.take(Command::Get(get), line, self.late.as_deref());
-            let (late, answer) = match (taken, &mut self.late) {
+            match (taken, &mut self.late) {
                 (Taken::Answered(reply @ Reply::Hit(_)), None) => {
-                    many.form.encode(&reply, &mut self.output);
+                    ascii::encode(&many.form, &reply, &mut self.output);
                     continue;
                 }
                 (Taken::Answered(reply @ (Reply::Unavailable | Reply::Silence)), late) => {
-                    (late.get_or_insert_with(Late::new), Answer::Ready(reply))
+                    late.get_or_insert_with(Late::new).ready(reply);
                 }
                 (Taken::Answered(_), None) => continue,
-                (Taken::Answered(reply), Some(late)) => (late, Answer::Ready(reply)),
-                (Taken::Later(order), late) => {
-                    let late = late.get_or_insert_with(Late::new);
-                    let place = late.order(order);
-                    (late, Answer::Order(place))
+                (Taken::Answered(Reply::Hit(hit)), Some(late)) if hit.record.value().len() < SHARE_FROM => {
+                    late.say(|said| ascii::put_block(&many.form, &hit, said));
                 }
-            };
-            late.answer(answer);
+                (Taken::Answered(reply), Some(late)) => late.ready(reply),
+                (Taken::Later(space, work), late) => late.get_or_insert_with(Late::new).order(space, work),
+            }
             kept += 1;
         }
         match self.late {

@@ -20,6 +20,7 @@ const LONG: Duration = Duration::from_secs(60);
 const ECHO: u16 = 1;
 const PANIC: u16 = 2;
 const HANG: u16 = 3;
+const QUICK: u16 = 4;
 
 /// Echoes after a delay that the body's first byte gives in milliseconds.
 struct Echo;
@@ -75,6 +76,29 @@ impl Handler for Hang {
     }
 }
 
+/// What it does before `call` its body's first byte says.
+struct Quick;
+
+impl Handler for Quick {
+    fn call<'a>(&'a self, _peer: &'a Identity, _body: Bytes) -> BoxFuture<'a, Result<Bytes, Fault>> {
+        Box::pin(std::future::ready(Ok(Bytes::from_static(b"called"))))
+    }
+
+    fn begin(&self, _peer: &Identity, body: Bytes) -> Begun {
+        match body.first() {
+            Some(b'n') => Begun::Answered(Ok(body)),
+            Some(b'f') => Begun::Answered(Err(Fault::NoService)),
+            Some(b'l') => Begun::Answered(Ok(Bytes::from(vec![0; Limits::default().body + 1]))),
+            Some(b'w') => Begun::Waits(Box::pin(async move {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                Ok(body)
+            })),
+            Some(b'p') => panic!("on purpose, at once"),
+            _ => Begun::Not(body),
+        }
+    }
+}
+
 fn identity() -> Identity {
     "bitrix-node://c/n1".parse().expect("an identity")
 }
@@ -92,8 +116,12 @@ fn pair(width: usize, limits: Limits) -> Pair {
     let (client, server) = (Scope::new(), Scope::new());
     let hang = Hang::default();
     let held = hang.clone();
-    let handlers: [(u16, Arc<dyn Handler>); 3] =
-        [(ECHO, Arc::new(Echo)), (PANIC, Arc::new(Panic)), (HANG, Arc::new(hang))];
+    let handlers: [(u16, Arc<dyn Handler>); 4] = [
+        (ECHO, Arc::new(Echo)),
+        (PANIC, Arc::new(Panic)),
+        (HANG, Arc::new(hang)),
+        (QUICK, Arc::new(Quick)),
+    ];
     let services: Services = handlers.into_iter().collect();
     let scope = server.clone();
     server.spawn(async move { services.serve(far, identity(), limits, &scope, scope.draining()).await });
@@ -359,6 +387,44 @@ async fn panic_ends_one_call_alone() {
     assert_eq!(panicked, Err(Fault::Panicked.into()));
     assert_eq!(echoed, Ok(Bytes::new()));
     pair.caller.call(ECHO, Bytes::new(), soon()).await.expect("goes on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_answers_at_once_or_later_or_leaves_it_to_call() {
+    let pair = pair(4096, Limits::default());
+    for (sent, expected) in [
+        ("now", Ok("now")),
+        ("wait", Ok("wait")),
+        ("else", Ok("called")),
+        ("fault", Err(Fault::NoService)),
+        ("large", Err(Fault::TooLarge)),
+        ("panic", Err(Fault::Panicked)),
+        ("now", Ok("now")),
+    ] {
+        let reply = pair.caller.call(QUICK, sent.into(), soon()).await;
+        assert_eq!(reply, expected.map(Bytes::from).map_err(CallError::from), "{sent}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_begins_now_or_its_body_comes_back() {
+    let limits = Limits {
+        outstanding: 1,
+        ..Limits::default()
+    };
+    let pair = pair(4096, limits);
+    let body = Bytes::from_static(b"\0y");
+    let hung = pair.caller.begin(HANG, body.clone());
+    assert!(hung.is_ok());
+    assert_eq!(pair.caller.begin(ECHO, body.clone()).err(), Some(body.clone()));
+    // Dropped, it is taken back.
+    drop(hung);
+    let call = pair.caller.begin(ECHO, body.clone()).expect("there is room again");
+    assert_eq!(call.await, Ok(body));
+    tokio::task::yield_now().await;
+    assert_eq!(pair.held.now(), 0);
+    let large = Bytes::from(vec![0; Limits::default().body + 1]);
+    assert!(pair.caller.begin(ECHO, large).is_err());
 }
 
 #[tokio::test]
