@@ -26,7 +26,7 @@ const LONGEST_FILE: usize = 600;
 const LONGEST_MOD: usize = 150;
 
 /// A word and the only places that may hold it.
-const OWNERS: [(&str, &[&str]); 30] = [
+const OWNERS: &[(&str, &[&str])] = &[
     ("tokio::spawn", &["src/base/scope.rs"]),
     ("SystemTime::now", &["src/base/clock.rs"]),
     ("env::var", &["src/config/load.rs"]),
