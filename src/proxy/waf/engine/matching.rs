@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::bits;
-use super::memo::{Stage, transformed};
+use super::memo::transformed;
 use super::plan::{Plan, Way};
 use super::reach::is_stored;
 use super::state::Matched;
@@ -155,58 +155,72 @@ impl Transaction {
 
     /// Whether the operator holds for a value, at one of the nodes that count.
     fn try_value(&mut self, plan: &Plan, tried: Tried, target: &Target, subject: &Subject) -> bool {
-        let mut is_found = false;
-        let mut last: Option<Bytes> = None;
-        for node in &tried.way.nodes {
-            let (text, stage) = match subject {
-                Subject::Stored(number) => {
-                    let stage = self.memo.stage(plan, &self.store, *number, *node);
-                    let sifted = tried.way.sifted;
-                    if sifted.is_some_and(|sifted| !self.memo.may_hold(plan, stage, sifted)) {
-                        continue;
+        match subject {
+            Subject::Stored(number) => self.try_stages(plan, tried, target, subject, *number),
+            Subject::Own(_, text) => {
+                let (mut is_found, mut last) = (false, None);
+                for node in &tried.way.nodes {
+                    self.memo.work += RUN + 2 * text.len() as u64;
+                    let text = transformed(plan, text, *node);
+                    // A transformation that changed nothing shows the operator nothing new.
+                    if last.as_ref() != Some(&text) {
+                        let holds = self.try_text(plan, tried, &text);
+                        is_found |= holds
+                            .is_some_and(|captures| self.matched_value(plan, tried, target, subject, &text, captures));
                     }
-                    (self.memo.get(stage).clone(), Some(stage))
+                    last = Some(text);
                 }
-                Subject::Own(_, text) => {
-                    self.memo.work += text.len() as u64;
-                    (transformed(plan, text, *node), None)
-                }
-            };
-            // A transformation that changed nothing shows the operator nothing new.
-            if last.as_ref().is_some_and(|last| *last == text) {
+                is_found
+            }
+        }
+    }
+
+    fn try_stages(&mut self, plan: &Plan, tried: Tried, target: &Target, subject: &Subject, value: u32) -> bool {
+        let (mut is_found, mut last) = (false, None);
+        for node in &tried.way.nodes {
+            let stage = self.memo.stage(plan, &self.store, value, *node);
+            let sifted = tried.way.sifted;
+            if last == Some(stage) || sifted.is_some_and(|sifted| !self.memo.may_hold(plan, stage, sifted)) {
                 continue;
             }
-            is_found |= self.try_text(plan, tried, target, subject, &text, stage);
-            last = Some(text);
+            last = Some(stage);
+            self.memo.work += RUN + self.memo.get(stage).len() as u64;
+            match self.try_text(plan, tried, self.memo.get(stage)) {
+                Some(captures) => {
+                    let text = self.memo.get(stage).clone();
+                    is_found |= self.matched_value(plan, tried, target, subject, &text, captures);
+                }
+                None => sifted.into_iter().for_each(|sifted| self.memo.fails(stage, sifted)),
+            }
         }
-        if let (Some(sifted), Subject::Stored(number), false) = (tried.way.sifted, subject, is_found) {
-            self.memo.settle(plan, &self.store, *number, &tried.way.nodes, sifted);
+        if let (Some(sifted), false) = (tried.way.sifted, is_found) {
+            self.memo.settle(plan, &self.store, value, &tried.way.nodes, sifted);
         }
         is_found
     }
 
-    fn try_text(
+    /// What the operator captured, if it holds for a text, or does not and is negated.
+    fn try_text(&self, plan: &Plan, tried: Tried, text: &[u8]) -> Option<Captures> {
+        let (link, rule) = (tried.link, &plan.rules[tried.place]);
+        let mut captures = Captures::new();
+        let wanted = link.captures.then_some(&mut captures);
+        let holds = link
+            .operator
+            .holds(text, |argument| self.expand(argument, rule), wanted);
+        (holds != link.is_negated).then_some(captures)
+    }
+
+    /// `false`: the rule leaves this value out.
+    fn matched_value(
         &mut self,
         plan: &Plan,
         tried: Tried,
         target: &Target,
         subject: &Subject,
         text: &Bytes,
-        stage: Option<Stage>,
+        captures: Captures,
     ) -> bool {
         let (link, rule) = (tried.link, &plan.rules[tried.place]);
-        self.memo.work += RUN + text.len() as u64;
-        let mut captures = Captures::new();
-        let wanted = link.captures.then_some(&mut captures);
-        let holds = link
-            .operator
-            .holds(text, |argument| self.expand(argument, rule), wanted);
-        if holds == link.is_negated {
-            if let Some((sifted, stage)) = tried.way.sifted.zip(stage) {
-                self.memo.fails(stage, sifted);
-            }
-            return false;
-        }
         if !target.is_count && self.is_excluded(tried, target.variable, self.key(subject)) {
             return false;
         }

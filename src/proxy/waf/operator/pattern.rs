@@ -120,7 +120,8 @@ fn narrowed(text: &str) -> Vec<u8> {
     text.chars().map(|char| char as u8).collect()
 }
 
-/// What PCRE reads otherwise than this engine: `\x{ff}` and letters beyond ASCII are bytes, and in a class `[`, `&` and `~` are themselves.
+/// What PCRE reads otherwise than this engine: `\x{ff}` and letters beyond ASCII are bytes, and in a class `[`, `&` and `~` are themselves,
+/// and so is a brace that begins no count.
 fn translate(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -149,6 +150,11 @@ fn translate(text: &str) -> String {
             rest = &tail[end + 2..];
             continue;
         }
+        if !is_class && char == '{' && !is_count(tail) {
+            out.push_str("\\{");
+            rest = tail;
+            continue;
+        }
         if is_class && matches!(char, '[' | '&' | '~') {
             out.extend(['\\', char]);
             rest = tail;
@@ -167,6 +173,16 @@ fn translate(text: &str) -> String {
                 out.push(char);
                 break;
             };
+            // `\p{...}` and its like are one.
+            if next.is_ascii_alphabetic()
+                && tail[1..].starts_with('{')
+                && let Some(end) = tail.find('}')
+            {
+                out.push(char);
+                out.push_str(&tail[..=end]);
+                rest = &tail[end + 1..];
+                continue;
+            }
             // A mark that needs no escape may have one in PCRE; letters have a meaning, and stay.
             match next {
                 _ if next.is_ascii_alphanumeric() || is_meta(next) => out.extend([char, next]),
@@ -179,6 +195,16 @@ fn translate(text: &str) -> String {
         rest = tail;
     }
     out
+}
+
+/// What follows a brace says how often; else PCRE takes the brace for itself.
+fn is_count(tail: &str) -> bool {
+    let Some((count, _)) = tail.split_once('}') else {
+        return false;
+    };
+    let (least, most) = count.split_once(',').unwrap_or((count, ""));
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    !least.is_empty() && is_number(least) && is_number(most)
 }
 
 fn is_meta(char: char) -> bool {
@@ -205,6 +231,22 @@ mod tests {
         assert!(pattern.holds(b"ab^", None));
         for byte in [b"]", b"[", b"\\", b"&", b"~", b"7"] {
             assert!(!pattern.holds(byte, None), "{byte:?}");
+        }
+    }
+
+    #[test]
+    fn braces_that_count_nothing_are_braces() {
+        for (pattern, value, other) in [
+            (r"^\(\s*\)\s+{", "() {", "() x"),
+            (r"(?:{|a{2}|b{1,}|c{,2})\d", "c{,2}7", "a7"),
+            (r"o:\d{1,3}:{.*}", "o:12:{x}", "o::{x}"),
+        ] {
+            let pattern = Pattern::parse(pattern).unwrap();
+            assert!(
+                pattern.linear().is_some()
+                    && pattern.holds(value.as_bytes(), None)
+                    && !pattern.holds(other.as_bytes(), None)
+            );
         }
     }
 
