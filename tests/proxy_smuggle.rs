@@ -72,7 +72,6 @@ fn fields() -> Vec<(&'static str, Vec<Field>)> {
         ("path with a space", instead(":path", "/app/wait HTTP/1.1")),
         ("path with CR LF", instead(":path", "/app/wait HTTP/1.1\r\nx: a")),
         ("path with a request", instead(":path", HIDDEN)),
-        ("path with a fragment", instead(":path", "/app/wait#a")),
         (
             "path of another host",
             instead(":path", "http://other.example/app/wait"),

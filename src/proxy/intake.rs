@@ -64,6 +64,12 @@ pub fn exchange(
     if !framing::is_plain(parts.method.as_str(), target) {
         return Err(Error::new(Kind::Malformed, "a method or target with unusual bytes"));
     }
+    if !has_one_length(&parts.headers) {
+        return Err(Error::new(
+            Kind::Malformed,
+            "more than one length, or one that is no number",
+        ));
+    }
     drop_lookalikes(&mut parts.headers);
     join_cookies(&mut parts.headers);
     let authority = authority(&parts)?;
@@ -110,6 +116,13 @@ fn drop_lookalikes(headers: &mut HeaderMap) {
     for name in alike {
         headers.remove(name);
     }
+}
+
+/// RFC 9110 §8.6. The library of HTTP/2 compares the body with the first field alone, and passes all of them on.
+fn has_one_length(headers: &HeaderMap) -> bool {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let is_number = |length: &HeaderValue| !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);
+    lengths.next().is_none_or(is_number) && lengths.next().is_none()
 }
 
 /// RFC 9113 §8.2.3: HTTP/2 splits cookies, and who reads HTTP/1 wants one field.
@@ -192,6 +205,24 @@ mod tests {
             assert_eq!(exchange.request.uri, "/a?b");
             assert_eq!(exchange.host, "portal.example");
             assert!(exchange.request.headers.contains_key("host"));
+        }
+    }
+
+    #[test]
+    fn a_request_has_one_length() {
+        let kind = |build| read(build, "").map(drop);
+        let host = || get("/").header("host", "a");
+        assert_eq!(kind(host().header("content-length", "05")), Ok(()));
+        for second in ["5", "6"] {
+            let build = host().header("content-length", "5").header("content-length", second);
+            assert_eq!(kind(build), Err(Kind::Malformed));
+        }
+        for length in ["", "+5", "5, 5", "0x5"] {
+            assert_eq!(
+                kind(host().header("content-length", length)),
+                Err(Kind::Malformed),
+                "{length}"
+            );
         }
     }
 

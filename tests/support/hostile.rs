@@ -192,7 +192,7 @@ fn disguises() -> Vec<Probe> {
         probe(
             "TE not ASCII",
             with("Transfer-Encoding: \u{212a}chunked\r\n") + "0\r\n\r\n",
-            400,
+            501,
         ),
         probe(
             "TE twice, the second odd",
