@@ -135,6 +135,10 @@ async fn what_http1_would_misread_is_refused_on_http2() {
     front.upstream.gate.add_permits(1);
     assert_eq!(came(&front, &PSEUDO, Some(b"01234")).await, Came::Ok);
     assert_eq!(front.upstream.arrived.available_permits(), 1);
+    // What no server is ever sent is dropped before anything is decided, and not passed on.
+    front.upstream.gate.add_permits(1);
+    let with_fragment = instead(":path", "/app/wait#a");
+    assert_eq!(came(&front, &with_fragment, Some(b"01234")).await, Came::Ok);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -202,7 +202,7 @@ fn disguises() -> Vec<Probe> {
         probe(
             "TE twice, the first odd",
             both("Transfer-Encoding: x", "transfer-encoding: chunked"),
-            400,
+            501,
         ),
         probe(
             "TE behind a bare LF",
