@@ -11,7 +11,7 @@ use bitrix_node::host::child::{Child, Launch, above_reserved, reserve};
 use bitrix_node::net::listen;
 use bytes::Buf;
 use data_encoding::BASE64;
-use h3::error::Code;
+use h3::error::{Code, StreamError};
 use nix::sys::signal::Signal;
 use quinn::ConnectionError;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
@@ -20,6 +20,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::time::timeout;
 
 use crate::support::command::EXECUTABLE;
+use crate::support::daemon::free_port;
 use crate::support::front::{self, PATIENCE};
 use crate::support::http3::{Client, get};
 use crate::support::upstream::Upstream;
@@ -45,7 +46,7 @@ impl Bed {
         front::fill(&folder);
         let file = folder.path().join("bitrix-node.toml");
         std::fs::write(&file, front::text(&folder, &upstream, "http3 = true", "")).unwrap();
-        let tcp = TcpListener::bind(format!("{ip}:0")).unwrap();
+        let tcp = TcpListener::bind((ip, free_port())).unwrap();
         let address = tcp.local_addr().unwrap();
         let udp = listen::udp(address).unwrap();
         Bed {
@@ -115,6 +116,27 @@ impl Bed {
         };
         timeout(PATIENCE, trying).await.expect("somebody takes it")
     }
+
+    /// One that is served: whoever is told to go comes again.
+    async fn served(&self) -> Client {
+        let trying = async {
+            loop {
+                let client = self.client().await;
+                match client.get("/a.txt").await {
+                    Ok(_) => return client,
+                    Err(StreamError::RemoteClosing { .. }) => tokio::task::yield_now().await,
+                    Err(other) => panic!("{other}"),
+                }
+            }
+        };
+        timeout(PATIENCE, trying).await.expect("somebody serves it")
+    }
+}
+
+/// Until this client is told to go.
+async fn told(client: &Client) {
+    let asking = async { while client.get("/a.txt").await.is_ok() {} };
+    timeout(PATIENCE, asking).await.expect("told in time");
 }
 
 async fn ask(client: &Client) {
@@ -143,7 +165,8 @@ async fn a_successor_takes_over_without_a_failed_request() {
     waiting.finish().await.unwrap();
     bed.upstream.arrived.acquire().await.unwrap().forget();
     first.signal(Signal::SIGTERM);
-    let early = bed.client();
+    told(&client).await;
+    let early = bed.served();
     let release = async {
         bed.upstream.gate.add_permits(1);
         assert_eq!(waiting.recv_response().await.unwrap().status(), 200);

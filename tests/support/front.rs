@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::daemon::free_port;
 use super::upstream::Upstream;
 
 /// Longer than anything here takes; a test that reaches it has failed.
@@ -156,7 +157,7 @@ pub async fn eventually(what: &str, holds: impl Fn() -> bool) {
 }
 
 fn listen(name: &str) -> (SocketAddr, NamedSocket) {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = std::net::TcpListener::bind(("127.0.0.1", free_port())).unwrap();
     let address = listener.local_addr().unwrap();
     let socket = NamedSocket {
         name: name.into(),

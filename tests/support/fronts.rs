@@ -16,6 +16,7 @@ use bitrix_node::proxy::Proxy;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
+use super::daemon::free_port;
 use super::front::eventually;
 use super::http::{self, Answer};
 use super::responder::Responder;
@@ -212,7 +213,7 @@ fn trust(folder: &TempDir) -> Trust {
 }
 
 fn listen_as(name: &str) -> (SocketAddr, NamedSocket) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = TcpListener::bind(("127.0.0.1", free_port())).unwrap();
     let address = listener.local_addr().unwrap();
     let socket = NamedSocket {
         name: name.into(),
