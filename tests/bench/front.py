@@ -11,19 +11,18 @@ processor time of the server. Above 1 is faster than nginx.
 import os
 import re
 import shutil
-import signal
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+
+from server import TICKS, Server, free_port
 
 EXECUTABLE = os.path.abspath(sys.argv[1])
 ROUNDS = int(sys.argv[2]) if len(sys.argv) > 2 else 5
 SECONDS = int(sys.argv[3]) if len(sys.argv) > 3 else 2
-TICKS = os.sysconf("SC_CLK_TCK")
 PHP_FPM = next(p for p in sorted(Path("/usr/sbin").glob("php-fpm*"), reverse=True))
 
 CASES = [
@@ -86,58 +85,6 @@ kept_connections = 2
 """
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-class Server:
-    def __init__(self, name, argv, cpu, port, **options):
-        self.name, self.port = name, port
-        self.process = subprocess.Popen(
-            ["taskset", "-c", str(cpu), *argv], stdout=subprocess.DEVNULL, stderr=open(f"{run}/{name}.log", "w"), **options
-        )
-
-    def pids(self):
-        found = [self.process.pid]
-        for pid in filter(str.isdigit, os.listdir("/proc")):
-            try:
-                if int(Path(f"/proc/{pid}/stat").read_text().rsplit(")")[-1].split()[1]) == self.process.pid:
-                    found.append(int(pid))
-            except OSError:
-                pass
-        return found
-
-    def cpu_seconds(self):
-        ticks = 0
-        for pid in self.pids():
-            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")")[-1].split()
-            ticks += int(fields[11]) + int(fields[12])
-        return ticks / TICKS
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-
-def wait_for(what, look):
-    until = time.monotonic() + 20
-    while not look():
-        if time.monotonic() > until:
-            sys.exit(f"{what} does not come up; see {run}")
-        time.sleep(0.05)
-
-
-def answers(port):
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 def load(server, path, connections):
     before = server.cpu_seconds()
     url = f"http://127.0.0.1:{server.port}{path}"
@@ -174,12 +121,13 @@ def main():
     listener.setblocking(False)
     servers = []
     try:
-        servers.append(Server("fpm", [str(PHP_FPM), "-F", "-y", f"{run}/fpm.conf"], 1, 0))
-        servers.append(Server("upstream", ["nginx", "-c", f"{run}/up.conf", "-e", "stderr"], 1, upstream))
-        nginx = Server("nginx", ["nginx", "-c", f"{run}/nginx.conf", "-e", "stderr"], 0, nginx_port)
+        servers.append(Server(run, "fpm", [str(PHP_FPM), "-F", "-y", f"{run}/fpm.conf"], 1, 0))
+        servers.append(Server(run, "upstream", ["nginx", "-c", f"{run}/up.conf", "-e", "stderr"], 1, upstream))
+        nginx = Server(run, "nginx", ["nginx", "-c", f"{run}/nginx.conf", "-e", "stderr"], 0, nginx_port)
         servers.append(nginx)
         handed = dict(os.environ, LISTEN_FDS="1", LISTEN_FDNAMES="http")
         ours = Server(
+            run,
             "bitrix-node",
             [EXECUTABLE, "module", "proxy", "--config", f"{run}/config.toml"],
             0,
@@ -189,8 +137,10 @@ def main():
             preexec_fn=lambda: os.dup2(listener.fileno(), 3, inheritable=True) if listener.fileno() != 3 else os.set_inheritable(3, True),
         )
         servers.append(ours)
-        wait_for("PHP-FPM", lambda: os.path.exists(php))
-        wait_for("nginx", lambda: answers(nginx_port) and answers(upstream))
+        fpm, origin = servers[:2]
+        fpm.wait(lambda: os.path.exists(php))
+        origin.wait()
+        nginx.wait()
 
         print(f"{ROUNDS} rounds of {SECONDS} s, medians; ratio = bitrix-node / nginx")
         print(f"{'case':22}{'nginx rps':>12}{'ours rps':>12}{'ratio':>8}{'nginx /cpu-s':>14}{'ours /cpu-s':>14}{'ratio':>8}")

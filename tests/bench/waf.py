@@ -12,21 +12,19 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import waf_samples
+from server import Server, free_port
 
 EXECUTABLE, TOOLS = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
 ROUNDS = int(sys.argv[3]) if len(sys.argv) > 3 else 5
 SECONDS = int(sys.argv[4]) if len(sys.argv) > 4 else 2
-TICKS = os.sysconf("SC_CLK_TCK")
 SETUP, RULES = f"{TOOLS}/etc/modsecurity/crs", f"{TOOLS}/usr/share/modsecurity-crs"
 # Bodies of a sample that the load takes turns with: other digits, so that none is known from the request before.
 BODIES = 64
@@ -94,61 +92,12 @@ end
 """
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-class Server:
-    def __init__(self, name, argv, cpu, port, **options):
-        self.name, self.port = name, port
-        log = open(f"{run}/{name}.log", "w")
-        self.process = subprocess.Popen(["taskset", "-c", str(cpu), *argv], stdout=log, stderr=log, **options)
-
-    def pids(self):
-        found = [self.process.pid]
-        for pid in filter(str.isdigit, os.listdir("/proc")):
-            try:
-                if int(Path(f"/proc/{pid}/stat").read_text().rsplit(")")[-1].split()[1]) == self.process.pid:
-                    found.append(int(pid))
-            except OSError:
-                pass
-        return found
-
-    def cpu_seconds(self):
-        ticks = 0
-        for pid in self.pids():
-            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")")[-1].split()
-            ticks += int(fields[11]) + int(fields[12])
-        return ticks / TICKS
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-
-def wait_for(server):
-    until = time.monotonic() + 30
-    while True:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", server.port)) == 0:
-                return
-        if time.monotonic() > until or server.process.poll() is not None:
-            sys.exit(f"{server.name} does not come up:\n{Path(f'{run}/{server.name}.log').read_text()}")
-        time.sleep(0.05)
-
-
 def nginx(name, port, upstream, cpu, rules="", target=PASS):
     module = f"load_module {TOOLS}/usr/lib/nginx/modules/ngx_http_modsecurity_module.so;" if rules else ""
     text = NGINX.format(run=run, name=name, port=port, upstream=upstream, module=module, rules=rules, target=target)
     Path(f"{run}/{name}.conf").write_text(text)
     found = dict(os.environ, LD_LIBRARY_PATH=f"{TOOLS}/usr/lib/x86_64-linux-gnu")
-    return Server(name, ["nginx", "-c", f"{run}/{name}.conf", "-e", "stderr"], cpu, port, env=found)
+    return Server(run, name, ["nginx", "-c", f"{run}/{name}.conf", "-e", "stderr"], cpu, port, env=found)
 
 
 def ours(name, port, upstream, mode):
@@ -158,6 +107,7 @@ def ours(name, port, upstream, mode):
     listener = socket.create_server(("127.0.0.1", port), backlog=4096)
     listener.setblocking(False)
     server = Server(
+        run,
         name,
         [EXECUTABLE, "module", "proxy", "--config", f"{run}/{name}.toml"],
         0,
@@ -214,7 +164,7 @@ def main():
             ours("bitrix-node-waf", free_port(), upstream, "detect"),
         ]
         for server in servers:
-            wait_for(server)
+            server.wait()
         print(f"{ROUNDS} rounds of {SECONDS} s, medians; microseconds of the processor for a request")
         print(f"{'':12}{'nginx':>9}{'+ waf':>9}{'ours':>9}{'+ waf':>9}{'waf of nginx':>14}{'of ours':>9}{'ratio':>8}")
         for sample in waf_samples.clean():
