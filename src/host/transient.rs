@@ -10,6 +10,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tracing::debug;
+
 use super::account::Account;
 use super::command::{self, Program};
 use super::unit::{self, Unit};
@@ -58,11 +60,18 @@ impl Transient {
         }
     }
 
-    /// What is left of its last run: after a start that was skipped systemd keeps the unit, and with it the name.
+    /// What is left of its last run: after a start that was skipped systemd keeps the unit, and with it the name. One that failed it keeps
+    /// while anything of it is left, and takes no other of the name ("failed to load properly: Device or resource busy").
     async fn forget(&self) -> io::Result<()> {
         let seen = self.unit.look().await?;
         if !seen.is_known() || seen.is_there() {
             return Ok(());
+        }
+        if seen.has_failed()
+            && let Err(error) = self.unit.reset().await
+        {
+            // It may be gone by itself.
+            debug!(%error, unit = self.unit.0, "not forgotten");
         }
         match fs::remove_file(Path::new(FRAGMENTS).join(&self.unit.0)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -25,6 +25,10 @@ pub struct Seen {
 }
 
 impl Seen {
+    pub fn has_failed(&self) -> bool {
+        self.state == "failed"
+    }
+
     /// It runs, or is about to, or is just ending.
     pub fn is_there(&self) -> bool {
         !matches!(self.state.as_str(), "inactive" | "failed" | "")
@@ -74,6 +78,11 @@ impl Unit {
 
     pub async fn unmask(&self) -> io::Result<()> {
         self.order("unmask", LOOK).await
+    }
+
+    /// Its last end was no failure any more.
+    pub async fn reset(&self) -> io::Result<()> {
+        self.order("reset-failed", LOOK).await
     }
 
     /// Without waiting for what it would still do.

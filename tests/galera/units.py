@@ -183,8 +183,10 @@ class Story:
     def restarted_by_hand(self, one):
         """The unit that began the cluster, with the words that it was started with."""
         self.n1.run("mariadb --socket=/run/bitrix-node/db/mariadb.sock -e 'CREATE TABLE IF NOT EXISTS mysql.units (n INT PRIMARY KEY)'")
-        had = NEW in self.words(one)
+        had, before = NEW in self.words(one), self.pid(one)
         one.try_run(f"systemctl restart {UNIT}", 120)
+        # Until the node has looked, it says what it saw before.
+        until("another one runs", lambda: self.pid(one) not in (0, before))
         self.synced(2, "restarted by hand")
         words = self.words(one)
         is_so = had and NEW not in words and any(word.startswith(POSITION) for word in words) and self.size(one) == 2
