@@ -50,8 +50,43 @@ impl BackupStore {
 }
 
 impl Backup {
+    /// What is wrong with it: key and message.
+    pub(super) fn faults(&self) -> Vec<(&'static str, String)> {
+        let is_absolute_or_empty = |path: &PathBuf| path.as_os_str().is_empty() || path.is_absolute();
+        let mut faults = Vec::new();
+        let mut require = |holds: bool, key, message: &str| {
+            if !holds {
+                faults.push((key, message.to_string()));
+            }
+        };
+        if let Some((key, fault)) = self.store_fault() {
+            require(false, key, fault);
+        }
+        if let Some(fault) = self.endpoint_fault() {
+            require(false, "backup.s3_endpoint", fault);
+        }
+        for (key, path) in [
+            ("backup.s3_secret_key_file", &self.s3_secret_key_file),
+            ("backup.s3_authority", &self.s3_authority),
+        ] {
+            require(is_absolute_or_empty(path), key, "must be an absolute path");
+        }
+        require(
+            self.recipients.iter().all(|key| key.starts_with("age1")),
+            "backup.recipients",
+            "holds public keys, which begin with age1; `age-keygen -y` shows that of a private one",
+        );
+        if let Some(fault) = self.daily_fault() {
+            require(false, "backup.daily", fault);
+        }
+        let is_seldom = self.log_every.0.as_secs() >= 60;
+        require(is_seldom, "backup.log_every", "must be at least 1m");
+        require(self.keep_last > 0, "backup.keep_last", "must be at least 1");
+        faults
+    }
+
     /// What is wrong with `store`, and with what it needs.
-    pub fn store_fault(&self) -> Option<(&'static str, &'static str)> {
+    fn store_fault(&self) -> Option<(&'static str, &'static str)> {
         let is_absent = |path: &PathBuf| path.as_os_str().is_empty();
         match BackupStore::parse(&self.store) {
             _ if self.store.is_empty() => None,
@@ -69,7 +104,7 @@ impl Backup {
         }
     }
 
-    pub fn endpoint_fault(&self) -> Option<&'static str> {
+    fn endpoint_fault(&self) -> Option<&'static str> {
         let is_url = ["https://", "http://"]
             .iter()
             .any(|scheme| self.s3_endpoint.starts_with(scheme));
@@ -82,7 +117,7 @@ impl Backup {
     }
 
     /// What is wrong with `daily`.
-    pub fn daily_fault(&self) -> Option<&'static str> {
+    fn daily_fault(&self) -> Option<&'static str> {
         match self.daily.is_empty() {
             true => None,
             false if self.daily().is_none() => Some("is a time of day in UTC, like \"02:30\", or \"\" for none"),

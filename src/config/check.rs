@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use super::{Backup, Config, Engine, External, Files, Mount, Proxy, Route};
+use super::{Config, Engine, External, Files, Mount, Proxy, Route};
 
 type Problems = Vec<(&'static str, String)>;
 
@@ -20,7 +20,7 @@ pub fn check(config: &Config) -> Problems {
     cluster(config, &mut problems);
     files(config, &mut problems);
     upgrade(config, &mut problems);
-    backup(&config.backup, &mut problems);
+    problems.extend(config.backup.faults());
     problems.extend(config.waf.faults());
     problems.extend(config.acme.faults(config));
     problems
@@ -177,34 +177,6 @@ fn is_store(store: &str) -> bool {
     let is_letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte);
     let has_name = host.split('.').count() >= 2 && host.split('.').all(|label| !label.is_empty());
     port && has_name && host.bytes().all(is_letter)
-}
-
-fn backup(backup: &Backup, problems: &mut Problems) {
-    problems.extend(backup.store_fault().map(|(key, fault)| (key, fault.into())));
-    problems.extend(
-        backup
-            .endpoint_fault()
-            .map(|fault| ("backup.s3_endpoint", fault.into())),
-    );
-    for (key, path) in [
-        ("backup.s3_secret_key_file", &backup.s3_secret_key_file),
-        ("backup.s3_authority", &backup.s3_authority),
-    ] {
-        require(problems, is_absolute_or_empty(path), key, NEEDS_ABSOLUTE);
-    }
-    let are_keys = backup.recipients.iter().all(|key| key.starts_with("age1"));
-    require(
-        problems,
-        are_keys,
-        "backup.recipients",
-        "holds public keys, which begin with age1; `age-keygen -y` shows that of a private one",
-    );
-    if let Some(fault) = backup.daily_fault() {
-        problems.push(("backup.daily", fault.into()));
-    }
-    let is_seldom = backup.log_every.0.as_secs() >= 60;
-    require(problems, is_seldom, "backup.log_every", "must be at least 1m");
-    require(problems, backup.keep_last > 0, "backup.keep_last", "must be at least 1");
 }
 
 fn upgrade(config: &Config, problems: &mut Problems) {

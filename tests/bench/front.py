@@ -11,14 +11,13 @@ processor time of the server. Above 1 is faster than nginx.
 import os
 import re
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from server import TICKS, Server, free_port
+from server import TICKS, Server, free_port, front
 
 EXECUTABLE = os.path.abspath(sys.argv[1])
 ROUNDS = int(sys.argv[2]) if len(sys.argv) > 2 else 5
@@ -117,25 +116,13 @@ def main():
     write("fpm.conf", FPM.format(**facts))
     write("config.toml", CONFIG.format(port=our_port, access=f"{run}/access.log", **facts))
 
-    listener = socket.create_server(("127.0.0.1", our_port), backlog=4096)
-    listener.setblocking(False)
     servers = []
     try:
         servers.append(Server(run, "fpm", [str(PHP_FPM), "-F", "-y", f"{run}/fpm.conf"], 1, 0))
         servers.append(Server(run, "upstream", ["nginx", "-c", f"{run}/up.conf", "-e", "stderr"], 1, upstream))
         nginx = Server(run, "nginx", ["nginx", "-c", f"{run}/nginx.conf", "-e", "stderr"], 0, nginx_port)
         servers.append(nginx)
-        handed = dict(os.environ, LISTEN_FDS="1", LISTEN_FDNAMES="http")
-        ours = Server(
-            run,
-            "bitrix-node",
-            [EXECUTABLE, "module", "proxy", "--config", f"{run}/config.toml"],
-            0,
-            our_port,
-            env=handed,
-            close_fds=False,
-            preexec_fn=lambda: os.dup2(listener.fileno(), 3, inheritable=True) if listener.fileno() != 3 else os.set_inheritable(3, True),
-        )
+        ours = front(run, "bitrix-node", EXECUTABLE, f"{run}/config.toml", 0, our_port)
         servers.append(ours)
         fpm, origin = servers[:2]
         fpm.wait(lambda: os.path.exists(php))

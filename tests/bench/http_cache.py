@@ -9,12 +9,13 @@ Kinds: `required` by RFC 9111, `optimal` for speed, `check` is only noted. Tests
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from server import answers, free_port, front
 
 EXECUTABLE, SUITE = os.path.abspath(sys.argv[1]), Path(sys.argv[2]).resolve() / "node_modules/http-cache-tests"
 ONE = sys.argv[3] if len(sys.argv) > 3 else ""
@@ -55,29 +56,18 @@ console.log(JSON.stringify({ kinds, failed }))
 """
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def wait_for(port):
     until = time.monotonic() + 20
     while time.monotonic() < until:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
+        if answers(port):
+            return
         time.sleep(0.05)
     sys.exit(f"nobody listens on {port}")
 
 
 def main():
     with tempfile.TemporaryDirectory() as run:
-        upstream = free_port()
-        listener = socket.socket()
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(1024)
-        port = listener.getsockname()[1]
+        upstream, port = free_port(), free_port()
         Path(run, "root").mkdir()
         Path(run, "config.toml").write_text(CONFIG.format(run=run, port=port, upstream=upstream))
         Path(run, "summary.mjs").write_text(SUMMARY % (SUITE, SUITE))
@@ -85,18 +75,10 @@ def main():
         env |= {"npm_config_base": f"http://127.0.0.1:{port}", "npm_config_id": ONE, "npm_package_config_id": ""}
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         server = subprocess.Popen(["node", "server/server.mjs"], cwd=SUITE, env=env, **quiet)
-        os.dup2(listener.fileno(), 3)
-        # Also where it was that number already.
-        os.set_inheritable(3, True)
-        handed = dict(os.environ, LISTEN_FDS="1", LISTEN_FDNAMES="http")
-        front = subprocess.Popen(
-            [EXECUTABLE, "module", "proxy", "--config", f"{run}/config.toml"],
-            env=handed, close_fds=False, stdout=subprocess.DEVNULL, stderr=open(f"{run}/front.log", "w"),
-        )
+        ours = front(run, "front", EXECUTABLE, f"{run}/config.toml", 0, port)
         try:
             wait_for(upstream)
-            if front.poll() is not None:
-                sys.exit(Path(run, "front.log").read_text())
+            ours.wait()
             ran = subprocess.run(["node", "--no-warnings", "cli.mjs"], cwd=SUITE, env=env, capture_output=True, text=True)
             if ONE:
                 return print(ran.stdout, ran.stderr)
@@ -104,9 +86,9 @@ def main():
             summary = ["node", "--no-warnings", f"{run}/summary.mjs", f"{run}/results.json"]
             told = json.loads(subprocess.run(summary, capture_output=True, text=True, check=True).stdout)
         finally:
-            for process in (front, server):
-                process.terminate()
-                process.wait()
+            ours.stop()
+            server.terminate()
+            server.wait()
     for kind, id, why in told["failed"]:
         print(f"{kind:10}{id:50}{why[:100]}")
     for kind, count in told["kinds"].items():

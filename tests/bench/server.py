@@ -22,6 +22,21 @@ def answers(port):
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def front(folder, name, executable, config, cpu, port):
+    """Our front, which is handed its socket as a supervisor would."""
+    with socket.create_server(("127.0.0.1", port), backlog=4096) as listener:
+        listener.setblocking(False)
+
+        def hand():
+            # Also where it is that number already.
+            os.dup2(listener.fileno(), 3)
+            os.set_inheritable(3, True)
+
+        handed = dict(os.environ, LISTEN_FDS="1", LISTEN_FDNAMES="http")
+        argv = [executable, "module", "proxy", "--config", config]
+        return Server(folder, name, argv, cpu, port, env=handed, close_fds=False, preexec_fn=hand)
+
+
 class Server:
     """A program on one processor; what it says is in a file of `folder`."""
 

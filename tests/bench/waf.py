@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -20,7 +19,7 @@ import tempfile
 from pathlib import Path
 
 import waf_samples
-from server import Server, free_port
+from server import Server, free_port, front
 
 EXECUTABLE, TOOLS = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
 ROUNDS = int(sys.argv[3]) if len(sys.argv) > 3 else 5
@@ -104,20 +103,7 @@ def ours(name, port, upstream, mode):
     os.mkdir(f"{run}/{name}")
     text = CONFIG.format(run=run, name=name, port=port, upstream=upstream, mode=mode, setup=SETUP, rules=RULES)
     Path(f"{run}/{name}.toml").write_text(text)
-    listener = socket.create_server(("127.0.0.1", port), backlog=4096)
-    listener.setblocking(False)
-    server = Server(
-        run,
-        name,
-        [EXECUTABLE, "module", "proxy", "--config", f"{run}/{name}.toml"],
-        0,
-        port,
-        env=dict(os.environ, LISTEN_FDS="1", LISTEN_FDNAMES="http"),
-        close_fds=False,
-        preexec_fn=lambda: os.dup2(listener.fileno(), 3, inheritable=True) if listener.fileno() != 3 else os.set_inheritable(3, True),
-    )
-    listener.close()
-    return server
+    return front(run, name, EXECUTABLE, f"{run}/{name}.toml", 0, port)
 
 
 def script(sample):
