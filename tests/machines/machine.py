@@ -17,6 +17,8 @@ LOOK = 0.1
 ENVIRONMENT = ["env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8", "TERM=dumb"]
 # systemd-nspawn keeps these back by itself; a virtual machine has them.
 CAPABILITIES = "CAP_NET_ADMIN,CAP_NET_RAW,CAP_SYS_RESOURCE"
+# So with system calls: the front locks itself in.
+CALLS = "landlock_add_rule landlock_create_ruleset landlock_restrict_self"
 
 # Where the kernel's list of them is mounted, below a folder that is this run's own.
 FUSE = Path("/run/fuse-connections")
@@ -82,7 +84,7 @@ class Machine:
         self.plug_in()
         words = ["systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", "--console=pipe", f"--machine={self.name}"]
         words += [f"--network-namespace-path=/run/netns/{self.name}", f"--directory={self.root}", f"--capability={CAPABILITIES}"]
-        words += ["--bind=/dev/fuse", "--resolv-conf=off", "--timezone=off"]
+        words += ["--bind=/dev/fuse", "--resolv-conf=off", "--timezone=off", f"--system-call-filter={CALLS}"]
         with open(self.folder / "console.log", "ab") as console:
             self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=console, stderr=console)
         self.leader = until(f"{self.name} has a process 1", self.first_process, 30)

@@ -133,6 +133,8 @@ class Story:
         self.green("n1 alone, by the floating address", FLOATING)
         again = one.try_run(f"bitrix-node init {options}")
         self.log.check("init can be repeated", again.returncode == 0 and self.cluster.healthy(one), again.stderr[-300:])
+        said = one.run("journalctl --no-pager --output=cat -u bitrix-node | grep 'locked in'").strip()
+        self.log.check("the front locks itself in, by its hardened unit", "locked in: it opens its own files" in said, said[-200:])
 
     def package(self):
         """A newer package on the node that runs, under load."""
