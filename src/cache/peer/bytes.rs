@@ -1,22 +1,11 @@
 //! The letters of the protocol between nodes: numbers of variable length (LEB128) and counted bytes. A reader trusts nothing.
 
-use bytes::Bytes;
 use thiserror::Error;
 
 /// A message that is no message: cut off, or with a value that nobody writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("a message between caches is damaged")]
 pub struct Damaged;
-
-/// A part of a message where it lies; copied if it is of another one.
-pub fn share(message: &Bytes, part: &[u8]) -> Bytes {
-    let start = part.as_ptr().addr().checked_sub(message.as_ptr().addr());
-    let place = start.map(|start| start..start + part.len());
-    match place.filter(|place| message.get(place.clone()).is_some()) {
-        Some(place) => message.slice(place),
-        None => Bytes::copy_from_slice(part),
-    }
-}
 
 /// The rest of a message.
 #[derive(Clone, Copy, Debug)]

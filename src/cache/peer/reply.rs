@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::bytes::{Damaged, Reader, put_bytes, put_number, share};
+use super::bytes::{Damaged, Reader, put_bytes, put_number};
 use super::command::{flag, option, put_option};
 use crate::cache::command::{Hit, Number, Reply};
 use crate::cache::seen::Seen;
@@ -114,7 +114,7 @@ fn hit(from: &mut Reader<'_>, key: &Bytes, message: &Bytes) -> Result<Hit, Damag
         had_winner: flag(from)?,
         record: Seen::Sent {
             key: key.clone(),
-            value: share(message, from.bytes()?),
+            value: message.slice_ref(from.bytes()?),
         },
     })
 }
