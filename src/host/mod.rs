@@ -1,4 +1,5 @@
-//! The machine under us: accounts, facts, programs, units, mounts, addresses, the kernel's settings, and how a process locks itself in. Everything that starts a process is here.
+//! The machine under us: accounts, facts, programs, units, mounts, addresses, the kernel's settings, and how a process locks itself in.
+//! Everything that starts a process is here.
 
 pub mod account;
 pub mod address;

@@ -34,7 +34,7 @@ impl Confined {
         match how {
             Confinement::Full => info!("locked in: it opens its own files and no others"),
             Confinement::Partial => info!("locked in, as far as this kernel can"),
-            Confinement::None => warn!("not locked in: this kernel has no Landlock; the rights of its user hold it"),
+            Confinement::None => warn!("not locked in: no Landlock is to be had here; the rights of its user hold it"),
         }
         Confined {
             grounds,
@@ -79,8 +79,8 @@ impl Confined {
         });
     }
 
-    /// Says once that a successor is needed.
-    pub fn is_outgrown(&self) -> bool {
+    /// Whether a successor is needed; said once.
+    pub fn take_outgrown(&self) -> bool {
         self.is_outgrown.swap(false, Ordering::Relaxed)
     }
 }

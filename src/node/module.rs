@@ -190,7 +190,7 @@ impl Process {
                 () = sleep_until(next_beat) => {
                     let status = self.module.service().status();
                     let is_ready = matches!(status.health, Health::Good | Health::Degraded);
-                    let needs_another = is_ready && since.elapsed() > SETTLED && self.is_outgrown();
+                    let needs_another = is_ready && since.elapsed() > SETTLED && self.take_outgrown();
                     beat(if needs_another { "replace" } else if is_ready { "ready" } else { "starting" });
                     reports.send_replace(self.report(self.remarked(status)));
                     next_beat = Instant::now() + if is_ready { BEAT } else { FIRST_BEATS };
@@ -210,10 +210,10 @@ impl Process {
     }
 
     /// Whether this process cannot do any more what is wanted of it. What is found out now is said with a later beat.
-    fn is_outgrown(&self) -> bool {
+    fn take_outgrown(&self) -> bool {
         let Some(confined) = &self.confined else { return false };
         confined.look();
-        confined.is_outgrown()
+        confined.take_outgrown()
     }
 
     fn remarked(&self, mut status: Status) -> Status {

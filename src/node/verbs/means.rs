@@ -23,7 +23,7 @@ use crate::host::verb::Task;
 /// The kernel's lifetime of an address is renewed twice a second (`host::address::lifetime`).
 const RENEW: Duration = Duration::from_millis(500);
 /// Between two questions whether the group still has the database here.
-const HEARD: Duration = Duration::from_millis(200);
+const PACE: Duration = Duration::from_millis(200);
 /// A former holder that lets go at this moment does not answer a second time.
 const ONCE_MORE: Duration = Duration::from_millis(400);
 /// When the neighbours are told after the first time, and then how often: one that heard somebody else, as a former holder that woke
@@ -77,7 +77,7 @@ impl Means {
             if rest.is_zero() || hold.is_ending() {
                 break Ok(());
             }
-            hold.wait(HEARD.min(rest)).await;
+            hold.wait(PACE.min(rest)).await;
             if !hold.left().is_zero() && !hold.is_ending() && !writer.is_there().await {
                 break Err("the database here has ended, or its group has let it go".to_owned());
             }
