@@ -9,6 +9,8 @@ pub mod file;
 pub mod log;
 pub mod scope;
 pub mod secret;
+#[cfg(test)]
+pub mod seeded;
 pub mod service;
 pub mod template;
 

@@ -2,24 +2,20 @@
 //! a lost disk or a change of members must not do.
 
 use std::collections::BTreeSet;
-use std::io::Write;
 use std::time::Duration;
 
 use super::nemesis;
 use super::world::{Still, World};
+use crate::base::seeded::{self, say};
 use crate::storage::types::NodeId;
 
 /// One by itself, a few of many.
 fn seeds() -> impl Iterator<Item = u64> {
-    super::seed_tests::seeds(1).take(5)
+    seeded::seeds(1).take(5)
 }
 
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
-}
-
-fn say(what: std::fmt::Arguments<'_>) {
-    std::io::stderr().write_fmt(what).unwrap();
 }
 
 fn judge(world: &World, what: &str) {

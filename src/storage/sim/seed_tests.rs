@@ -1,10 +1,10 @@
 //! Random faults by seed: a few seeds always, many with `make test-sim`.
 
-use std::io::Write;
 use std::time::Duration;
 
 use super::nemesis;
 use super::world::World;
+use crate::base::seeded::{say, seeds};
 use crate::storage::types::NodeId;
 
 /// Faults come for this long.
@@ -57,24 +57,6 @@ fn run_all(few: u64, count: u64, witnesses: &[NodeId]) {
     };
     let failed: Vec<_> = seeds(few).filter(failed).collect();
     assert!(failed.is_empty(), "{count} nodes, seeds that failed: {failed:?}");
-}
-
-fn say(what: std::fmt::Arguments<'_>) {
-    std::io::stderr().write_fmt(what).unwrap();
-}
-
-/// The seeds that `SEED` or `SEEDS` names, as `7` or `100..200`; by itself the first few.
-#[allow(clippy::disallowed_methods)]
-pub fn seeds(few: u64) -> std::ops::Range<u64> {
-    let number = |text: &str| text.parse::<u64>().expect("a seed is a number");
-    match (std::env::var("SEED"), std::env::var("SEEDS")) {
-        (Ok(seed), _) if !seed.is_empty() => number(&seed)..number(&seed) + 1,
-        (_, Ok(seeds)) if !seeds.is_empty() => {
-            let (first, end) = seeds.split_once("..").expect("seeds are a range");
-            number(first)..number(end)
-        }
-        _ => 1..few + 1,
-    }
 }
 
 #[test]

@@ -7,7 +7,6 @@ mod agent;
 mod world;
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use self::agent::Agent;
 use self::world::{ADDRESS, NAMES, WHOLE, Wire, World};
+use crate::base::seeded::{say, seeds};
 use crate::cluster::{ADDRESSES, Fit, PINS, Role, TRANSFERS};
 use crate::host::verb::Task;
 use crate::registry::{Change, Key, Node as Enrolled, NodeState, Record, Registry, Write};
@@ -190,27 +190,14 @@ async fn simulate(seed: u64) -> Option<String> {
     agents.iter_mut().for_each(Agent::kill);
     let epochs: u64 = after.iter().map(|(_, _, epoch)| epoch).sum();
     let holds = *world.holds.lock().unwrap();
-    let say = format!("seed {seed}: {epochs} tenures, {holds} holds, settled after {took:?}\n");
-    std::io::stderr().write_all(say.as_bytes()).unwrap();
+    say(format_args!(
+        "seed {seed}: {epochs} tenures, {holds} holds, settled after {took:?}\n"
+    ));
     if epochs < 4 || holds < 30 {
         world.fault(format!("too little happened: {epochs} tenures, {holds} holds"));
     }
     let (faults, story) = (world.faults.lock().unwrap(), world.story.lock().unwrap());
     (!faults.is_empty()).then(|| format!("SEED={seed}\n{}\n", story.join("\n")))
-}
-
-/// The seeds that `SEED` or `SEEDS` names, as `7` or `100..200`; by itself the first few.
-#[allow(clippy::disallowed_methods)]
-fn seeds(few: u64) -> std::ops::Range<u64> {
-    let number = |text: &str| text.parse::<u64>().expect("a seed is a number");
-    match (std::env::var("SEED"), std::env::var("SEEDS")) {
-        (Ok(seed), _) if !seed.is_empty() => number(&seed)..number(&seed) + 1,
-        (_, Ok(seeds)) if !seeds.is_empty() => {
-            let (first, end) = seeds.split_once("..").expect("seeds are a range");
-            number(first)..number(end)
-        }
-        _ => 1..few + 1,
-    }
 }
 
 #[test]
@@ -227,7 +214,7 @@ fn seats_have_one_holder_at_most_and_soon_one_again() {
     let mut failed = Vec::new();
     for seed in seeds(10) {
         if let Some(story) = run(seed) {
-            std::io::stderr().write_all(story.as_bytes()).unwrap();
+            say(format_args!("{story}"));
             failed.push(seed);
         }
     }

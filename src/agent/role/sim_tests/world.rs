@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::agent::role::Hands;
+use crate::base::seeded::Random;
 use crate::base::{BoxFuture, Scope};
 use crate::host::verb::{Answer, Root, Task, Verb};
 use crate::registry::{
@@ -20,19 +21,6 @@ pub const NAMES: [&str; 3] = ["n1", "n2", "n3"];
 pub const ADDRESS: [&str; 2] = ["10.0.0.10/24", "fd00::10/64"];
 /// Calls that take longer are given up.
 pub const PATIENCE: Duration = Duration::from_secs(2);
-
-/// SplitMix64.
-pub struct Random(u64);
-
-impl Random {
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % end
-    }
-}
 
 /// What all nodes share.
 pub struct World {

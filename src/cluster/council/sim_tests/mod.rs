@@ -8,10 +8,10 @@ mod machine;
 mod nemesis;
 mod world;
 
-use std::io::Write;
 use std::time::Duration;
 
 use super::Timing;
+use crate::base::seeded::{say, seeds};
 use crate::net::mesh::Name;
 use nemesis::Strike;
 use world::{Flaw, MS, World};
@@ -20,24 +20,6 @@ use world::{Flaw, MS, World};
 const TROUBLE: Duration = Duration::from_secs(15);
 /// After a single fault. Asking, voting and preparing come after the lease.
 const SWITCH: Duration = Duration::from_millis(500);
-
-fn say(what: std::fmt::Arguments<'_>) {
-    std::io::stderr().write_fmt(what).unwrap();
-}
-
-/// The seeds that `SEED` or `SEEDS` names, as `7` or `100..200`; by itself the first few.
-#[allow(clippy::disallowed_methods)]
-fn seeds(few: u64) -> std::ops::Range<u64> {
-    let number = |text: &str| text.parse::<u64>().expect("a seed is a number");
-    match (std::env::var("SEED"), std::env::var("SEEDS")) {
-        (Ok(seed), _) if !seed.is_empty() => number(&seed)..number(&seed) + 1,
-        (_, Ok(seeds)) if !seeds.is_empty() => {
-            let (first, end) = seeds.split_once("..").expect("seeds are a range");
-            number(first)..number(end)
-        }
-        _ => 1..few + 1,
-    }
-}
 
 /// Random faults; then all is mended. What went wrong, with the story that led there.
 fn trouble(seed: u64, count: usize, flaw: Flaw) -> World {

@@ -6,33 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::machine::{Machine, Process};
+use crate::base::seeded::Random;
 use crate::cluster::council::table::Table;
 use crate::cluster::council::{Act, Council, Event, Message, Node, SHARDS, Shard, Stage, State, Timing, Told, View};
 use crate::net::mesh::Name;
 
 pub const MS: Duration = Duration::from_millis(1);
-/// SplitMix64.
-pub struct Random(u64);
-
-impl Random {
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % end
-    }
-
-    pub fn is_one_of(&mut self, count: u64) -> bool {
-        self.below(count) == 0
-    }
-
-    /// Up to that long.
-    pub fn time(&mut self, most: Duration) -> Duration {
-        Duration::from_micros(self.below(u64::try_from(most.as_micros()).unwrap() + 1))
-    }
-}
-
 /// A rule that is left out on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {

@@ -9,31 +9,14 @@ mod hub;
 mod machine;
 mod world;
 
-use std::io::Write;
 use std::time::Duration;
 
 use world::{Flaw, MS, World};
 
+use crate::base::seeded::{say, seeds};
+
 /// Faults come for this long.
 const TROUBLE: Duration = Duration::from_secs(12);
-
-fn say(what: std::fmt::Arguments<'_>) {
-    std::io::stderr().write_fmt(what).unwrap();
-}
-
-/// The seeds that `SEED` or `SEEDS` names, as `7` or `100..200`; by itself the first few.
-#[allow(clippy::disallowed_methods)]
-fn seeds(few: u64) -> std::ops::Range<u64> {
-    let number = |text: &str| text.parse::<u64>().expect("a seed is a number");
-    match (std::env::var("SEED"), std::env::var("SEEDS")) {
-        (Ok(seed), _) if !seed.is_empty() => number(&seed)..number(&seed) + 1,
-        (_, Ok(seeds)) if !seeds.is_empty() => {
-            let (first, end) = seeds.split_once("..").expect("seeds are a range");
-            number(first)..number(end)
-        }
-        _ => 1..few + 1,
-    }
-}
 
 /// Strikes one machine: whoever orders as often as all others together.
 fn strike(world: &mut World) -> usize {

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::client::Client;
 use super::machine::{Machine, Process};
+use crate::base::seeded::Random;
 use crate::cluster::council::{Act as Ruling, Council, Event, Message as Word, State, Timing, Told, View};
 use crate::net::mesh::Name;
 use crate::push::history::History;
@@ -19,31 +20,6 @@ use crate::push::order::part::Part;
 pub const MS: Duration = Duration::from_millis(1);
 /// Addresses of subscribers.
 pub const ADDRESSES: u64 = 6;
-
-/// SplitMix64.
-pub struct Random(u64);
-
-impl Random {
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % end
-    }
-
-    pub fn index(&mut self, end: usize) -> usize {
-        usize::try_from(self.below(end as u64)).unwrap()
-    }
-
-    pub fn is_one_of(&mut self, count: u64) -> bool {
-        self.below(count) == 0
-    }
-
-    pub fn time(&mut self, most: Duration) -> Duration {
-        Duration::from_micros(self.below(u64::try_from(most.as_micros()).unwrap() + 1))
-    }
-}
 
 /// A rule that is left out on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
