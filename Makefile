@@ -44,9 +44,10 @@ run: release ## A whole demo portal in the foreground; Ctrl-C removes it (needs 
 test: dependencies check release ## Everything that CI checks
 	$(STORAGE) a_short_round -- --ignored --nocapture
 
-test-sim: ## Replica groups, the election of roles and the council and the order of pushed messages under random faults, by seed (SEED=7, SEEDS=1..1001)
+test-sim: ## Replica groups, the registry, the election of roles and the council and the order of pushed messages under random faults, by seed (SEED=7, SEEDS=1..1001)
 	SEED=$(SEED) SEEDS=$(SEEDS) $(CARGO) test --locked --lib storage::sim -- --nocapture
 	SEED=$(SEED) SEEDS=$(SEEDS) $(CARGO) test --locked --lib agent::role::sim_tests -- --nocapture
+	SEED=$(SEED) SEEDS=$(SEEDS) $(CARGO) test --locked --release --lib registry::sim -- --nocapture
 	SEED=$(SEED) SEEDS=$(SEEDS) $(CARGO) test --locked --release --lib cluster::council::sim_tests -- --nocapture
 	SEED=$(SEED) SEEDS=$(SEEDS) $(CARGO) test --locked --release --lib push::order::sim_tests -- --nocapture
 	$(CARGO) test --locked --release --lib agent::role::model_tests -- --nocapture --include-ignored

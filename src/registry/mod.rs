@@ -40,6 +40,8 @@ mod publish;
 mod record;
 mod schema;
 mod seal;
+#[cfg(test)]
+mod sim;
 mod verdict;
 mod view;
 

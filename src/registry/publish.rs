@@ -38,7 +38,11 @@ pub struct Publish {
     /// One commit at a time: those of one process shall not race each other.
     turn: tokio::sync::Mutex<()>,
     seen: Mutex<Seen>,
+    numbers: Numbers,
 }
+
+/// Where random numbers come from, none of them 0.
+type Numbers = Arc<dyn Fn() -> Result<u64, Error> + Send + Sync>;
 
 #[derive(Clone, Default)]
 struct Seen {
@@ -61,6 +65,16 @@ impl Publish {
     /// `author`: this node's name. `boot`: random, of this start of the program. `last_seen`: what this machine saw last;
     /// another registry, or an older version of it, is then refused.
     pub fn new(files: Arc<dyn Files>, author: &str, boot: u64, last_seen: Option<&View>) -> Self {
+        Publish::with_numbers(files, author, boot, last_seen, Arc::new(random))
+    }
+
+    pub(super) fn with_numbers(
+        files: Arc<dyn Files>,
+        author: &str,
+        boot: u64,
+        last_seen: Option<&View>,
+        numbers: Numbers,
+    ) -> Self {
         let seen = Seen {
             highest: last_seen.map_or(0, |view| view.revision),
             lineage: last_seen.map_or(0, |view| view.lineage),
@@ -73,6 +87,7 @@ impl Publish {
             sequence: AtomicU64::new(0),
             turn: tokio::sync::Mutex::default(),
             seen: Mutex::new(seen),
+            numbers,
         }
     }
 
@@ -183,7 +198,7 @@ impl Publish {
             if Instant::now() >= end {
                 return Err(Error::Stale("others were quicker again and again".into()));
             }
-            sleep(Duration::from_millis(1 + random()? % pause)).await;
+            sleep(Duration::from_millis(1 + (self.numbers)()? % pause)).await;
             pause = (pause * 2).min(PAUSE_MS.1);
         }
     }
@@ -194,7 +209,7 @@ impl Publish {
         let stamp = Stamp {
             author: self.author.clone(),
             time: clock::unix_millis(),
-            attempt: random()?,
+            attempt: (self.numbers)()?,
             kept: VERSIONS_KEPT,
         };
         let (change, attempt) = (change.clone(), stamp.attempt);
