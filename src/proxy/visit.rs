@@ -121,11 +121,17 @@ impl Visit<'_> {
         self.hand_over(answer).await
     }
 
-    /// What PHP lets the front do instead of answering: at most twice, for what must be made first.
+    /// What PHP lets the front do instead of answering.
     async fn hand_over(&mut self, mut answer: Response<Body>) -> Result<Response<Body>, Error> {
-        let Some(order) = accel::take(answer.headers_mut()) else {
-            return Ok(answer);
-        };
+        match accel::take(answer.headers_mut()) {
+            // In a box: it is seldom, and every request would have room for it.
+            Some(order) => Box::pin(self.follow(order, answer)).await,
+            None => Ok(answer),
+        }
+    }
+
+    /// At most twice, for what must be made first.
+    async fn follow(&mut self, order: accel::Order, answer: Response<Body>) -> Result<Response<Body>, Error> {
         let php = answer.headers().clone();
         drop(answer);
         let made = match self.deliver(&order).await {

@@ -119,7 +119,8 @@ impl Upstream {
                 Err(failure) => return Err(failure.error),
             }
         }
-        let connection = self.pool.connect(self.silence).await?;
+        // In a box: it is seldom, and every request would have room for it.
+        let connection = Box::pin(self.pool.connect(self.silence)).await?;
         let sent = self.send(connection, request, &watch).await;
         let (answer, connection) = sent.map_err(|failure| failure.error)?;
         self.answer(answer, connection, watch, client)
