@@ -155,7 +155,8 @@ test-http-cache: release ## The front's cache under the public suite for HTTP ca
 	npm install --silent --prefix target/http-cache-tests http-cache-tests@0.4.5
 	tests/bench/http_cache.py $(BINARY) target/http-cache-tests
 
-bench: release dependencies ## Requests per second beside nginx, in one session
+bench: release dependencies ## Requests per second and TLS handshakes beside nginx and haproxy, in one session
+	packaging/test-dependencies.sh haproxy openssl
 	tests/bench/front.py $(BINARY)
 
 bench-balance: release dependencies ## PHP on the own node, over the mesh, and by nginx, in one session (needs root)

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""The front beside nginx, in one session: same files, same PHP-FPM, same upstream, one processor each.
+"""The front beside nginx and haproxy, in one session: same files, same PHP-FPM, same upstream, same certificate, one processor each.
 
-Servers run on processor 0, load and upstreams on processor 1; the two take turns round by round.
-Prints medians and the ratio of bitrix-node to nginx: requests per second, and requests per second of
-processor time of the server. Above 1 is faster than nginx.
+Servers run on processor 0, load and upstreams on processor 1; they take turns round by round.
+Prints medians and the ratio of bitrix-node to the other: requests per second, and requests per second of
+processor time of the server. Above 1 is faster than that one. Of TLS each request is a connection of its own (TLS 1.3, ECDSA P-256),
+with a full handshake or with a session that was taken up; haproxy has its 1 KiB in memory.
 
     front.py EXECUTABLE [ROUNDS] [SECONDS]
 """
@@ -22,13 +23,18 @@ from server import TICKS, Server, free_port, front
 EXECUTABLE = os.path.abspath(sys.argv[1])
 ROUNDS = int(sys.argv[2]) if len(sys.argv) > 2 else 5
 SECONDS = int(sys.argv[3]) if len(sys.argv) > 3 else 2
+TLS_LOAD = str(Path(__file__).with_name("tls_load.py"))
 PHP_FPM = next(p for p in sorted(Path("/usr/sbin").glob("php-fpm*"), reverse=True))
 
+# What, how it is loaded, connections, and beside whom.
 CASES = [
-    ("static 1 KiB", "/1k.html", 64),
-    ("static 100 KiB", "/100k.bin", 64),
-    ("PHP hello", "/hello.php", 4),
-    ("reverse proxy 1 KiB", "/up/1k.html", 64),
+    ("static 1 KiB", "/1k.html", 64, ["nginx"]),
+    ("static 100 KiB", "/100k.bin", 64, ["nginx"]),
+    ("PHP hello", "/hello.php", 4, ["nginx"]),
+    ("cached page 10 KiB", "/page.php", 64, ["nginx"]),
+    ("reverse proxy 1 KiB", "/up/1k.html", 64, ["nginx", "haproxy"]),
+    ("TLS full + 1 KiB", "/1k.html", "full", ["nginx", "haproxy"]),
+    ("TLS resumed + 1 KiB", "/1k.html", "resumed", ["nginx", "haproxy"]),
 ]
 
 NGINX = """
@@ -39,14 +45,39 @@ http {{
   client_body_temp_path {run}/b; proxy_temp_path {run}/p; fastcgi_temp_path {run}/f; uwsgi_temp_path {run}/u; scgi_temp_path {run}/s;
   upstream up {{ server 127.0.0.1:{upstream} max_fails=0; keepalive 64; keepalive_requests 1000000; }}
   upstream php {{ server unix:{php}; keepalive 2; }}
+  fastcgi_cache_path {run}/kept keys_zone=kept:1m;
   server {{
-    listen 127.0.0.1:{port}; root {root};
+    listen 127.0.0.1:{port}; {secure} root {root};
+    location = /page.php {{ fastcgi_cache kept; fastcgi_cache_key $scheme$host$request_uri; fastcgi_pass php;
+      fastcgi_param SCRIPT_FILENAME $document_root$fastcgi_script_name; fastcgi_param REQUEST_METHOD $request_method; }}
     location /up/ {{ proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection ""; }}
     location ~ \\.php$ {{ fastcgi_pass php; fastcgi_keep_conn on; fastcgi_param SCRIPT_FILENAME $document_root$fastcgi_script_name;
       fastcgi_param QUERY_STRING $query_string; fastcgi_param REQUEST_METHOD $request_method;
       fastcgi_param REQUEST_URI $request_uri; fastcgi_param REMOTE_ADDR $remote_addr; fastcgi_param SERVER_NAME $server_name; }}
   }}
 }}
+"""
+
+HAPROXY = """
+global
+  nbthread 1
+  maxconn 4096
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 30s
+  timeout server 30s
+  option http-keep-alive
+  http-reuse always
+frontend plain
+  bind 127.0.0.1:{port}
+  default_backend up
+frontend secure
+  bind 127.0.0.1:{tls_port} ssl crt {run}/both.pem ssl-min-ver TLSv1.3
+  http-request return status 200 content-type text/html file {root}/1k.html
+backend up
+  http-request replace-path /up/(.*) /up/\\1
+  server up 127.0.0.1:{upstream}
 """
 
 FPM = """
@@ -70,8 +101,11 @@ log_dir = "{run}"
 user = "bitrix-node"
 [proxy]
 http = ["127.0.0.1:{port}"]
-https = []
+https = ["127.0.0.1:{tls_port}"]
+certificate = "{run}/chain.pem"
+key = "{run}/key.pem"
 workers = 1
+cache = "64MiB"
 access_log = "{access}"
 [[proxy.routes]]
 prefix = "/up/"
@@ -84,17 +118,28 @@ kept_connections = 2
 """
 
 
-def load(server, path, connections):
+def load(server, path, how):
     before = server.cpu_seconds()
-    url = f"http://127.0.0.1:{server.port}{path}"
-    out = subprocess.run(
-        ["taskset", "-c", "1", "wrk", "-t1", f"-c{connections}", f"-d{SECONDS}s", url], capture_output=True, text=True, check=True
-    ).stdout
-    bad = re.search(r"Non-2xx or 3xx responses: (\d+)|Socket errors: (.*)", out)
-    if bad:
-        sys.exit(f"{server.name} {path}: {bad.group(0)}")
-    rate = float(re.search(r"Requests/sec:\s+([\d.]+)", out).group(1))
+    if isinstance(how, str):
+        argv = ["taskset", "-c", "1", TLS_LOAD, str(server.secure), path, str(SECONDS), how]
+        rate = float(subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    else:
+        url = f"http://127.0.0.1:{server.port}{path}"
+        argv = ["taskset", "-c", "1", "wrk", "-t1", f"-c{how}", f"-d{SECONDS}s", url]
+        out = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+        bad = re.search(r"Non-2xx or 3xx responses: (\d+)|Socket errors: (.*)", out)
+        if bad:
+            sys.exit(f"{server.name} {path}: {bad.group(0)}")
+        rate = float(re.search(r"Requests/sec:\s+([\d.]+)", out).group(1))
     return rate, rate * SECONDS / max(server.cpu_seconds() - before, 1 / TICKS)
+
+
+def certificate():
+    pair = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", f"{run}/key.pem", "-out", f"{run}/chain.pem"]
+    subprocess.run(["openssl", "req", "-x509", "-subj", "/CN=portal.test", "-days", "2", *pair], check=True, capture_output=True)
+    Path(f"{run}/both.pem").write_text(Path(f"{run}/chain.pem").read_text() + Path(f"{run}/key.pem").read_text())
+    for name in ["key.pem", "chain.pem", "both.pem"]:
+        os.chmod(f"{run}/{name}", 0o644)
 
 
 def main():
@@ -104,49 +149,61 @@ def main():
     for name, size in [("1k.html", 1024), ("100k.bin", 102400), ("up/1k.html", 1024)]:
         Path(f"{root}/{name}").write_bytes(b"x" * size)
     Path(f"{root}/hello.php").write_text("<?php echo 'hello';")
-    php, upstream, nginx_port, our_port = f"{run}/fpm.sock", free_port(), free_port(), free_port()
+    Path(f"{root}/page.php").write_text("<?php header('Cache-Control: public, max-age=3600'); echo str_repeat('page ', 2048);")
+    php, upstream = f"{run}/fpm.sock", free_port()
+    plain, secure = ({name: free_port() for name in ["nginx", "haproxy", "bitrix-node"]} for _ in range(2))
     os.mkdir(f"{run}/php")
     os.symlink(php, f"{run}/php/fpm.sock")
+    certificate()
     facts = dict(run=run, root=root, php=php, upstream=upstream)
     for folder in ["b", "p", "f", "u", "s"]:
         os.mkdir(f"{run}/{folder}")
+    of = lambda name: dict(port=plain[name], tls_port=secure[name], **facts)
     write = lambda name, text: Path(f"{run}/{name}").write_text(text) and f"{run}/{name}"
-    write("nginx.conf", NGINX.format(port=nginx_port, access=f"{run}/nginx-access.log combined buffer=64k", **facts))
-    write("up.conf", NGINX.format(port=upstream, access="off", **facts).replace("nginx.pid", "up.pid").replace("location /up/", "location /nowhere/"))
+    tls = f"listen 127.0.0.1:{secure['nginx']} ssl; ssl_certificate {run}/chain.pem; ssl_certificate_key {run}/key.pem; ssl_protocols TLSv1.3; ssl_session_cache shared:s:10m;"
+    write("nginx.conf", NGINX.format(secure=tls, access=f"{run}/nginx-access.log combined buffer=64k", **of("nginx")))
+    origin = NGINX.format(port=upstream, secure="", access="off", **facts).replace("nginx.pid", "up.pid").replace("location /up/", "location /nowhere/")
+    # Not kept by anybody: it is the way that is measured.
+    origin = origin.replace("/kept keys", "/up-kept keys").replace("location = /page.php", 'add_header Cache-Control no-store; location = /page.php')
+    write("up.conf", origin)
+    write("haproxy.cfg", HAPROXY.format(**of("haproxy")))
     write("fpm.conf", FPM.format(**facts))
-    write("config.toml", CONFIG.format(port=our_port, access=f"{run}/access.log", **facts))
+    write("config.toml", CONFIG.format(access=f"{run}/access.log", **of("bitrix-node")))
 
     servers = []
     try:
         servers.append(Server(run, "fpm", [str(PHP_FPM), "-F", "-y", f"{run}/fpm.conf"], 1, 0))
         servers.append(Server(run, "upstream", ["nginx", "-c", f"{run}/up.conf", "-e", "stderr"], 1, upstream))
-        nginx = Server(run, "nginx", ["nginx", "-c", f"{run}/nginx.conf", "-e", "stderr"], 0, nginx_port)
-        servers.append(nginx)
-        ours = front(run, "bitrix-node", EXECUTABLE, f"{run}/config.toml", 0, our_port)
-        servers.append(ours)
-        fpm, origin = servers[:2]
-        fpm.wait(lambda: os.path.exists(php))
-        origin.wait()
-        nginx.wait()
-
-        print(f"{ROUNDS} rounds of {SECONDS} s, medians; ratio = bitrix-node / nginx")
-        print(f"{'case':22}{'nginx rps':>12}{'ours rps':>12}{'ratio':>8}{'nginx /cpu-s':>14}{'ours /cpu-s':>14}{'ratio':>8}")
-        for case, path, connections in CASES:
-            rounds = []
-            for server in (nginx, ours):
-                load(server, path, connections)
-            for _ in range(ROUNDS):
-                rounds.append((load(nginx, path, connections), load(ours, path, connections)))
-            median = lambda pick: statistics.median(pick(r) for r in rounds)
-            print(
-                f"{case:22}{median(lambda r: r[0][0]):12.0f}{median(lambda r: r[1][0]):12.0f}"
-                f"{median(lambda r: r[1][0] / r[0][0]):8.2f}{median(lambda r: r[0][1]):14.0f}"
-                f"{median(lambda r: r[1][1]):14.0f}{median(lambda r: r[1][1] / r[0][1]):8.2f}",
-                flush=True,
-            )
+        servers.append(Server(run, "nginx", ["nginx", "-c", f"{run}/nginx.conf", "-e", "stderr"], 0, plain["nginx"]))
+        servers.append(Server(run, "haproxy", ["haproxy", "-db", "-f", f"{run}/haproxy.cfg"], 0, plain["haproxy"]))
+        servers.append(front(run, "bitrix-node", EXECUTABLE, f"{run}/config.toml", 0, plain["bitrix-node"], secure["bitrix-node"]))
+        servers[0].wait(lambda: os.path.exists(php))
+        for server in servers[1:]:
+            server.wait()
+            server.secure = secure.get(server.name)
+        compare({server.name: server for server in servers})
     finally:
         for server in reversed(servers):
             server.stop()
+
+
+def compare(servers):
+    print(f"{ROUNDS} rounds of {SECONDS} s, medians; ratio = bitrix-node / the other")
+    print(f"{'case':21}{'beside':9}{'its rps':>10}{'ours rps':>10}{'ratio':>7}{'its /cpu-s':>12}{'ours /cpu-s':>12}{'ratio':>7}")
+    for case, path, how, others in CASES:
+        names, rounds = [*others, "bitrix-node"], []
+        for name in names:
+            load(servers[name], path, how)
+        for _ in range(ROUNDS):
+            rounds.append({name: load(servers[name], path, how) for name in names})
+        for other in others:
+            median = lambda pick: statistics.median(pick(one[other], one["bitrix-node"]) for one in rounds)
+            print(
+                f"{case:21}{other:9}{median(lambda it, us: it[0]):10.0f}{median(lambda it, us: us[0]):10.0f}"
+                f"{median(lambda it, us: us[0] / it[0]):7.2f}{median(lambda it, us: it[1]):12.0f}"
+                f"{median(lambda it, us: us[1]):12.0f}{median(lambda it, us: us[1] / it[1]):7.2f}",
+                flush=True,
+            )
 
 
 run = tempfile.mkdtemp(prefix="bitrix-bench-", dir="/tmp")

@@ -1,5 +1,7 @@
 """What the benches of the front have in common: a program under load, and the processor time that it and its children took."""
 
+import contextlib
+import fcntl
 import os
 import signal
 import socket
@@ -22,17 +24,24 @@ def answers(port):
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def front(folder, name, executable, config, cpu, port):
-    """Our front, which is handed its socket as a supervisor would."""
-    with socket.create_server(("127.0.0.1", port), backlog=4096) as listener:
-        listener.setblocking(False)
+def front(folder, name, executable, config, cpu, port, secure=None):
+    """Our front, which is handed its sockets as a supervisor would. `secure`: the port of HTTPS, if any."""
+    ports = [(port, "http")] + [(secure, "https")] * (secure is not None)
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", number), backlog=4096)) for number, _ in ports]
+        # Beyond the numbers that they get, so that none takes the place of another.
+        copies = [fcntl.fcntl(listener.fileno(), fcntl.F_DUPFD, 10) for listener in listeners]
+        stack.callback(lambda: [os.close(copy) for copy in copies])
+        for listener in listeners:
+            listener.setblocking(False)
 
         def hand():
-            # Also where it is that number already.
-            os.dup2(listener.fileno(), 3)
-            os.set_inheritable(3, True)
+            for number, copy in enumerate(copies, 3):
+                os.dup2(copy, number)
+                os.set_inheritable(number, True)
 
-        handed = dict(os.environ, LISTEN_FDS="1", LISTEN_FDNAMES="http")
+        names = ":".join(name for _, name in ports)
+        handed = dict(os.environ, LISTEN_FDS=str(len(ports)), LISTEN_FDNAMES=names)
         argv = [executable, "module", "proxy", "--config", config]
         return Server(folder, name, argv, cpu, port, env=handed, close_fds=False, preexec_fn=hand)
 
