@@ -19,6 +19,7 @@ mod node_cert;
 mod node_clients;
 mod node_front;
 mod node_fuse;
+mod node_sites;
 mod node_upgrade;
 mod proxy_accel;
 mod proxy_balance;

@@ -18,7 +18,7 @@ pub struct Acme {
     /// Empty: none.
     pub directory: String,
     pub contact: String,
-    /// Empty: `portal.domain`.
+    /// Empty: `portal.domain`, and those of `proxy.sites`.
     pub names: Vec<String>,
     pub ca: PathBuf,
     pub challenge: Proof,
@@ -89,7 +89,7 @@ impl Acme {
         let is_absolute = ca.as_os_str().is_empty() || ca.is_absolute();
         require(is_absolute, "acme.ca", "must be an absolute path");
         require(
-            self.names.len() <= 100,
+            config.acme_names().len() <= 100,
             "acme.names",
             "a certificate has at most 100 names",
         );
@@ -111,7 +111,10 @@ impl Config {
     pub fn acme_names(&self) -> Vec<String> {
         match self.acme.names.as_slice() {
             _ if self.acme.url().is_none() => Vec::new(),
-            [] if is_host(&self.portal.domain) => vec![self.portal.domain.clone()],
+            [] => {
+                let domain = Some(&self.portal.domain).filter(|domain| is_host(domain));
+                domain.cloned().into_iter().chain(self.site_names()).collect()
+            }
             names => names.to_vec(),
         }
     }

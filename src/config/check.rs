@@ -20,6 +20,7 @@ pub fn check(config: &Config) -> Problems {
     cluster(config, &mut problems);
     files(config, &mut problems);
     upgrade(config, &mut problems);
+    problems.extend(config.site_faults());
     problems.extend(config.backup.faults());
     problems.extend(config.waf.faults());
     problems.extend(config.acme.faults(config));

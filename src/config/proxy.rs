@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::{Period, Rate, Size};
+use super::{Period, Rate, Site, Size};
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -44,6 +44,7 @@ pub struct Proxy {
     /// PEM of a root beside the public ones.
     pub cloud_authority: PathBuf,
     pub access_log: PathBuf,
+    pub sites: Vec<Site>,
     pub routes: Vec<Route>,
     pub affinity: Affinity,
     /// Most wanted first.

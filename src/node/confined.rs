@@ -1,5 +1,5 @@
 //! A module that has locked itself in, and when it needs a successor: what it may open cannot grow, so another configuration, or another
-//! document root in the place of the old one, is for another process.
+//! document root in the place of an old one, is for another process.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,14 +15,14 @@ pub struct Confined {
     readable: Vec<PathBuf>,
     how: Confinement,
     /// What may be mounted anew.
-    root: PathBuf,
+    roots: Arc<[PathBuf]>,
     is_outgrown: Arc<AtomicBool>,
     is_looking: Arc<AtomicBool>,
 }
 
 impl Confined {
     /// Locks this process in; before it has other threads.
-    pub fn lock_in(grounds: Grounds, root: PathBuf) -> Self {
+    pub fn lock_in(grounds: Grounds, roots: Vec<PathBuf>) -> Self {
         let readable = grounds.readable();
         let how = match confine(&grounds) {
             Ok(how) => how,
@@ -40,7 +40,7 @@ impl Confined {
             grounds,
             readable,
             how,
-            root,
+            roots: roots.into(),
             is_outgrown: Arc::default(),
             is_looking: Arc::default(),
         }
@@ -65,14 +65,14 @@ impl Confined {
         is_enough
     }
 
-    /// Looks, beside other work, whether the document root is another one than it was. One that hangs is waited for.
+    /// Looks, beside other work, whether a document root is another one than it was. One that hangs is waited for.
     pub fn look(&self) {
         if self.how == Confinement::None || self.is_looking.swap(true, Ordering::Relaxed) {
             return;
         }
-        let (root, is_outgrown, is_looking) = (self.root.clone(), self.is_outgrown.clone(), self.is_looking.clone());
+        let (roots, is_outgrown, is_looking) = (self.roots.clone(), self.is_outgrown.clone(), self.is_looking.clone());
         tokio::task::spawn_blocking(move || {
-            if is_shut(&root) {
+            if roots.iter().any(|root| is_shut(root)) {
                 is_outgrown.store(true, Ordering::Relaxed);
             }
             is_looking.store(false, Ordering::Relaxed);

@@ -110,7 +110,7 @@ pub fn run(name: &str, path: &Path) -> anyhow::Result<()> {
     }
     // Before there are other threads.
     let confined = match &module {
-        Module::Proxy(_) => Some(Confined::lock_in(proxy::grounds(&config, path), config.portal_root())),
+        Module::Proxy(_) => Some(Confined::lock_in(proxy::grounds(&config, path), config.roots())),
         _ => None,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()

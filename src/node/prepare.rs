@@ -195,9 +195,7 @@ fn certificate(config: &Config, user: &Account) -> anyhow::Result<()> {
         "127.0.0.1".to_string(),
         "::1".to_string(),
     ];
-    if !config.portal.domain.is_empty() {
-        names.insert(0, config.portal.domain.clone());
-    }
+    names.splice(0..0, config.hosts());
     let (chain_text, key_text) = tls::self_signed(names).context("make a self-signed certificate")?;
     // The key first: a chain without its key would be taken for a whole pair.
     replace(&key, key_text.as_bytes(), Access::owned(0o640, 0, user.gid))?;

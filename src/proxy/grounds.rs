@@ -10,19 +10,19 @@ use crate::host::confine::Grounds;
 pub fn grounds(config: &Config, file: &Path) -> Grounds {
     let (chain, key) = config.certificate();
     let mut grounds = Grounds::default()
-        .read(config.portal_root())
         .read(config.trust())
         .replaced(file)
         .replaced(&chain)
         .replaced(&key)
         .write(SPOOL);
+    grounds = config.roots().iter().fold(grounds, Grounds::read);
     if config.storage.engine != Engine::None {
         grounds = grounds.read(config.cert_key());
     }
     if !config.proxy.cloud_authority.as_os_str().is_empty() {
         grounds = grounds.replaced(&config.proxy.cloud_authority);
     }
-    if config.proxy.follow_symlinks {
+    if config.proxy.follow_symlinks || !config.proxy.sites.is_empty() {
         grounds = config.proxy.symlink_folders.iter().fold(grounds, Grounds::read);
     }
     grounds = config.waf.rules.iter().fold(grounds, Grounds::read);
@@ -60,5 +60,12 @@ mod tests {
             "{text}[proxy]\nfollow_symlinks = true\nsymlink_folders = [\"/home/shared\"]\n"
         ));
         assert!(linked.contains("\"/home/shared\""), "{linked}");
+        let sites = of(&format!(
+            "{text}[[proxy.sites]]\nhosts = [\"a.example\"]\nroot = \"/srv/a\"\n"
+        ));
+        assert!(
+            sites.contains("\"/srv/a\"") && sites.contains("\"/data/portal\""),
+            "{sites}"
+        );
     }
 }

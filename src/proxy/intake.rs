@@ -49,13 +49,14 @@ pub fn mix(count: u64) -> u64 {
     word ^ (word >> 31)
 }
 
-/// Reads a head that the guard or HTTP/2 let through. `domain`: the portal's host name, empty for any.
+/// Reads a head that the guard or HTTP/2 let through. `is_ours`: whether a host (in lower case, without port; and whether that is an
+/// address) is answered for here.
 pub fn exchange(
     mut parts: Parts,
     id: String,
     connection: &Arc<Connection>,
     origin: Origin,
-    domain: &str,
+    is_ours: impl Fn(&str, bool) -> bool,
 ) -> Result<Exchange, Error> {
     if matches!(parts.method, Method::CONNECT | Method::TRACE) {
         return Err(Error::new(Kind::Method, "CONNECT and TRACE are not served"));
@@ -76,8 +77,9 @@ pub fn exchange(
     let (host, is_ours) = match &authority {
         Some(authority) => {
             let host = Host::parse(authority).ok_or_else(|| Error::new(Kind::Malformed, "a host that is not one"))?;
-            let is_ours = domain.is_empty() || host.is_address() || host.normal().eq_ignore_ascii_case(domain);
-            (host.normal(), is_ours)
+            let name = host.normal();
+            let is_ours = is_ours(&name, host.is_address());
+            (name, is_ours)
         }
         // HTTP/1.0 need not name a host: the address that it reached stands in.
         None => (bare(connection), true),
@@ -187,7 +189,8 @@ mod tests {
             client: address,
             is_secure: false,
         };
-        exchange(parts, "id".into(), &connection, origin, domain).map_err(|error| error.kind)
+        let is_ours = |host: &str, is_address: bool| domain.is_empty() || is_address || host == domain;
+        exchange(parts, "id".into(), &connection, origin, is_ours).map_err(|error| error.kind)
     }
 
     fn get(target: &str) -> http::request::Builder {

@@ -11,7 +11,7 @@
 //! The process opens what `grounds` names, and nothing else. Who the client is, `origin` decides once; limits, log and targets go by that.
 //! Certificates come from files, and from the cluster by name (`cert`); what a directory of certificates asks for is answered before
 //! all phases.
-//! With `portal.domain` set, requests for another name are answered 421; an address as host is answered, because that is how health
+//! By its host a request belongs to a `site`. With `portal.domain` set, requests for another name are answered 421; an address as host is answered, because that is how health
 //! checks and balancers ask.
 
 mod accel;
@@ -62,6 +62,7 @@ mod route;
 mod service;
 mod setup;
 mod silence;
+mod site;
 mod static_file;
 mod visit;
 pub mod waf;

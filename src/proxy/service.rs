@@ -234,8 +234,10 @@ impl Front {
             }
             _ => body,
         };
+        let site = setup.sites.of(&exchange.host);
         let mut visit = Visit {
             setup,
+            site,
             balancer: &self.balancer,
             flood: &self.flood,
             exchange: &mut exchange,
@@ -265,6 +267,7 @@ impl Front {
             let Some(edge) = &setup.edge else { return };
             let mut visit = Visit {
                 setup: &setup,
+                site: setup.sites.of(&exchange.host),
                 balancer: &front.balancer,
                 flood: &front.flood,
                 exchange: &mut exchange,
@@ -297,9 +300,11 @@ fn admit(setup: &Setup, taken: Taken, origin: Origin, fault: &Fault) -> Result<(
         return Err(Error::new(Kind::HeaderTooLarge, "more header fields than the limit"));
     }
     let silence = (parts.version >= Version::HTTP_2 && !is_hop).then_some(setup.patience.body);
-    let mut exchange = intake::exchange(parts, id, &connection, origin, &setup.domain)?;
+    let is_ours = |host: &str, is_address| setup.sites.find(host, is_address).is_some();
+    let mut exchange = intake::exchange(parts, id, &connection, origin, is_ours)?;
     exchange.is_hop = is_hop;
-    let body = request_body::limited(incoming, setup.max_body, silence, fault)?;
+    let max_body = setup.sites.of(&exchange.host).max_body;
+    let body = request_body::limited(incoming, max_body, silence, fault)?;
     Ok((exchange, body))
 }
 

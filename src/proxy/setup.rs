@@ -9,7 +9,6 @@ use tracing::error;
 use super::accel::Cloud;
 use super::access_log::AccessLog;
 use super::balance::Manner;
-use super::composite::Pages;
 use super::compress::Compression;
 use super::edge::Edge;
 use super::fastcgi::{Php, PhpSettings};
@@ -22,9 +21,9 @@ use super::leaving::Leaving;
 use super::limit::Bounds;
 use super::metrics::Metrics;
 use super::origin::Trust;
-use super::path::Path;
 use super::route::{Plan, Prefixes};
-use super::static_file::{self, Files};
+use super::site::Sites;
+use super::static_file;
 use crate::base::Scope;
 use crate::config::{Config, OnFailure};
 
@@ -32,8 +31,7 @@ use crate::config::{Config, OnFailure};
 const PUSH: [&str; 3] = ["/bitrix/subws/", "/bitrix/sub/", "/bitrix/rest/"];
 
 pub struct Setup {
-    pub files: Files,
-    pub pages: Pages,
+    pub sites: Sites,
     /// `None`: nothing is kept for others.
     pub edge: Option<Arc<Edge>>,
     /// Where PHP's objects lie.
@@ -46,10 +44,8 @@ pub struct Setup {
     push_ports: Vec<u16>,
     /// Upstreams before those of the push server.
     routes: usize,
-    /// The script for paths without a file.
-    pub fallback: Path,
+    /// Whose certificate clients get that name no host.
     pub domain: String,
-    pub max_body: u64,
     pub limits: Limits,
     pub patience: Patience,
     pub log: Option<AccessLog>,
@@ -64,9 +60,9 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Opens the document root and the log. `scope` owns connections to upstreams.
+    /// Opens the document roots and the log. `scope` owns connections to upstreams.
     pub fn open(config: &Config, scope: &Scope, leaving: &Arc<Leaving>, metrics: &Metrics) -> anyhow::Result<Self> {
-        let (proxy, root) = (&config.proxy, config.portal_root());
+        let proxy = &config.proxy;
         let silence = proxy.upstream_timeout.0;
         let compression = Compression {
             codings: proxy.compress.clone(),
@@ -77,21 +73,17 @@ impl Setup {
             memory: proxy.file_memory.0,
             compression: compression.clone(),
         };
-        let files = Files::open(&root, files, scope.clone())
-            .with_context(|| format!("open the document root {}", root.display()))?;
         let upstreams = proxy.routes.iter();
         let upstreams = upstreams.map(|route| Upstream::new(&route.upstream, silence, scope.clone(), leaving.clone()));
         let local = || Upstream::local(&config.push_socket(), silence, scope.clone(), leaving.clone());
         let upstreams = upstreams.chain(PUSH.iter().map(|_| Ok(local())));
         let routes = proxy.routes.iter().map(|route| route.prefix.as_str());
-        let fallback = Path::parse(&config.portal.fallback).map_err(anyhow::Error::msg);
         let log = config.access_log().map(|path| {
             AccessLog::open(&path, metrics.log_dropped.clone())
                 .with_context(|| format!("open the access log {}", path.display()))
         });
         Ok(Setup {
-            files,
-            pages: Pages::new(proxy.composite.clone()),
+            sites: Sites::open(config, &files, scope)?,
             edge: edge(config, metrics),
             cloud: Cloud::new(
                 proxy.cloud_hosts.clone(),
@@ -103,7 +95,6 @@ impl Setup {
             .context("read proxy.cloud_authority")?,
             php: Php::new(PhpSettings {
                 socket: config.php_socket(),
-                root,
                 kept: config.php.kept_connections,
                 silence,
             }),
@@ -117,9 +108,7 @@ impl Setup {
                 .map(SocketAddr::port)
                 .collect(),
             routes: proxy.routes.len(),
-            fallback: fallback.context("read portal.fallback")?,
             domain: config.portal.domain.clone(),
-            max_body: proxy.max_body_size.0,
             limits: Limits {
                 size: proxy.max_header_size.bytes(),
                 fields: proxy.max_headers,

@@ -16,11 +16,14 @@ use super::path::Path;
 use super::record::Record;
 use super::route::{self, Plan, Seen, Step};
 use super::setup::Setup;
+use super::site::Site;
 use super::static_file::Found;
 
 /// A request on its way to its target.
 pub struct Visit<'a> {
     pub setup: &'a Setup,
+    /// Of the exchange's host.
+    pub site: &'a Site,
     pub balancer: &'a Balancer,
     pub flood: &'a Flood,
     pub exchange: &'a mut Exchange,
@@ -44,7 +47,7 @@ impl Visit<'_> {
                 upstream.call(self.exchange, body).await
             }
             _ if self.is_elsewhere() => self.balance(None, body).await,
-            Plan::Script { script, path_info } => match self.setup.files.look(&script).await? {
+            Plan::Script { script, path_info } => match self.site.files.look(&script).await? {
                 Found::File(_) => self.php(&script, path_info, body).await,
                 _ => self.fallback(body).await,
             },
@@ -53,7 +56,7 @@ impl Visit<'_> {
     }
 
     async fn file(&mut self, body: Body) -> Result<Response<Body>, Error> {
-        let found = self.setup.files.look(&self.exchange.path).await?;
+        let found = self.site.files.look(&self.exchange.path).await?;
         if dav::is_phps(&self.exchange.path, &self.exchange.request.method) {
             return match found {
                 Found::Folder => self.index(body).await,
@@ -63,7 +66,7 @@ impl Visit<'_> {
         match (route::settle(&self.exchange.path, seen(&found)), found) {
             (Step::Serve, Found::File(entry)) => {
                 self.aim(Target::Static);
-                match self.setup.files.serve(self.exchange, entry).await {
+                match self.site.files.serve(self.exchange, entry).await {
                     // It went since it was looked at.
                     Err(error) if error.kind == Kind::NotFound => self.fallback(body).await,
                     served => served,
@@ -83,7 +86,7 @@ impl Visit<'_> {
     async fn index(&mut self, body: Body) -> Result<Response<Body>, Error> {
         for name in [route::SCRIPT_INDEX, route::STATIC_INDEX] {
             let page = self.exchange.path.child(name);
-            let Found::File(entry) = self.setup.files.look(&page).await? else {
+            let Found::File(entry) = self.site.files.look(&page).await? else {
                 continue;
             };
             return match route::plan(&self.setup.prefixes, &page) {
@@ -91,7 +94,7 @@ impl Visit<'_> {
                 Plan::Deny(kind) => Err(denied(kind)),
                 Plan::File | Plan::Upstream(_) => {
                     self.aim(Target::Static);
-                    self.setup.files.serve(self.exchange, entry).await
+                    self.site.files.serve(self.exchange, entry).await
                 }
             };
         }
@@ -99,20 +102,21 @@ impl Visit<'_> {
     }
 
     async fn fallback(&mut self, body: Body) -> Result<Response<Body>, Error> {
-        let setup = self.setup;
-        match setup.files.look(&setup.fallback).await? {
-            Found::File(_) => self.php(&setup.fallback, String::new(), body).await,
-            _ => Err(Error::new(Kind::NotFound, "no such file, and no portal.fallback")),
+        let site = self.site;
+        match site.files.look(&site.fallback).await? {
+            Found::File(_) => self.php(&site.fallback, String::new(), body).await,
+            _ => Err(Error::new(Kind::NotFound, "no such file, and no fallback")),
         }
     }
 
     /// The way to PHP. A page that the portal stored spares it.
     async fn php(&mut self, script: &Path, path_info: String, body: Body) -> Result<Response<Body>, Error> {
-        if let Some(page) = self.setup.pages.answer(&self.setup.files, self.exchange).await {
+        if let Some(page) = self.site.pages.answer(&self.site.files, self.exchange).await {
             self.aim(Target::Static);
             return Ok(page);
         }
         let script = Script {
+            root: self.site.root.clone(),
             name: script.as_str().to_string(),
             path_info,
         };
@@ -158,10 +162,10 @@ impl Visit<'_> {
         let aim = accel::aim(&order.target);
         let aim = aim.map_err(|why| Error::new(Kind::Forbidden, format!("X-Accel-Redirect of PHP: {why}")))?;
         match aim {
-            Aim::File(path) => match self.setup.files.look(&path).await? {
+            Aim::File(path) => match self.site.files.look(&path).await? {
                 Found::File(entry) => {
                     self.aim(Target::Static);
-                    self.setup.files.serve(self.exchange, entry).await
+                    self.site.files.serve(self.exchange, entry).await
                 }
                 _ => Err(Error::new(Kind::NotFound, "X-Accel-Redirect of PHP leads to no file")),
             },
@@ -190,12 +194,13 @@ impl Visit<'_> {
         let Plan::Script { script, path_info } = route::plan(&self.setup.prefixes, &path) else {
             return Err(broken("no script".into()));
         };
-        let Found::File(_) = self.setup.files.look(&script).await? else {
+        let Found::File(_) = self.site.files.look(&script).await? else {
             return Err(Error::new(Kind::NotFound, "X-Gen-Src of PHP leads to no script"));
         };
         self.exchange.request.uri = uri;
         self.exchange.path = path;
         let script = Script {
+            root: self.site.root.clone(),
             name: script.as_str().to_string(),
             path_info,
         };

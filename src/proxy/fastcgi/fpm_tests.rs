@@ -56,7 +56,6 @@ impl Fpm {
             .expect("php-fpm starts");
         let php = Php::new(PhpSettings {
             socket: path("fpm.sock"),
-            root: folder.path().into(),
             kept,
             silence: Duration::from_secs(30),
         });
@@ -82,10 +81,18 @@ impl Fpm {
         fs::write(self.path(name), format!("<?php {code}")).expect("written");
     }
 
+    fn of(&self, name: &str) -> Script {
+        Script {
+            root: self.folder.path().to_string_lossy().into(),
+            name: name.into(),
+            path_info: String::new(),
+        }
+    }
+
     async fn get(&self, name: &str) -> Result<Bytes, Error> {
         let response = self
             .php
-            .call(&exchange("GET", name, &[]), &script(name), empty())
+            .call(&exchange("GET", name, &[]), &self.of(name), empty())
             .await?;
         read(response.into_body()).await
     }
@@ -93,7 +100,7 @@ impl Fpm {
     async fn post(&self, name: &str, fields: &[(&str, &str)], body: Body) -> Result<Bytes, Error> {
         let response = self
             .php
-            .call(&exchange("POST", name, fields), &script(name), body)
+            .call(&exchange("POST", name, fields), &self.of(name), body)
             .await?;
         read(response.into_body()).await
     }
@@ -132,13 +139,6 @@ fn is_fpm(path: &Path) -> bool {
         .is_some_and(|name| name.to_string_lossy().starts_with("php-fpm"))
 }
 
-fn script(name: &str) -> Script {
-    Script {
-        name: name.into(),
-        path_info: String::new(),
-    }
-}
-
 /// A body whose length nobody announced.
 fn chunked(chunk: &'static [u8], count: usize) -> Body {
     let frames = stream::iter((0..count).map(move |_| Ok(Frame::data(Bytes::from_static(chunk)))));
@@ -155,7 +155,7 @@ async fn real_php_answers_and_reads_bodies() {
     let request = exchange("GET", "/hello.php?x=%20", &[]);
     let response = fpm
         .php
-        .call(&request, &script("/hello.php"), empty())
+        .call(&request, &fpm.of("/hello.php"), empty())
         .await
         .expect("answered");
     assert_eq!(
@@ -167,7 +167,7 @@ async fn real_php_answers_and_reads_bodies() {
 
     let head = fpm
         .php
-        .call(&exchange("HEAD", "/hello.php", &[]), &script("/hello.php"), empty())
+        .call(&exchange("HEAD", "/hello.php", &[]), &fpm.of("/hello.php"), empty())
         .await
         .expect("answered");
     assert_eq!(head.status(), 418);
@@ -182,7 +182,7 @@ async fn real_php_answers_and_reads_bodies() {
 
     let missing = fpm
         .php
-        .call(&exchange("GET", "/no.php", &[]), &script("/no.php"), empty())
+        .call(&exchange("GET", "/no.php", &[]), &fpm.of("/no.php"), empty())
         .await;
     assert_eq!(missing.expect("answered").status(), 404);
 }
@@ -285,7 +285,7 @@ async fn real_php_notices_that_the_client_left() {
     let request = exchange("GET", "/endless.php", &[]);
     let mut body = fpm
         .php
-        .call(&request, &script("/endless.php"), empty())
+        .call(&request, &fpm.of("/endless.php"), empty())
         .await
         .expect("answered")
         .into_body();
@@ -348,7 +348,7 @@ async fn large_bodies_alone() {
     let upload = StreamBody::new(frames).boxed_unsync();
     let response = fpm
         .php
-        .call(&request, &script("/echo.php"), upload)
+        .call(&request, &fpm.of("/echo.php"), upload)
         .await
         .expect("answered");
     let (mut received, mut size, mut most) = (DefaultHasher::new(), 0, resident());
@@ -369,13 +369,13 @@ async fn stopped_php_is_unavailable() {
     let fpm = Fpm::start(1, 1, 0).await;
     let php = Php::new(PhpSettings {
         socket: fpm.path("fpm.sock"),
-        root: fpm.folder.path().into(),
         kept: 0,
         silence: Duration::from_secs(5),
     });
+    let script = fpm.of("/ready.php");
     drop(fpm);
     let error = php
-        .call(&exchange("GET", "/", &[]), &script("/ready.php"), empty())
+        .call(&exchange("GET", "/", &[]), &script, empty())
         .await
         .expect_err("refused");
     assert_eq!(error.kind, Kind::Unavailable);

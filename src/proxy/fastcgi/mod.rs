@@ -43,8 +43,6 @@ pub const SPOOL: &str = "/var/tmp";
 pub struct PhpSettings {
     /// PHP-FPM's unix socket.
     pub socket: PathBuf,
-    /// Document root, as PHP sees it.
-    pub root: PathBuf,
     /// Most connections kept open, idle and busy together. Must stay below PHP-FPM's children. 0: none is kept.
     pub kept: usize,
     /// Longest time in which PHP neither reads nor writes.
@@ -54,6 +52,8 @@ pub struct PhpSettings {
 /// What to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Script {
+    /// Document root, as PHP sees it.
+    pub root: Arc<str>,
     /// Path below the document root: `/index.php`.
     pub name: String,
     /// What follows the script's name in the request's path, decoded; empty or starts with `/`.
@@ -62,7 +62,6 @@ pub struct Script {
 
 /// A PHP-FPM pool. Must live in a tokio runtime from the first call on.
 pub struct Php {
-    root: String,
     silence: Duration,
     pool: Arc<Pool>,
 }
@@ -70,7 +69,6 @@ pub struct Php {
 impl Php {
     pub fn new(settings: PhpSettings) -> Php {
         Php {
-            root: settings.root.to_string_lossy().into_owned(),
             silence: settings.silence,
             pool: Arc::new(Pool::new(settings.socket, settings.kept)),
         }
@@ -95,7 +93,7 @@ impl Php {
             Some(length) => (length, body),
             None => spool::collect(body, Path::new(SPOOL), &exchange.id).await?,
         };
-        let pairs = params::encode(exchange, script, &self.root, length);
+        let pairs = params::encode(exchange, script, length);
         let mut outgoing = Outgoing::new(pairs, body);
         let method = &exchange.request.method;
         let may_run_twice = method.is_idempotent() && length == 0;

@@ -16,13 +16,13 @@ use crate::proxy::exchange::Exchange;
 use crate::proxy::headers::{Stated, is_fronts_own, is_hop_by_hop, named_by_connection};
 
 /// Name-value pairs for the PARAMS stream. `length`: bytes of the body, which PHP reads no further than.
-pub fn encode(exchange: &Exchange, script: &Script, root: &str, length: u64) -> BytesMut {
+pub fn encode(exchange: &Exchange, script: &Script, length: u64) -> BytesMut {
     let mut out = Pairs {
         out: BytesMut::with_capacity(2048),
         number: String::new(),
     };
     let stated = Stated::of(exchange);
-    script_variables(&mut out, exchange, script, root);
+    script_variables(&mut out, exchange, script);
     server_variables(&mut out, exchange, &stated);
     if length > 0 {
         out.number("CONTENT_LENGTH", length);
@@ -54,8 +54,8 @@ impl Pairs {
     }
 }
 
-fn script_variables(out: &mut Pairs, exchange: &Exchange, script: &Script, root: &str) {
-    let root = root.trim_end_matches('/');
+fn script_variables(out: &mut Pairs, exchange: &Exchange, script: &Script) {
+    let root = script.root.trim_end_matches('/');
     out.add("SCRIPT_FILENAME", [root.as_bytes(), script.name.as_bytes()].concat());
     out.add("SCRIPT_NAME", &script.name);
     if !script.path_info.is_empty() {
@@ -155,7 +155,7 @@ mod tests {
 
     /// The variables, read back from the wire form.
     fn variables(exchange: &Exchange, script: &Script, length: u64) -> Vec<(String, String)> {
-        let bytes = encode(exchange, script, "/srv/portal/", length);
+        let bytes = encode(exchange, script, length);
         let mut rest = &bytes[..];
         let mut found = Vec::new();
         while !rest.is_empty() {
@@ -178,6 +178,7 @@ mod tests {
 
     fn script() -> Script {
         Script {
+            root: "/srv/portal/".into(),
             name: "/a/index.php".into(),
             path_info: String::new(),
         }

@@ -33,7 +33,6 @@ impl World {
         let listener = UnixListener::bind(&socket).expect("bound");
         let php = Php::new(PhpSettings {
             socket,
-            root: "/srv".into(),
             kept,
             silence: Duration::from_secs(20),
         });
@@ -60,6 +59,7 @@ impl World {
 
 fn script() -> Script {
     Script {
+        root: "/srv".into(),
         name: "/index.php".into(),
         path_info: String::new(),
     }

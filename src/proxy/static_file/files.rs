@@ -1,7 +1,7 @@
 //! `Files`: looks at paths and serves what lies there, from memory where it can.
 
 use std::io;
-use std::path::Path as FilePath;
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ use super::entry::{self, Node, Opened, Stamp, Text, Version, Versions};
 use super::handles::Handles;
 use super::packed::Packer;
 use super::reply::{self, Plan};
-use super::root::Root;
+use super::root::{Links, Root};
 use crate::base::Scope;
 use crate::proxy::compress::Compression;
 use crate::proxy::conditional;
@@ -39,6 +39,7 @@ pub struct Files {
 }
 
 /// How files are served.
+#[derive(Clone)]
 pub struct Manner {
     pub follow_symlinks: bool,
     /// Budget of the memory tier, in bytes. When full, what is asked for least gives way.
@@ -71,13 +72,32 @@ impl Weighter<Box<str>, Arc<Node>> for Weight {
 impl Files {
     /// Opens the document root. Fails when it is no folder, or on Linux before 5.6. `scope` owns what closes idle descriptors.
     pub fn open(root: &FilePath, manner: Manner, scope: Scope) -> io::Result<Files> {
-        Ok(Files {
-            root: Arc::new(Root::open(root, manner.follow_symlinks)?),
+        let links = if manner.follow_symlinks {
+            Links::Anywhere
+        } else {
+            Links::Within
+        };
+        Ok(Files::of(Root::open(root, links)?, manner, scope))
+    }
+
+    /// A document root that may come later, whose links may lead into these folders.
+    pub fn of_site(root: &FilePath, folders: Vec<PathBuf>, manner: Manner, scope: Scope) -> Files {
+        let links = if manner.follow_symlinks {
+            Links::Anywhere
+        } else {
+            Links::Into(folders)
+        };
+        Files::of(Root::new(root, links), manner, scope)
+    }
+
+    fn of(root: Root, manner: Manner, scope: Scope) -> Files {
+        Files {
+            root: Arc::new(root),
             known: Cache::with_weighter(ENTRIES, manner.memory, Weight),
             handles: Handles::new(scope),
             packer: Packer::new(manner.compression),
             opened: Instant::now(),
-        })
+        }
     }
 
     /// Says what lies at a path. `Forbidden`: it may not be read, leaves the root, or is neither file nor folder.
