@@ -1,5 +1,6 @@
 //! HTTP/3 of the web front over real sockets: requests, bodies, limits, misuse, drain, certificates.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use bitrix_node::base::Scope;
@@ -21,8 +22,12 @@ struct Bed {
 
 impl Bed {
     async fn start(extra: &str) -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST.into(), extra).await
+    }
+
+    async fn start_at(ip: IpAddr, extra: &str) -> Self {
         Bed {
-            front: Front::start(&format!("http3 = true\n{extra}")).await,
+            front: Front::start_at(ip, &format!("http3 = true\n{extra}")).await,
             scope: Scope::new(),
         }
     }
@@ -53,6 +58,15 @@ fn code(end: &ConnectionError) -> u64 {
         ConnectionError::ApplicationClosed(close) => close.error_code.into_inner(),
         other => panic!("{other}"),
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_spoken_over_ipv6() {
+    let bed = Bed::start_at(Ipv6Addr::LOCALHOST.into(), "").await;
+    let answer = bed.client().await.get("/a.txt?six").await.unwrap();
+    assert_eq!((answer.status, answer.text()), (200, "text of a".into()), "{answer:?}");
+    let line = bed.front.logged("/a.txt?six").await;
+    assert!(line.starts_with("::1 ") && line.contains("HTTP/3.0"), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! The proxy module in this process: real sockets on loopback, a document root, an upstream; and a client that speaks bytes.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,13 +36,17 @@ pub struct Front {
 impl Front {
     /// `extra` are lines of the section `[proxy]`.
     pub async fn start(extra: &str) -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST.into(), extra).await
+    }
+
+    pub async fn start_at(ip: IpAddr, extra: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let rest = Scope::new();
         let upstream = Upstream::start(&rest).await;
         fill(&folder);
         let proxy = Arc::new(Proxy::new(Arc::new(read(&folder, &upstream, extra, ""))));
         let scope = Scope::new();
-        let (plain, secure) = (listen("http"), listen("https"));
+        let (plain, secure) = (listen(ip, "http"), listen(ip, "https"));
         let (http, https) = (plain.0, secure.0);
         let mut sockets = vec![plain.1, secure.1];
         if extra.contains("http3 = true") {
@@ -156,8 +160,8 @@ pub async fn eventually(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
-fn listen(name: &str) -> (SocketAddr, NamedSocket) {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", free_port())).unwrap();
+fn listen(ip: IpAddr, name: &str) -> (SocketAddr, NamedSocket) {
+    let listener = std::net::TcpListener::bind((ip, free_port())).unwrap();
     let address = listener.local_addr().unwrap();
     let socket = NamedSocket {
         name: name.into(),

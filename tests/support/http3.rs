@@ -1,7 +1,7 @@
 //! An HTTP/3 client made of quinn and h3.
 
 use std::future::poll_fn;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -53,7 +53,11 @@ impl Client {
         scope: &Scope,
         window: Option<u32>,
     ) -> Result<Self, ConnectionError> {
-        let mut endpoint = Endpoint::client((Ipv4Addr::UNSPECIFIED, 0).into()).unwrap();
+        let local: SocketAddr = match server {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        let mut endpoint = Endpoint::client(local).unwrap();
         let mut config = config(chain);
         if let Some(window) = window {
             let mut transport = TransportConfig::default();
