@@ -1,6 +1,6 @@
 //! Words that every module stands on. They know nothing of Bitrix, HTTP or SQL.
 //!
-//! Closed list: `service` (what a module is), `scope` (who owns a task), `backoff`, `units`, `file`, `error`, `log`, `clock`, `secret`, `template`.
+//! Closed list: `service` (what a module is), `scope` (who owns a task), `backoff`, `units`, `file`, `error`, `log`, `clock`, `secret`, `template`; for tests, `seeded`.
 
 pub mod backoff;
 pub mod clock;
