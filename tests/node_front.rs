@@ -4,9 +4,12 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
-use nix::sys::signal::Signal;
+use bitrix_node::config::parse;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::support::composite;
+use crate::support::daemon::free_port;
 use crate::support::eventually::eventually;
 use crate::support::hostile::{self, Probe};
 use crate::support::http;
@@ -106,6 +109,92 @@ async fn stored_pages_spare_php() {
         }
     })
     .await;
+}
+
+/// As the portal's PHP stores a page: compressed, with the flag that says so.
+const STORE: &str = r#"<?php
+$cache = new Memcached();
+$cache->addServer('127.0.0.1', (int)$_GET['port']);
+$cache->setOption(Memcached::OPT_COMPRESSION, false);
+if (isset($_GET['remove'])) { echo (int)$cache->delete($_GET['key']); exit; }
+$page = '<head><meta charset="windows-1251"></head>' . $_GET['text'] . str_repeat(' ', 3000);
+$packed = isset($_GET['plain']) ? $page : gzencode($page, 4);
+$cache->setOption(Memcached::OPT_USER_FLAGS, isset($_GET['plain']) ? 0 : 1);
+echo (int)$cache->set($_GET['key'], $packed);
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stored_pages_come_out_of_the_cache() {
+    let port = free_port();
+    let mut node = Node::prepare("");
+    let text = fs::read_to_string(&node.file).unwrap();
+    let text = text.replace("[cache]\n", &format!("[cache]\ncomposite = [\"127.0.0.1:{port}\"]\n"));
+    fs::write(&node.file, &text).unwrap();
+    node.config = parse(&text, std::iter::empty()).unwrap().config;
+    node.run();
+    node.be_healthy().await;
+    let host = node.http().to_string();
+    let key = format!("/{}/page.php/index@.html", host.replace(':', "-"));
+    // Without a session, which would be in the cache, too.
+    fs::write(node.config.portal_root().join("page.php"), "<?php echo 'made';").unwrap();
+    fs::write(node.config.portal_root().join("store.php"), STORE).unwrap();
+    let store = |more: &str| {
+        http::get(node.http(), &format!("/store.php?port={port}&key={key}{more}"))
+            .unwrap()
+            .text()
+    };
+    assert_eq!(store("&text=kept"), "1");
+    let pages = node.config.portal_root().join("bitrix/html_pages");
+    composite::enable_cached(&pages, &host, node.config.cache.composite[0]);
+    let get = |fields: &str| http::request(node.http(), "GET", "/page.php?utm_source=mail", fields, b"").unwrap();
+    let becomes = async |source: Option<&str>| {
+        eventually(&format!("the page is of {source:?}"), async || {
+            let answer = get("");
+            match answer.header("x-bitrix-composite") == source {
+                true => Ok(answer),
+                false => Err(answer.head),
+            }
+        })
+        .await
+    };
+    let plain = becomes(Some("Nginx (memcached)")).await;
+    assert_eq!(plain.status, 200);
+    assert!(plain.text().contains("</head>kept"), "{}", plain.text());
+    assert_eq!(plain.header("content-type"), Some("text/html; charset=windows-1251"));
+    assert_eq!(plain.header("cache-control"), Some("no-cache"));
+    let packed = get("Accept-Encoding: gzip\r\n");
+    assert_eq!(packed.header("content-encoding"), Some("gzip"));
+    assert!(packed.body.len() < 1000 && packed.body.starts_with(&[0x1f, 0x8b]));
+    let again = get(&format!("If-None-Match: {}\r\n", plain.header("etag").unwrap()));
+    assert_eq!((again.status, again.body.len()), (304, 0));
+    assert_eq!(get("Cookie: BITRIX_SM_NCC=Y\r\n").header("x-bitrix-composite"), None);
+    // A change shows at once, in either form.
+    assert_eq!(store("&text=changed&plain=1"), "1");
+    assert!(get("").text().contains("</head>changed"));
+    assert_eq!(store("&remove=1"), "1");
+    assert_eq!(get("").header("x-bitrix-composite"), None);
+    assert_eq!(store("&text=back"), "1");
+    assert!(get("").text().contains("</head>back"));
+
+    // A cache that hangs or is gone is one without the page, and no client waits for it.
+    let cache = node.pid("cache").unwrap();
+    kill(Pid::from_raw(cache), Signal::SIGSTOP).unwrap();
+    let answer = get("");
+    kill(Pid::from_raw(cache), Signal::SIGCONT).unwrap();
+    assert_eq!(answer.header("x-bitrix-composite"), None, "{}", answer.head);
+    becomes(Some("Nginx (memcached)")).await;
+    node.kill("cache");
+    becomes(None).await;
+
+    // Another memcached is none of the front's.
+    eventually("the cache is back", async || match store("&text=anew").as_str() {
+        "1" => Ok(()),
+        other => Err(other.to_string()),
+    })
+    .await;
+    becomes(Some("Nginx (memcached)")).await;
+    composite::enable_cached(&pages, &host, node.config.cache.listen);
+    becomes(None).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

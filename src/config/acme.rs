@@ -175,6 +175,8 @@ mod tests {
             .config;
         assert_eq!(good.acme_names(), ["p.example"]);
         assert!(good.acme.url().unwrap().contains("staging"));
+        let sites = "[portal]\ndomain = \"p.example\"\n[acme]\ndirectory = \"staging\"\n[[proxy.sites]]\nhosts = [\"s.example\", \"*.s.example\"]";
+        assert_eq!(of(sites).unwrap().config.acme_names(), ["p.example", "s.example"]);
         for (text, key) in [
             ("[acme]\nnames = [\"a.example\"]", "acme.names"),
             ("[acme]\ndirectory = \"http://ca.example/dir\"", "acme.directory"),

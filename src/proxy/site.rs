@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 
-use super::composite::Pages;
+use super::composite::{Pages, Shelf};
 use super::path::Path;
 use super::static_file::{Files, Manner};
 use crate::base::Scope;
@@ -96,12 +96,16 @@ impl Sites {
             };
             files.insert(root.clone(), Arc::new(opened));
         }
+        // A further door leads to the same pages.
+        let most = config.cache.max_item_size.bytes();
+        let shelves = config.cache.composite.iter().map(|address| Shelf::new(*address, most));
+        let shelves: Arc<[Shelf]> = shelves.collect();
         let site = |root: PathBuf, fallback: &str, max_body: u64| {
             let files = files.get(&root).expect("each root was opened").clone();
             let fallback = Path::parse(fallback).map_err(anyhow::Error::msg);
             Ok(Site {
                 files,
-                pages: Pages::new(proxy.composite.clone()),
+                pages: Pages::new(proxy.composite.clone(), shelves.clone()),
                 root: root.to_string_lossy().into(),
                 fallback: fallback.context("read the fallback")?,
                 max_body,

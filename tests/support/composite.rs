@@ -1,6 +1,7 @@
 //! Stored pages as the portal writes them.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 
 /// Switches them on for a host. `folder`: `bitrix/html_pages` of a document root.
@@ -12,6 +13,19 @@ pub fn enable(folder: &Path, host: &str) {
     );
     fs::write(folder.join(".config.php"), settings).unwrap();
     fs::write(folder.join(".enabled"), "").unwrap();
+}
+
+/// The same, with pages in memcached.
+pub fn enable_cached(folder: &Path, host: &str, cache: SocketAddr) {
+    enable(folder, host);
+    let file = folder.join(".config.php");
+    let text = fs::read_to_string(&file).unwrap();
+    let storage = format!(
+        "\"STORAGE\" => \"memcached\",\n\t\"MEMCACHED_HOST\" => \"{}\",\n\t\"MEMCACHED_PORT\" => \"{}\"",
+        cache.ip(),
+        cache.port()
+    );
+    fs::write(file, text.replace("\"STORAGE\" => \"files\"", &storage)).unwrap();
 }
 
 /// A page that begins with `text`. `host`: with `-` before the port. `path`: without a slash at its end.

@@ -19,6 +19,7 @@ pub struct Options {
     /// Hosts whose pages are stored, as browsers name them, without the ports 80 and 443.
     pub domains: Vec<String>,
     /// Masks with `*` and `?`, of a path as the client wrote it.
+    pub storage: Storage,
     pub include: Vec<String>,
     pub exclude: Vec<String>,
     /// A request with one of these goes to PHP.
@@ -28,6 +29,14 @@ pub struct Options {
     /// `Some`: a request with any other one goes to PHP.
     pub only_parameters: Option<Vec<String>>,
     pub cookies: Cookies,
+}
+
+/// Where the pages lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Storage {
+    Files,
+    /// In memcached, at this host and port where the portal says so; else where the operator's composite door is.
+    Cache(Option<(String, u16)>),
 }
 
 /// Names of the cookies that decide.
@@ -49,7 +58,7 @@ pub struct Cookies {
 pub enum Off {
     /// The file is more than an array of texts.
     Unreadable,
-    /// The portal stores no pages, not in files, or in a way that is PHP's own business.
+    /// The portal stores no pages, or in a way that is PHP's own business.
     NotWanted,
 }
 
@@ -59,7 +68,20 @@ impl Options {
         let read = php_array::parse(source, NAME).ok_or(Off::Unreadable)?;
         let text = |key: &str, other: &str| text(&read, key).unwrap_or_else(|| other.to_string());
         let is_set = |key: &str| !matches!(text(key, "").as_str(), "" | "0" | "N");
-        let is_wanted = text("COMPOSITE", "Y") == "Y" && text("STORAGE", "files") == "files" && !is_set("SPA_MODE");
+        let is_wanted = text("COMPOSITE", "Y") == "Y" && !is_set("SPA_MODE");
+        let storage = match text("STORAGE", "files").as_str() {
+            "files" => Storage::Files,
+            // A list of servers that the portal keeps elsewhere; what it says of one server is not about them.
+            "memcached_cluster" => Storage::Cache(None),
+            "memcached" => Storage::Cache(match text("MEMCACHED_HOST", "") {
+                host if host.is_empty() => None,
+                host => Some((
+                    host,
+                    text("MEMCACHED_PORT", "11211").parse().map_err(|_| Off::NotWanted)?,
+                )),
+            }),
+            _ => return Err(Off::NotWanted),
+        };
         let domains = read.get("DOMAINS").map(Value::texts).unwrap_or_default();
         if !is_wanted || domains.is_empty() {
             return Err(Off::NotWanted);
@@ -70,6 +92,7 @@ impl Options {
             name => name,
         };
         Ok(Options {
+            storage,
             domains: domains
                 .iter()
                 .map(|domain| bare_host(domain).to_ascii_lowercase())
@@ -140,12 +163,24 @@ mod tests {
     #[test]
     fn pages_that_lie_elsewhere_are_phps_business() {
         for more in [
-            "\"STORAGE\" => \"memcached\"",
-            "\"STORAGE\" => \"memcached_cluster\"",
+            "\"STORAGE\" => \"redis\"",
+            "\"STORAGE\" => \"memcached\", \"MEMCACHED_HOST\" => \"a\", \"MEMCACHED_PORT\" => \"x\"",
             "\"COMPOSITE\" => \"N\"",
             "\"SPA_MODE\" => \"Y\"",
         ] {
             assert_eq!(read(&format!("{DOMAINS}, {more}")), Err(Off::NotWanted), "{more}");
+        }
+        let of = |more: &str| read(&format!("{DOMAINS}, {more}")).map(|options| options.storage);
+        assert_eq!(read(DOMAINS).map(|options| options.storage), Ok(Storage::Files));
+        for (more, place) in [
+            ("\"STORAGE\" => \"memcached_cluster\"", None),
+            ("\"STORAGE\" => \"memcached\"", None),
+            (
+                "\"STORAGE\" => \"memcached\", \"MEMCACHED_HOST\" => \"localhost\", \"MEMCACHED_PORT\" => \"11212\"",
+                Some(("localhost".to_string(), 11212)),
+            ),
+        ] {
+            assert_eq!(of(more), Ok(Storage::Cache(place)), "{more}");
         }
         assert_eq!(read(""), Err(Off::NotWanted));
         assert_eq!(read("\"DOMAINS\" => domains()"), Err(Off::Unreadable));

@@ -1,17 +1,27 @@
 //! `Pages`: what the portal says of its stored pages, as it is now, and a request's page as an answer.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use http::Response;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, EXPIRES, HeaderName, HeaderValue};
+use bytes::Bytes;
+use http::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, EXPIRES, HeaderMap, HeaderName,
+    HeaderValue, IF_NONE_MATCH, VARY,
+};
+use http::{Response, StatusCode};
+use http_body_util::{BodyExt, Full};
 use tracing::{info, warn};
 
 use super::content::{charset, is_whole};
 use super::decide;
-use super::options::{Off, Options};
+use super::options::{Off, Options, Storage};
+use super::shelf::Shelf;
+use super::stored::Stored;
 use crate::base::error::chain;
+use crate::config::Coding;
+use crate::proxy::conditional::choose;
 use crate::proxy::error::{Error, Kind};
 use crate::proxy::exchange::{Body, Exchange};
 use crate::proxy::static_file::{Files, Found, Stamp, Text};
@@ -28,11 +38,17 @@ const RECHECK: u64 = 1000;
 /// Says to the portal's scripts, and to who looks, where a page came from.
 const COMPOSITE: HeaderName = HeaderName::from_static("x-bitrix-composite");
 const FROM_FILE: HeaderValue = HeaderValue::from_static("Nginx (file)");
+const FROM_CACHE: HeaderValue = HeaderValue::from_static("Nginx (memcached)");
+
+/// Where files of pages lie; what follows is a page's name in the cache.
+const FOLDER: &str = "/bitrix/html_pages";
 
 /// The stored pages of a portal.
 pub struct Pages {
     /// Hosts that may be answered by them; `*` is any.
     hosts: Vec<String>,
+    /// Doors of the cache's composite storage.
+    shelves: Arc<[Shelf]>,
     opened: Instant,
     /// When the portal's files are looked at next, in milliseconds since `opened`.
     due: AtomicU64,
@@ -47,9 +63,10 @@ struct Known {
 }
 
 impl Pages {
-    pub fn new(hosts: Vec<String>) -> Self {
+    pub fn new(hosts: Vec<String>, shelves: Arc<[Shelf]>) -> Self {
         Pages {
             hosts,
+            shelves,
             opened: Instant::now(),
             due: AtomicU64::new(0),
             known: Mutex::default(),
@@ -63,6 +80,13 @@ impl Pages {
         }
         let options = self.options(files).await?;
         let path = decide::page(&options, &self.hosts, &exchange.request).ok()?;
+        if let Storage::Cache(place) = &options.storage {
+            let stored = self
+                .shelf(place.as_ref())?
+                .get(path.as_str().strip_prefix(FOLDER)?)
+                .await?;
+            return from_cache(&exchange.request.headers, &stored);
+        }
         self.page(files, exchange, &path).await.unwrap_or_else(|error| {
             if error.kind != Kind::NotFound {
                 let cause = chain(&error);
@@ -87,17 +111,26 @@ impl Pages {
         if !is_whole(&content) {
             return Ok(None);
         }
-        let kind = charset(&content).and_then(|name| HeaderValue::try_from(format!("text/html; charset={name}")).ok());
+        let kind = kind(&content);
         let mut answer = files.serve(exchange, entry).await?;
         let headers = answer.headers_mut();
-        headers.insert(COMPOSITE, FROM_FILE);
-        // The portal says when a page changes; a browser's own copy would not know.
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        headers.insert(EXPIRES, HeaderValue::from_static("Thu, 01 Jan 1970 00:00:01 GMT"));
+        describe(headers, FROM_FILE);
         if let Some(kind) = kind.filter(|_| headers.contains_key(CONTENT_TYPE) && !is_joined(headers)) {
             headers.insert(CONTENT_TYPE, kind);
         }
         Ok(Some(answer))
+    }
+
+    /// The door that the portal means. `None`: it stores its pages elsewhere.
+    fn shelf(&self, place: Option<&(String, u16)>) -> Option<&Shelf> {
+        let is_meant = |shelf: &&Shelf| match place {
+            None => true,
+            Some((host, port)) => {
+                let is_host = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| shelf.address.ip() == ip);
+                is_host && shelf.address.port() == *port
+            }
+        };
+        self.shelves.iter().find(is_meant)
     }
 
     /// What holds now. One request a second looks at the portal's files, others go on with what is known.
@@ -159,6 +192,61 @@ impl Pages {
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A page out of the cache, as it lies there where the client takes it so. `None`: it is damaged.
+fn from_cache(request: &HeaderMap, stored: &Stored) -> Option<Response<Body>> {
+    let beginning = stored.beginning()?;
+    let tag = stored.tag();
+    let mut headers = HeaderMap::new();
+    describe(&mut headers, FROM_CACHE);
+    headers.insert(ETAG, HeaderValue::try_from(&tag).ok()?);
+    if stored.is_packed {
+        headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
+    }
+    let none_match = request
+        .get_all(IF_NONE_MATCH)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let is_known = none_match
+        .flat_map(|value| value.split(','))
+        .any(|known| known.trim() == tag);
+    let (status, body) = match is_known {
+        true => (StatusCode::NOT_MODIFIED, Bytes::new()),
+        false => {
+            let kind = kind(&beginning).unwrap_or(HeaderValue::from_static("text/html"));
+            headers.insert(CONTENT_TYPE, kind);
+            let is_taken = stored.is_packed && choose(request, [Coding::Gzip].into_iter()).is_some();
+            if is_taken {
+                headers.insert(CONTENT_ENCODING, HeaderValue::from_static(Coding::Gzip.name()));
+            }
+            let page = if is_taken {
+                stored.bytes.clone()
+            } else {
+                stored.plain()?
+            };
+            headers.insert(CONTENT_LENGTH, page.len().into());
+            headers.insert(ACCEPT_RANGES, HeaderValue::from_static("none"));
+            (StatusCode::OK, page)
+        }
+    };
+    let mut answer = Response::new(Full::new(body).map_err(|never| match never {}).boxed_unsync());
+    *answer.status_mut() = status;
+    *answer.headers_mut() = headers;
+    Some(answer)
+}
+
+/// Fields of every stored page.
+fn describe(headers: &mut HeaderMap, source: HeaderValue) {
+    headers.insert(COMPOSITE, source);
+    // The portal says when a page changes; a browser's own copy would not know.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(EXPIRES, HeaderValue::from_static("Thu, 01 Jan 1970 00:00:01 GMT"));
+}
+
+/// The type that a page states in its head.
+fn kind(page: &[u8]) -> Option<HeaderValue> {
+    charset(page).and_then(|name| HeaderValue::try_from(format!("text/html; charset={name}")).ok())
 }
 
 /// Several parts of the page in one answer have a type of their own.
