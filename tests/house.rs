@@ -74,6 +74,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("libinjectionrs", &["src/proxy/waf/operator/inject.rs"]),
     ("use hashbrown", &["src/proxy/waf/engine/"]),
     ("fancy_regex", &["src/proxy/waf/operator/pattern.rs"]),
+    ("lol_html", &["src/proxy/cdn/body.rs"]),
     ("quick_xml", &["src/proxy/waf/body/xml.rs"]),
 ];
 

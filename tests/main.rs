@@ -15,6 +15,7 @@ mod house;
 mod join;
 mod mesh;
 mod node;
+mod node_cdn;
 mod node_cert;
 mod node_clients;
 mod node_front;

@@ -11,8 +11,11 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::{Format, table};
+use crate::base::clock;
 use crate::base::error::{EXIT_DEGRADED, EXIT_OK};
 use crate::config::Config;
+use crate::proxy::cdn::{Key, Signer};
+use crate::proxy::path::Path;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -22,6 +25,19 @@ pub enum Verb {
     Status(Show),
     /// Remove what is kept, on all nodes
     Purge(Purge),
+    /// Sign the address of a file in proxy.cdn_signed
+    Sign(Sign),
+}
+
+#[derive(Debug, Args)]
+pub struct Sign {
+    /// Its path, as in a link: /upload/private/a%20b.png
+    path: String,
+    /// How long it holds at least; twice as long at most. Without it proxy.cdn_signed_for
+    #[arg(long = "for", value_name = "TIME")]
+    period: Option<humantime::Duration>,
+    #[command(flatten)]
+    show: Show,
 }
 
 #[derive(Debug, Args)]
@@ -49,10 +65,42 @@ pub async fn perform(verb: Verb, config: Config) -> anyhow::Result<u8> {
     let (question, output) = match verb {
         Verb::Status(show) => ("status".to_string(), show.output),
         Verb::Purge(purge) => (purge.question()?, purge.show.output),
+        Verb::Sign(sign) => {
+            std::io::stdout().write_all(sign.address(&config)?.as_bytes())?;
+            return Ok(EXIT_OK);
+        }
     };
     let (text, code) = render(&ask(&config, &question).await?, output)?;
     std::io::stdout().write_all(text.as_bytes())?;
     Ok(code)
+}
+
+impl Sign {
+    /// The address, or JSON with it.
+    fn address(&self, config: &Config) -> anyhow::Result<String> {
+        let proxy = &config.proxy;
+        ensure!(
+            !proxy.cdn_signed.is_empty(),
+            "no folder needs signed addresses; list some in proxy.cdn_signed"
+        );
+        let path = Path::parse(&self.path).map_err(anyhow::Error::msg)?;
+        let period = self.period.map_or(proxy.cdn_signed_for.0, |period| period.into());
+        let signer = Signer::new(Key::read(&proxy.cdn_key)?, proxy.cdn_signed.clone(), period);
+        ensure!(
+            signer.has(path.as_str()),
+            "{} is in none of the folders in proxy.cdn_signed, and needs no signature",
+            self.path
+        );
+        let host = match proxy.cdn_host.as_str() {
+            "" => String::new(),
+            host => format!("//{host}"),
+        };
+        let address = format!("{host}{}?{}", self.path, signer.query(path.as_str(), clock::wall()));
+        Ok(match self.show.output {
+            Format::Table => format!("{address}\n"),
+            Format::Json => format!("{:#}\n", serde_json::json!({ "address": address })),
+        })
+    }
 }
 
 impl Purge {

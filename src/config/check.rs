@@ -21,6 +21,7 @@ pub fn check(config: &Config) -> Problems {
     files(config, &mut problems);
     upgrade(config, &mut problems);
     problems.extend(config.site_faults());
+    problems.extend(config.cdn_faults());
     problems.extend(config.backup.faults());
     problems.extend(config.waf.faults());
     problems.extend(config.acme.faults(config));

@@ -4,6 +4,7 @@
 mod acme;
 mod backup;
 mod cache;
+mod cdn;
 mod check;
 mod db;
 mod edit;
@@ -27,6 +28,7 @@ use serde::Deserialize;
 pub use acme::{Acme, Proof, is_host};
 pub use backup::{Backup, BackupStore};
 pub use cache::{Cache, Flush};
+pub use cdn::host_of;
 pub use check::check;
 pub use db::Db;
 pub use edit::{Edit, edit};

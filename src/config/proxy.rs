@@ -43,6 +43,16 @@ pub struct Proxy {
     pub cloud_hosts: Vec<String>,
     /// PEM of a root beside the public ones.
     pub cloud_authority: PathBuf,
+    /// Host of a content delivery network, perhaps with a port; empty: none.
+    pub cdn_host: String,
+    /// Of what is led there: folders, and ends of names.
+    pub cdn_paths: Vec<String>,
+    pub cdn_extensions: Vec<String>,
+    /// Folders whose files need signed addresses.
+    pub cdn_signed: Vec<String>,
+    pub cdn_signed_for: Period,
+    /// File with what signs them.
+    pub cdn_key: PathBuf,
     pub access_log: PathBuf,
     pub sites: Vec<Site>,
     pub routes: Vec<Route>,

@@ -18,6 +18,7 @@ pub struct Site {
     pub root: Option<PathBuf>,
     pub fallback: Option<String>,
     pub max_body_size: Option<Size>,
+    pub cdn_host: Option<String>,
 }
 
 impl Config {

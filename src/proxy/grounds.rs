@@ -22,6 +22,9 @@ pub fn grounds(config: &Config, file: &Path) -> Grounds {
     if !config.proxy.cloud_authority.as_os_str().is_empty() {
         grounds = grounds.replaced(&config.proxy.cloud_authority);
     }
+    if !config.proxy.cdn_signed.is_empty() {
+        grounds = grounds.replaced(&config.proxy.cdn_key);
+    }
     if config.proxy.follow_symlinks || !config.proxy.sites.is_empty() {
         grounds = config.proxy.symlink_folders.iter().fold(grounds, Grounds::read);
     }

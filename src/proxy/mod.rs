@@ -2,7 +2,7 @@
 //!
 //! Phases of a request, in this order: limits (`limit`, `guard`, `origin`, `flood`, `request_body`) → firewall (`firewall`, `waf`) → what
 //! is kept of it (`edge`) → route (`visit`, `route`, `deny`, `dav`) → target (`static_file`, a stored page instead of PHP by `composite`,
-//! `fastcgi` here or on another node by `balance`, what PHP hands over by `accel`, `forward`) → headers → `compress` → log (`record`,
+//! `fastcgi` here or on another node by `balance`, what PHP hands over by `accel`, `forward`) → headers → `cdn` → `compress` → log (`record`,
 //! `access_log`). Whatever goes
 //! wrong is an `Error` and leaves through `answer`.
 //!
@@ -19,6 +19,7 @@ mod access_log;
 mod alternative;
 mod answer;
 mod balance;
+pub mod cdn;
 mod cert;
 mod composite;
 mod compress;

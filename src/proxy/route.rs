@@ -61,7 +61,8 @@ impl Prefixes {
         Prefixes { sorted }
     }
 
-    fn find(&self, path: &str) -> Option<usize> {
+    /// Place of the upstream that answers for a path.
+    pub fn find(&self, path: &str) -> Option<usize> {
         let found = self.sorted.iter().find(|(prefix, _)| path.starts_with(prefix));
         found.map(|(_, place)| *place)
     }

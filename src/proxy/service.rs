@@ -249,7 +249,13 @@ impl Front {
             _ => visit.route(body).await,
         };
         let answer = answered.map_err(|error| blame(error, &fault))?;
-        let answer = finish(answer, &exchange);
+        let mut answer = finish(answer, &exchange);
+        if exchange.target == Target::Static {
+            setup.cdn.share(&site.cdn_host, &exchange.path, answer.headers_mut());
+        }
+        if setup.prefixes.find(exchange.path.as_str()).is_none() {
+            answer = setup.cdn.lead(&site.cdn_host, &exchange, answer);
+        }
         Ok(self
             .compressor
             .apply(&setup.compression, &exchange, answer, &self.metrics))

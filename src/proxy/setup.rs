@@ -9,6 +9,7 @@ use tracing::error;
 use super::accel::Cloud;
 use super::access_log::AccessLog;
 use super::balance::Manner;
+use super::cdn::Cdn;
 use super::compress::Compression;
 use super::edge::Edge;
 use super::fastcgi::{Php, PhpSettings};
@@ -32,6 +33,7 @@ const PUSH: [&str; 3] = ["/bitrix/subws/", "/bitrix/sub/", "/bitrix/rest/"];
 
 pub struct Setup {
     pub sites: Sites,
+    pub cdn: Cdn,
     /// `None`: nothing is kept for others.
     pub edge: Option<Arc<Edge>>,
     /// Where PHP's objects lie.
@@ -84,6 +86,7 @@ impl Setup {
         });
         Ok(Setup {
             sites: Sites::open(config, &files, scope)?,
+            cdn: Cdn::open(config)?,
             edge: edge(config, metrics),
             cloud: Cloud::new(
                 proxy.cloud_hosts.clone(),

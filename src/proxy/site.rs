@@ -22,6 +22,8 @@ pub struct Site {
     /// The script for paths without a file.
     pub fallback: Path,
     pub max_body: u64,
+    /// Host of its network for files, perhaps with a port; empty: none.
+    pub cdn_host: String,
 }
 
 pub struct Sites {
@@ -62,6 +64,13 @@ impl Hosts {
         hosts
     }
 
+    /// A further name of a site, unless it is another's.
+    fn add(&mut self, host: &str, place: usize) {
+        if !host.is_empty() {
+            self.exact.entry(host.to_string()).or_insert(place);
+        }
+    }
+
     /// `host`: in lower case, without port. An address is what health checks ask for, and the portal's.
     fn find(&self, host: &str, is_address: bool) -> Option<usize> {
         if let Some(place) = self.exact.get(host) {
@@ -100,7 +109,7 @@ impl Sites {
         let most = config.cache.max_item_size.bytes();
         let shelves = config.cache.composite.iter().map(|address| Shelf::new(*address, most));
         let shelves: Arc<[Shelf]> = shelves.collect();
-        let site = |root: PathBuf, fallback: &str, max_body: u64| {
+        let site = |root: PathBuf, fallback: &str, max_body: u64, cdn_host: &str| {
             let files = files.get(&root).expect("each root was opened").clone();
             let fallback = Path::parse(fallback).map_err(anyhow::Error::msg);
             Ok(Site {
@@ -109,20 +118,24 @@ impl Sites {
                 root: root.to_string_lossy().into(),
                 fallback: fallback.context("read the fallback")?,
                 max_body,
+                cdn_host: cdn_host.to_string(),
             })
         };
         let (fallback, most) = (config.portal.fallback.as_str(), proxy.max_body_size.0);
-        let portal = site(config.portal_root(), fallback, most);
+        let portal = site(config.portal_root(), fallback, most, &proxy.cdn_host);
         let others = proxy.sites.iter().map(|own| {
             let fallback = own.fallback.as_deref().unwrap_or(fallback);
             let max_body = own.max_body_size.map_or(most, |size| size.0);
-            site(config.site_root(own), fallback, max_body)
+            let cdn_host = own.cdn_host.as_deref().unwrap_or(&proxy.cdn_host);
+            site(config.site_root(own), fallback, max_body, cdn_host)
         });
         let names = proxy.sites.iter().map(|site: &config::Site| site.hosts.as_slice());
-        Ok(Sites {
-            hosts: Hosts::new(&config.portal.domain, names),
-            sites: std::iter::once(portal).chain(others).collect::<anyhow::Result<_>>()?,
-        })
+        let mut hosts = Hosts::new(&config.portal.domain, names);
+        let sites: Vec<Site> = std::iter::once(portal).chain(others).collect::<anyhow::Result<_>>()?;
+        for (place, site) in sites.iter().enumerate() {
+            hosts.add(config::host_of(&site.cdn_host), place);
+        }
+        Ok(Sites { hosts, sites })
     }
 
     /// `None`: nobody here answers for such a host.

@@ -1,12 +1,13 @@
 //! From a path to its target: the deny list, files, scripts, index pages, the fallback. Looks at the disk where `route` needs to know.
 
-use http::header::{CONTENT_DISPOSITION, HeaderMap};
+use http::header::{ACCEPT_ENCODING, CONTENT_DISPOSITION, HeaderMap, HeaderValue};
 use http::{Method, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty};
 
 use super::accel::{self, Aim};
 use super::answer;
 use super::balance::{Balancer, Local};
+use super::cdn;
 use super::dav;
 use super::error::{Error, Kind};
 use super::exchange::{Body, Exchange, Target};
@@ -37,6 +38,9 @@ impl Visit<'_> {
         if !self.setup.is_open(self.exchange.local.port(), &plan) {
             return Err(Error::new(Kind::NotFound, "at this port only the push server answers"));
         }
+        if cdn::is_at(&self.site.cdn_host, &self.exchange.host) && !matches!(plan, Plan::Deny(_) | Plan::File) {
+            return Err(nothing_but_files());
+        }
         match plan {
             Plan::Deny(kind) => Err(denied(kind)),
             Plan::Upstream(place) => {
@@ -65,6 +69,7 @@ impl Visit<'_> {
         }
         match (route::settle(&self.exchange.path, seen(&found)), found) {
             (Step::Serve, Found::File(entry)) => {
+                self.allow(&self.exchange.path)?;
                 self.aim(Target::Static);
                 match self.site.files.serve(self.exchange, entry).await {
                     // It went since it was looked at.
@@ -93,6 +98,7 @@ impl Visit<'_> {
                 Plan::Script { script, path_info } => self.php(&script, path_info, body).await,
                 Plan::Deny(kind) => Err(denied(kind)),
                 Plan::File | Plan::Upstream(_) => {
+                    self.allow(&page)?;
                     self.aim(Target::Static);
                     self.site.files.serve(self.exchange, entry).await
                 }
@@ -103,15 +109,29 @@ impl Visit<'_> {
 
     async fn fallback(&mut self, body: Body) -> Result<Response<Body>, Error> {
         let site = self.site;
+        if cdn::is_at(&site.cdn_host, &self.exchange.host) {
+            return Err(nothing_but_files());
+        }
         match site.files.look(&site.fallback).await? {
             Found::File(_) => self.php(&site.fallback, String::new(), body).await,
             _ => Err(Error::new(Kind::NotFound, "no such file, and no fallback")),
         }
     }
 
+    /// Whether the client may have this file by the address that it asked.
+    fn allow(&self, path: &Path) -> Result<(), Error> {
+        match self.setup.cdn.allows(path, self.exchange.request.uri.query()) {
+            true => Ok(()),
+            false => Err(Error::new(Kind::Forbidden, "the address has no signature that holds")),
+        }
+    }
+
     /// The way to PHP. A page that the portal stored spares it.
     async fn php(&mut self, script: &Path, path_info: String, body: Body) -> Result<Response<Body>, Error> {
-        if let Some(page) = self.site.pages.answer(&self.site.files, self.exchange).await {
+        if cdn::is_at(&self.site.cdn_host, &self.exchange.host) {
+            return Err(nothing_but_files());
+        }
+        if let Some(page) = self.stored().await {
             self.aim(Target::Static);
             return Ok(page);
         }
@@ -123,6 +143,22 @@ impl Visit<'_> {
         let php = &self.setup.php;
         let answer = self.balance(Some(&Local { php, script }), body).await?;
         self.hand_over(answer).await
+    }
+
+    /// The page that the portal stored for such a request. One that is led to a network comes plain, and is compressed behind that.
+    async fn stored(&mut self) -> Option<Response<Body>> {
+        let site = self.site;
+        if site.cdn_host.is_empty() {
+            return site.pages.answer(&site.files, self.exchange).await;
+        }
+        let headers = &mut self.exchange.request.headers;
+        let codings: Vec<HeaderValue> = headers.get_all(ACCEPT_ENCODING).iter().cloned().collect();
+        headers.remove(ACCEPT_ENCODING);
+        let page = site.pages.answer(&site.files, self.exchange).await;
+        for coding in codings {
+            self.exchange.request.headers.append(ACCEPT_ENCODING, coding);
+        }
+        page
     }
 
     /// What PHP lets the front do instead of answering.
@@ -250,6 +286,10 @@ fn seen(found: &Found) -> Seen {
 /// Answers of a store in whose place PHP makes the object.
 fn is_failure(status: StatusCode) -> bool {
     matches!(status.as_u16(), 403 | 404 | 500 | 502 | 503 | 504)
+}
+
+fn nothing_but_files() -> Error {
+    Error::new(Kind::NotFound, "under the network's name there are files alone")
 }
 
 fn denied(kind: Kind) -> Error {

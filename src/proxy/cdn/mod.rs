@@ -1,0 +1,133 @@
+//! A content delivery network before the static files: addresses in the portal's pages are led there (`address`, `body`), and what lies
+//! in some folders is given out to signed addresses alone (`signature`).
+//!
+//! - Pages are HTML that PHP made, just now or stored, before it is compressed; what another node made, that node has led there.
+//! - Only addresses that begin with `/` are changed, in attributes that load something, by folder and by the end of the name. An
+//!   address that is more than ASCII, and all of a style sheet or a script, stays as it is.
+//! - The network fetches what it has not from the portal's own name. Its host may lead to this front, too, which then serves the same
+//!   files under it and nothing else: so a network that fails is gone by a change of its name in the DNS, and pages stay as they are.
+//! - Whoever removes `proxy.cdn_host` has the pages as PHP made them at once.
+
+mod address;
+mod body;
+mod signature;
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use http::header::{
+    ACCEPT_RANGES, ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG,
+    HeaderMap, HeaderName, HeaderValue,
+};
+use http::{Method, Response, StatusCode};
+use http_body_util::BodyExt;
+
+pub use self::address::Rules;
+use self::body::Led;
+pub use self::signature::{Key, Signer};
+use super::exchange::{Body, Exchange, Target};
+use super::path::Path;
+use crate::base::clock;
+use crate::config::{self, Config};
+
+/// On a page that the portal stored.
+const COMPOSITE: HeaderName = HeaderName::from_static("x-bitrix-composite");
+
+/// Fields that state a checksum of the page as it was.
+const CHECKSUMS: [HeaderName; 3] = [
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+    HeaderName::from_static("content-md5"),
+];
+
+/// What holds for all sites.
+pub struct Cdn {
+    rules: Arc<Rules>,
+    /// `None`: nothing is signed.
+    signer: Option<Arc<Signer>>,
+}
+
+impl Cdn {
+    pub fn open(config: &Config) -> anyhow::Result<Self> {
+        let proxy = &config.proxy;
+        let signer = match proxy.cdn_signed.is_empty() {
+            true => None,
+            false => {
+                let key = Key::read(&proxy.cdn_key).context("read proxy.cdn_key")?;
+                Some(Arc::new(Signer::new(
+                    key,
+                    proxy.cdn_signed.clone(),
+                    proxy.cdn_signed_for.0,
+                )))
+            }
+        };
+        Ok(Cdn {
+            rules: Arc::new(Rules::new(&proxy.cdn_paths, &proxy.cdn_extensions)),
+            signer,
+        })
+    }
+
+    /// Whether a file may be given out to who asks by this address.
+    pub fn allows(&self, path: &Path, query: Option<&str>) -> bool {
+        let signer = self.signer.as_ref();
+        signer.is_none_or(|signer| signer.allows(path.as_str(), query.unwrap_or_default(), clock::wall()))
+    }
+
+    /// Leads the addresses of a page to the network.
+    pub fn lead(&self, host: &str, exchange: &Exchange, mut answer: Response<Body>) -> Response<Body> {
+        let is_phps = match exchange.target {
+            // Without a target it is what was kept of one.
+            Target::Php | Target::None => true,
+            Target::Static => answer.headers().contains_key(COMPOSITE),
+            Target::Peer | Target::Upstream => false,
+        };
+        if host.is_empty() || !is_phps || !is_page(&answer) {
+            return answer;
+        }
+        mark(answer.headers_mut());
+        if exchange.request.method == Method::HEAD {
+            return answer;
+        }
+        let change = self.rules.clone().change(host, self.signer.clone(), clock::wall());
+        answer.map(|body| Led::new(body, change).boxed_unsync())
+    }
+
+    /// A file that pages load from another host: scripts and fonts are asked for by name of the page's (Fetch §3.2).
+    pub fn share(&self, host: &str, path: &Path, headers: &mut HeaderMap) {
+        if !host.is_empty() && self.rules.has(path.as_str()) {
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        }
+    }
+}
+
+/// Whether the network's host, which has perhaps a port, is this one.
+pub fn is_at(network: &str, host: &str) -> bool {
+    !network.is_empty() && config::host_of(network) == host
+}
+
+/// A whole page, as it was made.
+fn is_page(answer: &Response<Body>) -> bool {
+    let headers = answer.headers();
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let kind = text(CONTENT_TYPE).unwrap_or_default().to_ascii_lowercase();
+    // Bytes of these are not those of ASCII.
+    let is_wide = kind.contains("utf-16") || kind.contains("utf-32");
+    let is_fixed = text(CACHE_CONTROL).is_some_and(|control| control.to_ascii_lowercase().contains("no-transform"));
+    answer.status() == StatusCode::OK
+        && kind.split(';').next().is_some_and(|kind| kind.trim() == "text/html")
+        && !is_wide
+        && !is_fixed
+        && !headers.contains_key(CONTENT_ENCODING)
+        && !CHECKSUMS.iter().any(|name| headers.contains_key(name))
+}
+
+/// The page is another one than its maker described.
+fn mark(headers: &mut HeaderMap) {
+    headers.remove(CONTENT_LENGTH);
+    headers.remove(ACCEPT_RANGES);
+    let weak = headers.get(ETAG).and_then(|tag| tag.to_str().ok());
+    let weak = weak.filter(|tag| !tag.starts_with("W/")).map(|tag| format!("W/{tag}"));
+    if let Some(weak) = weak.and_then(|tag| HeaderValue::try_from(tag).ok()) {
+        headers.insert(ETAG, weak);
+    }
+}
