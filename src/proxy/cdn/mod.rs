@@ -16,8 +16,8 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use http::header::{
-    ACCEPT_RANGES, ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG,
-    HeaderMap, HeaderName, HeaderValue,
+    ACCEPT_RANGES, ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LENGTH,
+    CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue,
 };
 use http::{Method, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -32,6 +32,9 @@ use crate::config::{self, Config};
 
 /// On a page that the portal stored.
 const COMPOSITE: HeaderName = HeaderName::from_static("x-bitrix-composite");
+
+/// For caches before the portal alone, this cluster's own among them (RFC 9213).
+const SHARED: HeaderName = HeaderName::from_static("cdn-cache-control");
 
 /// Fields that state a checksum of the page as it was.
 const CHECKSUMS: [HeaderName; 3] = [
@@ -85,6 +88,12 @@ impl Cdn {
             return answer;
         }
         mark(answer.headers_mut());
+        if exchange.is_hop && self.signer.is_some() {
+            // The other front would keep it longer than its addresses hold; one of its own it keeps as PHP made it.
+            answer
+                .headers_mut()
+                .insert(SHARED, HeaderValue::from_static("no-store"));
+        }
         if exchange.request.method == Method::HEAD {
             return answer;
         }
@@ -118,6 +127,8 @@ fn is_page(answer: &Response<Body>) -> bool {
         && !is_wide
         && !is_fixed
         && !headers.contains_key(CONTENT_ENCODING)
+        // A document that somebody takes home.
+        && !headers.contains_key(CONTENT_DISPOSITION)
         && !CHECKSUMS.iter().any(|name| headers.contains_key(name))
 }
 
@@ -129,5 +140,76 @@ fn mark(headers: &mut HeaderMap) {
     let weak = weak.filter(|tag| !tag.starts_with("W/")).map(|tag| format!("W/{tag}"));
     if let Some(weak) = weak.and_then(|tag| HeaderValue::try_from(tag).ok()) {
         headers.insert(ETAG, weak);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::time::Duration;
+
+    use crate::proxy::fixture::{exchange, full, read};
+
+    fn cdn() -> Cdn {
+        let key = Key::new(&[7; 32]).expect("long enough");
+        let signer = Signer::new(key, vec!["/upload/private/".into()], Duration::from_secs(60));
+        Cdn {
+            rules: Arc::new(Rules::new(&["/upload/".into()], &["png".into()])),
+            signer: Some(Arc::new(signer)),
+        }
+    }
+
+    const PAGE: &str = "<img src=\"/upload/a.png\">";
+
+    async fn led(exchange: &Exchange, fields: &[(&'static str, &'static str)]) -> (HeaderMap, bool) {
+        let mut answer = Response::new(full(PAGE));
+        *answer.headers_mut() = crate::proxy::fixture::headers(fields);
+        let (head, body) = cdn().lead("cdn.example", exchange, answer).into_parts();
+        let text = read(body).await.expect("whole");
+        (head.headers, text != PAGE.as_bytes())
+    }
+
+    #[tokio::test]
+    async fn pages_of_php_are_led_and_documents_are_not() {
+        let html = ("content-type", "text/html; charset=UTF-8");
+        let of = |target| Exchange {
+            target,
+            ..exchange("GET", "/", &[])
+        };
+        for (target, fields, expected) in [
+            (Target::Php, vec![html], true),
+            (Target::None, vec![html], true),
+            (Target::Static, vec![html, ("x-bitrix-composite", "Nginx (file)")], true),
+            (Target::Static, vec![html], false),
+            (Target::Peer, vec![html], false),
+            (Target::Upstream, vec![html], false),
+            (Target::Php, vec![("content-type", "text/plain")], false),
+            (Target::Php, vec![("content-type", "text/html; charset=utf-16")], false),
+            (Target::Php, vec![html, ("content-encoding", "gzip")], false),
+            (Target::Php, vec![html, ("content-disposition", "attachment")], false),
+            (Target::Php, vec![html, ("cache-control", "no-transform")], false),
+            (Target::Php, vec![html, ("repr-digest", "sha-256=:x:")], false),
+        ] {
+            assert_eq!(led(&of(target), &fields).await.1, expected, "{target:?} {fields:?}");
+        }
+        let described = [
+            html,
+            ("content-length", "25"),
+            ("etag", "\"a\""),
+            ("accept-ranges", "bytes"),
+        ];
+        let (headers, _) = led(&of(Target::Php), &described).await;
+        assert_eq!(headers["etag"], "W/\"a\"");
+        assert_eq!(headers.len(), 2, "{headers:?}");
+    }
+
+    #[tokio::test]
+    async fn what_another_front_gets_it_does_not_keep() {
+        let mut exchange = exchange("GET", "/", &[]);
+        exchange.target = Target::Php;
+        exchange.is_hop = true;
+        let (headers, is_led) = led(&exchange, &[("content-type", "text/html")]).await;
+        assert!(is_led && headers[SHARED] == "no-store");
     }
 }
