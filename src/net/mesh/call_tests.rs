@@ -154,7 +154,7 @@ async fn read(stream: &mut DuplexStream) -> Frame {
     loop {
         // Byte by byte: what follows the frame stays in the pipe.
         buffer.put_u8(stream.read_u8().await.expect("open"));
-        if let Some(frame) = frame::decode(&mut buffer, frame::BODY_CEILING).expect("well formed") {
+        if let Some(frame) = frame::decode(&mut buffer, frame::BODY_CEILING, frame::COPIED).expect("well formed") {
             return frame;
         }
     }

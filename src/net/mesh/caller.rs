@@ -2,6 +2,7 @@
 //! withdrawn if it was not sent, cancelled at the peer if it was, and its late reply is let go.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -29,9 +30,29 @@ pub struct Caller {
 #[derive(Default)]
 pub(super) struct Calls {
     last_id: u64,
-    waiting: HashMap<u64, oneshot::Sender<Result<Bytes, CallError>>>,
+    waiting: HashMap<u64, oneshot::Sender<Result<Bytes, CallError>>, BuildHasherDefault<Spread>>,
     /// No new calls.
     closed: Option<Why>,
+}
+
+/// Hashes ids, which are this side's own and count up.
+#[derive(Default)]
+pub(super) struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        // Fibonacci hashing (Knuth, TAOCP 3, 6.4): the table looks at bits of both ends.
+        let product = (self.0 ^ id).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = product ^ product >> 32;
+    }
 }
 
 impl Caller {
@@ -221,6 +242,9 @@ impl Calls {
 }
 
 impl Role for Calls {
+    /// Whoever waits for a reply reads it soon.
+    const COPIED: usize = 256;
+
     fn receive(link: &Arc<Link<Self>>, frame: Frame) -> Result<(), Why> {
         let result = match frame.head.kind {
             Kind::Reply => Ok(frame.body),

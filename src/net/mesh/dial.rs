@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::net::TcpStream;
 
 use crate::base::BoxFuture;
@@ -24,6 +24,9 @@ const USER_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Bytes that the kernel takes ahead of the line. What it holds cannot be overtaken by a PING.
 const NOTSENT_LOWAT: u32 = 128 * 1024;
+
+/// One read: two records of TLS. rustls itself asks for 4 KiB at a time.
+const READ: usize = 32 * 1024;
 
 /// A byte stream to or from a node.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -53,8 +56,7 @@ impl Dial for TcpDial {
             let address = (self.addresses)(node).ok_or(ConnectError::NoAddress)?;
             let connect = tokio::time::timeout(CONNECT, TcpStream::connect(address));
             let tcp = connect.await.map_err(|_| ConnectError::TimedOut)??;
-            tune(&tcp)?;
-            let stream = self.tls.connect(tcp, node, protocol).await?;
+            let stream = self.tls.connect(tuned(tcp)?, node, protocol).await?;
             Ok(Box::new(stream) as Box<dyn Stream>)
         })
     }
@@ -65,10 +67,11 @@ impl Dial for TcpDial {
     }
 }
 
-/// Sets what a connection between nodes needs.
-pub fn tune(tcp: &TcpStream) -> std::io::Result<()> {
+/// What a connection between nodes needs.
+pub fn tuned(tcp: TcpStream) -> std::io::Result<BufReader<TcpStream>> {
     tcp.set_nodelay(true)?;
-    let socket = SockRef::from(tcp);
+    let socket = SockRef::from(&tcp);
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
-    socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)
+    socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
+    Ok(BufReader::with_capacity(READ, tcp))
 }

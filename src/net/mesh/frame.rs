@@ -17,7 +17,7 @@ const FIXED: usize = 1 + 2 + 8;
 pub const BODY_CEILING: usize = 2 * 1024 * 1024;
 
 /// Smaller bodies are copied out, so that a kept one does not hold a whole read buffer in memory.
-const COPIED: usize = 4096;
+pub const COPIED: usize = 4096;
 
 /// What a frame says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,8 +95,8 @@ pub enum Error {
 }
 
 /// Takes the next frame off the front of `buffer`; `None`: more bytes are needed. Judges the length as soon as it
-/// is there. After an error the stream is of no further use.
-pub fn decode(buffer: &mut BytesMut, body_limit: usize) -> Result<Option<Frame>, Error> {
+/// is there. Bodies below `copied` bytes are copied. After an error the stream is of no further use.
+pub fn decode(buffer: &mut BytesMut, body_limit: usize, copied: usize) -> Result<Option<Frame>, Error> {
     let Some(length) = buffer.first_chunk::<LENGTH>() else {
         return Ok(None);
     };
@@ -122,7 +122,7 @@ pub fn decode(buffer: &mut BytesMut, body_limit: usize) -> Result<Option<Frame>,
         return Ok(None);
     }
     buffer.advance(HEADER);
-    let body = if body_length < COPIED {
+    let body = if body_length < copied {
         let body = Bytes::copy_from_slice(buffer.get(..body_length).unwrap_or_default());
         buffer.advance(body_length);
         body
@@ -171,13 +171,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn frames_survive_any_cut(sent in proptest::collection::vec(frames(), 1..6), step in 1usize..300) {
+        fn frames_survive_any_cut(sent in proptest::collection::vec(frames(), 1..6), step in 1usize..300, copied in 0..2 * COPIED) {
             let wire: Vec<u8> = sent.iter().flat_map(encode).collect();
             let mut buffer = BytesMut::new();
             let mut received = Vec::new();
             for piece in wire.chunks(step) {
                 buffer.put_slice(piece);
-                while let Some(frame) = decode(&mut buffer, LIMIT).expect("well formed") {
+                while let Some(frame) = decode(&mut buffer, LIMIT, copied).expect("well formed") {
                     received.push(frame);
                 }
             }
@@ -186,9 +186,9 @@ mod tests {
         }
 
         #[test]
-        fn noise_never_panics_nor_grows(noise in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn noise_never_panics_nor_grows(noise in proptest::collection::vec(any::<u8>(), 0..200), copied in 0..100usize) {
             let mut buffer = BytesMut::from(noise.as_slice());
-            while let Ok(Some(frame)) = decode(&mut buffer, LIMIT) {
+            while let Ok(Some(frame)) = decode(&mut buffer, LIMIT, copied) {
                 prop_assert!(frame.body.len() <= noise.len());
             }
         }
@@ -207,14 +207,14 @@ mod tests {
         });
         for cut in 0..wire.len() {
             let mut part = BytesMut::from(wire.get(..cut).expect("inside"));
-            assert_eq!(decode(&mut part, LIMIT), Ok(None), "cut at {cut}");
+            assert_eq!(decode(&mut part, LIMIT, COPIED), Ok(None), "cut at {cut}");
             assert_eq!(part.len(), cut, "nothing was taken");
         }
     }
 
     #[test]
     fn hostile_lengths_are_refused_before_their_bytes_come() {
-        let refused = |length: u32| decode(&mut BytesMut::from(length.to_be_bytes().as_slice()), LIMIT);
+        let refused = |length: u32| decode(&mut BytesMut::from(length.to_be_bytes().as_slice()), LIMIT, COPIED);
         assert_eq!(refused(u32::MAX), Err(Error::Long));
         assert_eq!(refused(LIMIT as u32 + FIXED as u32 + 1), Err(Error::Long));
         assert_eq!(refused(LIMIT as u32 + FIXED as u32), Ok(None));
@@ -232,7 +232,7 @@ mod tests {
             out.put_u16(0);
             out.put_u64(1);
             out.put_slice(body);
-            decode(&mut out, LIMIT)
+            decode(&mut out, LIMIT, COPIED)
         };
         assert_eq!(wire(0, b""), Err(Error::Kind));
         assert_eq!(wire(8, b""), Err(Error::Kind));

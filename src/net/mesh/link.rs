@@ -25,8 +25,9 @@ const STALLED: Duration = Duration::from_secs(10);
 /// How long a connection that takes no new calls may finish the old ones. Calls have deadlines of their own; this is
 /// for callers more patient than sensible, and for those that do not close when asked.
 pub(super) const LINGER: Duration = Duration::from_secs(60);
-/// Room for one read: four records of TLS.
-const READ: usize = 64 * 1024;
+/// The buffer of the reader, and the room for one read: what a record of TLS holds.
+const READ: usize = 4 * RECORD;
+const RECORD: usize = 16 * 1024;
 
 /// Bounds of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -87,6 +88,8 @@ pub struct Pulse {
 
 /// What one end does with the frames that concern it.
 pub(super) trait Role: Send + 'static {
+    /// Bodies below so many bytes are copied out of the read buffer.
+    const COPIED: usize;
     /// Takes a Call, Reply, Error, Cancel or Drain. Must not block: the reader waits.
     fn receive(link: &Arc<Link<Self>>, frame: Frame) -> Result<(), Why>
     where
@@ -208,14 +211,16 @@ impl<R: Role> Link<R> {
     async fn read(self: &Arc<Self>, mut stream: impl AsyncRead + Unpin) -> Why {
         let mut buffer = BytesMut::with_capacity(READ);
         loop {
-            buffer.reserve(READ);
+            if buffer.capacity() - buffer.len() < RECORD {
+                buffer.reserve(READ);
+            }
             match stream.read_buf(&mut buffer).await {
                 Ok(0) => return Why::Closed,
                 Ok(_) => self.lock().heard = Instant::now(),
                 Err(error) => return broken(&error),
             }
             loop {
-                match frame::decode(&mut buffer, self.limits.body) {
+                match frame::decode(&mut buffer, self.limits.body, R::COPIED) {
                     Ok(None) => break,
                     Ok(Some(frame)) => match self.dispatch(frame) {
                         Ok(()) => {}

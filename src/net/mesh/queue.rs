@@ -195,7 +195,7 @@ mod tests {
         let taken = queue.take(&mut batch);
         batch.put_slice(taken.large.as_deref().unwrap_or_default());
         let mut frames = Vec::new();
-        while let Some(frame) = frame::decode(&mut batch, frame::BODY_CEILING).expect("well formed") {
+        while let Some(frame) = frame::decode(&mut batch, frame::BODY_CEILING, frame::COPIED).expect("well formed") {
             frames.push((frame.head.kind, frame.head.id));
         }
         (frames, taken)

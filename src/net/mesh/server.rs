@@ -100,10 +100,10 @@ struct Door {
 impl Door {
     async fn connection(self, tcp: TcpStream, address: SocketAddr, scope: Scope) {
         let server = &self.server;
-        if let Err(error) = dial::tune(&tcp) {
-            debug!(client.addr = %address, %error, "a connection between nodes broke at once");
-            return;
-        }
+        let tcp = match dial::tuned(tcp) {
+            Ok(tcp) => tcp,
+            Err(error) => return debug!(client.addr = %address, %error, "a connection between nodes broke at once"),
+        };
         // Watched from before the handshake: a certificate replaced meanwhile is not missed.
         let mut renewal = server.tls.renewed();
         let came = match &self.guests {

@@ -14,7 +14,7 @@ use tracing::{debug, error};
 use crate::base::{BoxFuture, Scope};
 
 use super::error::{Fault, Why};
-use super::frame::{Frame, Head, Kind};
+use super::frame::{self, Frame, Head, Kind};
 use super::identity::Identity;
 use super::link::{LINGER, Limits, Link, Role};
 use super::queue::{FAULT_TEXT, Queue};
@@ -115,6 +115,8 @@ struct Task {
 }
 
 impl Role for Running {
+    const COPIED: usize = frame::COPIED;
+
     fn receive(link: &Arc<Link<Self>>, frame: Frame) -> Result<(), Why> {
         let Frame { head, body } = frame;
         match head.kind {
