@@ -1,8 +1,9 @@
 //! Words that every module stands on. They know nothing of Bitrix, HTTP or SQL.
 //!
-//! Closed list: `service` (what a module is), `scope` (who owns a task), `backoff`, `units`, `file`, `error`, `log`, `clock`, `secret`, `template`; for tests, `seeded`.
+//! Closed list: `service` (what a module is), `scope` (who owns a task), `backoff`, `units`, `file`, `error`, `log`, `clock`, `chunk`, `secret`, `template`; for tests, `seeded`.
 
 pub mod backoff;
+pub mod chunk;
 pub mod clock;
 pub mod error;
 pub mod file;

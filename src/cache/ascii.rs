@@ -15,8 +15,10 @@ const MANY_MAX: usize = 1 << 20;
 /// Largest value length that can be announced (protocol.txt: a signed 32-bit number, less the line end).
 const LENGTH_MAX: u64 = i32::MAX as u64 - 2;
 
-/// The line before a value: words, a key and three numbers.
-const HEAD_MAX: usize = KEY_MAX + 64;
+/// Of a hit all but key and value: words, and three numbers.
+const BESIDE: usize = 80;
+/// The line before a value.
+const HEAD_MAX: usize = KEY_MAX + BESIDE;
 
 pub const BAD_FORMAT: &str = "CLIENT_ERROR bad command line format";
 const BAD_EXPIRY: &str = "CLIENT_ERROR invalid exptime argument";
@@ -365,33 +367,45 @@ pub fn encode_end(out: &mut Output) {
 }
 
 fn encode_hit(form: &Form, hit: &Hit, out: &mut Output) {
-    let length = hit.record.value().len();
-    if length < SHARE_FROM {
-        return out.write(HEAD_MAX + length, |tail| put_block(form, hit, tail));
+    let (key, value) = (hit.record.key(), hit.record.value());
+    if value.len() < SHARE_FROM {
+        return out.write(block_max(key, value), |tail| put_block(form, (key, value), hit, tail));
     }
-    out.write(HEAD_MAX, |tail| put_head(form, hit, tail));
+    out.write(HEAD_MAX, |tail| put_head(form, (key, value), hit, tail));
     out.put_value(&hit.record, true);
 }
 
+/// Bytes that are enough for a hit with its value.
+pub fn block_max(key: &[u8], value: &[u8]) -> usize {
+    BESIDE + key.len() + value.len()
+}
+
 /// A hit with its value.
-pub fn put_block(form: &Form, hit: &Hit, out: &mut Vec<u8>) {
-    put_head(form, hit, out);
-    out.extend_from_slice(hit.record.value());
+pub fn put_block<R>(form: &Form, (key, value): (&[u8], &[u8]), hit: &Hit<R>, out: &mut Vec<u8>) {
+    out.reserve(block_max(key, value));
+    put_head(form, (key, value), hit, out);
+    out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }
 
-fn put_head(form: &Form, hit: &Hit, out: &mut Vec<u8>) {
+fn put_head<R>(form: &Form, (key, value): (&[u8], &[u8]), hit: &Hit<R>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"VALUE ");
-    out.extend_from_slice(hit.record.key());
-    out.push(b' ');
-    out.extend_from_slice(Digits::of(u64::from(hit.flags)).as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(Digits::of(hit.record.value().len() as u64).as_bytes());
+    out.extend_from_slice(key);
+    put_word(u64::from(hit.flags), out);
+    put_word(value.len() as u64, out);
     if form.with_cas {
-        out.push(b' ');
-        out.extend_from_slice(Digits::of(hit.cas).as_bytes());
+        put_word(hit.cas, out);
     }
     out.extend_from_slice(b"\r\n");
+}
+
+fn put_word(number: u64, out: &mut Vec<u8>) {
+    out.push(b' ');
+    match u8::try_from(number) {
+        // Flags nearly always.
+        Ok(digit @ 0..10) => out.push(b'0' + digit),
+        _ => out.extend_from_slice(Digits::of(number).as_bytes()),
+    }
 }
 
 /// Replies that are one fixed line.

@@ -209,10 +209,10 @@ impl Reply {
     }
 }
 
-/// An item as a reader sees it.
+/// An item as a reader sees it; its key and value may still be the store's own.
 #[derive(Clone, Debug)]
-pub struct Hit {
-    pub record: Seen,
+pub struct Hit<R = Seen> {
+    pub record: R,
     pub flags: u32,
     pub cas: u64,
     /// Seconds left, rounded up; `None` for an item without end.
@@ -226,6 +226,33 @@ pub struct Hit {
     pub is_winner: bool,
     /// Somebody before was told so.
     pub had_winner: bool,
+}
+
+impl<R> Hit<R> {
+    pub fn with<S>(self, record: S) -> Hit<S> {
+        let Hit {
+            record: _,
+            flags,
+            cas,
+            left,
+            idle,
+            was_fetched,
+            is_stale,
+            is_winner,
+            had_winner,
+        } = self;
+        Hit {
+            record,
+            flags,
+            cas,
+            left,
+            idle,
+            was_fetched,
+            is_stale,
+            is_winner,
+            had_winner,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

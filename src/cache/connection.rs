@@ -62,7 +62,8 @@ where
                 is_draining = true;
                 continue;
             }
-            () = sleep(SILENCE), if is_draining && session.is_idle() => return Ok(()),
+            // In a future of its own: `select` makes it even if it is not asked for, and a timer costs more than to look at the others.
+            () = async { sleep(SILENCE).await }, if is_draining && session.is_idle() => return Ok(()),
         };
         if count == 0 {
             return Ok(());

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use super::backend::Backend;
 use super::class::Class;
-use super::command::{Command, Reply};
-use super::council::Route as Owner;
+use super::command::{Command, Hit, Reply};
+use super::council::{Route as Owner, Shard};
 use super::engine::{Engine, Flushes, NO_FLUSH, Route};
 use super::late::{Late, Line};
-use super::peer::Space;
+use super::peer::{NAMELESS, Space};
 use super::router::{self, Entered, OnKey, Work};
 use super::stats;
-use super::store::Moment;
+use super::store::{Moment, Record};
 
 pub struct Desk<'a> {
     pub engine: &'a Engine,
@@ -31,6 +31,17 @@ pub enum Taken {
     Later(Space, Work),
 }
 
+/// Who answers a plain `get`.
+#[derive(Clone, Copy, Debug)]
+pub enum Way {
+    /// This node; where there are others, by right of its lease.
+    Here(Option<Shard>),
+    /// Another one, or this one later.
+    Later(Shard),
+    /// Whom `take` finds.
+    Desk,
+}
+
 impl<'a> Desk<'a> {
     pub fn new(engine: &'a Engine, moment: Moment) -> Self {
         Desk {
@@ -45,7 +56,7 @@ impl<'a> Desk<'a> {
 
     /// `line`: of the request. `late`: commands before this one that are not answered yet.
     pub fn take(&self, command: Command<'_>, line: &Line<'_>, late: Option<&Late>) -> Taken {
-        self.sample(&command);
+        self.sample(|| command.key());
         if let Some(backend) = self.backend {
             return self.take_far(backend, command, line);
         }
@@ -58,8 +69,11 @@ impl<'a> Desk<'a> {
         let router = &route.router;
         let shard = router.rules().shard(key);
         let later = |command: &Command<'_>| {
-            // Who only reads may read twice.
-            let id = if command.is_read() { 0 } else { router.request_id() };
+            let id = if command.is_read() {
+                NAMELESS
+            } else {
+                router.request_id()
+            };
             let on_key = OnKey::new(id, shard, command, |key| line.part(key));
             let work = on_key.map_or(Work::Stats, Work::Key);
             Taken::Later(route.space, work)
@@ -95,13 +109,49 @@ impl<'a> Desk<'a> {
         }
     }
 
+    /// `late`: as for `take`.
+    pub fn way(&self, key: &[u8], late: Option<&Late>) -> Way {
+        self.sample(|| Some(key));
+        let entered = match (&self.entered, self.backend) {
+            (_, Some(_)) => return Way::Desk,
+            (None, None) => return Way::Here(None),
+            (Some((_, entered)), None) => entered,
+        };
+        let shard = entered.shard(key);
+        match entered.route(shard) {
+            _ if late.is_some_and(|late| late.concerns(shard)) => Way::Later(shard),
+            Owner::Own => Way::Here(Some(shard)),
+            Owner::Other(_) | Owner::Wait => Way::Later(shard),
+            Owner::Alone => Way::Desk,
+        }
+    }
+
+    /// Shows what a plain `get` finds here, in its place in the store. `None`: it may not be told yet.
+    pub fn show<T>(&self, key: &[u8], shard: Option<Shard>, see: impl FnOnce(Option<Hit<&Record>>) -> T) -> Option<T> {
+        self.has_served.set(true);
+        self.engine.store.look(key, self.moment.now, |hit| {
+            // Whoever made what is seen has noted it under the store's lock, which is held here.
+            let may_tell = match (&self.entered, shard) {
+                (Some((route, entered)), Some(shard)) => {
+                    entered.is_confirmed(shard) || route.router.class(route.space, key) != Class::Sync
+                }
+                _ => true,
+            };
+            may_tell.then(|| see(hit))
+        })
+    }
+
+    /// Of these connections' keys.
+    pub fn space(&self) -> Space {
+        self.entered.as_ref().map_or(Space::Portal, |(route, _)| route.space)
+    }
+
     /// Where the items are on a server nothing about them is answered at once.
     fn take_far(&self, backend: &Backend, command: Command<'_>, line: &Line<'_>) -> Taken {
-        let route = self.entered.as_ref().map(|(route, _)| *route);
-        let space = route.map_or(Space::Portal, |route| route.space);
+        let (route, space) = (self.entered.as_ref().map(|(route, _)| *route), self.space());
         let id = match command.is_read() {
-            true => 0,
-            false => route.map_or(0, |route| route.router.request_id()),
+            true => NAMELESS,
+            false => route.map_or(NAMELESS, |route| route.router.request_id()),
         };
         let shard = command.key().map(|key| backend.rules().shard(key));
         if let Some(on_key) = shard.and_then(|shard| OnKey::new(id, shard, &command, |key| line.part(key))) {
@@ -123,9 +173,9 @@ impl<'a> Desk<'a> {
     }
 
     /// Counts one key in so many reads of connections.
-    fn sample(&self, command: &Command<'_>) {
+    fn sample<'k>(&self, key: impl FnOnce() -> Option<&'k [u8]>) {
         if self.is_sampled.take()
-            && let Some(key) = command.key()
+            && let Some(key) = key()
         {
             self.engine.hot.count(key, self.moment.now);
         }

@@ -10,6 +10,7 @@ use super::command::Reply;
 use super::council::{Shard, ShardSet};
 use super::peer::Space;
 use super::router::{Order, Work};
+use crate::base::chunk;
 
 /// Orders of one client that may wait together, and bytes in them. Beyond, no further request is looked at.
 const ORDERS_MAX: usize = 1024;
@@ -33,8 +34,9 @@ enum Answer {
 }
 
 /// What a client is told next.
+#[derive(Clone, Copy)]
 pub enum Told<'a> {
-    Reply(Reply),
+    Reply(&'a Reply),
     /// As it is.
     Said(&'a [u8]),
 }
@@ -73,7 +75,11 @@ impl<'a> Line<'a> {
     }
 
     pub fn whole(&self) -> Bytes {
-        self.kept.get_or_init(|| Bytes::copy_from_slice(self.bytes)).clone()
+        self.copy().clone()
+    }
+
+    fn copy(&self) -> &Bytes {
+        self.kept.get_or_init(|| chunk::cut(self.bytes))
     }
 
     /// `part`: of the line, or else copied.
@@ -81,7 +87,7 @@ impl<'a> Line<'a> {
         let start = part.as_ptr().addr().checked_sub(self.bytes.as_ptr().addr());
         let place = start.map(|start| start..start + part.len());
         match place.filter(|place| self.bytes.get(place.clone()).is_some()) {
-            Some(place) => self.whole().slice(place),
+            Some(place) => self.copy().slice(place),
             None => Bytes::copy_from_slice(part),
         }
     }
@@ -218,23 +224,28 @@ impl Late {
         if is_whole { self.entries.pop_front() } else { None }
     }
 
-    /// The first answer of the popped request that was not taken yet.
-    pub fn take(&mut self) -> Told<'_> {
-        let reply = match self.answers.pop_front() {
-            Some(Answer::Ready | Answer::After(_)) => self.ready.pop_front(),
+    /// Tells the first answer of the popped request that was not told yet.
+    pub fn tell(&mut self, tell: impl FnOnce(Told<'_>)) {
+        match self.answers.pop_front() {
+            Some(Answer::Ready | Answer::After(_)) => {
+                let reply = self.ready.pop_front();
+                tell(Told::Reply(reply.as_ref().unwrap_or(&Reply::Unavailable)));
+            }
             Some(Answer::Order(place)) => {
-                let order = self.orders.get_mut(place);
+                let mut reply = self.orders.get_mut(place).and_then(|order| order.reply.as_mut());
+                tell(Told::Reply(reply.as_deref().unwrap_or(&Reply::Unavailable)));
                 // The order stays answered, but holds its value no more.
-                order.and_then(|order| order.reply.replace(Reply::Done))
+                if let Some(reply) = &mut reply {
+                    **reply = Reply::Done;
+                }
             }
             Some(Answer::Said(count)) => {
                 let said = self.told..self.told + count;
                 self.told = said.end;
-                return Told::Said(self.said.get(said).unwrap_or_default());
+                tell(Told::Said(self.said.get(said).unwrap_or_default()));
             }
-            None => None,
-        };
-        Told::Reply(reply.unwrap_or(Reply::Unavailable))
+            None => tell(Told::Reply(&Reply::Unavailable)),
+        }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -271,9 +282,15 @@ mod tests {
 
     #[test]
     fn answers_come_out_in_the_order_of_their_requests() {
-        let shown = |late: &mut Late| match late.take() {
-            Told::Reply(reply) => format!("{reply:?}"),
-            Told::Said(said) => String::from_utf8_lossy(said).into_owned(),
+        let shown = |late: &mut Late| {
+            let mut shown = String::new();
+            late.tell(|told| {
+                shown = match told {
+                    Told::Reply(reply) => format!("{reply:?}"),
+                    Told::Said(said) => String::from_utf8_lossy(said).into_owned(),
+                }
+            });
+            shown
         };
         // The second one is the first one, used again.
         for _ in 0..2 {

@@ -7,12 +7,13 @@
 //! is never copied. Nothing else keeps more than one unfinished line or header: an idle client costs no buffer.
 
 use super::command::{Command, Delete, Get, Mode, Reply, Set};
-use super::desk::{Desk, Taken};
+use super::council::Shard;
+use super::desk::{Desk, Taken, Way};
 use super::engine::Engine;
 use super::late::{Entry, Late, Line, Told};
 use super::output::Output;
 use super::request::{Decoded, Form, Head, Many, Refusal, Request, SCRATCH, Scratch};
-use super::router::Order;
+use super::router::{OnKey, Order, Work};
 use super::store::{Moment, Record, SHARE_FROM};
 use super::{ascii, binary};
 
@@ -153,10 +154,10 @@ impl Session {
             && let Some(entry) = late.pop()
         {
             match entry {
-                Entry::One { line } => match late.take() {
-                    Told::Reply(reply) => self.settle_one(&line, &reply),
+                Entry::One { line } => late.tell(|told| match told {
+                    Told::Reply(reply) => self.settle_one(&line, reply),
                     Told::Said(said) => self.output.put(said),
-                },
+                }),
                 Entry::Many { form, count, is_last } => self.settle_many(form, (&mut late, count), is_last),
             }
         }
@@ -184,13 +185,13 @@ impl Session {
     fn settle_many(&mut self, form: ascii::Form, (late, count): (&mut Late, usize), is_last: bool) {
         let mut has_failed = false;
         for _ in 0..count {
-            match late.take() {
+            late.tell(|told| match told {
                 Told::Said(said) => self.output.put(said),
-                Told::Reply(reply @ Reply::Hit(_)) => ascii::encode(&form, &reply, &mut self.output),
+                Told::Reply(reply @ Reply::Hit(_)) => ascii::encode(&form, reply, &mut self.output),
                 Told::Reply(Reply::Unavailable) => has_failed = true,
                 Told::Reply(Reply::Silence) => self.state = State::Closed,
                 Told::Reply(_) => {}
-            }
+            });
         }
         match (is_last, has_failed) {
             _ if matches!(self.state, State::Closed) => {}
@@ -430,32 +431,81 @@ impl Session {
                 self.state = State::Many { line, done: number };
                 return;
             }
-            let get = Get {
-                touch: many.touch,
-                ..Get::plain(key)
+            let way = match many.touch {
+                None => desk.way(key, self.late.as_deref()),
+                Some(_) => Way::Desk,
             };
-            let taken = desk.take(Command::Get(get), line, self.late.as_deref());
-            match (taken, &mut self.late) {
-                (Taken::Answered(reply @ Reply::Hit(_)), None) => {
-                    ascii::encode(&many.form, &reply, &mut self.output);
-                    continue;
-                }
-                (Taken::Answered(reply @ (Reply::Unavailable | Reply::Silence)), late) => {
-                    late.get_or_insert_with(Late::new).ready(reply);
-                }
-                (Taken::Answered(_), None) => continue,
-                (Taken::Answered(Reply::Hit(hit)), Some(late)) if hit.record.value().len() < SHARE_FROM => {
-                    late.say(|said| ascii::put_block(&many.form, &hit, said));
-                }
-                (Taken::Answered(reply), Some(late)) => late.ready(reply),
-                (Taken::Later(space, work), late) => late.get_or_insert_with(Late::new).order(space, work),
-            }
-            kept += 1;
+            let is_kept = match way {
+                Way::Here(shard) => self.show(key, shard, (many, line), desk),
+                Way::Later(shard) => self.order(key, shard, line, desk),
+                Way::Desk => self.take_one(key, (many, line), desk),
+            };
+            kept += usize::from(is_kept);
         }
         match self.late {
             None => ascii::encode_end(&mut self.output),
             Some(_) => self.keep_many(many, line, kept, true),
         }
+    }
+
+    /// Answers a key of a text `get` that this node may answer. Whether an answer is kept.
+    fn show(
+        &mut self,
+        key: &[u8],
+        shard: Option<Shard>,
+        (many, line): (&Many<'_>, &Line<'_>),
+        desk: &Desk<'_>,
+    ) -> bool {
+        let (output, late) = (&mut self.output, &mut self.late);
+        let shown = desk.show(key, shard, |hit| {
+            let Some(hit) = hit else { return false };
+            let (form, record) = (&many.form, hit.record);
+            let (key, value) = (record.key(), record.value());
+            match late {
+                Some(late) if value.len() < SHARE_FROM => {
+                    late.say(|said| ascii::put_block(form, (key, value), &hit, said))
+                }
+                None if value.len() < SHARE_FROM => output.write(ascii::block_max(key, value), |tail| {
+                    ascii::put_block(form, (key, value), &hit, tail);
+                }),
+                Some(late) => late.ready(Reply::Hit(hit.with(record.clone().into()))),
+                None => ascii::encode(form, &Reply::Hit(hit.with(record.clone().into())), output),
+            }
+            late.is_some()
+        });
+        match (shown, shard) {
+            (Some(is_kept), _) => is_kept,
+            (None, Some(shard)) => self.order(key, shard, line, desk),
+            (None, None) => false,
+        }
+    }
+
+    fn order(&mut self, key: &[u8], shard: Shard, line: &Line<'_>, desk: &Desk<'_>) -> bool {
+        let late = self.late.get_or_insert_with(Late::new);
+        late.order(desk.space(), Work::Key(OnKey::plain_get(shard, line.part(key))));
+        true
+    }
+
+    /// The same by way of a command.
+    fn take_one(&mut self, key: &[u8], (many, line): (&Many<'_>, &Line<'_>), desk: &Desk<'_>) -> bool {
+        let get = Get {
+            touch: many.touch,
+            ..Get::plain(key)
+        };
+        let taken = desk.take(Command::Get(get), line, self.late.as_deref());
+        match (taken, &mut self.late) {
+            (Taken::Answered(reply @ Reply::Hit(_)), None) => {
+                ascii::encode(&many.form, &reply, &mut self.output);
+                return false;
+            }
+            (Taken::Answered(reply @ (Reply::Unavailable | Reply::Silence)), late) => {
+                late.get_or_insert_with(Late::new).ready(reply);
+            }
+            (Taken::Answered(_), None) => return false,
+            (Taken::Answered(reply), Some(late)) => late.ready(reply),
+            (Taken::Later(space, work), late) => late.get_or_insert_with(Late::new).order(space, work),
+        }
+        true
     }
 
     fn keep_many(&mut self, many: &Many<'_>, line: &Line<'_>, count: usize, is_last: bool) {

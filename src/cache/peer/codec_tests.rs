@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::bytes::Reader;
 use super::message::{self, Ask, Change, Control, Note, Receipt, States};
-use super::{Epoch, Space, command, reply, state};
+use super::{Epoch, NAMELESS, Space, command, reply, state};
 use crate::cache::command::{Arithmetic, Command, Delete, Get, Hit, Mode, Number, Reply, Set, Terms};
 use crate::cache::council::Term;
 use crate::cache::store::{Copy, Expiry, KEY_MAX, Record, State};
@@ -178,12 +178,12 @@ const EPOCH: Epoch = Epoch {
 fn decode_all(bytes: &[u8]) {
     let _ = command::decode(&mut Reader(bytes)).map(drop);
     let (key, message) = (Bytes::from_static(b"k"), Bytes::copy_from_slice(bytes));
-    let _ = reply::decode(&mut Reader(&message), &key, &message).map(drop);
+    let _ = reply::decode(&mut Reader(&message), || key.clone(), &message).map(drop);
     let _ = state::decode(&mut Reader(bytes)).map(drop);
     let _ = Receipt::decode(bytes);
     if let Ok((_, mut rest)) = message::open(bytes) {
         let _ = Control::decode(&mut { rest });
-        let _ = message::answer(&mut { rest }, &key, &message).map(drop);
+        let _ = message::answer(&mut { rest }, || key.clone(), &message).map(drop);
         while !rest.is_empty() && message::asked(&mut rest).is_ok() {}
     }
     let mut rest = Reader(bytes);
@@ -212,6 +212,14 @@ proptest! {
     }
 
     #[test]
+    fn a_plain_get_is_a_get(key in key()) {
+        let [mut short, mut long] = [Ask::new(EPOCH), Ask::new(EPOCH)];
+        short.push_get(Space::Portal, &key);
+        long.push(NAMELESS, Space::Portal, &Command::Get(Get::plain(&key)));
+        prop_assert_eq!(short.finish(), long.finish());
+    }
+
+    #[test]
     fn replies_cross(sent in vec(of(any_reply(b"key")), 0..5)) {
         let mut bytes = Vec::new();
         for answer in &sent {
@@ -225,7 +233,7 @@ proptest! {
         let (key, message) = (Bytes::from_static(b"key"), Bytes::from(bytes.clone()));
         let mut rest = Reader(&message);
         for answer in &sent {
-            let got = message::answer(&mut rest, &key, &message).unwrap();
+            let got = message::answer(&mut rest, || key.clone(), &message).unwrap();
             prop_assert_eq!(format!("{got:?}"), format!("{answer:?}"));
         }
         prop_assert!(rest.is_empty());

@@ -58,6 +58,13 @@ pub fn encode(command: &Command<'_>, out: &mut Vec<u8>) {
     }
 }
 
+/// The same of a plain `get`: nothing but the key is said.
+pub fn encode_plain_get(key: &[u8], out: &mut Vec<u8>) {
+    out.push(GET);
+    put_bytes(out, key);
+    out.extend_from_slice(&[0; 5]);
+}
+
 pub fn decode<'a>(from: &mut Reader<'a>) -> Result<Command<'a>, Damaged> {
     let verb = from.byte()?;
     let key = key(from)?;

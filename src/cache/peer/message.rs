@@ -1,10 +1,13 @@
 //! Whole messages: heads, and what they are lists of.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
 
 use super::bytes::{Damaged, Reader, put_bytes, put_number};
 use super::command::{option, put_option};
-use super::{Epoch, RequestId, Space, command, reply, state};
+use super::{Epoch, NAMELESS, RequestId, Space, command, reply, state};
+use crate::base::chunk;
 use crate::cache::command::{Command, Reply};
 use crate::cache::council::Term;
 use crate::cache::store::State;
@@ -12,8 +15,15 @@ use crate::cache::store::State;
 /// The format. A reader of another version would take one thing for another.
 const VERSION: u8 = 1;
 
-/// Room for some commands; what the allocator hands out quickest.
+/// Room for some commands.
 const FIRST: usize = 1000;
+/// Buffers of one thread that wait for the next commands, and the largest of them.
+const SPARES: usize = 8;
+const SPARE_MAX: usize = 16 << 10;
+
+thread_local! {
+    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
 
 /// One command of an `Ask`.
 #[derive(Debug)]
@@ -31,7 +41,8 @@ pub struct Ask {
 
 impl Ask {
     pub fn new(epoch: Epoch) -> Self {
-        let mut bytes = Vec::with_capacity(FIRST);
+        let spare = SPARE.with_borrow_mut(Vec::pop);
+        let mut bytes = spare.unwrap_or_else(|| Vec::with_capacity(FIRST));
         put_head(&mut bytes, epoch);
         Ask { bytes }
     }
@@ -42,12 +53,30 @@ impl Ask {
         command::encode(command, &mut self.bytes);
     }
 
+    /// What `push` writes of a plain `get`.
+    pub fn push_get(&mut self, space: Space, key: &[u8]) {
+        put_number(&mut self.bytes, NAMELESS);
+        self.bytes.push(space.encode());
+        command::encode_plain_get(key, &mut self.bytes);
+    }
+
     pub fn size(&self) -> usize {
         self.bytes.len()
     }
 
-    pub fn finish(self) -> Vec<u8> {
-        self.bytes
+    pub fn finish(self) -> Bytes {
+        let mut bytes = self.bytes;
+        if bytes.len() > SPARE_MAX {
+            return bytes.into();
+        }
+        let message = chunk::cut(&bytes);
+        bytes.clear();
+        SPARE.with_borrow_mut(|spare| {
+            if spare.len() < SPARES && bytes.capacity() <= SPARE_MAX {
+                spare.push(bytes);
+            }
+        });
+        message
     }
 }
 
@@ -92,8 +121,8 @@ pub fn put_answer(answer: Option<&[u8]>, out: &mut Vec<u8>) {
     put_option(out, answer, |out, reply| out.extend_from_slice(reply));
 }
 
-/// `message`: of which `from` is the rest.
-pub fn answer(from: &mut Reader<'_>, key: &Bytes, message: &Bytes) -> Result<Option<Reply>, Damaged> {
+/// `message`: of which `from` is the rest. `key` is asked for nothing but the reply.
+pub fn answer(from: &mut Reader<'_>, key: impl FnOnce() -> Bytes, message: &Bytes) -> Result<Option<Reply>, Damaged> {
     option(from, |from| reply::decode(from, key, message))
 }
 

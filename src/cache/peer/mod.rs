@@ -59,8 +59,11 @@ impl Space {
     }
 }
 
-/// Names one command of one client for good: which run of which node, and a counter. 0: it has none.
+/// Names one command of one client for good: which run of which node, and a counter.
 pub type RequestId = u64;
+
+/// Who only reads may read twice.
+pub const NAMELESS: RequestId = 0;
 
 #[cfg(test)]
 mod codec_tests;

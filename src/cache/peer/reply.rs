@@ -6,6 +6,7 @@ use super::bytes::{Damaged, Reader, put_bytes, put_number};
 use super::command::{flag, option, put_option};
 use crate::cache::command::{Hit, Number, Reply};
 use crate::cache::seen::Seen;
+use crate::cache::store::Record;
 
 const HIT: u8 = 1;
 const TOUCHED: u8 = 2;
@@ -23,12 +24,23 @@ const UNAVAILABLE: u8 = 12;
 /// All that stands beside a value: marks, and five numbers of ten bytes at most.
 const BESIDE: usize = 64;
 
-/// Bytes that are enough for it.
-pub fn room(reply: &Reply) -> usize {
-    match reply {
+pub fn encoded(reply: &Reply) -> Vec<u8> {
+    let room = match reply {
         Reply::Hit(hit) => BESIDE + hit.record.value().len(),
         _ => BESIDE,
-    }
+    };
+    let mut out = Vec::with_capacity(room);
+    encode(reply, &mut out);
+    out
+}
+
+/// The same of an item that is still in its place.
+pub fn encoded_hit(hit: &Hit<&Record>) -> Vec<u8> {
+    let value = hit.record.value();
+    let mut out = Vec::with_capacity(BESIDE + value.len());
+    out.push(HIT);
+    put_hit(&mut out, hit, value);
+    out
 }
 
 /// Writes what a command with a key may be answered.
@@ -66,7 +78,7 @@ pub fn encode(reply: &Reply, out: &mut Vec<u8>) {
 }
 
 /// `key`: what was asked for. `message`: of which `from` is the rest.
-pub fn decode(from: &mut Reader<'_>, key: &Bytes, message: &Bytes) -> Result<Reply, Damaged> {
+pub fn decode(from: &mut Reader<'_>, key: impl FnOnce() -> Bytes, message: &Bytes) -> Result<Reply, Damaged> {
     Ok(match from.byte()? {
         HIT => Reply::Hit(hit(from, key, message)?),
         TOUCHED => Reply::Touched(hit(from, key, message)?),
@@ -91,7 +103,7 @@ pub fn decode(from: &mut Reader<'_>, key: &Bytes, message: &Bytes) -> Result<Rep
     })
 }
 
-fn put_hit(out: &mut Vec<u8>, hit: &Hit, value: &[u8]) {
+fn put_hit<R>(out: &mut Vec<u8>, hit: &Hit<R>, value: &[u8]) {
     put_number(out, u64::from(hit.flags));
     put_number(out, hit.cas);
     put_option(out, hit.left, put_number);
@@ -102,7 +114,7 @@ fn put_hit(out: &mut Vec<u8>, hit: &Hit, value: &[u8]) {
     put_bytes(out, value);
 }
 
-fn hit(from: &mut Reader<'_>, key: &Bytes, message: &Bytes) -> Result<Hit, Damaged> {
+fn hit(from: &mut Reader<'_>, key: impl FnOnce() -> Bytes, message: &Bytes) -> Result<Hit, Damaged> {
     Ok(Hit {
         flags: from.small()?,
         cas: from.number()?,
@@ -113,8 +125,8 @@ fn hit(from: &mut Reader<'_>, key: &Bytes, message: &Bytes) -> Result<Hit, Damag
         is_winner: flag(from)?,
         had_winner: flag(from)?,
         record: Seen::Sent {
-            key: key.clone(),
             value: message.slice_ref(from.bytes()?),
+            key: key(),
         },
     })
 }

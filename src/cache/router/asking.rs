@@ -9,25 +9,28 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::order::{Order, Work};
+use super::order::{OnKey, Order, Work};
 use super::patience::Patience;
 use crate::base::BoxFuture;
 use crate::cache::peer::bytes::Reader;
 use crate::cache::peer::message::{self, Ask};
-use crate::cache::peer::{ASK, Epoch};
+use crate::cache::peer::{ASK, Epoch, Space};
 use crate::net::mesh::{Call, CallError, Class as Line, Mesh, Name};
 
 /// From here on a message goes over the line for bulk, so that a client that asks for much holds up no others.
 const HEAVY: usize = 64 << 10;
 
+/// Bytes of commands in one message; one more may be added. Below the largest body of the mesh with the largest item.
+const ASK_MAX: usize = 256 << 10;
 /// Orders of one client that are nearly never exceeded.
 const MANY: usize = 16;
 
 /// What one node is asked for, by the orders' places.
 pub struct Share {
     pub name: Name,
-    pub places: Vec<usize>,
-    pub ask: Ask,
+    /// Small, because a message of many keys has one for each.
+    places: Vec<u16>,
+    ask: Ask,
 }
 
 impl Share {
@@ -40,6 +43,16 @@ impl Share {
         }
     }
 
+    /// Whether the order at that place goes with it: what does not is for another round.
+    pub fn add(&mut self, place: usize, space: Space, on_key: &OnKey) -> bool {
+        let place = u16::try_from(place).ok().filter(|_| self.ask.size() < ASK_MAX);
+        if let Some(place) = place {
+            on_key.put(space, &mut self.ask);
+            self.places.push(place);
+        }
+        place.is_some()
+    }
+
     /// Sends it, or waits for a connection, or for room on it.
     pub fn begin(self, mesh: &Mesh, deadline: Instant) -> Asking {
         let peer = mesh.peer(&self.name);
@@ -48,7 +61,7 @@ impl Share {
         } else {
             Line::Calls
         };
-        let way = match peer.begin(line, ASK, self.ask.finish().into()) {
+        let way = match peer.begin(line, ASK, self.ask.finish()) {
             Ok(call) => Way::Begun(call),
             Err(body) => {
                 let within = deadline.saturating_duration_since(Instant::now());
@@ -66,7 +79,7 @@ impl Share {
 /// A node that is asked.
 pub struct Asking {
     name: Name,
-    places: Vec<usize>,
+    places: Vec<u16>,
     way: Way,
 }
 
@@ -78,6 +91,10 @@ enum Way {
 }
 
 impl Asking {
+    fn is_begun(&self) -> bool {
+        matches!(self.way, Way::Begun(_))
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let result = match &mut self.way {
             Way::Begun(call) => ready!(Pin::new(call).poll(cx)),
@@ -94,9 +111,11 @@ impl Asking {
         let Way::Over(Some(bytes)) = self.way else { return };
         let mut from = Reader(&bytes);
         for place in self.places {
-            let Some(order) = orders.get_mut(place) else { continue };
-            let Work::Key(on_key) = &order.work else { continue };
-            match message::answer(&mut from, on_key.name(), &bytes) {
+            let Some(order) = orders.get_mut(usize::from(place)) else {
+                continue;
+            };
+            let Work::Key(on_key) = &mut order.work else { continue };
+            match message::answer(&mut from, || on_key.take_name(), &bytes) {
                 Ok(reply) => order.reply = reply,
                 // What follows cannot be told apart; it is asked again.
                 Err(error) => {
@@ -115,12 +134,16 @@ pub async fn answers(
     changed: &mut watch::Receiver<u64>,
 ) -> bool {
     let all = poll_fn(|cx| {
-        let open = asks
-            .iter_mut()
-            .filter_map(|asking| asking.poll(cx).is_pending().then_some(()));
-        match open.count() {
-            0 => Poll::Ready(()),
-            _ => patience.poll_over(deadline, cx),
+        let mut is_open = false;
+        // The last one was sent last: replies to the others, which are likely to come before, shall wake nobody.
+        for asking in asks.iter_mut().rev() {
+            if !is_open || !asking.is_begun() {
+                is_open |= asking.poll(cx).is_pending();
+            }
+        }
+        match is_open {
+            false => Poll::Ready(()),
+            true => patience.poll_over(deadline, cx),
         }
     });
     tokio::select! {

@@ -14,12 +14,13 @@ use tokio::time::{Instant, timeout_at};
 use super::Router;
 use super::memory::Answer;
 use super::order::OnKey;
-use super::owner::{Done, Waits, encoded, forget, too_large};
+use super::owner::{Done, Waits, forget, too_large};
 use super::stream::QUEUE_HIGH;
 use crate::cache::backend::{Backend, Changed, Name};
 use crate::cache::class::Class;
 use crate::cache::command::{Command, Mode, Reply};
 use crate::cache::council::{Route, Shard};
+use crate::cache::peer::reply::encoded;
 use crate::cache::peer::{Epoch, Space};
 use crate::cache::store::{State, Store};
 

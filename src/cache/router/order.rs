@@ -6,7 +6,7 @@ use crate::cache::class::Rules;
 use crate::cache::command::{Command, Get, Reply};
 use crate::cache::council::Shard;
 use crate::cache::peer::message::Ask;
-use crate::cache::peer::{RequestId, Space};
+use crate::cache::peer::{NAMELESS, RequestId, Space};
 
 /// Name and value of a row of `stats`.
 pub type Row = (String, String);
@@ -64,6 +64,11 @@ impl OnKey {
         Some(OnKey { id, shard, key, verb })
     }
 
+    pub fn plain_get(shard: Shard, key: Bytes) -> Self {
+        let (id, verb) = (NAMELESS, Verb::PlainGet);
+        OnKey { id, shard, key, verb }
+    }
+
     /// The same, for a task of its own.
     pub fn copy(&self) -> Option<Self> {
         let verb = match &self.verb {
@@ -95,14 +100,15 @@ impl OnKey {
         }
     }
 
-    /// The key as it was kept; of a storage command nothing, for its record has it.
-    pub fn name(&self) -> &Bytes {
-        &self.key
+    /// The key as it was kept, for the reply; of a storage command nothing, for its record has it.
+    pub fn take_name(&mut self) -> Bytes {
+        std::mem::take(&mut self.key)
     }
 
     /// Appends it to a message for its owner.
     pub fn put(&self, space: Space, ask: &mut Ask) {
         match &self.verb {
+            Verb::PlainGet => ask.push_get(space, &self.key),
             // Not `command`, which would copy the value.
             Verb::Other(command) if matches!(&**command, Command::Set(_)) => ask.push(self.id, space, command),
             _ => ask.push(self.id, space, &self.command()),

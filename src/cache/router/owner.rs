@@ -15,7 +15,8 @@ use crate::cache::class::Class;
 use crate::cache::command::{Command, Delete, Mode, Reply};
 use crate::cache::council::{Route, Shard, State as CouncilState};
 use crate::cache::peer::message::{Asked, Change, Note};
-use crate::cache::peer::{self, Epoch, RequestId, Space};
+use crate::cache::peer::reply::{encoded, encoded_hit};
+use crate::cache::peer::{Epoch, RequestId, Space};
 use crate::cache::store::{Record, State, Store};
 
 /// A look at this node's part, which does not change while it is held. Never across an await.
@@ -110,6 +111,10 @@ impl Entered<'_> {
         self.state.placement().map(|placement| placement.epoch())
     }
 
+    pub fn shard(&self, key: &[u8]) -> Shard {
+        self.router.rules.shard(key)
+    }
+
     /// Where a command of the shard belongs.
     pub fn route(&self, shard: Shard) -> Route<'_> {
         match self.state.route(shard, self.is_leased) {
@@ -173,7 +178,13 @@ impl Entered<'_> {
         else {
             return None;
         };
-        let reply = encoded(&self.router.store(space).execute(Command::Get(get), self.now())?);
+        let store = self.router.store(space);
+        let reply = match get.is_plain() {
+            true => store.look(get.key, self.now(), |hit| {
+                hit.map_or_else(|| encoded(&Reply::Miss), |hit| encoded_hit(&hit))
+            }),
+            false => encoded(&store.execute(Command::Get(get), self.now())?),
+        };
         let waits = match self.is_confirmed(shard) {
             true => Vec::new(),
             false => self.barrier(shard, self.router.class(space, get.key)),
@@ -297,10 +308,4 @@ pub fn forget(key: &[u8]) -> Command<'_> {
         invalidate: None,
         keep_item: false,
     })
-}
-
-pub fn encoded(reply: &Reply) -> Vec<u8> {
-    let mut out = Vec::with_capacity(peer::reply::room(reply));
-    peer::reply::encode(reply, &mut out);
-    out
 }

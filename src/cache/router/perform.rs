@@ -28,8 +28,8 @@ use crate::net::mesh::Name;
 pub const DEADLINE: Duration = Duration::from_millis(900);
 /// Before what nobody answers is asked again, if nothing is heard of the council before.
 const AGAIN: Duration = Duration::from_millis(5);
-/// Bytes of commands in one message; one more may be added. Below the largest body of the mesh with the largest item.
-const ASK_MAX: usize = 256 << 10;
+/// Bytes of replies of this node's own server in one round.
+const FAR_MAX: usize = 256 << 10;
 
 /// One round: who is asked for what, by the orders' places.
 #[derive(Default)]
@@ -160,10 +160,7 @@ impl Router {
                 },
                 Route::Other(node) => {
                     let share = plan.share(&node.name, epoch, count);
-                    if share.ask.size() < ASK_MAX {
-                        on_key.put(order.space, &mut share.ask);
-                        share.places.push(place);
-                    } else {
+                    if !share.add(place, order.space, on_key) {
                         stopped.insert(on_key.shard);
                     }
                 }
@@ -207,7 +204,7 @@ impl Router {
         let settled = plan.own.iter().map(|(_, done)| self.settle(done, deadline));
         let bounds = Bounds {
             deadline,
-            enough: ASK_MAX,
+            enough: FAR_MAX,
         };
         let far = async {
             let acted = self.act_far(plan.far, plan.epoch, bounds).await;
@@ -257,9 +254,9 @@ fn asked(space: Space, on_key: &OnKey) -> Asked<'_> {
 
 fn answer(orders: &mut [Order], place: usize, reply: Vec<u8>) {
     let Some(order) = orders.get_mut(place) else { return };
-    let Work::Key(on_key) = &order.work else { return };
+    let Work::Key(on_key) = &mut order.work else { return };
     let reply = Bytes::from(reply);
-    order.reply = peer::reply::decode(&mut Reader(&reply), on_key.name(), &reply).ok();
+    order.reply = peer::reply::decode(&mut Reader(&reply), || on_key.take_name(), &reply).ok();
 }
 
 /// Bytes of replies that wait to be told, about.

@@ -9,7 +9,7 @@ use super::record::Record;
 use super::shard::{Counters, Shard};
 use super::time::FOREVER;
 use super::verb::{self, Situation};
-use crate::cache::command::{Command, Reply};
+use crate::cache::command::{Command, Hit, Reply};
 
 /// Enough that four to sixteen threads seldom meet. A power of two; also the classes that `stats items` lists.
 pub const SHARDS: usize = 32;
@@ -107,6 +107,12 @@ impl Store {
             then(&reply, shard, key, at);
             reply
         }))
+    }
+
+    /// Executes a plain `get`, and shows the item in its place before anybody else can change it. `see` must not come back to this store.
+    pub fn look<T>(&self, key: &[u8], now: u64, see: impl FnOnce(Option<Hit<&Record>>) -> T) -> T {
+        self.flush_if_due(now);
+        self.with(key, now, |shard, at| verb::look(shard, key, at, see))
     }
 
     /// Whether an item of that size may be stored.

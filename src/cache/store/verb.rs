@@ -30,11 +30,7 @@ pub fn execute(shard: &mut Shard, command: Command<'_>, at: Situation) -> Reply 
 }
 
 fn get(shard: &mut Shard, get: &Get<'_>, at: Situation) -> Reply {
-    let expired = shard.counters.reclaimed;
-    let found = shard.find(at.hash, get.key, at.now);
-    shard.counters.get_expired += shard.counters.reclaimed - expired;
-    count_read(shard, get.touch.is_some(), found.is_some());
-    match (found, get.vivify) {
+    match (find_read(shard, get, at), get.vivify) {
         (Some(place), _) => Reply::Hit(read(shard, place, get, at.now, false)),
         (None, None) => Reply::Miss,
         (None, Some(expiry)) => {
@@ -48,6 +44,22 @@ fn get(shard: &mut Shard, get: &Get<'_>, at: Situation) -> Reply {
             Reply::Hit(read(shard, place, get, at.now, true))
         }
     }
+}
+
+/// Shows what a plain `get` finds, in its place.
+pub fn look<T>(shard: &mut Shard, key: &[u8], at: Situation, see: impl FnOnce(Option<Hit<&Record>>) -> T) -> T {
+    let get = Get::plain(key);
+    let hit = find_read(shard, &get, at).map(|place| (place, meet(shard, place, &get, at.now, false)));
+    see(hit.map(|(place, hit)| hit.with(shard.record(place))))
+}
+
+/// Counts it, too.
+fn find_read(shard: &mut Shard, get: &Get<'_>, at: Situation) -> Option<u32> {
+    let expired = shard.counters.reclaimed;
+    let found = shard.find(at.hash, get.key, at.now);
+    shard.counters.get_expired += shard.counters.reclaimed - expired;
+    count_read(shard, get.touch.is_some(), found.is_some());
+    found
 }
 
 fn touch(shard: &mut Shard, key: &[u8], deadline: Deadline, at: Situation) -> Reply {
@@ -70,7 +82,12 @@ fn count_read(shard: &mut Shard, is_touch: bool, is_hit: bool) {
 }
 
 fn read(shard: &mut Shard, place: u32, get: &Get<'_>, now: u64, is_new: bool) -> Hit {
-    let record = shard.record(place).clone();
+    let hit = meet(shard, place, get, now, is_new);
+    hit.with(shard.record(place).clone().into())
+}
+
+/// All of a read but the item itself.
+fn meet(shard: &mut Shard, place: u32, get: &Get<'_>, now: u64, is_new: bool) -> Hit<()> {
     let slot = shard.slot(place);
     let is_ending = slot.deadline != FOREVER
         && get
@@ -87,7 +104,7 @@ fn read(shard: &mut Shard, place: u32, get: &Get<'_>, now: u64, is_new: bool) ->
     let is_winner = is_new || !had_winner && (is_ending || mark.is_stale);
     slot.note(|mark| mark.has_winner |= is_winner);
     let hit = Hit {
-        record: record.into(),
+        record: (),
         flags: slot.flags,
         cas: slot.cas,
         left: left(slot.deadline, now),

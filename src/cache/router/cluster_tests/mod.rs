@@ -190,7 +190,7 @@ async fn without_an_owner_reads_miss_and_writes_fail_within_a_second() {
 fn addition(epoch: Epoch) -> Vec<u8> {
     let mut ask = Ask::new(epoch);
     ask.push(1, Space::Portal, &Command::Arithmetic(sum()));
-    ask.finish()
+    ask.finish().to_vec()
 }
 
 fn sum() -> Arithmetic<'static> {
