@@ -181,7 +181,7 @@ fn decode_all(bytes: &[u8]) {
     let _ = reply::decode(&mut Reader(&message), || key.clone(), &message).map(drop);
     let _ = state::decode(&mut Reader(bytes)).map(drop);
     let _ = Receipt::decode(bytes);
-    if let Ok((_, mut rest)) = message::open(bytes) {
+    if let Ok((_, mut rest)) = message::open(&message) {
         let _ = Control::decode(&mut { rest });
         let _ = message::answer(&mut { rest }, || key.clone(), &message).map(drop);
         while !rest.is_empty() && message::asked(&mut rest).is_ok() {}
