@@ -1,5 +1,5 @@
 """The rings inside a guest whose kernel is 6.1, which cannot hand a request out again: one node, its storage process killed again and again
-under PHP workers, and the rows of the semantics table that one node can play. `old_kernel.py MOUNT SHARE EXECUTABLE SECONDS [SHORT]`"""
+under PHP workers, and the rows of the semantics table that one node can play; before them a reader that is killed, without a node. `old_kernel.py MOUNT SHARE EXECUTABLE SECONDS [SHORT]`"""
 
 import contextlib
 import os
@@ -9,12 +9,15 @@ import traceback
 from pathlib import Path
 
 import chaos
+import splice
 from node import Node
 from session import Table
 
 _, _, SHARE, EXECUTABLE, SECONDS, *SHORT = sys.argv
 HERE = Path(__file__).resolve().parent
 HOME = Path("/run/node")
+# How long a reader of the device is killed.
+SPLICED = 30
 # Room on paper: a replica takes nothing new where a disk is nearly full.
 DISK = "size=4G,mode=755"
 
@@ -29,6 +32,8 @@ def device():
 
 def run(table):
     print("         ", os.uname().release, flush=True)
+    splice.compare(SPLICED)
+    splice.contract(table, SPLICED, "6.1: taken by a pipe")
     one = Node(1, HOME, EXECUTABLE, "", None)
     try:
         one.start()

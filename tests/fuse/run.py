@@ -5,8 +5,8 @@ anything failed.
     run.py EXECUTABLE [--short] [--only SUITE,...] [--seconds N] [--keep]
 
 Of one node: pjdfstest, fsx, posix, chaos (its storage is killed under PHP workers), pages (beside ext4). Of three: semantics (of two
-mounts), holder (a node dies with locks), failover (the leader fails under PHP workers), quorum (two stand still). Of one in a guest with
-Linux 6.1: guest. With --short only the quick ones, in some two minutes.
+mounts), holder (a node dies with locks), failover (the leader fails under PHP workers), quorum (two stand still). Of none: splice
+(the kernel's part when a reader is killed). Of one in a guest with Linux 6.1: guest. With --short only the quick ones, in some two minutes.
 
 All runs in namespaces of its own for network, processes and mounts: whatever happens, nothing of it is left.
 """
@@ -25,6 +25,7 @@ import holder
 import leftover
 import pages
 import quorum
+import splice
 import suites
 from node import Group, Single, guest, server
 from nfs import Client, mount
@@ -33,8 +34,8 @@ from session import Table, enter_namespaces
 HERE = Path(__file__).resolve().parent
 ONE = ["posix", "pjdfstest", "fsx", "chaos", "pages"]
 THREE = ["semantics", "holder", "failover", "quorum"]
-SUITES = [*THREE, *ONE, "guest"]
-SHORT = ["semantics", "pjdfstest", "fsx", "chaos"]
+SUITES = [*THREE, *ONE, "splice", "guest"]
+SHORT = ["semantics", "splice", "pjdfstest", "fsx", "chaos"]
 SHORT_SECONDS = 20
 
 
@@ -58,6 +59,8 @@ class Run:
         for names, make in [(THREE, Group), (ONE, Single)]:
             if names := [name for name in names if name in self.wanted]:
                 self.nodes(names, make)
+        if "splice" in self.wanted:
+            splice.contract(self.table, SHORT_SECONDS)
         if "guest" in self.wanted:
             self.guest()
         return self.table.failed

@@ -9,7 +9,8 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::Mode;
 
 pub use super::abort::is_over;
-use super::handover::Handed;
+use super::handover::{Handed, PIPES};
+use super::pipe::Pipe;
 use super::table::Entry;
 
 /// As it is asked for: the part behind the point tells ours from other FUSE file systems.
@@ -35,7 +36,21 @@ pub fn fresh() -> Result<Handed, String> {
     let mut number = [0; 8];
     getrandom::fill(&mut number).map_err(|error| io::Error::other(error.to_string()).to_string())?;
     let mount = u64::from_le_bytes(number);
-    Ok(Handed { device, memory, mount })
+    Ok(Handed {
+        device,
+        memory,
+        pipes: pipes(),
+        mount,
+    })
+}
+
+/// For a mount that has none yet; none where they may not be so large. A storage does without.
+pub fn pipes() -> Vec<Pipe> {
+    let made: io::Result<Vec<Pipe>> = (0..PIPES).map(|_| Pipe::new()).collect();
+    made.unwrap_or_else(|error| {
+        tracing::info!(%error, "the mount has no pipes: fs.pipe-max-size is less than 1 MiB");
+        Vec::new()
+    })
 }
 
 /// Opens the device, which by itself has no effect.

@@ -21,11 +21,14 @@ use tokio::io::Interest;
 use tokio::sync::watch;
 use tracing::warn;
 
+use super::pipe::Pipe;
 use crate::host::pair::{End, pair};
 
 const HELLO: [u8; 1] = [1];
-/// Device and memory.
-const DESCRIPTORS: usize = 2;
+/// One for each thread that reads requests, and one for long answers.
+pub const PIPES: usize = 3;
+/// Device and memory; then both ends of each pipe, where there are pipes.
+const DESCRIPTORS: usize = 2 + 2 * PIPES;
 
 /// One mount, as the supervisor hands it to the storage.
 #[derive(Debug)]
@@ -35,6 +38,8 @@ pub struct Handed {
     pub device: OwnedFd,
     /// What outlives the processes: a memfd, empty at first.
     pub memory: OwnedFd,
+    /// What is on its way between the kernel and a process; `PIPES`, or none.
+    pub pipes: Vec<Pipe>,
     /// Random, one per mount(2).
     pub mount: u64,
 }
@@ -150,7 +155,8 @@ fn hear(socket: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 fn give(socket: BorrowedFd<'_>, handed: &Handed) -> io::Result<()> {
-    let descriptors = [handed.device.as_fd(), handed.memory.as_fd()];
+    let mut descriptors = vec![handed.device.as_fd(), handed.memory.as_fd()];
+    descriptors.extend(handed.pipes.iter().flat_map(Pipe::ends));
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut beside = SendAncillaryBuffer::new(&mut space);
     let fits = beside.push(SendAncillaryMessage::ScmRights(&descriptors));
@@ -191,6 +197,7 @@ fn take(socket: BorrowedFd<'_>) -> io::Result<Handed> {
         (Some(device), Some(memory)) if got.bytes == size_of::<u64>() && !got.flags.intersects(cut) => Ok(Handed {
             device,
             memory,
+            pipes: std::iter::from_fn(|| Some(Pipe::of(descriptors.next()?, descriptors.next()?))).collect(),
             mount: u64::from_le_bytes(number),
         }),
         _ => Err(io::Error::new(io::ErrorKind::InvalidData, "this is no mount")),
@@ -213,7 +220,13 @@ mod tests {
         File::from(memory.try_clone().expect("copied"))
             .write_all(text.as_bytes())
             .expect("written");
-        let handed = Handed { device, memory, mount };
+        let pipes = vec![Pipe::new().expect("allowed")];
+        let handed = Handed {
+            device,
+            memory,
+            pipes,
+            mount,
+        };
         (Some(Arc::new(handed)), File::from(watched))
     }
 
@@ -256,6 +269,8 @@ mod tests {
         let second = heir(&end);
         let got = soon(second.handed()).await.expect("handed");
         assert_eq!((got.mount, text(&got).as_str()), (2, "two"));
+        assert_eq!(got.pipes.len(), 1);
+        assert_eq!(got.pipes[0].held().expect("a pipe"), 0);
         scope.stop(Duration::ZERO).await;
         // No successor of the supervisor would come through this pair.
         let error = soon(second.handed()).await.expect_err("gone");

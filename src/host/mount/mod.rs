@@ -12,6 +12,7 @@
 //! act     the acts themselves, in the worker
 //! abort   the last of them: nobody shall wait for an answer any more
 //! worker  the other side: start, wait, kill; at most one at a time
+//! pipe    one for a thread that serves a FUSE mount, kept with it
 //! handover  a FUSE mount, from the supervisor that keeps it to the storage that serves it
 //! ```
 
@@ -21,11 +22,13 @@ pub mod fuse;
 mod handover;
 mod nfs;
 mod order;
+mod pipe;
 mod table;
 mod worker;
 
 pub use act::serve;
 pub use handover::{Estate, Handed, Heir, Trustee};
 pub use order::{Answer, Order, Refusal, Room, Space};
+pub use pipe::Pipe;
 pub use table::{Placed, Table};
 pub use worker::{Error, Worker};

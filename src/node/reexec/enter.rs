@@ -12,7 +12,7 @@ use crate::base::Scope;
 use crate::config;
 use crate::host::child::Child;
 use crate::host::inheritance::{self, VARIABLE};
-use crate::host::mount::Handed;
+use crate::host::mount::{Handed, Pipe, fuse};
 use crate::host::process;
 use crate::node::mount;
 use crate::node::succession::Inherited;
@@ -89,9 +89,17 @@ impl Inheritance {
             inheritance.pairs.insert(name, (take(ours)?, take(theirs)?));
         }
         if let Some(mount) = estate.mount {
+            let pipes = mount
+                .pipes
+                .iter()
+                .map(|[out, into]| Ok(Pipe::of(take(*out)?, take(*into)?)));
             let handed = Handed {
                 device: take(mount.device)?,
                 memory: take(mount.memory)?,
+                pipes: match mount.pipes.is_empty() {
+                    true => fuse::pipes(),
+                    false => pipes.collect::<io::Result<_>>()?,
+                },
                 mount: mount.number,
             };
             inheritance.mount = Some((handed, mount.connection));

@@ -80,6 +80,9 @@ pub struct Mount {
     /// The kernel's number of the connection; 0: not known.
     #[serde(default)]
     pub connection: u32,
+    /// Both ends of each. Those of a version that has none are made by the next one.
+    #[serde(default)]
+    pub pipes: Vec<[RawFd; 2]>,
 }
 
 /// What a text turned out to be.
@@ -121,8 +124,12 @@ impl Estate {
         let pairs = self.pairs.iter().flat_map(|pair| [pair.ours, pair.theirs]);
         let pipes = self.children.iter().flat_map(|child| [child.output, child.errors]);
         let mount = self.mount.iter().flat_map(|mount| [mount.device, mount.memory]);
-        let all = single.chain(sockets).chain(pairs).chain(pipes.flatten()).chain(mount);
-        let mut all: Vec<RawFd> = all.collect();
+        let ways = self
+            .mount
+            .iter()
+            .flat_map(|mount| mount.pipes.iter().flatten().copied());
+        let all = single.chain(sockets).chain(pairs).chain(pipes.flatten());
+        let mut all: Vec<RawFd> = all.chain(mount).chain(ways).collect();
         all.sort_unstable();
         all.dedup();
         all
@@ -160,6 +167,7 @@ mod tests {
                 memory: 46,
                 number: u64::MAX,
                 connection: 9,
+                pipes: vec![[47, 48], [49, 50]],
             }),
         }
     }
@@ -170,7 +178,7 @@ mod tests {
             Estate::parse(&estate().encode()).unwrap(),
             Found::Known(Box::new(estate()))
         );
-        assert_eq!(estate().open(), [40, 41, 42, 43, 44, 45, 46]);
+        assert_eq!(estate().open(), [40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use tokio::sync::{Mutex, watch};
 use super::estate::{Estate, Mount, Pair, Running, Socket};
 use crate::agent::Phase;
 use crate::host::inheritance;
+use crate::host::mount::Pipe;
 use crate::node::keeper::State;
 use crate::node::mount::Legacy;
 use crate::node::sockets::Sockets;
@@ -86,11 +87,17 @@ impl Leaver {
         }
         if let Some((handed, connection)) = &mount {
             open.extend([handed.device.as_fd(), handed.memory.as_fd()]);
+            open.extend(handed.pipes.iter().flat_map(Pipe::ends));
             estate.mount = Some(Mount {
                 device: handed.device.as_raw_fd(),
                 memory: handed.memory.as_raw_fd(),
                 number: handed.mount,
                 connection: *connection,
+                pipes: handed
+                    .pipes
+                    .iter()
+                    .map(|pipe| pipe.ends().map(|end| end.as_raw_fd()))
+                    .collect(),
             });
         }
         for (name, held, state) in &held {

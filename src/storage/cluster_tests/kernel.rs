@@ -70,6 +70,8 @@ impl Kernel {
         let handed = Handed {
             device,
             memory: self.memory.as_fd().try_clone_to_owned().unwrap(),
+            // Of a socket in the device's place nothing can be spliced.
+            pipes: Vec::new(),
             mount: self.mount,
         };
         self.estate.send_replace(Some(Arc::new(handed)));

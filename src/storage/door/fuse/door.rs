@@ -13,9 +13,10 @@ use zerocopy::FromBytes;
 use super::ask::Asker;
 use super::device::{Device, Given};
 use super::files::APPENDS;
+use super::landing::{self, Landing};
 use super::listing::Lister;
 use super::locks::Locks;
-use super::memory::{Flight, Flights, Head, Memory};
+use super::memory::{Flight, Flights, Head, Memory, READERS};
 use super::notifier::Notifier;
 use super::opens::Opens;
 use super::pages::Pages;
@@ -39,6 +40,8 @@ pub struct Door {
     pub(super) writes: Writes,
     pub(super) pages: Arc<Pages>,
     head: Mutex<Head>,
+    /// Of a request, to be agreed.
+    pages_most: u16,
     flights: Flights,
     pub(super) notifier: Arc<Notifier>,
     pub(super) opens: Opens,
@@ -55,7 +58,10 @@ impl Door {
     pub fn start(handed: Handed, calls: Arc<dyn Calls>, scope: &Scope) -> io::Result<Arc<Self>> {
         let memory = Memory::open(handed.memory, handed.mount)?;
         let agreed = memory.head.agreed();
-        let device = Device::new(handed.device)?;
+        let (pages_most, mut pipes) = landing::ways(handed.pipes, agreed)?;
+        let for_answers = pipes.split_off(READERS.min(pipes.len())).pop();
+        let mut pipes = pipes.into_iter();
+        let device = Device::new(handed.device, for_answers)?;
         let ask = Asker::new(calls, handed.mount);
         let pages = Arc::new(Pages::default());
         let notifier = Arc::new(Notifier::start(device.clone())?);
@@ -74,6 +80,7 @@ impl Door {
             writes,
             pages,
             head: Mutex::new(memory.head),
+            pages_most,
             flights: memory.flights,
             notifier,
             opens: Opens::new(memory.opens),
@@ -96,12 +103,14 @@ impl Door {
         for (bytes, flight) in door.flights.left() {
             reader::again(&door, &bytes, Some(flight), &taken);
         }
-        for mut landing in memory.landings {
-            if let Some(bytes) = super::memory::noted(landing.bytes()) {
+        for area in memory.landings {
+            let mut landing = Landing::new(area, pipes.next());
+            landing.resume()?;
+            if let Some(bytes) = landing.request() {
                 reader::again(&door, bytes, None, &taken);
             }
-            super::memory::strike(&mut landing);
-            reader::start(door.clone(), landing)?;
+            landing.strike();
+            reader::start(door.clone(), landing, memory.turn.join())?;
         }
         Ok(door)
     }
@@ -186,12 +195,13 @@ impl Door {
     }
 
     pub fn agree(&self, header: &InHeader, asked: &abi::InitIn) {
-        let answer = match init::agree(asked) {
+        let answer = match init::agree(asked, self.pages_most) {
             Some((agreed, answer)) => {
                 self.head.lock().expect("no holder of this lock panics").agree(agreed);
                 tracing::info!(
                     minor = agreed.minor,
                     resends = agreed.resends(),
+                    pages = agreed.pages,
                     "the files are mounted by FUSE"
                 );
                 Ok(Body::of(&answer))

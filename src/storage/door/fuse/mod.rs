@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! reader   requests from the device ─► wire (codec) ─► door: at once from what is promised, else a task ─► ask: the leader
+//! landing  where a request comes first, through a pipe: whenever this process is killed, the next one has it
 //! memory   a memfd: what is under way, and is done again by the process that comes next
 //! writes   write-behind           opens, locks, flock   who has what open and locked here
 //! pages, notifier, hearer         recalls of the leader, passed on to the kernel
@@ -25,6 +26,7 @@ mod dying;
 mod files;
 mod flock;
 mod hearer;
+mod landing;
 mod listing;
 mod lock_table;
 mod locks;
@@ -36,6 +38,7 @@ mod pages;
 mod pending;
 mod reader;
 mod recall;
+mod spin;
 pub mod wire;
 mod writes;
 

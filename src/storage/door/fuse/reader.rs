@@ -1,15 +1,17 @@
-//! A thread that reads requests: what needs no waiting is answered right there.
+//! A thread that reads requests, in its turn: what needs no waiting is answered right there.
 
 use std::io;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
 use super::device::Nothing;
 use super::door::Door;
-use super::memory::{Area, Flight, noted, strike};
+use super::landing::Landing;
+use super::memory::{Flight, Reading};
+use super::spin::Spin;
 use super::wire::request::{self, WRITE_HEAD};
 use super::wire::{Ask, Body, Request, abi};
 
@@ -17,21 +19,30 @@ use super::wire::{Ask, Body, Request, abi};
 const MOUNTING: Duration = Duration::from_millis(10);
 
 /// Reads until the mount is gone.
-pub fn start(door: Arc<Door>, mut landing: Area) -> io::Result<()> {
+pub fn start(door: Arc<Door>, mut landing: Landing, turn: Reading) -> io::Result<()> {
     let runtime = tokio::runtime::Handle::current();
     thread::Builder::new().name("fuse-reader".into()).spawn(move || {
         let _entered = runtime.enter();
-        while !door.device.is_closed() {
-            match door.device.read(landing.bytes_mut()) {
-                Ok(_) => {
-                    if let Some(bytes) = noted(landing.bytes()) {
+        let mut spin = Spin::new();
+        loop {
+            turn.take();
+            if door.device.is_closed() {
+                break;
+            }
+            spin.look(|| door.device.has_request());
+            let slept = Instant::now();
+            let taken = landing.take(&door.device);
+            spin.slept(slept.elapsed());
+            match taken {
+                Ok(()) => {
+                    if let Some(bytes) = landing.request() {
                         take(&door, bytes, None);
                     }
                     if door.device.is_closed() {
                         // It may not be answered.
                         break;
                     }
-                    strike(&mut landing);
+                    landing.strike();
                 }
                 Err(Nothing::Now) => {}
                 Err(Nothing::NotMounted) => thread::sleep(MOUNTING),

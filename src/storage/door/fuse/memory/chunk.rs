@@ -5,6 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use bytes::Bytes;
 
 use super::area::{Area, PAGE};
+use super::turn::Turn;
 use crate::storage::call::{DATA_MAX, Inode};
 
 const CHUNK: usize = PAGE + DATA_MAX;
@@ -60,6 +61,7 @@ pub struct Chunks(Arc<Inner>);
 struct Inner {
     free: Mutex<Vec<Area>>,
     freed: Condvar,
+    turn: Turn,
 }
 
 /// Data that was taken from the kernel. One that is dropped and not freed is left for the process that comes next.
@@ -71,10 +73,11 @@ pub struct Chunk {
 }
 
 impl Chunks {
-    pub(super) fn new(all: &mut Area) -> Self {
+    pub(super) fn new(all: &mut Area, turn: Turn) -> Self {
         Chunks(Arc::new(Inner {
             free: Mutex::new(all.cut_many(CHUNKS, CHUNK)),
             freed: Condvar::new(),
+            turn,
         }))
     }
 
@@ -100,8 +103,9 @@ impl Chunks {
 
     /// A new chunk with the first data of the request `unique`; waits, with the whole thread, while there is none.
     pub fn begin(&self, content: Content, number: u64, unique: u64, data: &[u8]) -> Chunk {
-        let free = self.0.freed.wait_while(self.free(), |free| free.is_empty());
-        let mut area = free.expect("no holder of this lock panics").pop().expect("waited for");
+        let mut free = self.0.turn.wait_for(&self.0.freed, self.free());
+        let mut area = free.pop().expect("waited for");
+        drop(free);
         let (state, offset) = match content {
             Content::Write { offset, .. } => (WRITE, offset),
             Content::Append { .. } => (APPEND, 0),
@@ -235,7 +239,12 @@ mod tests {
     #[test]
     fn chunks_grow_and_are_left_in_their_order() {
         let memory = memfd_create(c"test", MFdFlags::MFD_CLOEXEC).unwrap();
-        let open = || Chunks::new(&mut Area::map(memory.try_clone().unwrap(), LENGTH).unwrap());
+        let open = || {
+            Chunks::new(
+                &mut Area::map(memory.try_clone().unwrap(), LENGTH).unwrap(),
+                Turn::default(),
+            )
+        };
         let chunks = open();
         let mut second = chunks.begin(CONTENT, 2, 20, b"abc");
         let mut first = chunks.begin(Content::Append { inode: Inode(6) }, 1, 10, b"x");
@@ -268,7 +277,7 @@ mod tests {
     fn a_chunk_that_was_large_gives_its_memory_back() {
         let memory = memfd_create(c"test", MFdFlags::MFD_CLOEXEC).unwrap();
         let file = std::fs::File::from(memory.try_clone().unwrap());
-        let chunks = Chunks::new(&mut Area::map(memory, LENGTH).unwrap());
+        let chunks = Chunks::new(&mut Area::map(memory, LENGTH).unwrap(), Turn::default());
         let used = || std::os::unix::fs::MetadataExt::blocks(&file.metadata().unwrap()) * 512;
         let chunk = chunks.begin(CONTENT, 1, 1, &vec![7; DATA_MAX]);
         assert!(used() > DATA_MAX as u64);

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use super::area::{Area, PAGE};
+use super::turn::Turn;
 use crate::storage::call::DATA_MAX;
 
 /// Room for the largest request: a WRITE of `DATA_MAX` with its head.
@@ -19,6 +20,7 @@ pub struct Flights(Arc<Inner>);
 struct Inner {
     free: Mutex<Vec<Area>>,
     freed: Condvar,
+    turn: Turn,
 }
 
 /// A request's note. One that is dropped and not struck out is left for the process that comes next.
@@ -28,10 +30,11 @@ pub struct Flight {
 }
 
 impl Flights {
-    pub(super) fn new(all: &mut Area) -> Self {
+    pub(super) fn new(all: &mut Area, turn: Turn) -> Self {
         Flights(Arc::new(Inner {
             free: Mutex::new(all.cut_many(FLIGHTS, FLIGHT)),
             freed: Condvar::new(),
+            turn,
         }))
     }
 
@@ -60,8 +63,7 @@ impl Flights {
         if request.len() > FLIGHT {
             return None;
         }
-        let free = self.0.freed.wait_while(self.free(), |free| free.is_empty());
-        let mut area = free.expect("no holder of this lock panics").pop()?;
+        let mut area = self.0.turn.wait_for(&self.0.freed, self.free()).pop()?;
         let (first, rest) = request.split_at(4);
         area.put(4, rest);
         // Its length, last: from now on it counts.
@@ -109,7 +111,12 @@ mod tests {
     #[test]
     fn what_was_not_struck_out_is_left_for_the_next() {
         let memory = memfd_create(c"test", MFdFlags::MFD_CLOEXEC).unwrap();
-        let open = || Flights::new(&mut Area::map(memory.try_clone().unwrap(), LENGTH).unwrap());
+        let open = || {
+            Flights::new(
+                &mut Area::map(memory.try_clone().unwrap(), LENGTH).unwrap(),
+                Turn::default(),
+            )
+        };
         let flights = open();
         assert!(flights.left().is_empty());
         let (first, second) = (flights.note(&request(1)).unwrap(), flights.note(&request(2)).unwrap());
@@ -124,7 +131,7 @@ mod tests {
     #[test]
     fn one_that_has_no_room_waits_and_a_long_one_is_refused() {
         let memory = memfd_create(c"test", MFdFlags::MFD_CLOEXEC).unwrap();
-        let flights = Flights::new(&mut Area::map(memory, LENGTH).unwrap());
+        let flights = Flights::new(&mut Area::map(memory, LENGTH).unwrap(), Turn::default());
         assert!(flights.note(&[1; FLIGHT + 1]).is_none());
         let mut all: Vec<_> = (0..FLIGHTS).map(|_| flights.note(&request(1)).unwrap()).collect();
         let waiting = flights.clone();

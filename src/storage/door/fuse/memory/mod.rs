@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! head      layout version, mount, what INIT agreed
-//! landings  one for each reader: the kernel puts a request right there, so none is ever lost between reading and noting it
+//! landings  one for each reader: a request lies there first, so none is ever lost between reading and noting it
 //! flights   requests that wait for the leader
 //! chunks    data that the kernel gave away and the leader has not acknowledged
 //! opens     how often each inode is open here
@@ -18,23 +18,24 @@ mod area;
 mod chunk;
 mod flight;
 mod rows;
+mod turn;
 
 use std::io;
 use std::os::fd::OwnedFd;
 
-pub use area::Area;
+pub use area::{Area, PAGE};
 pub use chunk::{Chunk, Chunks, Content, Owed};
-use flight::LANDING;
-pub use flight::{Flight, Flights, noted, strike};
+pub use flight::{Flight, Flights, LANDING, noted, strike};
 pub use rows::{Full, Rows};
+pub use turn::{Reading, Turn};
 
-use super::wire::init::Agreed;
+use super::wire::init::{Agreed, PAGES_MOST};
 
 /// Raised with every change of the layout.
 const VERSION: u64 = 0x6269_7472_6978_0001;
 const HEAD: usize = area::PAGE;
 /// Threads that read the device.
-const READERS: usize = 2;
+pub const READERS: usize = 2;
 const OPENS: usize = 64 << 10;
 const LOCKS: usize = 8 << 10;
 /// `inode, count`, and `inode, kind, owner`.
@@ -54,6 +55,8 @@ pub struct Memory {
     pub is_foreign: bool,
     pub head: Head,
     pub landings: Vec<Area>,
+    /// Whose landing the next request comes to.
+    pub turn: Turn,
     pub flights: Flights,
     pub chunks: Chunks,
     pub opens: Rows<2>,
@@ -75,12 +78,14 @@ impl Memory {
         head.claim(mount)?;
         let mut landings = all.cut_many(READERS, LANDING);
         landings.iter_mut().for_each(Area::touch);
+        let turn = Turn::default();
         Ok(Memory {
             is_foreign,
             head,
             landings,
-            flights: Flights::new(&mut all),
-            chunks: Chunks::new(&mut all),
+            turn: turn.clone(),
+            flights: Flights::new(&mut all, turn.clone()),
+            chunks: Chunks::new(&mut all, turn),
             opens: Rows::new(all.cut(OPENS * size_of::<OpenRow>())),
             locks: Rows::new(all.cut(LOCKS * size_of::<LockRow>())),
         })
@@ -91,6 +96,8 @@ const AT_VERSION: usize = 0;
 const AT_MOUNT: usize = 8;
 const AT_MINOR: usize = 16;
 const AT_FEATURES: usize = 24;
+/// 0 of the versions that agreed to `PAGES_MOST` always.
+const AT_PAGES: usize = 32;
 
 impl Head {
     fn claim(&mut self, mount: u64) -> io::Result<()> {
@@ -113,12 +120,17 @@ impl Head {
         Some(Agreed {
             minor,
             features: self.0.u64(AT_FEATURES),
+            pages: match self.0.u64(AT_PAGES) {
+                0 => PAGES_MOST,
+                pages => u16::try_from(pages).unwrap_or(PAGES_MOST),
+            },
         })
     }
 
     /// Before the kernel hears of it.
     pub fn agree(&mut self, agreed: Agreed) {
         self.0.set_u64(AT_FEATURES, agreed.features);
+        self.0.set_u64(AT_PAGES, u64::from(agreed.pages));
         self.0.set_u64(AT_MINOR, u64::from(agreed.minor));
     }
 }
@@ -134,6 +146,7 @@ mod tests {
         let agreed = Agreed {
             features: 5 << 32,
             minor: 38,
+            pages: 255,
         };
         let mut first = Memory::open(memory.try_clone().unwrap(), 7).unwrap();
         assert_eq!(first.head.agreed(), None);

@@ -30,7 +30,14 @@ const NEEDED: u64 = feature::POSIX_LOCKS | feature::FLOCK_LOCKS | feature::MAX_P
 pub struct Agreed {
     pub features: u64,
     pub minor: u32,
+    /// Pages of data in the largest request.
+    pub pages: u16,
 }
+
+/// As many as the storage takes at once.
+pub const PAGES_MOST: u16 = 256;
+const _: () = assert!(PAGES_MOST as usize * PAGE == DATA_MAX);
+const PAGE: usize = 4096;
 
 impl Agreed {
     /// The kernel hands out again what a daemon that died had read.
@@ -39,8 +46,8 @@ impl Agreed {
     }
 }
 
-/// `None`: this kernel is too old.
-pub fn agree(asked: &InitIn) -> Option<(Agreed, InitOut)> {
+/// `pages`: for how many there is room on the way. `None`: this kernel is too old.
+pub fn agree(asked: &InitIn, pages: u16) -> Option<(Agreed, InitOut)> {
     let offered = u64::from(asked.flags) | u64::from(asked.flags2) << 32;
     let offered = match offered & feature::INIT_EXTENDED {
         0 => u64::from(asked.flags),
@@ -51,7 +58,8 @@ pub fn agree(asked: &InitIn) -> Option<(Agreed, InitOut)> {
         return None;
     }
     let minor = asked.minor.min(abi::MINOR);
-    let largest = u32::try_from(DATA_MAX).expect("a megabyte");
+    let pages = pages.min(PAGES_MOST);
+    let largest = u32::from(pages) * u32::try_from(PAGE).expect("4096");
     let answer = InitOut {
         major: abi::MAJOR,
         minor,
@@ -61,11 +69,12 @@ pub fn agree(asked: &InitIn) -> Option<(Agreed, InitOut)> {
         congestion_threshold: BACKGROUND / 4 * 3,
         max_write: largest,
         time_granularity: 1,
-        max_pages: u16::try_from(DATA_MAX / 4096).expect("256"),
+        max_pages: pages,
         flags2: half(features >> 32),
         ..InitOut::default()
     };
-    Some((Agreed { features, minor }, answer))
+    let agreed = Agreed { features, minor, pages };
+    Some((agreed, answer))
 }
 
 fn half(features: u64) -> u32 {
@@ -89,24 +98,29 @@ mod tests {
 
     #[test]
     fn only_what_both_have_is_agreed() {
-        let (agreed, answer) = agree(&asked(45, u64::MAX)).unwrap();
+        let (agreed, answer) = agree(&asked(45, u64::MAX), 255).unwrap();
+        assert_eq!(
+            (answer.max_pages, answer.max_write, agreed.pages),
+            (255, 255 * 4096, 255)
+        );
         assert_eq!((agreed.features, answer.minor), (WANTED, abi::MINOR));
         assert!(agreed.resends());
         assert_eq!(answer.flags2, half(WANTED >> 32));
         // Linux 6.1: 7.37, nothing of RESEND.
-        let (agreed, _) = agree(&asked(37, WANTED & !feature::RESEND)).unwrap();
+        let (agreed, _) = agree(&asked(37, WANTED & !feature::RESEND), 511).unwrap();
+        assert_eq!(agreed.pages, PAGES_MOST);
         assert!(!agreed.resends());
     }
 
     #[test]
     fn the_upper_half_counts_only_where_it_is_announced() {
-        let (agreed, _) = agree(&asked(36, !feature::INIT_EXTENDED)).unwrap();
+        let (agreed, _) = agree(&asked(36, !feature::INIT_EXTENDED), PAGES_MOST).unwrap();
         assert!(!agreed.resends());
     }
 
     #[test]
     fn a_kernel_without_locks_or_too_old_is_refused() {
-        assert!(agree(&asked(30, u64::MAX)).is_none());
-        assert!(agree(&asked(38, !feature::FLOCK_LOCKS)).is_none());
+        assert!(agree(&asked(30, u64::MAX), PAGES_MOST).is_none());
+        assert!(agree(&asked(38, !feature::FLOCK_LOCKS), PAGES_MOST).is_none());
     }
 }
