@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::ask::{Asker, Number};
@@ -89,7 +90,10 @@ impl Locks {
         self.0.writes.quiet(inode).await;
         match lock.family {
             LockFamily::Flock => {
-                self.0.release(inode, lock.owner);
+                // Whoever was refused on another node may have it as soon as this is answered.
+                if let Some(given_back) = self.0.release(inode, lock.owner) {
+                    let _ = tokio::time::timeout(BACK, given_back).await;
+                }
                 Ok(())
             }
             LockFamily::Fcntl => {
@@ -259,13 +263,14 @@ impl Inner {
         }
     }
 
-    fn release(self: &Arc<Self>, inode: Inode, owner: u64) {
+    /// Where another node has asked for the file: what resolves when that has it, or could.
+    fn release(self: &Arc<Self>, inode: Inode, owner: u64) -> Option<JoinHandle<Option<()>>> {
         let is_wanted = self.table().release(inode, owner);
         self.changed.notify_waiters();
-        if is_wanted {
+        is_wanted.then(|| {
             let inner = self.clone();
-            self.scope.spawn(async move { inner.give_back(inode).await });
-        }
+            self.scope.spawn(async move { inner.give_back(inode).await })
+        })
     }
 
     /// Gives the file back if nobody here has it, or as much of it as nobody here has; else says that it is in use. Gives back also one
