@@ -24,6 +24,8 @@ struct Inner {
     descriptor: OwnedFd,
     /// For long answers, and its room.
     pipe: Option<(Mutex<Pipe>, usize)>,
+    /// The pipes are used, where there are pipes.
+    is_spliced: AtomicBool,
     is_closed: AtomicBool,
 }
 
@@ -90,8 +92,18 @@ impl Device {
         Ok(Device(Arc::new(Inner {
             descriptor,
             pipe,
+            is_spliced: AtomicBool::new(true),
             is_closed: AtomicBool::new(false),
         })))
+    }
+
+    /// From here on without pipes (`landing` says why).
+    pub fn unsplice(&self) {
+        self.0.is_spliced.store(false, Ordering::Relaxed);
+    }
+
+    pub fn is_spliced(&self) -> bool {
+        self.0.is_spliced.load(Ordering::Relaxed)
     }
 
     /// Waits for the next request, with the whole thread, and puts it into `room`.
@@ -163,6 +175,7 @@ impl Device {
         }
         let parts = parts.map(IoSlice::new);
         if let Some((pipe, room)) = &self.0.pipe
+            && self.is_spliced()
             && length + parts.len() * PAGE <= *room
         {
             let pipe = pipe.lock().expect("no holder of this lock panics");

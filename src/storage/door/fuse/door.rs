@@ -23,7 +23,8 @@ use super::pages::Pages;
 use super::pending::{Patience, Pending};
 use super::reader;
 use super::wire::abi::{self, InHeader};
-use super::wire::{Answer, Ask, Body, Request, init};
+use super::wire::init::{self, Agreed};
+use super::wire::{Answer, Ask, Body, Request};
 use super::writes::{Later, Writes};
 use crate::base::Scope;
 use crate::host::mount::Handed;
@@ -94,6 +95,7 @@ impl Door {
         }
         if let Some(agreed) = agreed {
             tracing::info!(minor = agreed.minor, "the mount of the files is taken over");
+            door.heed(agreed);
         }
         let (taken, waiting) = door.writes.resume();
         waiting.into_iter().for_each(|later| door.await_data(later));
@@ -113,6 +115,12 @@ impl Door {
             reader::start(door.clone(), landing, memory.turn.join())?;
         }
         Ok(door)
+    }
+
+    fn heed(&self, agreed: Agreed) {
+        if agreed.resends() {
+            self.device.unsplice();
+        }
     }
 
     /// Another version's notes cannot be read: the kernel hands out again what it had.
@@ -198,6 +206,7 @@ impl Door {
         let answer = match init::agree(asked, self.pages_most) {
             Some((agreed, answer)) => {
                 self.head.lock().expect("no holder of this lock panics").agree(agreed);
+                self.heed(agreed);
                 tracing::info!(
                     minor = agreed.minor,
                     resends = agreed.resends(),

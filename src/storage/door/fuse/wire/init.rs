@@ -46,7 +46,7 @@ impl Agreed {
     }
 }
 
-/// `pages`: for how many there is room on the way. `None`: this kernel is too old.
+/// `pages`: for how many there is room in the pipes. `None`: this kernel is too old.
 pub fn agree(asked: &InitIn, pages: u16) -> Option<(Agreed, InitOut)> {
     let offered = u64::from(asked.flags) | u64::from(asked.flags2) << 32;
     let offered = match offered & feature::INIT_EXTENDED {
@@ -58,7 +58,11 @@ pub fn agree(asked: &InitIn, pages: u16) -> Option<(Agreed, InitOut)> {
         return None;
     }
     let minor = asked.minor.min(abi::MINOR);
-    let pages = pages.min(PAGES_MOST);
+    // With a kernel that hands out again they are not used.
+    let pages = match features & feature::RESEND {
+        0 => pages.min(PAGES_MOST),
+        _ => PAGES_MOST,
+    };
     let largest = u32::from(pages) * u32::try_from(PAGE).expect("4096");
     let answer = InitOut {
         major: abi::MAJOR,
@@ -99,16 +103,15 @@ mod tests {
     #[test]
     fn only_what_both_have_is_agreed() {
         let (agreed, answer) = agree(&asked(45, u64::MAX), 255).unwrap();
-        assert_eq!(
-            (answer.max_pages, answer.max_write, agreed.pages),
-            (255, 255 * 4096, 255)
-        );
+        assert_eq!((answer.max_pages, answer.max_write, agreed.pages), (256, 1 << 20, 256));
         assert_eq!((agreed.features, answer.minor), (WANTED, abi::MINOR));
         assert!(agreed.resends());
         assert_eq!(answer.flags2, half(WANTED >> 32));
         // Linux 6.1: 7.37, nothing of RESEND.
         let (agreed, _) = agree(&asked(37, WANTED & !feature::RESEND), 511).unwrap();
         assert_eq!(agreed.pages, PAGES_MOST);
+        let (_, answer) = agree(&asked(37, WANTED & !feature::RESEND), 255).unwrap();
+        assert_eq!((answer.max_pages, answer.max_write), (255, 255 * 4096));
         assert!(!agreed.resends());
     }
 
