@@ -145,8 +145,10 @@ class Server:
                 pass  # It was answered by the process before.
 
 
-def write(path, number, flags):
+def write(path, number, flags, device):
     """In a child: writes until told to stop. Returns what failed."""
+    # Held here, it would keep what waits for an answer waiting for ever.
+    os.close(device)
     dice, buffer, faults = random.Random(number), mmap.mmap(-1, MIB), []
     with open(path, "r+b", buffering=0) as file, memoryview(buffer) as room:
         turn = 0
@@ -217,7 +219,7 @@ def run(folder, seconds, through_pipe):
     dice, kills = random.Random(), 0
     serving, _ = fork(server.serve)
     try:
-        writers = [fork(write, place / ["cached", "direct"][number % 2], number + 1, flags) for number in range(WRITERS)]
+        writers = [fork(write, place / ["cached", "direct"][number % 2], number + 1, flags, device) for number in range(WRITERS)]
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             while not flags[READS] and time.monotonic() < end:
