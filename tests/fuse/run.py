@@ -4,9 +4,10 @@ anything failed.
 
     run.py EXECUTABLE [--short] [--only SUITE,...] [--seconds N] [--keep]
 
-Of one node: pjdfstest, fsx, posix, chaos (its storage is killed under PHP workers), pages (beside ext4). Of three: semantics (of two
-mounts), holder (a node dies with locks), failover (the leader fails under PHP workers), quorum (two stand still). Of none: splice
-(the kernel's part when a reader is killed). Of one in a guest with Linux 6.1: guest. With --short only the quick ones, in some two minutes.
+Of one node: pjdfstest, fsx, posix, kept (locks of many files), chaos (its storage is killed under PHP workers), pages (beside ext4). Of
+three: semantics (of two mounts), holder (a node dies with locks), failover (the leader fails under PHP workers), quorum (two stand still).
+Of none: splice (the kernel's part when a reader is killed). Of one in a guest with Linux 6.1: guest. With --short only the quick ones, in
+some two minutes.
 
 All runs in namespaces of its own for network, processes and mounts: whatever happens, nothing of it is left.
 """
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import chaos
 import holder
+import kept
 import leftover
 import pages
 import quorum
@@ -32,7 +34,7 @@ from nfs import Client, mount
 from session import Table, enter_namespaces
 
 HERE = Path(__file__).resolve().parent
-ONE = ["posix", "pjdfstest", "fsx", "chaos", "pages"]
+ONE = ["posix", "pjdfstest", "fsx", "kept", "chaos", "pages"]
 THREE = ["semantics", "holder", "failover", "quorum"]
 SUITES = [*THREE, *ONE, "splice", "guest"]
 SHORT = ["semantics", "splice", "pjdfstest", "fsx", "chaos"]
@@ -97,6 +99,9 @@ class Run:
 
     def fsx(self, one):
         suites.fsx(self.table, one.node.files, self.share("fsx"), *([1] if self.options.short else range(1, 7)))
+
+    def kept(self, one):
+        kept.many(self.table, one.node.files / "kept")
 
     def chaos(self, one):
         if not self.options.short:

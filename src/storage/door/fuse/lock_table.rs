@@ -13,6 +13,11 @@ use crate::storage::call::Inode;
 /// In whose name the node has a flock of the leader.
 pub const NODE: u64 = u64::MAX;
 
+/// Files whose flock the node keeps though nobody uses it; half of the rows.
+const KEPT: usize = 4096;
+/// Of those beyond, so many go for each that comes.
+const AT_ONCE: usize = 2;
+
 /// Kinds of rows.
 const HOLDER: u64 = 0;
 const NODE_LEVEL: u64 = 1;
@@ -26,6 +31,8 @@ pub struct File {
     pub is_asked: bool,
     /// The leader knows that somebody here uses it.
     pub is_said: bool,
+    /// It is on its way back, for too many are kept.
+    pub is_leaving: bool,
     /// Who asks the leader for this file.
     pub turn: Arc<tokio::sync::Mutex<()>>,
     /// Places of rows.
@@ -143,6 +150,28 @@ impl Table {
         }
     }
 
+    /// Of too many kept, some that nobody uses, each once: they are on their way back from here on.
+    pub fn too_many(&mut self, but: Inode) -> Vec<Inode> {
+        let beyond = self.files.len().saturating_sub(KEPT).min(AT_ONCE);
+        let is_idle = |(inode, file): &(&Inode, &mut File)| {
+            **inode != but && file.node_row.is_some() && !file.is_leaving && file.flock.is_idle()
+        };
+        let leaving = self.files.iter_mut().filter(is_idle).take(beyond);
+        let leave = |(inode, file): (&Inode, &mut File)| {
+            file.is_leaving = true;
+            *inode
+        };
+        leaving.map(leave).collect()
+    }
+
+    /// It was given back, or is still used.
+    pub fn settle(&mut self, inode: Inode) {
+        if let Some(file) = self.files.get_mut(&inode) {
+            file.is_leaving = false;
+        }
+        self.tidy(inode);
+    }
+
     pub fn note_fcntl(&mut self, inode: Inode, owner: u64) -> Result<(), Full> {
         let file = self.files.entry(inode).or_default();
         if let Entry::Vacant(free) = file.fcntl_rows.entry(owner) {
@@ -177,4 +206,42 @@ impl Table {
 
 fn row(inode: Inode, kind: u64, is_exclusive: bool, owner: u64) -> [u64; 3] {
     [inode.0, kind | if is_exclusive { EXCLUSIVE } else { 0 }, owner]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::memory::Area;
+    use super::*;
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+
+    #[test]
+    fn of_too_many_kept_each_goes_back_once_and_is_forgotten() {
+        let memory = memfd_create(c"test", MFdFlags::MFD_CLOEXEC).unwrap();
+        let mut table = Table::of(Rows::new(Area::map(memory, 2 * KEPT * 24).unwrap()));
+        let count = u64::try_from(KEPT).unwrap() + 3;
+        (1..=count).for_each(|number| table.set_level(Inode(number), Level::Exclusive));
+        let used = Holder {
+            owner: 7,
+            is_exclusive: true,
+        };
+        table.grant(Inode(1), used).unwrap();
+        let mut leaving: Vec<Inode> = (0..2).flat_map(|_| table.too_many(Inode(2))).collect();
+        assert_eq!(leaving.len(), 2 * AT_ONCE);
+        leaving.sort_unstable_by_key(|inode| inode.0);
+        leaving.dedup();
+        assert_eq!(leaving.len(), 2 * AT_ONCE, "each once");
+        assert!(!leaving.contains(&Inode(1)) && !leaving.contains(&Inode(2)));
+        for inode in &leaving {
+            table.set_level(*inode, Level::None);
+            table.settle(*inode);
+            assert!(!table.files.contains_key(inode));
+        }
+        assert!(table.too_many(Inode(2)).is_empty());
+        // One that came to be used meanwhile stays, and may go later.
+        table.set_level(Inode(count + 1), Level::Shared);
+        table.set_level(Inode(count + 2), Level::Shared);
+        let again = table.too_many(Inode(2));
+        again.iter().for_each(|inode| table.settle(*inode));
+        assert_eq!(table.too_many(Inode(2)).len(), again.len());
+    }
 }

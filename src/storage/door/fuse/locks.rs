@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::ask::{Asker, Number};
 use super::convert::errno;
 use super::flock::{Holder, Level, Verdict};
-use super::lock_table::{File, GiveBack, NODE, Table};
+use super::lock_table::{GiveBack, NODE, Table};
 use super::memory::Rows;
 use super::notifier::Notifier;
 use super::pages::Pages;
@@ -31,8 +31,6 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// refused; and between two looks.
 const BACK: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(20);
-/// Files whose flock the node keeps though nobody uses it.
-const KEPT: usize = 4096;
 
 /// Clones are the same.
 #[derive(Clone)]
@@ -225,7 +223,12 @@ impl Inner {
                 }
                 Err(Error::Locked) if wanted.waits => {}
                 Err(Error::Locked) if started.elapsed() < BACK && !self.is_used(wanted.inode, level).await => {}
-                Err(error) => return Err(errno(error)),
+                Err(error) => {
+                    drop(held);
+                    drop(turn);
+                    self.table().tidy(wanted.inode);
+                    return Err(errno(error));
+                }
             }
             drop(held);
             let pause = if wanted.waits { AGAIN } else { LOOK };
@@ -276,11 +279,17 @@ impl Inner {
     /// Gives the file back if nobody here has it, or as much of it as nobody here has; else says that it is in use. Gives back also one
     /// that is not known here: whoever asked for it was interrupted.
     async fn give_back(&self, inode: Inode) {
+        self.give_back_in_turn(inode).await;
+        // Nobody's turn any more: it is forgotten if nothing of it is held.
+        self.table().settle(inode);
+    }
+
+    async fn give_back_in_turn(&self, inode: Inode) {
         let turn = self.table().file(inode).turn.clone();
         let _turn = turn.lock().await;
         let step = self.table().file(inode).give_back();
         let (mutation, level) = match step {
-            GiveBack::Nothing => return self.table().tidy(inode),
+            GiveBack::Nothing => return,
             GiveBack::All => (
                 Mutation::Unlock {
                     inode,
@@ -297,7 +306,13 @@ impl Inner {
                 (Mutation::Lock { inode, lock }, level)
             }
         };
-        if self.ask.change(self.ask.fresh(), mutation).await.is_ok() {
+        let given = match self.ask.change(self.ask.fresh(), mutation).await {
+            Ok(_) => Some(level),
+            // Of a file that is gone the leader keeps no locks.
+            Err(Error::Stale | Error::NotFound) => Some(Level::None),
+            Err(_) => None,
+        };
+        if let Some(level) = given {
             let mut table = self.table();
             table.set_level(inode, level);
             let file = table.file(inode);
@@ -305,22 +320,11 @@ impl Inner {
             (file.flock.is_wanted, file.is_said) = (level != Level::None, level != Level::None);
         }
         self.changed.notify_waiters();
-        self.table().tidy(inode);
     }
 
-    /// Of too many kept, some file that nobody uses goes back.
     fn look_for_idle(self: &Arc<Self>, but: Inode) {
-        let idle = {
-            let table = self.table();
-            let is_idle = |(inode, file): (&Inode, &File)| {
-                (*inode != but && file.node_row.is_some() && file.flock.is_idle()).then_some(*inode)
-            };
-            match table.files.len() > KEPT {
-                true => table.files.iter().find_map(is_idle),
-                false => None,
-            }
-        };
-        if let Some(inode) = idle {
+        let idle = self.table().too_many(but);
+        for inode in idle {
             let inner = self.clone();
             self.scope.spawn(async move { inner.give_back(inode).await });
         }
