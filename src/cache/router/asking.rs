@@ -146,9 +146,16 @@ pub async fn answers(
             true => patience.poll_over(deadline, cx),
         }
     });
-    tokio::select! {
+    let is_changed = tokio::select! {
         biased;
         () = all => false,
         _ = changed.changed() => true,
-    }
+    };
+    // Those behind one that has not answered were not looked at, and may have.
+    poll_fn(|cx| {
+        asks.iter_mut().for_each(|asking| _ = asking.poll(cx));
+        Poll::Ready(())
+    })
+    .await;
+    is_changed
 }
