@@ -18,8 +18,8 @@ const ONLY_PARAMETERS: &str = "id; ELEMENT_ID; SECTION_ID; PAGEN_1; ";
 pub struct Options {
     /// Hosts whose pages are stored, as browsers name them, without the ports 80 and 443.
     pub domains: Vec<String>,
-    /// Masks with `*` and `?`, of a path as the client wrote it.
     pub storage: Storage,
+    /// Masks with `*` and `?`, of a path as the client wrote it.
     pub include: Vec<String>,
     pub exclude: Vec<String>,
     /// A request with one of these goes to PHP.

@@ -8,24 +8,8 @@ use tokio::time::sleep;
 use super::history::{Counter, Lock, Register};
 use super::world::{Client, NAMES, World};
 use crate::base::Scope;
+use crate::base::seeded::Random;
 use crate::cache::backend::memcached_tests::Memcached;
-
-/// Small, and the same for a seed everywhere (Steele and Vigna, "SplitMix").
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Self {
-        Random(seed)
-    }
-
-    pub fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ mixed >> 31) as usize % bound
-    }
-}
 
 /// Everything that the clients of a run share.
 struct Book {
@@ -76,7 +60,7 @@ impl Book {
 
 async fn write(mut client: Client, book: Arc<Book>, number: usize, scope: Scope, mut random: Random) {
     while !scope.is_draining() {
-        let is_removal = random.below(8) == 0;
+        let is_removal = random.index(8) == 0;
         let (key, version) = {
             let mut register = book.registers[number].lock().unwrap();
             (register.key.clone(), register.write(is_removal))
@@ -89,13 +73,13 @@ async fn write(mut client: Client, book: Arc<Book>, number: usize, scope: Scope,
             "STORED" | "DELETED" | "NOT_FOUND" => book.registers[number].lock().unwrap().confirm(version),
             other => assert!(other.starts_with("SERVER_ERROR"), "{other}"),
         }
-        sleep(Duration::from_millis(1 + random.below(12) as u64)).await;
+        sleep(Duration::from_millis(1 + random.index(12) as u64)).await;
     }
 }
 
 async fn read(mut client: Client, book: Arc<Book>, scope: Scope, mut random: Random) {
     while !scope.is_draining() {
-        let register = &book.registers[random.below(REGISTERS)];
+        let register = &book.registers[random.index(REGISTERS)];
         let (key, reading) = {
             let register = register.lock().unwrap();
             (register.key.clone(), register.read())
@@ -105,7 +89,7 @@ async fn read(mut client: Client, book: Arc<Book>, scope: Scope, mut random: Ran
             let value = value.map(|value| value.parse().unwrap());
             register.lock().unwrap().judge(&reading, value);
         }
-        sleep(Duration::from_millis(random.below(4) as u64)).await;
+        sleep(Duration::from_millis(random.index(4) as u64)).await;
     }
 }
 
@@ -117,7 +101,7 @@ async fn count(mut client: Client, book: Arc<Book>, scope: Scope, mut random: Ra
             Ok(value) => book.counter.lock().unwrap().told(value),
             Err(_) => assert!(reply.starts_with("SERVER_ERROR"), "{reply}"),
         }
-        sleep(Duration::from_millis(random.below(6) as u64)).await;
+        sleep(Duration::from_millis(random.index(6) as u64)).await;
     }
 }
 
@@ -128,7 +112,7 @@ async fn lock(mut client: Client, own: usize, book: Arc<Book>, scope: Scope, mut
         match client.line(&format!("add {key} 0 0 1\r\n1\r\n")).await.as_str() {
             "STORED" => {
                 book.lock.lock().unwrap().granted(generation, own);
-                sleep(Duration::from_millis(random.below(10) as u64)).await;
+                sleep(Duration::from_millis(random.index(10) as u64)).await;
                 book.lock.lock().unwrap().releasing(generation);
                 if client.line(&format!("delete {key}\r\n")).await != "DELETED" {
                     book.lock.lock().unwrap().unknown(generation);
@@ -140,7 +124,7 @@ async fn lock(mut client: Client, own: usize, book: Arc<Book>, scope: Scope, mut
                 book.lock.lock().unwrap().unknown(generation);
             }
         }
-        sleep(Duration::from_millis(1 + random.below(5) as u64)).await;
+        sleep(Duration::from_millis(1 + random.index(5) as u64)).await;
     }
 }
 
@@ -149,22 +133,22 @@ async fn time(mut client: Client, book: Arc<Book>, scope: Scope, mut random: Ran
     while !scope.is_draining() {
         let began = tokio::time::Instant::now();
         // How long, whatever it says.
-        let _ = client.try_get(&format!("s.{}", random.below(500))).await;
+        let _ = client.try_get(&format!("s.{}", random.index(500))).await;
         book.waited(began.elapsed());
         sleep(Duration::from_millis(1)).await;
     }
 }
 
 async fn round(world: &World, random: &mut Random) {
-    let lost = NAMES[1 + random.below(2)];
+    let lost = NAMES[1 + random.index(2)];
     // n1 stays, so that there is a client whose node is always there.
-    match random.below(if world.has_servers() { 6 } else { 3 }) {
+    match random.index(if world.has_servers() { 6 } else { 3 }) {
         // Frozen, or cut off.
         0 => {
             world.cut(lost, false);
-            sleep(Duration::from_millis(100 + random.below(200) as u64)).await;
+            sleep(Duration::from_millis(100 + random.index(200) as u64)).await;
             world.lose(lost).await;
-            sleep(Duration::from_millis(random.below(1500) as u64)).await;
+            sleep(Duration::from_millis(random.index(1500) as u64)).await;
             world.cut(lost, true);
         }
         // Left out while it lives, and goes on sending.
@@ -172,7 +156,7 @@ async fn round(world: &World, random: &mut Random) {
         // Cut off for a moment, and nobody minds.
         2 => {
             world.cut(lost, false);
-            sleep(Duration::from_millis(random.below(150) as u64)).await;
+            sleep(Duration::from_millis(random.index(150) as u64)).await;
             world.cut(lost, true);
             return;
         }
@@ -188,25 +172,25 @@ async fn round(world: &World, random: &mut Random) {
         // Its server stands still for a moment, and nobody minds.
         _ => {
             world.memcached(lost, Memcached::freeze);
-            sleep(Duration::from_millis(random.below(300) as u64)).await;
+            sleep(Duration::from_millis(random.index(300) as u64)).await;
             world.memcached(lost, Memcached::thaw);
             return;
         }
     }
-    sleep(Duration::from_millis(random.below(300) as u64)).await;
-    if random.below(3) == 0 {
+    sleep(Duration::from_millis(random.index(300) as u64)).await;
+    if random.index(3) == 0 {
         // It is lost again before it is filled.
         world.come_back(lost).await;
-        sleep(Duration::from_millis(random.below(20) as u64)).await;
+        sleep(Duration::from_millis(random.index(20) as u64)).await;
         world.lose(lost).await;
     }
     world.rejoin(lost).await;
-    sleep(Duration::from_millis(random.below(300) as u64)).await;
+    sleep(Duration::from_millis(random.index(300) as u64)).await;
 }
 
 pub async fn run(world: World, seed: u64, rounds: usize) -> String {
     let (book, scope) = (Book::new(), Scope::new());
-    let seeded = |number: usize| Random::new(seed << 20 | number as u64);
+    let seeded = |number: usize| Random(seed << 20 | number as u64);
     assert_eq!(world.client("n1").line("add s.counter 0 0 1\r\n0\r\n").await, "STORED");
     let mut clients = Vec::new();
     for (number, node) in NAMES.iter().cycle().take(REGISTERS).enumerate() {
