@@ -61,6 +61,8 @@ const OWNERS: &[(&str, &[&str])] = &[
             "src/storage/door/fuse/memory/area.rs",
         ],
     ),
+    ("mimalloc", &["src/main.rs"]),
+    ("allocator_api2", &["src/cache/store/record.rs"]),
     ("object_store::", &["src/backup/s3/"]),
     ("use age::", &["src/backup/key.rs", "src/backup/part.rs"]),
     ("netlink_packet", &["src/host/address/"]),
