@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tracing::{debug, info};
 
 use super::Router;
-use super::holding::{Holding, Shards};
+use super::holding::{Holding, Shards, passed_on};
 use super::send;
 use super::stream::Stream;
 use crate::cache::class::Class;
@@ -90,6 +90,10 @@ impl Router {
                 bulk: holding.kept.bulk.iter().chain(taken.bulk.iter()).collect(),
             });
             self.filled().follow(view.holding.as_ref(), &next);
+            if let Some(before) = &view.holding {
+                let passed_on = passed_on(&before.placement, &next.placement, &self.own);
+                self.memory.doubt(|key| passed_on.has(self.rules.shard(key)));
+            }
             view.targets = self.targets(&view, &next);
             view.is_dropping = !before.minus(&next.kept).is_empty();
             view.holding = Some(next.clone());

@@ -153,8 +153,9 @@ impl Router {
                 return None;
             }
             let memory = self.memory.lock(on_key.id);
-            if let Some(reply) = memory.find(on_key.id) {
-                return Some((reply.into(), entered.barrier(shard, class)));
+            if let Some(found) = memory.find(on_key.id) {
+                let told = found.told(&self.rules, &on_key.command());
+                return Some((told, entered.barrier(shard, class)));
             }
         }
         let (reply, changed) = change(backend, self.store(space), on_key.command()).await?;

@@ -99,6 +99,16 @@ impl Holding {
     }
 }
 
+/// Shards that another node has become the owner of, or another run of the same one.
+pub fn passed_on(before: &Placement, next: &Placement, own: &Name) -> ShardSet {
+    let owner = |placement: &Placement, shard| placement.owner(shard).map(|node| (node.name.clone(), node.incarnation));
+    let is_passed = |shard: &Shard| {
+        let is = owner(next, *shard);
+        is != owner(before, *shard) && is.is_none_or(|(name, _)| name != *own)
+    };
+    Shard::all().filter(is_passed).collect()
+}
+
 fn target(placement: &Placement, owned: ShardSet, node: &Node, heir: &ShardSet) -> Target {
     Target {
         member: Member {
@@ -146,6 +156,24 @@ mod tests {
         assert_eq!(copied, first.owned.len(), "each shard has one copy");
         assert!(holding(&["n1"], "n1").targets.is_empty());
         assert!(holding(&["n1"], "n2").kept.is_empty());
+    }
+
+    #[test]
+    fn a_shard_is_passed_on_when_another_node_gets_it() {
+        let (both, all) = (
+            Placement::new(Arc::new(table(1, &["n1", "n2"]))),
+            Placement::new(Arc::new(table(2, &["n1", "n2", "n3"]))),
+        );
+        for own in ["n1", "n2"] {
+            assert_eq!(passed_on(&both, &all, &name(own)), all.owned(&name("n3")));
+        }
+        assert!(passed_on(&both, &all, &name("n3")).is_empty());
+        let from_n3 = passed_on(&all, &both, &name("n1"));
+        assert!(!from_n3.is_empty() && from_n3 == all.owned(&name("n3")).and(&both.owned(&name("n2"))));
+        let mut returned = table(3, &["n1", "n2"]);
+        returned.nodes[1].incarnation += 1;
+        let returned = Placement::new(Arc::new(returned));
+        assert_eq!(passed_on(&both, &returned, &name("n1")), both.owned(&name("n2")));
     }
 
     #[test]

@@ -1,9 +1,16 @@
 //! What was answered lately, by request: a node that asks again, because the answer was lost or because the owner is another one
 //! now, gets the first answer and nothing happens twice. A node that is given an item must be given what was answered about it, too.
+//!
+//! An answer is true as long as the state that was made with it is. Whoever is the owner next may never have had that state, and makes
+//! another one: so all other nodes doubt what they remember of its keys, until it tells them what it knows.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard};
 
+use super::order::give_up;
+use crate::cache::class::Rules;
+use crate::cache::command::{Command, Reply};
+use crate::cache::peer::reply::encoded;
 use crate::cache::peer::{RequestId, Space};
 
 /// A request is given up after 900 ms; nobody asks again after twice that.
@@ -31,12 +38,32 @@ pub struct Known {
     pub reply: Box<[u8]>,
 }
 
+/// What is remembered of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found<'a> {
+    /// Its reply, encoded.
+    Reply(&'a [u8]),
+    /// Nobody can say whether it has happened.
+    Doubtful,
+}
+
+impl Found<'_> {
+    /// What who asks again is told, encoded.
+    pub fn told(self, rules: &Rules, command: &Command<'_>) -> Vec<u8> {
+        match self {
+            Found::Reply(reply) => reply.into(),
+            Found::Doubtful => encoded(&give_up(rules, command)),
+        }
+    }
+}
+
 /// An answer in one piece: the key, then the reply.
 #[derive(Debug)]
 struct Kept {
     space: Space,
     key_len: usize,
     bytes: Box<[u8]>,
+    is_doubtful: bool,
 }
 
 #[derive(Debug)]
@@ -72,18 +99,31 @@ impl Memory {
         }
     }
 
+    /// Of keys that please nothing is certain any more but what is put in from now on.
+    pub fn doubt(&self, pleases: impl Fn(&[u8]) -> bool) {
+        for stripe in &self.stripes {
+            let mut stripe = stripe.lock().expect("nothing panics under this lock");
+            for kept in stripe.answers.values_mut() {
+                kept.is_doubtful |= pleases(kept.answer().key);
+            }
+        }
+    }
+
     /// What somebody may still ask again, of keys that please; in no order.
     pub fn known(&self, space: Space, now: u64, pleases: impl Fn(&[u8]) -> bool) -> Vec<Known> {
         let mut known = Vec::new();
         for stripe in &self.stripes {
             let stripe = stripe.lock().expect("nothing panics under this lock");
             let recent = stripe.order.iter().rev().take_while(|(at, _)| at + ASKED_MS > now);
-            let answers = recent.filter_map(|(_, id)| Some((*id, stripe.answers.get(id)?.answer())));
-            let wanted = answers.filter(|(_, answer)| answer.space == space && pleases(answer.key));
-            known.extend(wanted.map(|(id, answer)| Known {
+            let answers = recent.filter_map(|(_, id)| Some((*id, stripe.answers.get(id)?)));
+            let wanted = answers.filter(|(_, kept)| kept.space == space && pleases(kept.answer().key));
+            known.extend(wanted.map(|(id, kept)| Known {
                 id,
-                key: answer.key.into(),
-                reply: answer.reply.into(),
+                key: kept.answer().key.into(),
+                reply: match kept.is_doubtful {
+                    true => encoded(&Reply::Unavailable).into(),
+                    false => kept.answer().reply.into(),
+                },
             }));
         }
         known
@@ -96,6 +136,7 @@ impl Kept {
             space: answer.space,
             key_len: answer.key.len(),
             bytes: [answer.key, answer.reply].concat().into(),
+            is_doubtful: false,
         }
     }
 
@@ -110,9 +151,11 @@ impl Kept {
 }
 
 impl Stripe {
-    /// The encoded reply.
-    pub fn find(&self, id: RequestId) -> Option<&[u8]> {
-        self.answers.get(&id).map(|kept| kept.answer().reply)
+    pub fn find(&self, id: RequestId) -> Option<Found<'_>> {
+        self.answers.get(&id).map(|kept| match kept.is_doubtful {
+            true => Found::Doubtful,
+            false => Found::Reply(kept.answer().reply),
+        })
     }
 
     pub fn keep(&mut self, id: RequestId, answer: Answer<'_>, now: u64) {
@@ -156,10 +199,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_doubted_is_unknown_until_it_is_told_again() {
+        let memory = Memory::default();
+        for (id, key) in [(1, b"moved"), (2, b"other")] {
+            memory.lock(id).keep(id, answer(key, b"reply"), 0);
+        }
+        memory.doubt(|key| key == b"moved");
+        assert_eq!(memory.lock(1).find(1), Some(Found::Doubtful));
+        assert_eq!(memory.lock(2).find(2), Some(Found::Reply(b"reply")));
+        let known = memory.known(Space::Portal, 0, |key| key == b"moved");
+        assert_eq!(*known[0].reply, *encoded(&Reply::Unavailable));
+        memory.lock(1).keep(1, answer(b"moved", b"again"), 1);
+        assert_eq!(memory.lock(1).find(1), Some(Found::Reply(b"again")));
+    }
+
+    #[test]
     fn answers_are_kept_for_a_while_and_in_bounds() {
         let memory = Memory::default();
         memory.lock(7).keep(7, answer(b"k", b"first"), 0);
-        assert_eq!(memory.lock(7).find(7), Some(&b"first"[..]));
+        assert_eq!(memory.lock(7).find(7), Some(Found::Reply(b"first")));
         assert_eq!(memory.lock(8).find(8), None);
         // The next one in the same stripe, after its time.
         memory.lock(71).keep(71, answer(b"k", b"other"), KEPT_MS);

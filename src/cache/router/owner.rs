@@ -231,9 +231,9 @@ impl Entered<'_> {
         let Asked { id, space, command } = asked;
         let now = self.now();
         let mut memory = self.router.memory.lock(id);
-        if let Some(reply) = memory.find(id) {
+        if let Some(found) = memory.find(id) {
             return Some(Done {
-                reply: reply.into(),
+                reply: found.told(&self.router.rules, &command),
                 shard,
                 epoch: self.epoch(),
                 waits: self.barrier(shard, class),

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::super::{DEADLINE, Router};
+use super::super::DEADLINE;
 use super::nemesis;
 use super::world::World;
 use crate::cache::backend::Name;
@@ -112,7 +112,7 @@ async fn of_changes_that_come_together_the_last_one_stays() {
     const COUNT: u64 = 400;
     let world = World::start_far().await;
     let (owner, keeper) = (&world.node("n1").router, &world.node("n2").router);
-    let key = key_between(owner, "n1", "n2");
+    let key = world.key_between("n1", "n2");
     let mut piece = States::new(owner.epoch().expect("there is a table"), 0);
     for number in 1..=COUNT {
         piece.push(Some(&Note {
@@ -131,19 +131,6 @@ async fn of_changes_that_come_together_the_last_one_stays() {
     });
     assert_eq!(value, Ok(COUNT.to_string()));
     world.stop().await;
-}
-
-/// A session that one node owns and another one has a copy of.
-fn key_between(router: &Router, owner: &str, replica: &str) -> String {
-    let state = router.standing.state();
-    let placement = state.placement().expect("there is a table");
-    let is_between = |key: &String| {
-        let shard = router.rules().shard(key.as_bytes());
-        let pair = [placement.owner(shard), placement.replica(shard)];
-        pair.map(|node| node.map(|node| node.name.as_str())) == [Some(owner), Some(replica)]
-    };
-    let mut keys = (0..).map(|number| format!("s.{number}"));
-    keys.find(is_between).expect("there are many")
 }
 
 fn numbered(key: &str, number: u64) -> Copy {

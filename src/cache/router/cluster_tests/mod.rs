@@ -281,6 +281,42 @@ async fn nothing_is_told_that_went_when_a_node_was_left_out() {
     world.stop().await;
 }
 
+/// 1. An owner has executed a command, and its copy does not come through to the node that is the owner next.
+/// 2. That one executes another command on the key, and is left out.
+/// 3. The first owner is the owner again, and is asked again for what it has executed.
+#[tokio::test(start_paused = true)]
+async fn what_went_with_an_owner_is_not_told_of_the_next_one() {
+    let world = World::start().await;
+    let key = world.key_between("n2", "n3");
+    let addition = format!("incr {key} 1\r\n");
+    let mut client = world.client("n1");
+    client.set(&key, "34").await;
+    world.lose("n2").await;
+    world.come_back("n2").await;
+    world.until_filled("n2").await;
+    world.cut("n2", false);
+    let store = &world.node("n3").stores[0];
+    let clock = &world.node("n3").router.clock;
+    let is_executed = || {
+        store.look(key.as_bytes(), clock.moment().now, |hit| {
+            hit.is_some_and(|hit| hit.record.value() == b"35")
+        })
+    };
+    let others = async {
+        while !is_executed() {
+            tokio::task::yield_now().await;
+        }
+        world.serve().await;
+        world.mend("n2", "n3");
+        assert_eq!(world.client("n2").line(&addition).await, "35");
+        world.lose("n2").await;
+    };
+    let (told, ()) = tokio::join!(client.line(&addition), others);
+    assert!(told.starts_with("SERVER_ERROR"), "{told}");
+    assert_eq!(client.line(&addition).await, "36");
+    world.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_flush_empties_its_space_on_every_node() {
     let world = World::start().await;

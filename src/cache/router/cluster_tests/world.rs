@@ -202,6 +202,26 @@ impl World {
         self.ways.set(is_open, |from, to| *from == cut || *to == cut);
     }
 
+    /// Lets everything through between two nodes again, and nothing else.
+    pub fn mend(&self, one: &str, other: &str) {
+        let ends = [name(one), name(other)];
+        self.ways.set(true, |from, to| ends.contains(from) && ends.contains(to));
+    }
+
+    /// A session that one node owns and another one has a copy of.
+    pub fn key_between(&self, owner: &str, replica: &str) -> String {
+        let router = &self.nodes[owner].router;
+        let state = router.standing.state();
+        let placement = state.placement().expect("there is a table");
+        let is_between = |key: &String| {
+            let shard = router.rules().shard(key.as_bytes());
+            let pair = [placement.owner(shard), placement.replica(shard)];
+            pair.map(|node| node.map(|node| node.name.as_str())) == [Some(owner), Some(replica)]
+        };
+        let mut keys = (0..).map(|number| format!("s.{number}"));
+        keys.find(is_between).expect("there are many")
+    }
+
     /// A table of these nodes, `+` for one that is filling, in the two steps of the council; who is not in it hears nothing.
     pub async fn change(&self, members: &[&str]) {
         let number = {
@@ -253,6 +273,11 @@ impl World {
     pub async fn rejoin(&self, text: &'static str) {
         self.come_back(text).await;
         self.until_filled(text).await;
+        self.serve().await;
+    }
+
+    /// Who was filling serves.
+    pub async fn serve(&self) {
         let members = self.members.lock().unwrap().clone();
         let served: Vec<&str> = members.iter().map(|member| member.trim_start_matches('+')).collect();
         self.change(&served).await;
@@ -279,7 +304,7 @@ impl World {
         self.change(&members).await;
     }
 
-    async fn until_filled(&self, text: &str) {
+    pub async fn until_filled(&self, text: &str) {
         let members = self.members.lock().unwrap().clone();
         let number = *self.number.lock().unwrap();
         for member in members.iter().filter(|member| !member.starts_with('+')) {
