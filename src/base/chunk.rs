@@ -1,5 +1,5 @@
 //! Short-lived bytes, cut one after another from one chunk of their thread. Of a hundred clients that are answered in one turn each would
-//! otherwise ask the allocator for some pieces, and glibc keeps seven of a size at hand.
+//! otherwise ask the allocator for some pieces.
 
 use std::cell::RefCell;
 

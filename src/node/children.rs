@@ -92,12 +92,8 @@ const DB: (&str, &[&str]) = ("db", &["db", "db-mesh", "db-reads"]);
 /// Runs where the configuration asks for it.
 const STORAGE: (&str, &[&str]) = ("storage", &["nfs", "nfs-unix", "storage", "storage-mesh", "fuse"]);
 
-/// How its allocator is told to be frugal: one arena for its few threads, and room that large reads and writes come back to. By
-/// itself it takes fresh pages for each of them, and keeps an arena per thread. Programs without glibc take no notice.
-const STORAGE_MEMORY: (&str, &str) = (
-    "GLIBC_TUNABLES",
-    "glibc.malloc.arena_max=1:glibc.malloc.mmap_threshold=16777216:glibc.malloc.trim_threshold=33554432",
-);
+/// SQLite's memory is the C library's: one arena for its few threads, instead of one each.
+const STORAGE_MEMORY: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.arena_max=1");
 
 fn environment(name: &str) -> Vec<(String, String)> {
     let (variable, value) = STORAGE_MEMORY;

@@ -24,7 +24,7 @@ PATIENCE = 30
 FIRST, RESERVED = 3, 20
 
 # As its supervisor has it (src/node/children.rs).
-MEMORY = "glibc.malloc.arena_max=1:glibc.malloc.mmap_threshold=16777216:glibc.malloc.trim_threshold=33554432"
+MEMORY = "glibc.malloc.arena_max=1"
 
 CONFIG = """
 [node]
