@@ -35,6 +35,7 @@ mod proxy_purge;
 mod proxy_smuggle;
 mod proxy_suites;
 mod proxy_time;
+mod proxy_waf;
 mod push;
 mod push_hostile;
 mod registry;

@@ -63,7 +63,7 @@ pub struct Log {
     /// How many
     #[arg(short = 'n', long, default_value_t = 20)]
     count: usize,
-    /// Only requests that were refused
+    /// Only requests that were refused, and answers that were held back
     #[arg(long)]
     blocked: bool,
     /// Only requests of this client
@@ -100,6 +100,7 @@ fn status(config: &Config, output: Format) -> anyhow::Result<String> {
     let count = |action| found.iter().filter(|entry| entry.action == action).count();
     let failed = count(Action::FailedOpen) + count(Action::FailedClosed);
     let (blocked, detected) = (count(Action::Blocked), count(Action::Detected));
+    let answers = found.iter().filter(|entry| entry.answer.is_some()).count();
     let mut often: BTreeMap<u64, usize> = BTreeMap::new();
     for rule in found.iter().flat_map(|entry| &entry.hits).map(|hit| hit.rule) {
         *often.entry(rule).or_default() += 1;
@@ -111,10 +112,11 @@ fn status(config: &Config, output: Format) -> anyhow::Result<String> {
     if matches!(output, Format::Json) {
         let status = json!({
             "mode": mode,
+            "answers": config.waf.answers().name(),
             "rules": loaded.as_ref().ok(),
             "error": loaded.as_ref().err().map(|error| format!("{error:#}")),
             "folders": config.waf.rules,
-            "log": { "blocked": blocked, "detected": detected, "failed": failed },
+            "log": { "blocked": blocked, "detected": detected, "failed": failed, "answers": answers },
             "often": often.iter().map(|(rule, count)| json!({ "rule": rule, "count": count })).collect::<Vec<Value>>(),
         });
         return Ok(serde_json::to_string_pretty(&status)? + "\n");
@@ -125,7 +127,8 @@ fn status(config: &Config, output: Format) -> anyhow::Result<String> {
     };
     let often: Vec<String> = often.iter().map(|(rule, count)| format!("{rule} ({count})")).collect();
     Ok(format!(
-        "mode:      {mode}\nrules:     {rules}\nin the log: {blocked} blocked, {detected} detected, {failed} not judged\nmost often: {}\n",
+        "mode:      {mode}\nanswers:   {}\nrules:     {rules}\nin the log: {blocked} blocked, {detected} detected, {failed} not judged; of these {answers} are answers\nmost often: {}\n",
+        config.waf.answers().name(),
         if often.is_empty() {
             "nothing".to_string()
         } else {
@@ -229,7 +232,10 @@ impl Log {
                 entry.client.clone(),
                 format!("{:?}", entry.action).to_lowercase(),
                 entry.score.to_string(),
-                format!("{} {}", entry.method, entry.path),
+                match &entry.answer {
+                    Some(answer) => format!("{} {} -> {} {}", entry.method, entry.path, answer.status, answer.kind),
+                    None => format!("{} {}", entry.method, entry.path),
+                },
                 rules.join("; "),
             ]);
         }
@@ -272,6 +278,7 @@ mod tests {
             hits: Vec::new(),
             work: 1,
             fault: None,
+            answer: None,
         }
     }
 

@@ -19,9 +19,15 @@ pub struct Waf {
     pub max_work: Size,
     pub on_failure: OnFailure,
     pub audit_log: PathBuf,
+    /// Of what PHP and upstreams answer; not beyond `mode`.
+    pub answers: WafMode,
+    pub max_answer: Size,
+    /// In lower case, without parameters.
+    pub answer_types: Vec<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+/// From the weakest to the strongest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WafMode {
     Off,
@@ -48,6 +54,11 @@ pub enum OnFailure {
 }
 
 impl Waf {
+    /// What becomes of answers.
+    pub fn answers(&self) -> WafMode {
+        self.answers.min(self.mode)
+    }
+
     pub(super) fn faults(&self) -> Vec<(&'static str, String)> {
         let mut faults = Vec::new();
         if self.mode != WafMode::Off && self.rules.is_empty() {
@@ -66,6 +77,16 @@ impl Waf {
                 "must be from \"1KiB\" to \"64MiB\"; it is held in memory".to_string(),
             ));
         }
+        if !(1 << 10..=16 << 20).contains(&self.max_answer.0) {
+            faults.push((
+                "waf.max_answer",
+                "must be from \"1KiB\" to \"16MiB\"; it is held in memory".to_string(),
+            ));
+        }
+        if let Some(kind) = self.answer_types.iter().find(|kind| !is_type(kind)) {
+            let what = format!("{kind:?} is no type like \"text/html\", in small letters and without parameters");
+            faults.push(("waf.answer_types", what));
+        }
         if self.max_work.0 < 1 << 20 {
             faults.push((
                 "waf.max_work",
@@ -73,5 +94,37 @@ impl Waf {
             ));
         }
         faults
+    }
+}
+
+fn is_type(kind: &str) -> bool {
+    let is_token = |part: &str| {
+        let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"!#$&^_.+-".contains(&byte);
+        !part.is_empty() && part.bytes().all(is_allowed)
+    };
+    kind.split_once('/')
+        .is_some_and(|(whole, part)| is_token(whole) && is_token(part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_are_written_as_they_are_compared() {
+        for kind in ["text/html", "application/json", "application/xhtml+xml"] {
+            assert!(is_type(kind), "{kind}");
+        }
+        for kind in [
+            "",
+            "text",
+            "text/",
+            "text/HTML",
+            "text/html; charset=utf-8",
+            "*/*",
+            "a/b/c",
+        ] {
+            assert!(!is_type(kind), "{kind}");
+        }
     }
 }

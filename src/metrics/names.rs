@@ -81,7 +81,14 @@ pub const PROXY_WAF: Name = name(
     "bitrix_proxy_waf",
     "Requests that the firewall looked at, by what it came to",
 );
-pub const PROXY_WAF_SECONDS: Name = name("bitrix_proxy_waf_seconds", "Time that the firewall took for a request");
+pub const PROXY_WAF_ANSWERS: Name = name(
+    "bitrix_proxy_waf_answers",
+    "Answers that the firewall looked at, by what it came to",
+);
+pub const PROXY_WAF_SECONDS: Name = name(
+    "bitrix_proxy_waf_seconds",
+    "Time that the firewall took for a request, or for an answer",
+);
 pub const PROXY_WAF_LOG_DROPPED: Name = name(
     "bitrix_proxy_waf_log_dropped",
     "Lines of the firewall's log dropped because there were too many",

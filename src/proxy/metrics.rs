@@ -47,6 +47,7 @@ pub struct Metrics {
     /// Lines of the access log that were dropped.
     pub log_dropped: Counter,
     inspected: Family<CameTo, Counter>,
+    inspected_answers: Family<CameTo, Counter>,
     inspected_seconds: Histogram,
     pub waf_log_dropped: Counter,
     edge: OfEdge,
@@ -200,6 +201,7 @@ impl Metrics {
             panics: set.add(names::PROXY_PANICS, Counter::default()),
             log_dropped: set.add(names::PROXY_LOG_DROPPED, Counter::default()),
             inspected: set.add(names::PROXY_WAF, Family::default()),
+            inspected_answers: set.add(names::PROXY_WAF_ANSWERS, Family::default()),
             inspected_seconds: set.add(names::PROXY_WAF_SECONDS, Histogram::new(INSPECTION)),
             waf_log_dropped: set.add(names::PROXY_WAF_LOG_DROPPED, Counter::default()),
             edge,
@@ -312,13 +314,13 @@ impl Metrics {
 
     /// The firewall looked at a request for so long.
     pub fn inspected(&self, action: Action, spent: Duration) {
-        let result = match action {
-            Action::Passed => "passed",
-            Action::Detected => "detected",
-            Action::Blocked => "blocked",
-            Action::FailedOpen | Action::FailedClosed => "failed",
-        };
-        self.inspected.get_or_create(&CameTo { result }).inc();
+        self.inspected.get_or_create(&came_to(action)).inc();
+        self.inspected_seconds.observe(spent.as_secs_f64());
+    }
+
+    /// The same of an answer.
+    pub fn inspected_answer(&self, action: Action, spent: Duration) {
+        self.inspected_answers.get_or_create(&came_to(action)).inc();
         self.inspected_seconds.observe(spent.as_secs_f64());
     }
 
@@ -357,6 +359,16 @@ impl Metrics {
     fn count_refused(&self, reason: &'static str) {
         self.refused.get_or_create(&Reason { reason }).inc();
     }
+}
+
+fn came_to(action: Action) -> CameTo {
+    let result = match action {
+        Action::Passed => "passed",
+        Action::Detected => "detected",
+        Action::Blocked => "blocked",
+        Action::FailedOpen | Action::FailedClosed => "failed",
+    };
+    CameTo { result }
 }
 
 fn count(handles: &[Counter], version: Version) {

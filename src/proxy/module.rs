@@ -298,7 +298,11 @@ fn targets((all, ejected): (usize, usize)) -> String {
 fn firewall(running: &Running) -> String {
     match (&running.front.setup().firewall, running.config.waf.mode) {
         (_, WafMode::Off) => String::new(),
-        (Some(firewall), _) => format!(", waf {}", firewall.mode()),
+        (Some(firewall), mode) => match running.config.waf.answers() {
+            WafMode::Off => format!(", waf {}", firewall.mode()),
+            answers if answers == mode => format!(", waf {} (and answers)", firewall.mode()),
+            answers => format!(", waf {} (answers: {})", firewall.mode(), answers.name()),
+        },
         (None, _) => ", waf without rules: off".into(),
     }
 }

@@ -20,6 +20,7 @@ use super::compress::Compressor;
 use super::connection::Connection;
 use super::error::{Error, Kind, Side};
 use super::exchange::{Body, Exchange, Target};
+use super::firewall::Inspected;
 use super::flood::Flood;
 use super::framing::Refusal;
 use super::intake::{self, Ids};
@@ -225,14 +226,14 @@ impl Front {
             // The front that the client reached has counted it.
             self.flood.enter(&setup.quotas, &exchange)?;
         }
-        let body = match &setup.firewall {
+        let Inspected { body, watch } = match &setup.firewall {
             // Another front has judged what it sends on.
             Some(firewall) if !exchange.is_hop => {
                 // In a box: where there is no firewall, no request shall have room for it.
                 let inspected = Box::pin(firewall.inspect(&exchange, body, &self.metrics)).await;
                 inspected.map_err(|error| blame(error, &fault))?
             }
-            _ => body,
+            _ => Inspected { body, watch: None },
         };
         let site = setup.sites.of(&exchange.host);
         let mut visit = Visit {
@@ -242,6 +243,8 @@ impl Front {
             flood: &self.flood,
             exchange: &mut exchange,
             record: Some(record),
+            metrics: &self.metrics,
+            watch,
         };
         let is_push = setup.is_push_only(visit.exchange.local.port());
         let answered = match &setup.edge {
@@ -271,6 +274,11 @@ impl Front {
         self.scope.spawn(async move {
             let setup = front.setup();
             let Some(edge) = &setup.edge else { return };
+            let watch = match &setup.firewall {
+                Some(firewall) => firewall.watch(&exchange, &front.metrics).await,
+                None => Ok(None),
+            };
+            let Ok(watch) = watch else { return };
             let mut visit = Visit {
                 setup: &setup,
                 site: setup.sites.of(&exchange.host),
@@ -278,6 +286,8 @@ impl Front {
                 flood: &front.flood,
                 exchange: &mut exchange,
                 record: None,
+                metrics: &front.metrics,
+                watch,
             };
             let _ = isolated(edge.refresh(&mut visit), &front.metrics.panics).await;
         });

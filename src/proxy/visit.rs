@@ -4,7 +4,7 @@ use http::header::{ACCEPT_ENCODING, CONTENT_DISPOSITION, HeaderMap, HeaderValue}
 use http::{Method, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty};
 
-use super::accel::{self, Aim};
+use super::accel::{self, Aim, HandedOver};
 use super::answer;
 use super::balance::{Balancer, Local};
 use super::cdn;
@@ -12,7 +12,9 @@ use super::dav;
 use super::error::{Error, Kind};
 use super::exchange::{Body, Exchange, Target};
 use super::fastcgi::Script;
+use super::firewall::Watch;
 use super::flood::Flood;
+use super::metrics::Metrics;
 use super::path::Path;
 use super::record::Record;
 use super::route::{self, Plan, Seen, Step};
@@ -30,10 +32,35 @@ pub struct Visit<'a> {
     pub exchange: &'a mut Exchange,
     /// `None`: nobody waits for it, and the log has no line.
     pub record: Option<&'a mut Record>,
+    pub metrics: &'a Metrics,
+    /// The firewall wants to see the answer.
+    pub watch: Option<Watch>,
 }
 
 impl Visit<'_> {
+    /// The target's answer, as the firewall lets it out.
     pub async fn route(&mut self, body: Body) -> Result<Response<Body>, Error> {
+        match self.watch {
+            None => self.lead(body).await,
+            // In a box: where no answer is judged, no request shall have room for it.
+            Some(_) => Box::pin(self.judged(body)).await,
+        }
+    }
+
+    async fn judged(&mut self, body: Body) -> Result<Response<Body>, Error> {
+        let answer = self.lead(body).await?;
+        let is_file = self.exchange.target == Target::Static || answer.extensions().get::<HandedOver>().is_some();
+        match &self.setup.firewall {
+            Some(firewall) if !is_file => {
+                firewall
+                    .judge(self.exchange, &mut self.watch, answer, self.metrics)
+                    .await
+            }
+            _ => Ok(answer),
+        }
+    }
+
+    async fn lead(&mut self, body: Body) -> Result<Response<Body>, Error> {
         let plan = route::plan(&self.setup.prefixes, &self.exchange.path);
         if !self.setup.is_open(self.exchange.local.port(), &plan) {
             return Err(Error::new(Kind::NotFound, "at this port only the push server answers"));
@@ -48,7 +75,10 @@ impl Visit<'_> {
                 let upstream = upstream.ok_or_else(|| Error::new(Kind::Internal, "a route without an upstream"))?;
                 self.aim(Target::Upstream);
                 self.count()?;
-                upstream.call(self.exchange, body).await
+                let codings = self.ask_plain();
+                let answer = upstream.call(self.exchange, body).await;
+                self.put_codings(codings);
+                answer
             }
             _ if self.is_elsewhere() => self.balance(None, body).await,
             Plan::Script { script, path_info } => match self.site.files.look(&script).await? {
@@ -151,14 +181,31 @@ impl Visit<'_> {
         if site.cdn_host.is_empty() {
             return site.pages.answer(&site.files, self.exchange).await;
         }
-        let headers = &mut self.exchange.request.headers;
-        let codings: Vec<HeaderValue> = headers.get_all(ACCEPT_ENCODING).iter().cloned().collect();
-        headers.remove(ACCEPT_ENCODING);
+        let codings = self.take_codings();
         let page = site.pages.answer(&site.files, self.exchange).await;
+        self.put_codings(codings);
+        page
+    }
+
+    /// Of a target whose answer will be judged. It is compressed on the way out, as for any answer.
+    fn ask_plain(&mut self) -> Vec<HeaderValue> {
+        match self.watch {
+            Some(_) => self.take_codings(),
+            None => Vec::new(),
+        }
+    }
+
+    fn take_codings(&mut self) -> Vec<HeaderValue> {
+        let headers = &mut self.exchange.request.headers;
+        let codings = headers.get_all(ACCEPT_ENCODING).iter().cloned().collect();
+        headers.remove(ACCEPT_ENCODING);
+        codings
+    }
+
+    fn put_codings(&mut self, codings: Vec<HeaderValue>) {
         for coding in codings {
             self.exchange.request.headers.append(ACCEPT_ENCODING, coding);
         }
-        page
     }
 
     /// What PHP lets the front do instead of answering.
@@ -215,7 +262,7 @@ impl Visit<'_> {
     /// The file with what PHP says of it.
     fn told(&self, mut answer: Response<Body>, php: &HeaderMap, order: &accel::Order) -> Result<Response<Body>, Error> {
         accel::merge(answer.headers_mut(), php);
-        answer.extensions_mut().insert(accel::HandedOver);
+        answer.extensions_mut().insert(HandedOver);
         if let Some(disposition) = order.disposition.clone().filter(|_| answer.status() == StatusCode::OK) {
             answer.headers_mut().insert(CONTENT_DISPOSITION, disposition);
         }
@@ -254,7 +301,9 @@ impl Visit<'_> {
         // Until it is known better, for a client that leaves meanwhile.
         self.aim(if local.is_some() { Target::Php } else { Target::Peer });
         self.count()?;
+        let codings = self.ask_plain();
         let answer = self.balancer.call(self.exchange, local, manner, body).await;
+        self.put_codings(codings);
         self.aim(self.exchange.target);
         answer
     }

@@ -1,4 +1,4 @@
-//! The firewall's log: one line of JSON per request in which something was found, written by a thread of its own.
+//! The firewall's log: one line of JSON per request, and per answer, in which something was found, written by a thread of its own.
 //! Whoever attacks writes here, too: lines are short, and only so many a second are taken. Secrets stay out.
 
 use std::fs::{File, OpenOptions};
@@ -24,7 +24,7 @@ const MOST_A_SECOND: u32 = 200;
 const MOST_HITS: usize = 32;
 const LONGEST: usize = 300;
 
-/// What became of a request.
+/// What became of a request, or of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Action {
@@ -55,6 +55,21 @@ pub struct Entry {
     pub work: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
+    /// The line is about the answer to that request: what went out, or was held back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Answered>,
+}
+
+/// An answer as it came.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    pub status: u16,
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Bytes of its body that were looked at.
+    pub size: usize,
+    /// There were no more.
+    pub is_whole: bool,
 }
 
 /// A rule that matched.
@@ -86,6 +101,18 @@ impl Entry {
             hits: report.hits.iter().take(MOST_HITS).map(Found::new).collect(),
             work: report.work,
             fault,
+            answer: None,
+        }
+    }
+
+    pub fn of_answer(exchange: &Exchange, report: &Report, action: Action, seen: Answered) -> Self {
+        Entry {
+            score: report.outbound_score,
+            answer: Some(Answered {
+                kind: cut(&seen.kind),
+                ..seen
+            }),
+            ..Entry::new(exchange, report, action)
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The beginning of a body, held in memory while the firewall looks at it, and the body as a whole afterwards.
+//! The beginning of a body, a request's or an answer's, held in memory while the firewall looks at it, and the body as a whole afterwards.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -20,7 +20,19 @@ pub struct Held {
     pub body: Body,
 }
 
-/// Reads until `most` bytes have come, or all. Its time is bounded where the client's silence is.
+impl Held {
+    /// Of a body that is not looked at.
+    pub fn none(body: Body) -> Self {
+        Held {
+            text: Bytes::new(),
+            size: 0,
+            is_cut: false,
+            body,
+        }
+    }
+}
+
+/// Reads until `most` bytes have come, or all. Its time is bounded where the silence of who sends it is.
 pub async fn hold(mut body: Body, most: usize) -> Result<Held, Error> {
     let (mut first, mut size) = (VecDeque::new(), 0usize);
     let mut is_whole = body.is_end_stream();
@@ -28,9 +40,9 @@ pub async fn hold(mut body: Body, most: usize) -> Result<Held, Error> {
         match body.frame().await {
             None => is_whole = true,
             Some(frame) => {
-                let data = frame?.into_data().unwrap_or_default();
-                size += data.len();
-                first.push_back(data);
+                let frame = frame?;
+                size += frame.data_ref().map_or(0, Bytes::len);
+                first.push_back(frame);
             }
         }
     }
@@ -48,8 +60,9 @@ pub async fn hold(mut body: Body, most: usize) -> Result<Held, Error> {
     })
 }
 
-fn joined(parts: &VecDeque<Bytes>, most: usize) -> Bytes {
-    if let [only] = parts.iter().collect::<Vec<_>>()[..] {
+fn joined(frames: &VecDeque<Frame<Bytes>>, most: usize) -> Bytes {
+    let parts: Vec<&Bytes> = frames.iter().filter_map(Frame::data_ref).collect();
+    if let [only] = parts[..] {
         return only.slice(..only.len().min(most));
     }
     let mut text = BytesMut::new();
@@ -60,7 +73,7 @@ fn joined(parts: &VecDeque<Bytes>, most: usize) -> Bytes {
 }
 
 struct Replayed {
-    first: VecDeque<Bytes>,
+    first: VecDeque<Frame<Bytes>>,
     rest: Body,
 }
 
@@ -71,7 +84,7 @@ impl HttpBody for Replayed {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let me = self.get_mut();
         match me.first.pop_front() {
-            Some(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
+            Some(frame) => Poll::Ready(Some(Ok(frame))),
             None => Pin::new(&mut me.rest).poll_frame(cx),
         }
     }
@@ -81,7 +94,8 @@ impl HttpBody for Replayed {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let held: u64 = self.first.iter().map(|data| data.len() as u64).sum();
+        let held = self.first.iter().filter_map(Frame::data_ref);
+        let held: u64 = held.map(|data| data.len() as u64).sum();
         let rest = self.rest.size_hint();
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower() + held);

@@ -8,6 +8,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use http::{Version, header};
 
+use super::answer::{Answers, Watch, fields};
 use super::audit::{Action, Audit, Entry};
 use super::{held, load};
 use crate::config::{Config, OnFailure, WafMode};
@@ -27,6 +28,14 @@ pub struct Firewall {
     max_body: usize,
     max_work: u64,
     audit: Option<Audit>,
+    pub(super) answers: Answers,
+}
+
+/// A request that goes on.
+pub struct Inspected {
+    pub body: Body,
+    /// Its answer is to be judged.
+    pub watch: Option<Watch>,
 }
 
 /// What a request came to. `None`: it could not be judged.
@@ -53,28 +62,33 @@ impl Firewall {
             max_body: waf.max_body.bytes(),
             max_work: waf.max_work.0,
             audit: audit.transpose()?,
+            answers: Answers::new(waf),
         }))
     }
 
     /// The request's body, for its target; or why there is none.
-    pub async fn inspect(&self, exchange: &Exchange, body: Body, metrics: &Metrics) -> Result<Body, Error> {
+    pub async fn inspect(&self, exchange: &Exchange, body: Body, metrics: &Metrics) -> Result<Inspected, Error> {
         let mut spent = Duration::ZERO;
         let started = Instant::now();
         let (request, plan) = (request(exchange), self.plan.clone());
         let (engine, max_work) = (self.engine, self.max_work);
         let head = caught(move || {
-            let mut transaction = Transaction::new(plan, &request, engine, max_work);
+            let mut transaction = Box::new(Transaction::new(plan, &request, engine, max_work));
             let refused = transaction.headers();
             (transaction, refused)
         });
         spent += started.elapsed();
         let (transaction, refused) = match head {
             Some(head) => head,
-            None => return self.settle(exchange, None, spent, metrics).map(|()| body),
+            None => {
+                self.settle(exchange, None, spent, metrics)?;
+                return Ok(Inspected { body, watch: None });
+            }
         };
         if refused.is_some() {
             let report = caught(move || transaction.finish());
-            return self.settle(exchange, report, spent, metrics).map(|()| body);
+            self.settle(exchange, report, spent, metrics)?;
+            return Ok(Inspected { body, watch: None });
         }
         let held = held::hold(body, self.max_body).await?;
         let started = Instant::now();
@@ -82,20 +96,30 @@ impl Firewall {
         let judge = move || {
             let mut transaction = transaction;
             transaction.body(&text, is_cut);
-            transaction.finish()
+            let report = transaction.asked();
+            (transaction, report)
         };
-        let verdict = match held.size <= INLINE {
-            true => caught(judge),
-            // A panic there comes back as an error.
-            false => tokio::task::spawn_blocking(judge).await.ok(),
-        };
+        let (transaction, verdict) = run(held.size, judge).await.unzip();
         spent += started.elapsed();
+        let is_judged = verdict.as_ref().is_some_and(|report| !report.is_exhausted);
         self.settle(exchange, verdict, spent, metrics)?;
-        Ok(held.body)
+        let is_watched = is_judged && self.answers.mode != WafMode::Off;
+        Ok(Inspected {
+            body: held.body,
+            watch: transaction.filter(|_| is_watched).map(Watch),
+        })
     }
 
     pub fn reopen(&self) {
         self.audit.iter().for_each(Audit::reopen);
+    }
+
+    /// The log, once its writer is done.
+    #[cfg(test)]
+    pub(super) fn finish(self, path: &std::path::Path) -> String {
+        let writer = self.audit.and_then(Audit::finish);
+        writer.expect("a log").join().expect("a writer");
+        std::fs::read_to_string(path).expect("a log")
     }
 
     pub fn mode(&self) -> &'static str {
@@ -106,13 +130,11 @@ impl Firewall {
     }
 
     fn settle(&self, exchange: &Exchange, verdict: Verdict, spent: Duration, metrics: &Metrics) -> Result<(), Error> {
-        let action = self.action(verdict.as_ref());
+        let action = self.action(verdict.as_ref(), self.engine == Engine::Block);
         metrics.inspected(action, spent);
         let report = verdict.unwrap_or_default();
-        if action != Action::Passed
-            && let Some(audit) = &self.audit
-        {
-            audit.write(Entry::new(exchange, &report, action));
+        if action != Action::Passed {
+            self.write(|| Entry::new(exchange, &report, action));
         }
         let rule = report.refused.map_or(0, |refused| refused.rule);
         match action {
@@ -125,8 +147,13 @@ impl Firewall {
         }
     }
 
-    fn action(&self, verdict: Option<&Report>) -> Action {
-        let is_blocking = self.engine == Engine::Block;
+    pub(super) fn write(&self, entry: impl FnOnce() -> Entry) {
+        if let Some(audit) = &self.audit {
+            audit.write(entry());
+        }
+    }
+
+    pub(super) fn action(&self, verdict: Option<&Report>, is_blocking: bool) -> Action {
         match verdict {
             Some(report) if report.refused.is_some() && is_blocking => Action::Blocked,
             Some(report) if report.is_exhausted => self.failure(is_blocking),
@@ -144,8 +171,17 @@ impl Firewall {
     }
 }
 
+/// Work on that many bytes: its result, unless it panicked.
+pub(super) async fn run<T: Send + 'static>(size: usize, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    match size <= INLINE {
+        true => caught(work),
+        // A panic there comes back as an error.
+        false => tokio::task::spawn_blocking(work).await.ok(),
+    }
+}
+
 /// The result, unless the work panicked.
-fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
+pub(super) fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(work)).ok()
 }
 
@@ -153,10 +189,7 @@ fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
 fn request(exchange: &Exchange) -> Request {
     let parts = &exchange.request;
     let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
-    let fields = parts.headers.iter();
-    let mut headers: Vec<(Bytes, Bytes)> = fields
-        .map(|(name, value)| (bytes(name.as_str()), Bytes::copy_from_slice(value.as_bytes())))
-        .collect();
+    let mut headers = fields(&parts.headers);
     if !parts.headers.contains_key(header::HOST) && !exchange.host.is_empty() {
         // HTTP/2 says it elsewhere.
         headers.push((Bytes::from_static(b"host"), bytes(&exchange.host)));
@@ -164,17 +197,21 @@ fn request(exchange: &Exchange) -> Request {
     Request {
         method: bytes(parts.method.as_str()),
         target: bytes(&intake::origin_form(&parts.uri).to_string()),
-        protocol: match parts.version {
-            Version::HTTP_10 => "HTTP/1.0",
-            Version::HTTP_11 => "HTTP/1.1",
-            Version::HTTP_2 => "HTTP/2.0",
-            _ => "HTTP/3.0",
-        },
+        protocol: protocol(parts.version),
         headers,
         client: exchange.peer,
         server: exchange.local,
         host: exchange.host.clone(),
         id: exchange.id.clone(),
+    }
+}
+
+pub(super) fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_11 => "HTTP/1.1",
+        Version::HTTP_2 => "HTTP/2.0",
+        _ => "HTTP/3.0",
     }
 }
 
@@ -219,15 +256,13 @@ mod tests {
         async fn send(&self, target: &str, fields: &[(&str, &str)], body: Body) -> Result<Bytes, Kind> {
             let exchange = exchange("POST", target, fields);
             let inspected = self.firewall.inspect(&exchange, body, &self.metrics).await;
-            let body = inspected.map_err(|error| error.kind)?;
-            Ok(read(body).await.expect("a body"))
+            let inspected = inspected.map_err(|error| error.kind)?;
+            Ok(read(inspected.body).await.expect("a body"))
         }
 
         /// The log, once its writer is done.
         fn log(self) -> Vec<Entry> {
-            let writer = self.firewall.audit.and_then(Audit::finish);
-            writer.expect("a log").join().expect("a writer");
-            let text = fs::read_to_string(self.folder.path().join("waf.log")).expect("a log");
+            let text = self.firewall.finish(&self.folder.path().join("waf.log"));
             text.lines()
                 .map(|line| serde_json::from_str(line).expect("an entry"))
                 .collect()

@@ -138,17 +138,31 @@ impl Transaction {
 
     /// The rules that only log, and all that was found.
     pub fn finish(mut self) -> Report {
+        self.asked()
+    }
+
+    /// The same where the answer will be judged, too: what is found there is another report.
+    pub fn asked(&mut self) -> Report {
         // Refusals come too late now.
         let refused = self.report.refused;
         self.run(Phase::Logging);
-        self.memo.remember(&self.plan);
         self.report.refused = refused;
+        self.come_to()
+    }
+
+    /// All that was found in the answer.
+    pub fn answered(mut self) -> Report {
+        self.come_to()
+    }
+
+    fn come_to(&mut self) -> Report {
+        self.memo.remember(&self.plan);
         // The names of the Core Rule Set, since 4.0 and before.
         let of = |now: &str, before: &str| self.state.number(now).max(self.state.number(before));
         self.report.score = of("blocking_inbound_anomaly_score", "anomaly_score");
         self.report.outbound_score = of("blocking_outbound_anomaly_score", "outbound_anomaly_score");
         self.report.work = self.memo.work;
-        self.report
+        std::mem::take(&mut self.report)
     }
 
     fn blame(&mut self, fault: Option<Fault>) {
