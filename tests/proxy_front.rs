@@ -429,6 +429,43 @@ async fn http1_over_tls_is_guarded_too() {
     assert_eq!(statuses(&answer), [200, 400], "{answer}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_portal_asks_for_it_plain_clients_are_led_to_https() {
+    let front = Front::start("https = [\"127.0.0.1:8443\"]").await;
+    let ask = async |method: &str, fields: &str| {
+        let head = format!(
+            "{method} /a.txt?q=1 HTTP/1.1\r\nHost: portal.example:8080\r\nContent-Length: 0\r\nConnection: close\r\n{fields}\r\n"
+        );
+        front.exchange(head.as_bytes()).await
+    };
+    assert_eq!(statuses(&ask("GET", "").await), [200]);
+    let mark = front.folder.path().join("portal/.htsecure");
+    std::fs::write(&mark, "").unwrap();
+    let led = async |method: &str, status: u16| statuses(&ask(method, "").await) == [status];
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !led("GET", 301).await {
+        assert!(tokio::time::Instant::now() < deadline, "never led");
+    }
+    let answer = ask("GET", "").await;
+    assert!(
+        answer.contains("location: https://portal.example:8443/a.txt?q=1\r\n"),
+        "{answer}"
+    );
+    assert!(led("POST", 308).await, "its body is sent again");
+    // The file itself is nobody's business, and over TLS all is as before.
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tls(&front, &[b"http/1.1"]).await;
+    let pair = format!("{GET}GET /.htsecure HTTP/1.1\r\nHost: portal.example\r\nConnection: close\r\n\r\n");
+    stream.write_all(pair.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(statuses(&answer), [200, 404], "{answer}");
+    std::fs::remove_file(&mark).unwrap();
+    while !led("GET", 200).await {
+        assert!(tokio::time::Instant::now() < deadline, "led for ever");
+    }
+}
+
 type AnyBody = UnsyncBoxBody<Bytes, std::io::Error>;
 
 fn nothing() -> AnyBody {

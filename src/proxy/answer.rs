@@ -99,12 +99,21 @@ pub fn fault(error: &Error) -> Response<Body> {
     answer
 }
 
-/// To another place on this host. `location` is an escaped path with its query.
+/// To another place. `location` is an escaped path with its query, or a URL.
 pub fn moved(location: &str) -> Result<Response<Body>, Error> {
     let location = HeaderValue::try_from(location)
         .map_err(|_| Error::new(Kind::Malformed, "a query that fits into no Location header"))?;
     let mut answer = whole(StatusCode::MOVED_PERMANENTLY, String::new(), false);
     answer.headers_mut().insert(header::LOCATION, location);
+    Ok(answer)
+}
+
+/// To the same address by https. What is sent must be sent again by its own method (RFC 9110 §15.4.9).
+pub fn secured(location: &str, method: &Method) -> Result<Response<Body>, Error> {
+    let mut answer = moved(location)?;
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        *answer.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    }
     Ok(answer)
 }
 

@@ -60,6 +60,7 @@ mod range;
 mod record;
 mod request_body;
 mod route;
+mod secure;
 mod service;
 mod setup;
 mod silence;

@@ -32,7 +32,7 @@ use super::record::Record;
 use super::request_body::{self, Fault, Inflow};
 use super::setup::Setup;
 use super::visit::Visit;
-use super::{accel, deny, frame, headers};
+use super::{accel, deny, frame, headers, secure};
 use crate::base::{BoxFuture, Scope, error::chain};
 use crate::metrics::Counter;
 
@@ -236,6 +236,16 @@ impl Front {
             _ => Inspected { body, watch: None },
         };
         let site = setup.sites.of(&exchange.host);
+        let is_push = setup.is_push_only(exchange.local.port());
+        if !exchange.is_secure && !is_push {
+            let is_secured = match site.secure.known() {
+                Some(is_secured) => is_secured,
+                None => Box::pin(site.secure.look(&site.files)).await,
+            };
+            if is_secured {
+                return answer::secured(&secure::location(&exchange, setup.https_port), &exchange.request.method);
+            }
+        }
         let mut visit = Visit {
             setup,
             site,
@@ -246,7 +256,6 @@ impl Front {
             metrics: &self.metrics,
             watch,
         };
-        let is_push = setup.is_push_only(visit.exchange.local.port());
         let answered = match &setup.edge {
             Some(edge) if !is_push => edge.serve(&mut visit, body, &|exchange| self.refresh(exchange)).await,
             _ => visit.route(body).await,

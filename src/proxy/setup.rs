@@ -23,6 +23,7 @@ use super::limit::Bounds;
 use super::metrics::Metrics;
 use super::origin::Trust;
 use super::route::{Plan, Prefixes};
+use super::secure;
 use super::site::Sites;
 use super::static_file;
 use crate::base::Scope;
@@ -57,6 +58,8 @@ pub struct Setup {
     pub quotas: Quotas,
     /// `None`: switched off, or without rules where that lets requests on.
     pub firewall: Option<Firewall>,
+    /// Where clients of plain HTTP are led, where they are.
+    pub https_port: u16,
     /// HTTP/3 is served where its socket is.
     pub http3: bool,
 }
@@ -135,6 +138,7 @@ impl Setup {
                 rest: proxy.limit_rest.0,
             },
             firewall: firewall(config, metrics)?,
+            https_port: proxy.https.first().map_or(secure::PORT, SocketAddr::port),
             http3: proxy.http3,
         })
     }

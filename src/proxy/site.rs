@@ -8,6 +8,7 @@ use anyhow::Context;
 
 use super::composite::{Pages, Shelf};
 use super::path::Path;
+use super::secure::Secure;
 use super::static_file::{Files, Manner};
 use crate::base::Scope;
 use crate::config::{self, Config};
@@ -16,6 +17,7 @@ use crate::config::{self, Config};
 pub struct Site {
     /// Of its document root, which sites may have in common.
     pub files: Arc<Files>,
+    pub secure: Secure,
     pub pages: Pages,
     /// Document root, as PHP sees it.
     pub root: Arc<str>,
@@ -114,6 +116,7 @@ impl Sites {
             let fallback = Path::parse(fallback).map_err(anyhow::Error::msg);
             Ok(Site {
                 files,
+                secure: Secure::new(),
                 pages: Pages::new(proxy.composite.clone(), shelves.clone()),
                 root: root.to_string_lossy().into(),
                 fallback: fallback.context("read the fallback")?,
