@@ -34,6 +34,7 @@ mod proxy_nodes;
 mod proxy_purge;
 mod proxy_smuggle;
 mod proxy_suites;
+mod proxy_tickets;
 mod proxy_time;
 mod proxy_waf;
 mod push;

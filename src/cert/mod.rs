@@ -8,7 +8,7 @@
 //!
 //! Settings are shown and lie in backups, so private keys and the account's are sealed in them (`seal`): only who has
 //! `secrets/cert.key` opens them, root and the modules of a node of this cluster.
-//! Everything here is pure. Not here: how a certificate is got (`acme`), and who does that (`agent::cert`).
+//! Beside them lie the keys of the fronts' session tickets (`tickets`), sealed as well. Everything here is pure. Not here: how a certificate is got (`acme`), and who does that (`agent::cert`).
 
 mod entry;
 mod facts;
@@ -16,6 +16,7 @@ mod name;
 mod renew;
 mod seal;
 mod served;
+pub mod tickets;
 
 pub use entry::{ACCOUNT, ByWhom, Certificate, Challenge, Entry, Failure, Kind, Order, PREFIX, Source, entries};
 pub use facts::Facts;

@@ -1,5 +1,5 @@
 //! The cluster's certificates as this front shows them, and the answers to a directory that looks whether names are ours
-//! (http-01, RFC 8555 §8.3). Follows the snapshots; connections that are open stay as they are.
+//! (http-01, RFC 8555 §8.3), and the keys of session tickets that all its fronts have. Follows the snapshots; connections that are open stay as they are.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
@@ -7,10 +7,11 @@ use std::sync::{Arc, RwLock};
 use tracing::{info, warn};
 
 use super::service::Front;
-use crate::base::Scope;
+use crate::base::{Scope, clock};
+use crate::cert::tickets::{TICKETS, opened};
 use crate::cert::{PREFIX, Sealer, Served, served};
 use crate::cluster::Snapshots;
-use crate::net::tls::{Named, Store};
+use crate::net::tls::{Named, Store, TicketKey};
 
 /// Where a directory looks. Who asks for another token there is answered by the portal.
 const PLACE: &str = "/.well-known/acme-challenge/";
@@ -40,7 +41,7 @@ pub async fn follow(
     mut snapshots: Snapshots,
     scope: Scope,
 ) {
-    let mut known = None;
+    let (mut known, mut tickets) = (None, None);
     loop {
         let snapshot = snapshots.borrow_and_update().clone();
         let ours = snapshot.settings.iter().filter(|(key, _)| key.starts_with(PREFIX));
@@ -53,11 +54,31 @@ pub async fn follow(
             front.answers.replace(served.answers);
             known = Some((domain, ours));
         }
+        let setting = snapshot.settings.get(TICKETS);
+        if let Some(store) = &store
+            && snapshot.revision > 0
+            && tickets.as_ref() != setting
+        {
+            give_keys(setting, &sealer, store);
+            tickets = setting.cloned();
+        }
         tokio::select! {
             () = scope.draining() => return,
             changed = snapshots.changed() => if changed.is_err() { return },
         }
     }
+}
+
+/// Tickets are made and opened by these keys from now on.
+fn give_keys(setting: Option<&String>, sealer: &Sealer, store: &Store) {
+    let keys = setting.map(|setting| opened(setting, clock::unix().as_secs(), sealer));
+    let keys = keys.transpose().unwrap_or_else(|error| {
+        warn!(%error, "sessions are resumed in this process alone");
+        None
+    });
+    let keys = keys.unwrap_or_default().into_iter();
+    let keys = keys.map(|key| TicketKey::new(key.name, &key.secret, key.left));
+    store.tickets().replace(keys.collect());
 }
 
 fn show(served: &Served, domain: &str, store: Option<&Store>) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::cert::tickets::TICKETS;
 use crate::cert::{ACCOUNT, ByWhom, Entry, Failure, Sealed, Source, after_failure, entries, key};
 use crate::registry::{Change, Guard, Key, Record, Setting, Write};
 
@@ -39,6 +40,11 @@ pub fn wanted(settings: &Settings, names: &[String], directory: &str) -> Option<
     };
     let earlier = all.find(is_earlier)?;
     remove(settings, &earlier.key())
+}
+
+/// Puts a new key of session tickets in place of what there is now.
+pub fn tickets(settings: &Settings, value: String) -> Change {
+    set(settings, TICKETS, value)
 }
 
 /// Writes the entry down in place of what is there now.

@@ -13,6 +13,7 @@ use super::change;
 use crate::acme::{self, Account, Kind, Moment, Step, Told};
 use crate::agent::registry::Follower;
 use crate::base::{Scope, clock};
+use crate::cert::tickets::{Draw, TICKETS, is_due, rotated};
 use crate::cert::{self, Entry, Facts, Sealed, Sealer, Source, entries};
 use crate::cluster::{Place, Role, Snapshot};
 use crate::config::{Config, Proof};
@@ -26,6 +27,8 @@ const SPREAD: Duration = Duration::from_secs(2);
 const NEAR: Duration = Duration::from_millis(500);
 /// A directory's wish for another nonce is met so often in a row.
 const NONCES: u32 = 30;
+/// Between two keys of tickets that one node makes, whatever the clocks say.
+const ROTATE: Duration = Duration::from_secs(3600);
 /// How often a directory is asked for its window (RFC 9773 §4.3), whatever it says.
 const ASK: (Duration, Duration) = (Duration::from_secs(3600), Duration::from_secs(24 * 3600));
 
@@ -40,6 +43,8 @@ struct Robot {
     asked: BTreeMap<String, Instant>,
     /// Looks at older versions are of no use: this node has changed the registry since.
     committed: u64,
+    /// When this node made a key of tickets: of nodes whose clocks are days apart, none makes one after the other.
+    rotated: Option<Instant>,
 }
 
 /// Runs until the scope drains.
@@ -56,6 +61,7 @@ pub async fn keep(config: Arc<Config>, follower: Arc<Follower>, scope: Scope) {
         account: None,
         asked: BTreeMap::new(),
         committed: 0,
+        rotated: None,
     };
     let mut pace = interval(PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -80,6 +86,7 @@ impl Robot {
         if snapshot.is_stale || is_old || snapshot.node(&snapshot.own).is_none() {
             return Ok(());
         }
+        self.rotate(&snapshot).await?;
         let has_seat = self.follower.has(&self.seat);
         // Without an entry that is renewed there is no seat.
         let is_seat = entries(&snapshot.settings).iter().any(|entry| !entry.is_imported());
@@ -99,6 +106,28 @@ impl Robot {
             Some(entry) => self.drive(entry, &snapshot).await,
             None => self.windows(&snapshot).await,
         }
+    }
+
+    /// Makes a new key of session tickets, when it is time. Any node may; one is first.
+    async fn rotate(&mut self, snapshot: &Snapshot) -> anyhow::Result<()> {
+        let setting = snapshot.settings.get(TICKETS).map(String::as_str);
+        let now = clock::unix().as_secs();
+        let is_early = self.rotated.is_some_and(|at| at.elapsed() < ROTATE);
+        if is_early || !is_due(setting, now) {
+            return Ok(());
+        }
+        let mut draw = Draw {
+            name: [0; 16],
+            secret: [0; 32],
+        };
+        getrandom::fill(&mut draw.name)?;
+        getrandom::fill(&mut draw.secret)?;
+        let value = rotated(setting, now, &draw, &self.sealer)?;
+        if self.commit(change::tickets(&snapshot.settings, value)).await?.is_some() {
+            self.rotated = Some(Instant::now());
+            debug!("session tickets have a new key");
+        }
+        Ok(())
     }
 
     /// Goes on with the entry until it has its certificate, or fails.

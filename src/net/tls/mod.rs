@@ -5,6 +5,7 @@ mod challenge;
 mod client;
 mod pair;
 mod store;
+mod tickets;
 
 use std::io;
 use std::path::Path;
@@ -24,6 +25,7 @@ pub use client::Connector;
 use pair::certified;
 pub use pair::{chain_of, check_pair};
 pub use store::{Named, Store};
+pub use tickets::{TicketKey, Tickets};
 
 use super::mesh::identity::Validity;
 

@@ -11,6 +11,7 @@ use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
 
 use super::pair::{made, pair};
+use super::tickets::Tickets;
 use super::{Certificate, challenge, provider, server};
 
 type Key = Arc<CertifiedKey>;
@@ -65,6 +66,7 @@ impl Named {
 pub struct Store {
     file: Arc<Certificate>,
     named: RwLock<Arc<Named>>,
+    tickets: Arc<Tickets>,
 }
 
 impl Store {
@@ -73,11 +75,17 @@ impl Store {
         Arc::new(Store {
             file,
             named: RwLock::default(),
+            tickets: Arc::default(),
         })
     }
 
     pub fn file(&self) -> &Certificate {
         &self.file
+    }
+
+    /// Of all doors that show these certificates.
+    pub fn tickets(&self) -> &Tickets {
+        &self.tickets
     }
 
     /// Handshakes from now on see these.
@@ -88,7 +96,9 @@ impl Store {
     /// An acceptor for these protocols (ALPN), most wanted first, and for challenges. TLS 1.2 and 1.3.
     pub fn acceptor(self: &Arc<Self>, protocols: &[&[u8]]) -> TlsAcceptor {
         let protocols = [protocols, &[challenge::PROTOCOL]].concat();
-        TlsAcceptor::from(Arc::new(server(Arc::new(Resolver(self.clone())), &protocols)))
+        let mut config = server(Arc::new(Resolver(self.clone())), &protocols);
+        config.ticketer = self.tickets.clone();
+        TlsAcceptor::from(Arc::new(config))
     }
 
     /// The same certificates for a protocol over QUIC, which is TLS 1.3 alone (RFC 9001 §4.2). Early data stays refused.
@@ -99,6 +109,7 @@ impl Store {
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(Resolver(self.clone())));
         config.alpn_protocols = vec![protocol.to_vec()];
+        config.ticketer = self.tickets.clone();
         config
     }
 }
