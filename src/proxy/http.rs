@@ -241,7 +241,7 @@ impl Door {
     async fn turn_away(&self, mut stream: TcpStream, peer: IpAddr, kind: Kind) {
         self.front.metrics.refused(kind);
         if let Some(log) = &self.front.setup().log {
-            log.write(access_log::Line::turned_away(peer, answer::status(kind).as_u16()));
+            log.write(&access_log::Line::turned_away(peer, answer::status(kind).as_u16()));
         }
         let (None, Ok(_seat)) = (&self.tls, self.farewells.try_acquire()) else {
             return;

@@ -126,7 +126,7 @@ impl Drop for Record {
             self.metrics.answered(line.target, line.status, line.duration);
         }
         if let Some(log) = &self.log {
-            log.write(line);
+            log.write(&line);
         }
     }
 }

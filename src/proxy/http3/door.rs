@@ -115,7 +115,7 @@ impl Door {
             Err(kind) => {
                 self.front.metrics.refused(kind);
                 if let Some(log) = &setup.log {
-                    log.write(access_log::Line::turned_away(peer.ip(), answer::status(kind).as_u16()));
+                    log.write(&access_log::Line::turned_away(peer.ip(), answer::status(kind).as_u16()));
                 }
                 incoming.refuse();
             }
