@@ -1,4 +1,4 @@
-//! `Silence`: how long a target may say nothing. One timer per request, looked at only while we wait for the target.
+//! `Silence`: how long a target may say nothing. One timer per connection to it, looked at only while we wait for the target.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -29,7 +29,7 @@ impl Silence {
     }
 
     /// Ready when the target was silent for the whole limit since the last `broken`.
-    /// The timer is moved only when it fires, so that a busy stream never touches it.
+    /// The timer is moved only when it fires, so that a busy stream never touches it, nor does the next request.
     pub fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let deadline = *self.since.get_or_insert_with(Instant::now) + self.limit;
         let timer = self

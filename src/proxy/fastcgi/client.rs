@@ -4,7 +4,6 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
@@ -20,7 +19,6 @@ use super::pool::{Connection, Pool};
 use super::record::{self, Piece, Protocol};
 use crate::proxy::error::{Error, Kind};
 use crate::proxy::exchange::Body;
-use crate::proxy::silence::Silence;
 
 /// Room for one read: small at first, large once a read filled it. Bounds what a session holds of an answer.
 const READ: (usize, usize) = (16 * 1024, 64 * 1024);
@@ -31,7 +29,6 @@ pub struct Session {
     connection: Option<Connection>,
     outgoing: Outgoing,
     complaints: Complaints,
-    silence: Silence,
     /// Taken from the buffer ahead of its turn.
     ahead: Option<Bytes>,
     /// Bytes sent when we last looked.
@@ -44,14 +41,14 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn new(pool: Arc<Pool>, connection: Connection, mut outgoing: Outgoing, silence: Duration, id: &str) -> Self {
+    pub fn new(pool: Arc<Pool>, mut connection: Connection, mut outgoing: Outgoing, id: &str) -> Self {
         outgoing.begin(connection.is_kept());
+        connection.silence.broken();
         Session {
             pool,
             connection: Some(connection),
             outgoing,
             complaints: Complaints::new(id),
-            silence: Silence::new(silence),
             ahead: None,
             sent: 0,
             is_bulk: false,
@@ -133,19 +130,25 @@ impl Session {
             let sending = self.outgoing.poll(&mut connection.stream, cx)?;
             if self.outgoing.sent() > self.sent {
                 self.sent = self.outgoing.sent();
-                self.silence.broken();
+                connection.silence.broken();
             }
             if let Some(done) = self.decode()? {
                 return Poll::Ready(Ok(done));
             }
-            match self.poll_read(cx) {
-                Poll::Ready(read) => read?,
-                Poll::Pending if sending == Sending::Client => {
-                    self.silence.broken();
+            if let Poll::Ready(read) = self.poll_read(cx) {
+                read?;
+                continue;
+            }
+            let Some(connection) = &mut self.connection else {
+                continue;
+            };
+            match sending {
+                Sending::Client => {
+                    connection.silence.broken();
                     return Poll::Pending;
                 }
-                Poll::Pending => {
-                    ready!(self.silence.poll_over(cx));
+                Sending::Php | Sending::Done => {
+                    ready!(connection.silence.poll_over(cx));
                     return Poll::Ready(Err(Error::new(Kind::UpstreamSlow, "PHP is silent")));
                 }
             }
@@ -160,7 +163,7 @@ impl Session {
             let Some(piece) = piece.map_err(|error| broken(error.to_string()))? else {
                 return Ok(None);
             };
-            self.silence.broken();
+            connection.silence.broken();
             match piece {
                 Piece::Stdout(bytes) => return Ok(Some(Some(bytes))),
                 Piece::Stderr(bytes) => self.complaints.add(&bytes),

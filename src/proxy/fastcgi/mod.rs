@@ -112,7 +112,7 @@ impl Php {
     }
 
     fn session(&self, connection: pool::Connection, outgoing: Outgoing, id: &str) -> Session {
-        Session::new(self.pool.clone(), connection, outgoing, self.silence, id)
+        Session::new(self.pool.clone(), connection, outgoing, id)
     }
 }
 

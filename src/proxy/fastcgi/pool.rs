@@ -15,6 +15,7 @@ use super::record::{Decoder, Piece};
 use crate::base::Scope;
 use crate::base::backoff::Backoff;
 use crate::proxy::error::{Error, Kind};
+use crate::proxy::silence::Silence;
 
 /// An idle connection pins a PHP process; after this time PHP-FPM gets it back for its own turnover.
 const IDLE: Duration = Duration::from_secs(10);
@@ -67,6 +68,7 @@ pub struct Connection {
     pub stream: UnixStream,
     pub buffer: BytesMut,
     pub decoder: Decoder,
+    pub silence: Silence,
     tenure: Tenure,
     /// The answer's body is delivered, END_REQUEST is still to come.
     is_unfinished: bool,
@@ -168,7 +170,7 @@ impl Pool {
         None
     }
 
-    /// A new connection: kept when there is room, for one request otherwise.
+    /// A new connection: kept when there is room, for one request otherwise. `patience`: how long PHP may be silent, now and later.
     pub async fn connect(&self, patience: Duration) -> Result<Connection, Error> {
         let tenure = match self.kept.clone().try_acquire_owned() {
             Ok(permit) => Tenure::Kept(permit),
@@ -181,6 +183,7 @@ impl Pool {
             stream: self.open(patience.min(CONNECT)).await?,
             buffer: BytesMut::new(),
             decoder: Decoder::new(),
+            silence: Silence::new(patience),
             tenure,
             is_unfinished: false,
             since: Instant::now(),
