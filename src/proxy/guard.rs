@@ -221,7 +221,7 @@ where
             _ => now + self.patience_for(wait),
         };
         self.reading = Some((wait, deadline));
-        if !self.alarm.has_passed(deadline, cx) {
+        if !self.alarm.has_passed(now, deadline, cx) {
             return None;
         }
         Some(match wait {
@@ -259,8 +259,9 @@ where
             self.writing = None;
             return result;
         }
-        let deadline = *self.writing.get_or_insert_with(|| Instant::now() + self.patience.body);
-        if self.alarm.has_passed(deadline, cx) {
+        let now = Instant::now();
+        let deadline = *self.writing.get_or_insert_with(|| now + self.patience.body);
+        if self.alarm.has_passed(now, deadline, cx) {
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::TimedOut,
                 slow("an answer that is not taken"),
@@ -276,15 +277,14 @@ where
 
     fn linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            let (deadline, left) = *self
-                .closing
-                .get_or_insert_with(|| (Instant::now() + LINGER, LINGER_BYTES));
+            let now = Instant::now();
+            let (deadline, left) = *self.closing.get_or_insert_with(|| (now + LINGER, LINGER_BYTES));
             self.input.clear();
             self.input.reserve(READ_STEP);
             match poll_read_buf(Pin::new(&mut self.inner), cx, &mut self.input) {
                 Poll::Ready(Ok(count)) if count > 0 && count < left => self.closing = Some((deadline, left - count)),
                 Poll::Ready(_) => return Poll::Ready(()),
-                Poll::Pending if self.alarm.has_passed(deadline, cx) => return Poll::Ready(()),
+                Poll::Pending if self.alarm.has_passed(now, deadline, cx) => return Poll::Ready(()),
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -362,8 +362,8 @@ struct Alarm {
 
 impl Alarm {
     /// If `deadline` has not passed, the task is woken when it has.
-    fn has_passed(&mut self, deadline: Instant, cx: &mut Context<'_>) -> bool {
-        while Instant::now() < deadline {
+    fn has_passed(&mut self, mut now: Instant, deadline: Instant, cx: &mut Context<'_>) -> bool {
+        while now < deadline {
             let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
             if sleep.is_elapsed() || sleep.deadline() > deadline {
                 sleep.as_mut().reset(deadline);
@@ -371,6 +371,7 @@ impl Alarm {
             if sleep.as_mut().poll(cx).is_pending() {
                 return false;
             }
+            now = Instant::now();
         }
         true
     }

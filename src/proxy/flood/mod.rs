@@ -92,7 +92,10 @@ impl Flood {
     pub fn work(&self, quotas: &Quotas, exchange: &Exchange) -> Result<(), Error> {
         let client = source(exchange.peer.ip());
         self.take(Limit::Work, client, client, quotas.work)?;
-        match affinity::session(&exchange.request.headers).filter(|_| quotas.session.is_some()) {
+        if quotas.session.is_none() {
+            return Ok(());
+        }
+        match affinity::session(&exchange.request.headers) {
             Some(session) => self.take(Limit::Session, session, client, quotas.session),
             None => Ok(()),
         }
