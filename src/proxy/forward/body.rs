@@ -4,7 +4,6 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
@@ -13,7 +12,6 @@ use hyper::body::Incoming;
 use super::pool::{Connection, Pool};
 use crate::proxy::error::{Error, Kind};
 use crate::proxy::exchange::Body;
-use crate::proxy::silence::Silence;
 
 /// How the upload stands, for whoever waits for the answer.
 #[derive(Debug, Default)]
@@ -97,29 +95,36 @@ pub struct Answer {
     connection: Option<Connection>,
     pool: Arc<Pool>,
     watch: Arc<Watch>,
-    silence: Silence,
     is_over: bool,
 }
 
 impl Answer {
-    pub fn new(body: Incoming, connection: Connection, pool: Arc<Pool>, watch: Arc<Watch>, silence: Duration) -> Self {
+    pub fn new(body: Incoming, connection: Connection, pool: Arc<Pool>, watch: Arc<Watch>) -> Self {
         let mut answer = Answer {
             body,
             connection: Some(connection),
             pool,
             watch,
-            silence: Silence::new(silence),
             is_over: false,
         };
-        answer.give_back_at_end();
+        if answer.body.is_end_stream() {
+            answer.give_back();
+        }
         answer
     }
 
-    /// A reader that knows the length does not ask for the end, so it is looked for after each frame.
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        let body = &mut self.body;
+        let mut poll = |cx: &mut Context<'_>| Pin::new(&mut *body).poll_frame(cx);
+        match &mut self.connection {
+            Some(connection) => connection.motor.drive(cx, poll),
+            None => poll(cx),
+        }
+    }
+
     /// A connection whose upload still runs cannot serve again.
-    fn give_back_at_end(&mut self) {
-        if self.body.is_end_stream()
-            && self.watch.is_over.load(Ordering::Relaxed)
+    fn give_back(&mut self) {
+        if self.watch.is_over.load(Ordering::Relaxed)
             && let Some(connection) = self.connection.take()
         {
             self.pool.give(connection);
@@ -135,17 +140,25 @@ impl http_body::Body for Answer {
         if self.is_over {
             return Poll::Ready(None);
         }
-        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
-            if self.watch.moved() || self.watch.waits_for_client() {
-                self.silence.broken();
+        let Poll::Ready(frame) = self.poll_body(cx) else {
+            let me = &mut *self;
+            if let Some(connection) = &mut me.connection {
+                if me.watch.moved() || me.watch.waits_for_client() {
+                    connection.silence.broken();
+                }
+                ready!(connection.silence.poll_over(cx));
             }
-            ready!(self.silence.poll_over(cx));
             self.is_over = true;
             return Poll::Ready(Some(Err(Error::new(Kind::UpstreamSlow, "the upstream is silent"))));
         };
-        self.silence.broken();
+        if let Some(connection) = &mut self.connection {
+            connection.silence.broken();
+        }
         self.is_over = !matches!(frame, Some(Ok(_)));
-        self.give_back_at_end();
+        // A reader that knows the length does not ask for the end, so it is looked for after each frame.
+        if frame.is_none() || self.body.is_end_stream() {
+            self.give_back();
+        }
         Poll::Ready(frame.map(|frame| frame.map_err(|error| super::upstream::broken(&error))))
     }
 

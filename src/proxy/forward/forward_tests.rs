@@ -156,6 +156,45 @@ async fn connection_is_used_again_and_replaced_when_it_died() {
 }
 
 #[tokio::test]
+async fn one_connection_serves_every_kind_of_request() {
+    let world = World::new().await;
+    let serve = async {
+        let mut peer = world.accept().await;
+        for (end, answer) in [
+            (
+                "\r\n\r\n",
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n0\r\n\r\n",
+            ),
+            ("\r\n\r\n", "HTTP/1.1 204 No Content\r\n\r\n"),
+            ("body", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nthree"),
+            (
+                "\r\n\r\n",
+                "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfour",
+            ),
+            (
+                "body",
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nfive\r\n0\r\n\r\n",
+            ),
+        ] {
+            peer.until(end).await;
+            peer.send(answer).await;
+        }
+    };
+    let ask = async {
+        for (method, body, expected) in [
+            ("GET", empty(), "one"),
+            ("GET", empty(), ""),
+            ("POST", full("body"), "three"),
+            ("GET", empty(), "four"),
+            ("POST", full("body"), "five"),
+        ] {
+            assert_eq!(world.ask(method, body).await.expect("answered"), expected);
+        }
+    };
+    tokio::join!(serve, ask);
+}
+
+#[tokio::test]
 async fn broken_answers_are_the_upstreams_fault() {
     for text in [
         "",

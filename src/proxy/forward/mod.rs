@@ -9,6 +9,7 @@
 mod body;
 #[cfg(test)]
 mod forward_tests;
+mod motor;
 mod pool;
 mod rewrite;
 mod upstream;

@@ -1,5 +1,6 @@
 //! Connections to one upstream: the newest idle one is used first; number, idleness and age are bounded.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -14,10 +15,12 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout};
 
 use super::body::Upload;
+use super::motor::Motor;
 use crate::base::Scope;
 use crate::net::name::Names;
 use crate::net::tls::Connector;
 use crate::proxy::error::{Error, Kind};
+use crate::proxy::silence::Silence;
 
 /// Most idle connections; a further one is closed. Busy ones are bounded by the clients'.
 const MAX_IDLE: usize = 64;
@@ -69,6 +72,8 @@ struct Idle {
 /// An open connection. Dropping it closes it once its request is over.
 pub struct Connection {
     pub sender: SendRequest<Upload>,
+    pub motor: Motor,
+    pub silence: Silence,
     opened: Instant,
 }
 
@@ -104,46 +109,47 @@ impl Pool {
     pub async fn idle(&self) -> Option<Connection> {
         loop {
             let (_, mut connection) = lock(&self.idle).connections.pop()?;
-            // Its last answer is read, so it is ready as soon as its task has run, or it is closed.
-            if connection.opened.elapsed() < LIFETIME && connection.sender.ready().await.is_ok() {
+            if connection.opened.elapsed() < LIFETIME && connection.is_ready().await {
                 return Some(connection);
             }
         }
     }
 
+    /// `patience`: how long the upstream may be silent, now and later.
     pub async fn connect(&self, patience: Duration) -> Result<Connection, Error> {
         let unavailable = |error: io::Error| Error::with(Kind::Unavailable, "cannot connect to the upstream", error);
+        let silence = patience;
         let patience = patience.min(CONNECT);
         match &self.place {
             Place::Host(host) => {
                 let stream = host.open(patience).await.map_err(unavailable)?;
                 let Some(tls) = &host.tls else {
-                    return self.begin(stream).await;
+                    return self.begin(stream, silence).await;
                 };
                 let name = host.host.trim_matches(['[', ']']);
                 let secure = timeout(patience, tls.connect(name, stream)).await;
                 let secure = secure.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-                self.begin(secure.map_err(unavailable)?).await
+                self.begin(secure.map_err(unavailable)?, silence).await
             }
             Place::Socket(path) => {
                 let stream = timeout(patience, UnixStream::connect(path)).await;
                 let stream = stream.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-                self.begin(stream.map_err(unavailable)?).await
+                self.begin(stream.map_err(unavailable)?, silence).await
             }
         }
     }
 
-    async fn begin<S>(&self, stream: S) -> Result<Connection, Error>
+    async fn begin<S>(&self, stream: S, silence: Duration) -> Result<Connection, Error>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (sender, connection) = handshake(TokioIo::new(stream))
             .await
             .map_err(|error| super::upstream::broken(&error))?;
-        // Its errors reach whoever waits for an answer.
-        self.scope.spawn(connection.with_upgrades());
         Ok(Connection {
             sender,
+            motor: Motor::new(connection),
+            silence: Silence::new(silence),
             opened: Instant::now(),
         })
     }
@@ -162,6 +168,20 @@ impl Pool {
             idle.is_swept = true;
             self.scope.spawn(sweep(self.idle.clone(), self.scope.clone()));
         }
+    }
+}
+
+impl Connection {
+    /// Its last answer is read, so it is ready as soon as it was moved once more, or it is closed.
+    async fn is_ready(&mut self) -> bool {
+        self.motor.turn();
+        let (motor, sender) = (&mut self.motor, &mut self.sender);
+        poll_fn(|cx| motor.drive(cx, |cx| sender.poll_ready(cx)).map(|ready| ready.is_ok())).await
+    }
+
+    fn is_closed(&mut self) -> bool {
+        self.motor.turn();
+        self.sender.is_closed()
     }
 }
 
@@ -209,7 +229,7 @@ impl Host {
     }
 }
 
-/// Closes overdue connections until none is idle; all when draining, so that their tasks end.
+/// Closes overdue connections, and those that the upstream has closed, until none is idle; all when draining, so that their tasks end.
 async fn sweep(idle: Arc<Mutex<Idle>>, scope: Scope) {
     loop {
         tokio::select! {
@@ -217,8 +237,9 @@ async fn sweep(idle: Arc<Mutex<Idle>>, scope: Scope) {
             () = tokio::time::sleep(SWEEP) => {}
         }
         let mut idle = lock(&idle);
-        idle.connections
-            .retain(|(since, connection)| since.elapsed() < IDLE && connection.opened.elapsed() < LIFETIME);
+        idle.connections.retain_mut(|(since, connection)| {
+            since.elapsed() < IDLE && connection.opened.elapsed() < LIFETIME && !connection.is_closed()
+        });
         if idle.connections.is_empty() {
             idle.is_swept = false;
             return;

@@ -24,7 +24,6 @@ use crate::net::tls::Connector;
 use crate::proxy::error::{Error, Kind};
 use crate::proxy::exchange::{Body, Exchange};
 use crate::proxy::leaving::Leaving;
-use crate::proxy::silence::Silence;
 use crate::proxy::websocket;
 
 /// One upstream server.
@@ -106,10 +105,12 @@ impl Upstream {
         let local = exchange.local.ip();
         let client = client.map(|upgrade| Client { local, upgrade });
         let is_upgrade = client.is_some();
+        // With more to send, the upstream may answer and the client be slow to take that while it still sends.
+        let is_alone = is_bodiless && !is_upgrade;
         let (upload, watch) = Upload::new(body);
         let mut request = head(exchange, is_upgrade).map(|()| upload);
         if let Some(connection) = self.pool.idle().await {
-            match self.send(connection, request, &watch).await {
+            match self.send(connection, request, &watch, is_alone).await {
                 Ok((answer, connection)) => return self.answer(answer, connection, watch, client),
                 Err(failure) if failure.is_broken => match failure.unsent {
                     Some(unsent) => request = unsent,
@@ -121,23 +122,30 @@ impl Upstream {
         }
         // In a box: it is seldom, and every request would have room for it.
         let connection = Box::pin(self.pool.connect(self.silence)).await?;
-        let sent = self.send(connection, request, &watch).await;
+        let sent = self.send(connection, request, &watch, is_alone).await;
         let (answer, connection) = sent.map_err(|failure| failure.error)?;
         self.answer(answer, connection, watch, client)
     }
 
-    /// Sends over one connection and waits for the head of the answer.
+    /// Sends over one connection and waits for the head of the answer. `is_alone`: a head, and no more.
     async fn send(
         &self,
         mut connection: Connection,
         request: Request<Upload>,
         watch: &Watch,
+        is_alone: bool,
     ) -> Result<(Response<Incoming>, Connection), Failure> {
-        let mut silence = Silence::new(self.silence);
+        connection.silence.broken();
+        if !is_alone {
+            connection.motor.let_go(&self.scope);
+        }
         let answer = {
-            let mut answer = pin!(connection.sender.try_send_request(request));
+            let Connection {
+                sender, motor, silence, ..
+            } = &mut connection;
+            let mut answer = pin!(sender.try_send_request(request));
             poll_fn(|cx| {
-                if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+                if let Poll::Ready(answer) = motor.drive(cx, |cx| answer.as_mut().poll(cx)) {
                     return Poll::Ready(Some(answer));
                 }
                 // Looked at again at the latest when the timer fires.
@@ -184,7 +192,7 @@ impl Upstream {
             websocket::tunnel(&self.scope, self.leaving.clone(), local, upgrade, upstream);
             return Ok(response(answer.map(|_| empty()), true));
         }
-        let body = |incoming| Answer::new(incoming, connection, self.pool.clone(), watch, self.silence).boxed_unsync();
+        let body = |incoming| Answer::new(incoming, connection, self.pool.clone(), watch).boxed_unsync();
         Ok(response(answer.map(body), false))
     }
 }
