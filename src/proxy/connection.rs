@@ -68,8 +68,8 @@ impl Connection {
     }
 
     /// The answer of a request went out, or nobody waits for it any more.
-    pub fn finish(&self) {
-        let now = self.since.elapsed().as_millis();
+    pub fn finish(&self, now: Instant) {
+        let now = now.duration_since(self.since).as_millis();
         self.finished_at
             .store(u64::try_from(now).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.finished.fetch_add(1, Ordering::Release);

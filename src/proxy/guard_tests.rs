@@ -95,7 +95,7 @@ async fn each_wait_has_its_own_end() {
     ] {
         let (mut client, mut guard, connection) = pipe(1024);
         client.write_all(sent.as_bytes()).await.expect("room");
-        (0..answered).for_each(|_| connection.finish());
+        (0..answered).for_each(|_| connection.finish(Instant::now()));
         let started = Instant::now();
         let read = drain(&mut guard, 1024).await;
         assert_eq!(started.elapsed().as_secs(), end.as_secs(), "{sent}");
@@ -119,7 +119,7 @@ async fn half_a_head_becomes_a_refusal_and_idleness_begins_with_the_answer() {
     // The answer takes longer than an idle client may.
     let late = async {
         tokio::time::sleep(PATIENCE.idle * 3).await;
-        connection.finish();
+        connection.finish(Instant::now());
         tokio::time::sleep(PATIENCE.idle - Duration::from_secs(1)).await;
         client.write_all(b"GET /slow HTTP/1.1\r\n").await.expect("room");
         Instant::now()

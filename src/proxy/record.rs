@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
+use tokio::time::Instant;
 
 use super::access_log::{AccessLog, Asked, Line};
 use super::connection::Connection;
@@ -119,9 +119,10 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        self.connection.finish();
+        let now = Instant::now();
+        self.connection.finish(now);
         let Some(mut line) = self.line.take() else { return };
-        line.duration = self.started.elapsed();
+        line.duration = now.duration_since(self.started);
         if !self.is_answered {
             self.metrics.answered(line.target, line.status, line.duration);
         }

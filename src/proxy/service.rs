@@ -72,7 +72,11 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
         // Numbered here and not in the future: numbers follow the order of the heads.
         let number = self.connection.take();
         let (front, connection) = (self.front.clone(), self.connection.clone());
-        Box::pin(async move { Ok(front.answer(connection, number, request.map(Inflow::Hyper)).await) })
+        // The box first: made before it, the future would be moved there, which is several KiB.
+        let place = Box::new_uninit();
+        let answer = async move { Ok(front.answer(connection, number, request.map(Inflow::Hyper)).await) };
+        let answer = Box::write(place, answer);
+        Box::into_pin(answer)
     }
 }
 

@@ -20,7 +20,7 @@ use super::flights::Flight;
 use super::freshness::Life;
 use super::judge::{Verdict, is_only_stored, judge};
 use super::reply::{STATUS, reply};
-use super::storable::{may_guess, may_store};
+use super::storable::{is_private, may_guess, may_store};
 use super::store::Slot;
 use crate::base::clock;
 use crate::proxy::accel::HandedOver;
@@ -139,10 +139,10 @@ impl Edge {
         key: String,
         flight: Option<Flight>,
     ) -> Result<Response<Body>, Error> {
-        let client = visit.exchange.request.headers.clone();
         let slot = self.store.slot(key);
-        let known = self.store.get(slot.key(), &client).map(|entry| {
-            let verdict = judge(&entry.life, entry.age(Instant::now()), &client);
+        let request = &visit.exchange.request.headers;
+        let known = self.store.get(slot.key(), request).map(|entry| {
+            let verdict = judge(&entry.life, entry.age(Instant::now()), request);
             let (if_error, if_gone) = match verdict {
                 Verdict::Ask { if_error, if_gone } => (if_error, if_gone),
                 Verdict::Serve | Verdict::ServeAndRefresh => (true, true),
@@ -153,13 +153,19 @@ impl Edge {
                 if_gone,
             }
         });
-        let is_conditional = known.as_ref().is_some_and(|known| known.entry.has_validator());
-        if let Some(known) = known.as_ref().filter(|_| is_conditional) {
+        let conditional = known.as_ref().filter(|known| known.entry.has_validator());
+        // With the client's own conditions, for afterwards.
+        let client = conditional.map(|known| {
+            let client = visit.exchange.request.headers.clone();
             put_conditions(&mut visit.exchange.request.headers, &known.entry);
-        }
+            client
+        });
+        let is_conditional = client.is_some();
         let asked = clock::wall();
         let answered = visit.route(body).await;
-        visit.exchange.request.headers = client;
+        if let Some(client) = client {
+            visit.exchange.request.headers = client;
+        }
         let Some(known) = known else {
             return Ok(self.keep(visit.exchange, answered?, asked, slot, flight));
         };
@@ -245,9 +251,14 @@ impl Edge {
         let is_made = matches!(exchange.target, Target::Php | Target::Peer | Target::Upstream)
             && answer.extensions().get::<HandedOver>().is_none();
         let headers = answer.headers_mut();
+        if !is_made || is_private(headers) {
+            flight.iter().for_each(Flight::is_in_vain);
+            headers.append(STATUS, HeaderValue::from_static(MISS));
+            return answer;
+        }
         let is_guessed = exchange.target == Target::Upstream && may_guess(&request.headers, status, headers);
         let life = Life::of(headers, asked, came, is_guessed);
-        if !is_made || !may_store(&request.method, &request.headers, status, headers, &life) {
+        if !may_store(&request.method, &request.headers, status, headers, &life) {
             flight.iter().for_each(Flight::is_in_vain);
             headers.append(STATUS, HeaderValue::from_static(MISS));
             return answer;

@@ -17,6 +17,12 @@ pub fn may_guess(request: &HeaderMap, status: StatusCode, answer: &HeaderMap) ->
         && !request.contains_key(COOKIE)
 }
 
+/// Whether the answer forbids it, which is what most pages do: that needs no further look.
+pub fn is_private(answer: &HeaderMap) -> bool {
+    let said = directives(answer);
+    said.has("no-store") || said.has("private")
+}
+
 pub fn may_store(method: &Method, request: &HeaderMap, status: StatusCode, answer: &HeaderMap, life: &Life) -> bool {
     let said = directives(answer);
     let is_final = status.as_u16() >= 200 && !matches!(status, StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED);
