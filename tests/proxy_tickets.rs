@@ -1,5 +1,5 @@
 //! Sessions of TLS over the fronts of one cluster, each a process of its own: resumed at another one and after a replacement, but not by
-//! a ticket whose key is gone. The keys come as the agents send them.
+//! a ticket whose key is gone. The keys come as agents send them; at last of a whole node, whose own agent makes them.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -23,12 +23,16 @@ use nix::sys::signal::Signal;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
 use crate::support::command::EXECUTABLE;
+use crate::support::daemon::free_port;
 use crate::support::eventually::eventually;
+use crate::support::node::Node;
 
+const NAME: &str = "portal.example";
 const DAY: u64 = 24 * 3600;
 
 struct Bed {
@@ -80,34 +84,6 @@ impl Bed {
             });
         }
         self.setting = Some(setting);
-    }
-
-    fn client(&self, versions: &[&'static rustls::SupportedProtocolVersion]) -> Arc<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        let chain = CertificateDer::from_pem_slice(self.chain.as_bytes()).unwrap();
-        roots.add(chain).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(versions)
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Arc::new(config)
-    }
-
-    /// Fresh sessions until a ticket is sent with the newest key: a front has heard of it.
-    async fn heard(&self, number: u8, place: usize) {
-        let versions = &[&rustls::version::TLS12];
-        eventually("the front makes tickets with the new key", async || {
-            let config = self.client(versions);
-            let first = self.fronts[place].visit(&config)?;
-            // In TLS 1.2 a ticket is seen on the wire, at the end of the handshake.
-            match first.1.windows(16).any(|bytes| bytes == [number; 16]) {
-                true => Ok(()),
-                false => Err("not yet".to_string()),
-            }
-        })
-        .await;
     }
 }
 
@@ -190,35 +166,63 @@ impl Front {
             let _ = child.wait();
         }
     }
-
-    /// One request by a handshake of its own: of which kind that was, and what came over the wire.
-    fn visit(&self, config: &Arc<ClientConfig>) -> Result<(HandshakeKind, Vec<u8>), String> {
-        let text = |error: std::io::Error| {
-            let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
-            format!("{error}: {log}")
-        };
-        let name = ServerName::try_from("portal.example").unwrap();
-        let session = ClientConnection::new(config.clone(), name).unwrap();
-        let stream = TcpStream::connect(self.https).map_err(text)?;
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let mut stream = StreamOwned::new(session, Seen(stream, Vec::new()));
-        let request = "GET /index.html HTTP/1.1\r\nhost: portal.example\r\nconnection: close\r\n\r\n";
-        stream.write_all(request.as_bytes()).map_err(text)?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).map_err(text)?;
-        assert!(
-            answer.starts_with(b"HTTP/1.1 200"),
-            "{}",
-            String::from_utf8_lossy(&answer)
-        );
-        Ok((stream.conn.handshake_kind().unwrap(), stream.sock.1))
-    }
 }
 
 impl Drop for Front {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+fn client(chain: &str, version: &'static rustls::SupportedProtocolVersion) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_slice(chain.as_bytes()).unwrap())
+        .unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Arc::new(config)
+}
+
+/// One request by a handshake of its own: of which kind that was, and what came over the wire.
+fn visit(address: SocketAddr, config: &Arc<ClientConfig>) -> Result<(HandshakeKind, Vec<u8>), String> {
+    let text = |error: std::io::Error| error.to_string();
+    let name = ServerName::try_from(NAME).unwrap();
+    let session = ClientConnection::new(config.clone(), name).unwrap();
+    let stream = TcpStream::connect(address).map_err(text)?;
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut stream = StreamOwned::new(session, Seen(stream, Vec::new()));
+    let request = format!("GET / HTTP/1.1\r\nhost: {NAME}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).map_err(text)?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).map_err(text)?;
+    assert!(answer.starts_with(b"HTTP/1.1 "), "{}", String::from_utf8_lossy(&answer));
+    Ok((stream.conn.handshake_kind().unwrap(), stream.sock.1))
+}
+
+/// Fresh sessions until a ticket is sent by the key of that name: the front has heard of it. TLS 1.2 shows the ticket on the wire.
+async fn heard(address: SocketAddr, chain: &str, key: &[u8]) {
+    eventually("the front makes tickets with the new key", async || {
+        let (_, wire) = visit(address, &client(chain, &rustls::version::TLS12))?;
+        match wire.windows(key.len()).any(|bytes| bytes == key) {
+            true => Ok(()),
+            false => Err("not yet".to_string()),
+        }
+    })
+    .await;
+}
+
+/// Name of the newest key, in what `registry show` says.
+fn newest(registry: &Value) -> Option<Vec<u8>> {
+    let mut settings = registry["settings"].as_array()?.iter();
+    let setting = settings.find(|setting| setting["key"] == TICKETS)?;
+    let setting: Value = serde_json::from_str(setting["value"].as_str()?).ok()?;
+    let name = setting["keys"][0]["name"].as_str()?;
+    data_encoding::HEXLOWER.decode(name.as_bytes()).ok()
 }
 
 /// A connection, and what came by it.
@@ -242,6 +246,20 @@ impl Write for Seen {
     }
 }
 
+impl Bed {
+    fn client(&self, version: &'static rustls::SupportedProtocolVersion) -> Arc<ClientConfig> {
+        client(&self.chain, version)
+    }
+
+    fn visit(&self, place: usize, config: &Arc<ClientConfig>) -> HandshakeKind {
+        visit(self.fronts[place].https, config).unwrap().0
+    }
+
+    async fn heard(&self, number: u8, place: usize) {
+        heard(self.fronts[place].https, &self.chain, &[number; 16]).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_goes_on_at_another_front_and_after_a_replacement() {
     let mut bed = Bed::start();
@@ -249,40 +267,37 @@ async fn a_session_goes_on_at_another_front_and_after_a_replacement() {
     for place in 0..2 {
         bed.heard(1, place).await;
     }
-    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
-        let client = bed.client(&[version]);
-        let kind = |place: usize| bed.fronts[place].visit(&client).unwrap().0;
-        assert_eq!(kind(0), HandshakeKind::Full);
-        assert_eq!(kind(1), HandshakeKind::Resumed, "{version:?} at the other front");
-        assert_eq!(kind(0), HandshakeKind::Resumed);
+    let versions = [&rustls::version::TLS12, &rustls::version::TLS13];
+    for version in versions {
+        let client = bed.client(version);
+        assert_eq!(bed.visit(0, &client), HandshakeKind::Full);
+        assert_eq!(
+            bed.visit(1, &client),
+            HandshakeKind::Resumed,
+            "{version:?} at the other front"
+        );
+        assert_eq!(bed.visit(0, &client), HandshakeKind::Resumed);
     }
-    let kept: Vec<_> = [&rustls::version::TLS12, &rustls::version::TLS13]
-        .into_iter()
-        .map(|version| bed.client(&[version]))
-        .collect();
+    let kept = versions.map(|version| bed.client(version));
     for client in &kept {
-        bed.fronts[0].visit(client).unwrap();
+        bed.visit(0, client);
     }
     bed.fronts[0].kill();
     bed.fronts[0].run();
     bed.heard(1, 0).await;
     for client in &kept {
-        assert_eq!(
-            bed.fronts[0].visit(client).unwrap().0,
-            HandshakeKind::Resumed,
-            "replaced"
-        );
+        assert_eq!(bed.visit(0, client), HandshakeKind::Resumed, "replaced");
     }
     // A key later the ticket is good, two later it is not.
     for (numbers, expected) in [(vec![2], HandshakeKind::Resumed), (vec![3, 4], HandshakeKind::Full)] {
-        let client = bed.client(&[&rustls::version::TLS12]);
-        bed.fronts[0].visit(&client).unwrap();
+        let client = bed.client(&rustls::version::TLS12);
+        bed.visit(0, &client);
         for number in &numbers {
             bed.rotate(*number, 0);
             bed.heard(*number, 0).await;
             bed.heard(*number, 1).await;
         }
-        assert_eq!(bed.fronts[1].visit(&client).unwrap().0, expected, "keys {numbers:?}");
+        assert_eq!(bed.visit(1, &client), expected, "keys {numbers:?}");
     }
 }
 
@@ -291,16 +306,46 @@ async fn keys_that_nobody_made_anew_make_no_tickets() {
     let mut bed = Bed::start();
     bed.rotate(1, 0);
     bed.heard(1, 0).await;
-    let client = bed.client(&[&rustls::version::TLS12]);
-    bed.fronts[0].visit(&client).unwrap();
+    let client = bed.client(&rustls::version::TLS12);
+    bed.visit(0, &client);
     // As after days without a registry.
     bed.setting = None;
     bed.rotate(1, 3 * DAY);
-    eventually("the ticket is refused", async || {
-        match bed.fronts[0].visit(&client)?.0 {
-            HandshakeKind::Full => Ok(()),
-            kind => Err(format!("{kind:?}")),
-        }
+    eventually("the ticket is refused", async || match bed.visit(0, &client) {
+        HandshakeKind::Full => Ok(()),
+        kind => Err(format!("{kind:?}")),
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_agent_makes_the_keys_and_a_session_outlives_its_front() {
+    let storage = format!(
+        "[storage]\nengine = \"replicated\"\nmount = \"none\"\nlisten = \"127.0.0.1:{}\"\n",
+        free_port()
+    );
+    let mut node = Node::prepare(&storage);
+    let (chain, key) = self_signed(vec![NAME.into()]).unwrap();
+    let (chain_at, key_at) = node.config.certificate();
+    fs::write(chain_at, &chain).unwrap();
+    fs::write(key_at, key).unwrap();
+    node.run();
+    node.be_healthy().await;
+    let name = eventually("there is a key", async || {
+        let shown = node.command(&["registry", "show", "--output", "json"]).out;
+        newest(&serde_json::from_str(&shown).unwrap_or_default()).ok_or(shown)
+    })
+    .await;
+    let address = node.config.proxy.https[0];
+    heard(address, &chain, &name).await;
+    let session = client(&chain, &rustls::version::TLS13);
+    assert_eq!(visit(address, &session).unwrap().0, HandshakeKind::Full);
+    let pid = node.kill("proxy");
+    eventually("it has a successor", async || match node.pid("proxy") {
+        Some(other) if other != pid => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    heard(address, &chain, &name).await;
+    assert_eq!(visit(address, &session).unwrap().0, HandshakeKind::Resumed);
 }

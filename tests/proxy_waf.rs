@@ -7,6 +7,7 @@ use bitrix_node::proxy::firewall::{Action, Entry};
 
 use crate::support::eventually::eventually;
 use crate::support::front::{Front, statuses};
+use crate::support::fronts::Fronts;
 use crate::support::php::PhpFpm;
 
 const RULES: &str = "SecRule RESPONSE_BODY \"@rx (?i)you have an error in your sql syntax\" \"id:1,phase:4,deny,msg:'an error of MySQL'\"\n";
@@ -156,4 +157,36 @@ async fn what_the_cache_keeps_was_looked_at() {
     }
     let log = lines(&front, 2).await;
     assert!(log.iter().all(|entry| entry.action == Action::Blocked));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_front_that_was_reached_judges_what_another_nodes_php_says() {
+    let rules = tempfile::tempdir().unwrap();
+    let rule = "SecRule RESPONSE_BODY \"@contains served by n2\" \"id:1,phase:4,deny\"\n";
+    fs::write(rules.path().join("rules.conf"), rule).unwrap();
+    let waf = format!(
+        "[waf]\nmode = \"block\"\nanswers = \"block\"\nrules = [{:?}]\nportal = false\naudit_log = \"waf.log\"",
+        rules.path()
+    );
+    let fronts = Fronts::start(2, &waf).await;
+    let _php = fronts.nodes[1].php();
+    let [reached, other] = &fronts.nodes[..] else {
+        panic!("two fronts")
+    };
+    eventually("n2 answers, and is held back", async || {
+        let answer = reached
+            .ask_with("GET", "/vars.php", "Accept-Encoding: gzip\r\n", b"")
+            .await;
+        match answer.status {
+            403 => Ok(()),
+            _ => Err(answer.text()),
+        }
+    })
+    .await;
+    let held = eventually("the log of n1", async || {
+        log(reached.folder.path()).pop().ok_or("has no line")
+    })
+    .await;
+    assert!(held.action == Action::Blocked && held.answer.is_some(), "{held:?}");
+    assert!(log(other.folder.path()).is_empty(), "it was judged once");
 }
