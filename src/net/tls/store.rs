@@ -135,13 +135,15 @@ impl ResolvesServerCert for Resolver {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use rustls::pki_types::ServerName;
     use rustls::pki_types::pem::PemObject;
-    use rustls::{ClientConfig, RootCertStore};
+    use rustls::{ClientConfig, HandshakeKind, RootCertStore, quic};
     use tokio_rustls::TlsConnector;
 
     use super::*;
-    use crate::net::tls::self_signed;
+    use crate::net::tls::{TicketKey, self_signed};
 
     struct Bed {
         store: Arc<Store>,
@@ -261,6 +263,52 @@ mod tests {
             assert_eq!(leaf, bed.chains[expected], "{asked}");
             assert_eq!(protocol.as_deref(), Some(&b"h2"[..]));
         }
+    }
+
+    /// What one end of QUIC has to say, to the other one; whether it was anything.
+    fn say(from: &mut quic::Connection, to: &mut quic::Connection) -> bool {
+        let mut is_any = false;
+        loop {
+            // Of one level of keys each time.
+            let mut words = Vec::new();
+            let change = from.write_hs(&mut words);
+            if words.is_empty() && change.is_none() {
+                return is_any;
+            }
+            to.read_hs(&words).unwrap();
+            is_any |= !words.is_empty();
+        }
+    }
+
+    #[test]
+    fn a_session_over_quic_is_resumed_by_who_has_the_key_and_without_early_data() {
+        let stores = [bed().store, bed().store, bed().store];
+        for (store, number) in stores.iter().zip([1, 1, 2]) {
+            let key = TicketKey::new([number; 16], &[number; 32], Duration::from_secs(60));
+            store.tickets().replace(vec![key]);
+        }
+        let mut client = ClientConfig::builder_with_provider(super::super::provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        client.alpn_protocols = vec![b"h3".to_vec()];
+        client.enable_early_data = true;
+        client.dangerous().set_certificate_verifier(Arc::new(trusting::All));
+        let client = Arc::new(client);
+        let kind = |store: &Arc<Store>| {
+            let name = ServerName::try_from("a.example").unwrap();
+            let near = quic::ClientConnection::new(client.clone(), quic::Version::V1, name, Vec::new()).unwrap();
+            let server = Arc::new(store.quic(b"h3"));
+            let far = quic::ServerConnection::new(server, quic::Version::V1, Vec::new()).unwrap();
+            let (mut near, mut far) = (quic::Connection::from(near), quic::Connection::from(far));
+            assert!(near.zero_rtt_keys().is_none());
+            while say(&mut near, &mut far) | say(&mut far, &mut near) {}
+            near.handshake_kind()
+        };
+        assert_eq!(kind(&stores[0]), Some(HandshakeKind::Full));
+        assert_eq!(kind(&stores[1]), Some(HandshakeKind::Resumed));
+        assert_eq!(kind(&stores[2]), Some(HandshakeKind::Full), "of another cluster");
     }
 
     #[tokio::test]
