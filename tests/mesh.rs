@@ -246,7 +246,7 @@ async fn dialler_with_a_bad_certificate_never_gets_a_call_through() {
 async fn greet(peer: &Peer, caller: usize, rounds: usize) {
     for round in 0..rounds {
         let body = format!("{caller}/{round}");
-        let reply = peer.call(Class::Calls, 1, body.clone().into(), LONG).await;
+        let reply = peer.call(Class::Calls, 1, body.clone(), LONG).await;
         assert_eq!(reply.unwrap(), format!("n1:{body}"));
     }
 }

@@ -1,6 +1,6 @@
 //! Words that every module stands on. They know nothing of Bitrix, HTTP or SQL.
 //!
-//! Closed list: `service` (what a module is), `scope` (who owns a task), `backoff`, `units`, `file`, `error`, `log`, `clock`, `chunk`, `secret`, `template`; for tests, `seeded`.
+//! Closed list: `service` (what a module is), `scope` (who owns a task), `backoff`, `units`, `file`, `error`, `log`, `clock`, `chunk`, `pieces`, `secret`, `template`; for tests, `seeded`.
 
 pub mod backoff;
 pub mod chunk;
@@ -8,6 +8,7 @@ pub mod clock;
 pub mod error;
 pub mod file;
 pub mod log;
+pub mod pieces;
 pub mod scope;
 pub mod secret;
 #[cfg(test)]
@@ -15,5 +16,6 @@ pub mod seeded;
 pub mod service;
 pub mod template;
 
+pub use pieces::Pieces;
 pub use scope::Scope;
 pub use service::{BoxFuture, Cx, Health, Service, Status};

@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::call::DATA_MAX;
 use super::types::{NodeId, Replies};
-use crate::base::Scope;
+use crate::base::{Pieces, Scope};
 
 /// Longest operation, and what one entry gathers: the largest write with its head, which holds a caller of up to 1000 groups.
 pub const MAX_BYTES: usize = DATA_MAX + (8 << 10);
@@ -42,7 +42,7 @@ pub enum Refused {
 }
 
 struct Waiting {
-    operation: Bytes,
+    operation: Pieces,
     reply: oneshot::Sender<Result<Bytes, Refused>>,
     /// Given back when the operation was answered.
     _room: OwnedSemaphorePermit,
@@ -65,7 +65,7 @@ impl Batcher {
     /// to acknowledge, with one answer per operation.
     pub fn start<P, F>(scope: &Scope, propose: P) -> Self
     where
-        P: Fn(Vec<Bytes>, Flight) -> F + Send + Sync + 'static,
+        P: Fn(Vec<Pieces>, Flight) -> F + Send + Sync + 'static,
         F: Future<Output = Result<Replies, Refused>> + Send + 'static,
     {
         let (queue, waiting) = mpsc::channel(WAITING_OPERATIONS);
@@ -78,7 +78,8 @@ impl Batcher {
 
     /// Has `operation` applied once, or says why not. Operations of one caller that awaits each keep their order.
     /// Cancelling does not take the operation back.
-    pub async fn submit(&self, operation: Bytes) -> Result<Bytes, Refused> {
+    pub async fn submit(&self, operation: impl Into<Pieces>) -> Result<Bytes, Refused> {
+        let operation = operation.into();
         let length = operation.len();
         if length > MAX_BYTES {
             return Err(Refused::TooLong(length));
@@ -100,7 +101,7 @@ impl Batcher {
 
 async fn run<P, F>(scope: Scope, mut queue: mpsc::Receiver<Waiting>, propose: Arc<P>)
 where
-    P: Fn(Vec<Bytes>, Flight) -> F + Send + Sync + 'static,
+    P: Fn(Vec<Pieces>, Flight) -> F + Send + Sync + 'static,
     F: Future<Output = Result<Replies, Refused>> + Send + 'static,
 {
     let flights = Arc::new(Semaphore::new(IN_FLIGHT));
@@ -173,7 +174,8 @@ mod tests {
 
     fn started(scope: &Scope) -> (Batcher, Proposals) {
         let (arrived, proposals) = mpsc::unbounded_channel();
-        let batcher = Batcher::start(scope, move |operations, flight| {
+        let batcher = Batcher::start(scope, move |operations: Vec<Pieces>, flight| {
+            let operations = operations.into_iter().map(Pieces::join).collect();
             let (done, outcome) = oneshot::channel();
             arrived.send((operations, done)).unwrap();
             async move {
@@ -238,7 +240,7 @@ mod tests {
             seen.extend(operations.iter().map(|operation| operation[0]));
         }
         assert_eq!(seen, (0..count).collect::<Vec<_>>());
-        let long = batcher.submit(vec![0; MAX_BYTES + 1].into()).await;
+        let long = batcher.submit(vec![0; MAX_BYTES + 1]).await;
         assert_eq!(long, Err(Refused::TooLong(MAX_BYTES + 1)));
     }
 
@@ -280,11 +282,11 @@ mod tests {
     async fn each_caller_gets_its_own_answer_or_the_refusal() {
         let scope = Scope::new();
         let turn = Arc::new(Mutex::new(0));
-        let batcher = Batcher::start(&scope, move |operations: Vec<Bytes>, _| {
+        let batcher = Batcher::start(&scope, move |operations: Vec<Pieces>, _| {
             let mut turn = turn.lock().unwrap();
             *turn += 1;
             let result = match *turn {
-                1 => Ok(Replies(operations)),
+                1 => Ok(Replies(operations.into_iter().map(Pieces::join).collect())),
                 2 => Err(Refused::NotLeader { leader: Some(3) }),
                 _ => Ok(Replies(Vec::new())),
             };

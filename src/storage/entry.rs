@@ -10,11 +10,16 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::types::{Membership, NodeId, Payload, Peer, StoreId};
+use crate::base::Pieces;
+use crate::base::pieces::LARGE;
 
 /// Longest body of an entry: 1 MiB of operations, their lengths, and room for a membership.
 pub const MAX_BODY: usize = 2 << 20;
 /// Format of all bodies.
 const VERSION: u8 = 2;
+
+/// Bytes of a count or length.
+const COUNT: usize = 4;
 
 const BLANK: u8 = 1;
 const MEMBERSHIP: u8 = 2;
@@ -25,7 +30,7 @@ const IN_SYNC: u8 = 4;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Body {
     /// Operations of the state machine, applied in this order in one transaction.
-    Operations(Vec<Bytes>),
+    Operations(Vec<Pieces>),
     /// From here on these data replicas must have an entry before it is acknowledged.
     InSync(BTreeSet<NodeId>),
 }
@@ -52,6 +57,35 @@ impl From<TryGetError> for Malformed {
 
 /// Appends the body of `payload` to `out`; returns its kind.
 pub fn encode(payload: &Payload, out: &mut Vec<u8>) -> u8 {
+    encode_with(payload, out, |out, piece| out.put_slice(piece))
+}
+
+/// As `encode`, with large pieces of operations where they are: what came before them in `out` and they go to `pieces`.
+pub fn encode_shared(payload: &Payload, out: &mut Vec<u8>, pieces: &mut Pieces) -> u8 {
+    encode_with(payload, out, |out, piece| match piece.len() < LARGE {
+        true => out.put_slice(piece),
+        false => {
+            pieces.push(std::mem::take(out).into());
+            pieces.push(piece.clone());
+        }
+    })
+}
+
+/// Kind and length of the body that `encode` makes of `payload`.
+pub fn measure(payload: &Payload) -> (u8, usize) {
+    match payload {
+        EntryPayload::Normal(Body::Operations(operations)) => {
+            let lengths = operations.iter().map(|operation| COUNT + operation.len());
+            (OPERATIONS, size_of_val(&VERSION) + COUNT + lengths.sum::<usize>())
+        }
+        small => {
+            let mut body = Vec::new();
+            (encode(small, &mut body), body.len())
+        }
+    }
+}
+
+fn encode_with(payload: &Payload, out: &mut Vec<u8>, mut put: impl FnMut(&mut Vec<u8>, &Bytes)) -> u8 {
     out.put_u8(VERSION);
     match payload {
         EntryPayload::Blank => BLANK,
@@ -63,7 +97,7 @@ pub fn encode(payload: &Payload, out: &mut Vec<u8>) -> u8 {
             put_count(operations.len(), out);
             for operation in operations {
                 put_count(operation.len(), out);
-                out.put_slice(operation);
+                operation.iter().for_each(|piece| put(out, piece));
             }
             OPERATIONS
         }
@@ -85,7 +119,8 @@ pub fn decode(kind: u8, mut body: Bytes) -> Result<Payload, Malformed> {
         MEMBERSHIP => EntryPayload::Membership(decode_membership(&mut body)?),
         OPERATIONS => {
             let count = body.try_get_u32_le()?;
-            let operations = (0..count).map(|_| take_bytes(&mut body)).collect::<Result<_, _>>()?;
+            let operations = (0..count).map(|_| Ok(take_bytes(&mut body)?.into()));
+            let operations = operations.collect::<Result<_, Malformed>>()?;
             EntryPayload::Normal(Body::Operations(operations))
         }
         IN_SYNC => EntryPayload::Normal(Body::InSync(take_nodes(&mut body)?)),
@@ -189,9 +224,16 @@ mod tests {
         vec![
             EntryPayload::Blank,
             EntryPayload::Membership(Membership::new(vec![[1, 2].into(), [1, 2, 3].into()], peers)),
-            EntryPayload::Normal(Body::Operations(vec![Bytes::new(), Bytes::from_static(b"create")])),
+            EntryPayload::Normal(Body::Operations(vec![Pieces::default(), "create".into(), cut()])),
             EntryPayload::Normal(Body::InSync([1, 7].into())),
         ]
+    }
+
+    /// An operation with large data behind its head.
+    fn cut() -> Pieces {
+        let mut cut = Pieces::from("write");
+        cut.push(vec![7; LARGE].into());
+        cut
     }
 
     #[test]
@@ -199,8 +241,23 @@ mod tests {
         for payload in samples() {
             let mut bytes = Vec::new();
             let kind = encode(&payload, &mut bytes);
+            assert_eq!(measure(&payload), (kind, bytes.len()));
+            let (mut out, mut pieces) = (vec![1, 2], Pieces::default());
+            assert_eq!(encode_shared(&payload, &mut out, &mut pieces), kind);
+            pieces.push(out.into());
+            assert_eq!(pieces.join()[2..], bytes);
             assert_eq!(decode(kind, bytes.into()), Ok(payload));
         }
+    }
+
+    #[test]
+    fn large_data_is_shared() {
+        let operation = cut();
+        let data = operation.split_first().1[0].as_ptr();
+        let mut pieces = Pieces::default();
+        let payload = EntryPayload::Normal(Body::Operations(vec![operation]));
+        encode_shared(&payload, &mut Vec::new(), &mut pieces);
+        assert!(pieces.iter().any(|piece| piece.as_ptr() == data));
     }
 
     #[test]
@@ -208,7 +265,7 @@ mod tests {
         for payload in samples() {
             let mut bytes = Vec::new();
             let kind = encode(&payload, &mut bytes);
-            for end in 0..bytes.len() {
+            for end in (0..bytes.len()).filter(|end| *end < 500 || end % 997 == 0) {
                 let cut = Bytes::copy_from_slice(&bytes[..end]);
                 assert!(decode(kind, cut).is_err(), "{payload:?} cut at {end}");
             }

@@ -24,7 +24,7 @@ use super::network::{Clock, Network, Transport};
 use super::types::{Checkpoint, LogId, NodeId, Peer, Replies, StoreId, Types, Vote, next_index};
 use super::wire::{self, Bad, Envelope, Kind};
 use super::{identity, lease, watchers};
-use crate::base::Scope;
+use crate::base::{Pieces, Scope};
 
 /// Followers refuse votes this long after they heard the leader; also what the read lease is counted from.
 pub const LEASE: Duration = Duration::from_millis(800);
@@ -171,7 +171,7 @@ impl Group {
         })
     }
 
-    async fn propose(self, operations: Vec<Bytes>, flight: Flight) -> Result<Replies, Refused> {
+    async fn propose(self, operations: Vec<Pieces>, flight: Flight) -> Result<Replies, Refused> {
         if self.is_witness() {
             return Err(Refused::NotLeader { leader: None });
         }

@@ -17,7 +17,7 @@ use super::memory_machine::MemoryMachine;
 use super::network::{Transport, Unreached};
 use super::types::{Checkpoint, NodeId, Peer, StoreId};
 use super::wire::Envelope;
-use crate::base::{BoxFuture, Scope, clock};
+use crate::base::{BoxFuture, Pieces, Scope, clock};
 
 /// Patience of a test that waits for something that must happen.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -81,11 +81,11 @@ impl Transport for Local {
         &'a self,
         node: NodeId,
         _peer: &'a Peer,
-        request: Bytes,
+        request: Pieces,
         deadline: Duration,
     ) -> BoxFuture<'a, Result<Bytes, Unreached>> {
         Box::pin(async move {
-            let answer = tokio::time::timeout(deadline, self.deliver(node, request)).await;
+            let answer = tokio::time::timeout(deadline, self.deliver(node, request.join())).await;
             answer.unwrap_or_else(|_| Err(Unreached::Lost("no answer".into())))
         })
     }
@@ -366,7 +366,7 @@ async fn an_acknowledgement_waits_for_every_in_sync_replica_until_it_is_dropped(
     let follower = all().into_iter().find(|id| *id != leader).unwrap();
     for number in 0..10 {
         let text = format!("to all {number}");
-        world.batcher(leader).submit(text.clone().into()).await.unwrap();
+        world.batcher(leader).submit(text.clone()).await.unwrap();
         for id in all() {
             let is_safe = world.nodes[&id].disk.has_synced(text.as_bytes());
             assert!(is_safe, "node {id} does not have {text}");
@@ -485,7 +485,7 @@ async fn a_follower_behind_by_many_large_entries_catches_up() {
     while !left.is_empty() {
         assert!(start.elapsed() < PATIENCE, "{left:?} were never acknowledged");
         let batcher = world.batcher(world.wait_for_leader().await);
-        let writes = left.iter().map(|number| batcher.submit(vec![*number; 1 << 20].into()));
+        let writes = left.iter().map(|number| batcher.submit(vec![*number; 1 << 20]));
         let answers = futures_util::future::join_all(writes).await;
         let refused = left.into_iter().zip(&answers).filter(|(_, answer)| answer.is_err());
         left = refused.map(|(number, _)| number).collect();

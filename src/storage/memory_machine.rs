@@ -12,7 +12,7 @@ use openraft::{EntryPayload, SnapshotMeta, StoredMembership};
 use super::entry::Body;
 use super::machine::{Applied, Machine};
 use super::types::{Checkpoint, Entry, LogId, Replies, Types};
-use crate::base::BoxFuture;
+use crate::base::{BoxFuture, Pieces};
 
 #[derive(Clone, Default)]
 struct State {
@@ -88,6 +88,7 @@ impl Machine for MemoryMachine {
                 }
                 EntryPayload::Normal(Body::InSync(nodes)) => state.applied.in_sync = nodes,
                 EntryPayload::Normal(Body::Operations(operations)) => {
+                    let operations: Vec<_> = operations.into_iter().map(Pieces::join).collect();
                     reply.0 = operations.clone();
                     state
                         .operations

@@ -17,7 +17,7 @@ use super::network::{Transport, Unreached};
 use super::request::{self, Answer, Request, Response};
 use super::types::{Checkpoint, NodeId, Peer};
 use super::wire::Envelope;
-use crate::base::{BoxFuture, Scope};
+use crate::base::{BoxFuture, Pieces, Scope};
 use crate::net::mesh::{
     Addresses, ByteStream, CallError, Caller, Class, Fault, Handler, Identity, Limits, Mesh, Name, TcpDial, Tls,
 };
@@ -98,7 +98,7 @@ impl Links {
         &self,
         peer: &Peer,
         (class, service): (Class, u16),
-        body: Bytes,
+        body: impl Into<Pieces>,
         deadline: Duration,
     ) -> Result<Bytes, Unreached> {
         let name = self.directory.learn(&peer.name, &peer.address)?;
@@ -119,7 +119,7 @@ impl Transport for Links {
         &'a self,
         _node: NodeId,
         peer: &'a Peer,
-        request: Bytes,
+        request: Pieces,
         deadline: Duration,
     ) -> BoxFuture<'a, Result<Bytes, Unreached>> {
         Box::pin(Links::call(self, peer, (Class::Calls, RAFT), request, deadline))

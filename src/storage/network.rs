@@ -19,7 +19,7 @@ use super::held::Held;
 use super::lease::Contacts;
 use super::types::{Checkpoint, NodeId, Peer, StoreId, Types, Vote};
 use super::wire::{self, Bad, Envelope, Kind};
-use crate::base::BoxFuture;
+use crate::base::{BoxFuture, Pieces};
 
 /// Delay between attempts to reach a peer that refuses: short, for a restarted process is back at once.
 const BACKOFF: Duration = Duration::from_millis(100);
@@ -44,7 +44,7 @@ pub trait Transport: Send + Sync + 'static {
         &'a self,
         node: NodeId,
         peer: &'a Peer,
-        request: Bytes,
+        request: Pieces,
         deadline: Duration,
     ) -> BoxFuture<'a, Result<Bytes, Unreached>>;
     /// Brings a checkpoint's files and `header` to `Group::incoming` and `Group::install` there, and the answer back.
@@ -65,7 +65,7 @@ impl Transport for Alone {
         &'a self,
         node: NodeId,
         _peer: &'a Peer,
-        _request: Bytes,
+        _request: Pieces,
         _deadline: Duration,
     ) -> BoxFuture<'a, Result<Bytes, Unreached>> {
         let why = format!("no way to replica {node}: cluster.address is not set");
@@ -79,7 +79,7 @@ impl Transport for Alone {
         header: Bytes,
         _checkpoint: &'a Checkpoint,
     ) -> BoxFuture<'a, Result<Bytes, Unreached>> {
-        self.call(node, peer, header, Duration::ZERO)
+        self.call(node, peer, header.into(), Duration::ZERO)
     }
 }
 
@@ -114,14 +114,14 @@ impl Network {
         deadline: Duration,
     ) -> Result<Result<Bytes, Bad>, Unreached> {
         let request = self.envelope(kind, peer).seal(body);
-        self.send(node, peer, request, deadline).await
+        self.send(node, peer, request.into(), deadline).await
     }
 
     async fn send(
         &self,
         node: NodeId,
         peer: &Peer,
-        request: Bytes,
+        request: Pieces,
         deadline: Duration,
     ) -> Result<Result<Bytes, Bad>, Unreached> {
         let answer = self.transport.call(node, peer, request, deadline).await;
@@ -195,10 +195,10 @@ impl Client {
 
     async fn call(&self, kind: Kind, body: &[u8], deadline: Duration) -> Result<Bytes, CallError> {
         let request = self.network.envelope(kind, &self.peer).seal(body);
-        self.send(request, deadline).await
+        self.send(request.into(), deadline).await
     }
 
-    async fn send(&self, request: Bytes, deadline: Duration) -> Result<Bytes, CallError> {
+    async fn send(&self, request: Pieces, deadline: Duration) -> Result<Bytes, CallError> {
         let answer = self.network.send(self.target, &self.peer, request, deadline).await;
         // A peer that refuses (another store, a failed log) will refuse again: back off.
         answer.map_err(unreached)?.map_err(|bad| Unreachable::new(&bad).into())

@@ -10,10 +10,14 @@ use thiserror::Error;
 use super::batch::MAX_BYTES;
 use super::call::Mutation;
 use super::operation::Operation;
+use crate::base::Pieces;
 
 const VERSION: u8 = 3;
 /// Longest encoding without data that needs no second allocation: names and a few groups.
 const HEAD: usize = 256;
+/// Data from this size on stays where it is. It came in a buffer of which it is nearly all; less would keep too much of one
+/// in memory.
+const SHARED: usize = 64 << 10;
 
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum Malformed {
@@ -29,30 +33,46 @@ pub enum Malformed {
     Trailing(usize),
 }
 
-pub fn encode(operation: &Operation) -> Bytes {
+/// Large data shares the memory of the operation's.
+pub fn encode(operation: &Operation) -> Pieces {
     let mut head = operation.clone();
     let data = data(&mut head).map(std::mem::take).unwrap_or_default();
-    let mut out = Vec::with_capacity(HEAD + data.len());
+    let is_large = data.len() >= SHARED;
+    let mut out = Vec::with_capacity(if is_large { HEAD } else { HEAD + data.len() });
     out.put_u8(VERSION);
     out.put_u32_le(u32::try_from(data.len()).expect("a call carries at most DATA_MAX"));
     let encoded = postcard::to_extend(&head, out);
     let mut out = encoded.expect("a vector takes all, and lengths are known");
-    out.put_slice(&data);
-    out.into()
+    if !is_large {
+        out.put_slice(&data);
+        return out.into();
+    }
+    let mut pieces = Pieces::from(out);
+    pieces.push(data);
+    pieces
 }
 
-/// Data shares the memory of `bytes`.
-pub fn decode(bytes: &Bytes) -> Result<Operation, Malformed> {
-    if bytes.len() > MAX_BYTES {
-        return Err(Malformed::Long(bytes.len()));
+/// Data shares the memory of `pieces`.
+pub fn decode(pieces: &Pieces) -> Result<Operation, Malformed> {
+    let whole = pieces.len();
+    if whole > MAX_BYTES {
+        return Err(Malformed::Long(whole));
     }
-    let mut head = bytes.clone();
+    let (mut head, apart) = match pieces.split_first() {
+        (head, [data]) => (head.clone(), Some(data.clone())),
+        _ => (pieces.clone().join(), None),
+    };
     match head.try_get_u8() {
         Ok(VERSION) => {}
         other => return Err(Malformed::Version(other.ok())),
     }
     let length = head.try_get_u32_le().map_err(|_| Malformed::Short)? as usize;
-    let written = head.split_off(head.len().checked_sub(length).ok_or(Malformed::Short)?);
+    let written = match apart {
+        // As `encode` has cut it.
+        Some(data) if data.len() == length => data,
+        Some(_) => return decode(&pieces.clone().join().into()),
+        None => head.split_off(head.len().checked_sub(length).ok_or(Malformed::Short)?),
+    };
     let (mut operation, rest): (Operation, _) = postcard::take_from_bytes(&head).map_err(Malformed::Body)?;
     if !rest.is_empty() {
         return Err(Malformed::Trailing(rest.len()));
@@ -235,12 +255,12 @@ mod tests {
     fn the_format_stays() {
         let head = [2, 5, 0xac, 2, 2, 0, 33, 34, 0, 1, 7, 9, 1, 8, 0x80, 1, 0];
         let expected = [&[3, 2, 0, 0, 0][..], &head, b"hi"].concat();
-        assert_eq!(encode(&write(Bytes::from_static(b"hi"), 0))[..], expected);
+        assert_eq!(encode(&write(Bytes::from_static(b"hi"), 0)).join()[..], expected);
         assert_eq!(
-            encode(&Operation::End { session: Session(6) })[..],
+            encode(&Operation::End { session: Session(6) }).join()[..],
             [3, 0, 0, 0, 0, 1, 6]
         );
-        assert_eq!(encode(&Operation::Reap)[..], [3, 0, 0, 0, 0, 3]);
+        assert_eq!(encode(&Operation::Reap).join()[..], [3, 0, 0, 0, 0, 3]);
     }
 
     #[test]
@@ -248,7 +268,11 @@ mod tests {
         let operation = write(vec![7; DATA_MAX].into(), 1000);
         let bytes = encode(&operation);
         assert!(bytes.len() <= MAX_BYTES);
-        assert_eq!(decode(&bytes), Ok(operation));
+        assert_eq!(decode(&bytes), Ok(operation.clone()));
+        let cut_elsewhere = bytes.clone().join();
+        let mut pieces = Pieces::from(cut_elsewhere.slice(..1000));
+        pieces.push(cut_elsewhere.slice(1000..));
+        assert_eq!(decode(&pieces), Ok(operation));
         assert_eq!(
             decode(&vec![1; MAX_BYTES + 1].into()),
             Err(Malformed::Long(MAX_BYTES + 1))
@@ -257,7 +281,7 @@ mod tests {
 
     #[test]
     fn unknown_formats_are_refused() {
-        let read = |bytes: &'static [u8]| decode(&Bytes::from_static(bytes));
+        let read = |bytes: &'static [u8]| decode(&bytes.into());
         assert_eq!(read(&[]), Err(Malformed::Version(None)));
         assert_eq!(read(&[2, 0, 0]), Err(Malformed::Version(Some(2))));
         assert_eq!(read(&[3, 0, 0, 0, 0, 1, 6, 0]), Err(Malformed::Trailing(1)));
@@ -271,11 +295,14 @@ mod tests {
 
     #[test]
     fn data_is_not_copied() {
-        let bytes = encode(&write(vec![7; 1000].into(), 0));
+        let sent = Bytes::from(vec![7; SHARED]);
+        let encoded = encode(&write(sent.clone(), 0));
+        assert_eq!(encoded.iter().last().map(|data| data.as_ptr()), Some(sent.as_ptr()));
+        let bytes = encoded.join();
         let Ok(Operation::Mutate {
             mutation: Mutation::Write { data, .. },
             ..
-        }) = decode(&bytes)
+        }) = decode(&bytes.clone().into())
         else {
             panic!("not what was encoded");
         };
@@ -285,10 +312,10 @@ mod tests {
     proptest! {
         #[test]
         fn operations_come_back(operation in operation()) {
-            let bytes = encode(&operation);
-            prop_assert_eq!(decode(&bytes), Ok(operation));
+            let bytes = encode(&operation).join();
+            prop_assert_eq!(decode(&bytes.clone().into()), Ok(operation));
             for end in [0, 1, bytes.len() / 2, bytes.len() - 1] {
-                prop_assert!(decode(&bytes.slice(..end)).is_err());
+                prop_assert!(decode(&bytes.slice(..end).into()).is_err());
             }
         }
 

@@ -427,7 +427,7 @@ mod tests {
         let (machine, mut replica) = open(folder.path(), &Scope::new());
         let entry = |index, operation: &'static [u8]| Entry {
             log_id: log_id(1, 1, index),
-            payload: EntryPayload::Normal(Body::Operations(vec![Bytes::from_static(operation)])),
+            payload: EntryPayload::Normal(Body::Operations(vec![Bytes::from_static(operation).into()])),
         };
         let refused = replica.apply(vec![entry(0, &BEGIN), entry(1, &[9, 9])]).await;
         assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::InvalidData);

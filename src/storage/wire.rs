@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use super::entry::{self, Malformed};
 use super::types::{Entry, LogId, NodeId, StoreId, Types, Vote, log_id};
+use crate::base::Pieces;
 
 const VERSION: u8 = 1;
 /// Bytes of an envelope, and at most of an append without its entries.
@@ -67,12 +68,9 @@ impl Envelope {
         out.into()
     }
 
-    /// A request that holds these entries, which are copied once.
-    pub fn seal_append(&self, request: &AppendEntriesRequest<Types>) -> Bytes {
-        let entries = request.entries.iter().map(|entry| entry::size(&entry.payload));
-        let mut out = self.opening(APPEND + entries.sum::<usize>());
-        encode_append(request, &mut out);
-        out.into()
+    /// A request that holds these entries; what is large in them is shared with them.
+    pub fn seal_append(&self, request: &AppendEntriesRequest<Types>) -> Pieces {
+        encode_append(request, self.opening(APPEND))
     }
 
     /// What stands before a body, and room for one.
@@ -136,21 +134,22 @@ pub fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Bad> {
     serde_json::from_slice(bytes).map_err(|error| Bad::Json(error.to_string()))
 }
 
-fn encode_append(request: &AppendEntriesRequest<Types>, out: &mut Vec<u8>) {
+fn encode_append(request: &AppendEntriesRequest<Types>, mut out: Vec<u8>) -> Pieces {
+    let mut pieces = Pieces::default();
     out.put_u64_le(request.vote.leader_id.term);
     out.put_u64_le(request.vote.leader_id.node_id);
     out.put_u8(u8::from(request.vote.committed));
-    put_id(request.prev_log_id, out);
-    put_id(request.leader_commit, out);
+    put_id(request.prev_log_id, &mut out);
+    put_id(request.leader_commit, &mut out);
     for entry in &request.entries {
-        put_id(Some(entry.log_id), out);
-        let head = out.len();
-        out.put_bytes(0, 5);
-        let kind = entry::encode(&entry.payload, out);
-        let length = u32::try_from(out.len() - head - 5).expect("an entry is short");
-        out[head] = kind;
-        out[head + 1..head + 5].copy_from_slice(&length.to_le_bytes());
+        put_id(Some(entry.log_id), &mut out);
+        let (kind, length) = entry::measure(&entry.payload);
+        out.put_u8(kind);
+        out.put_u32_le(u32::try_from(length).expect("an entry is short"));
+        entry::encode_shared(&entry.payload, &mut out, &mut pieces);
     }
+    pieces.push(out.into());
+    pieces
 }
 
 pub fn decode_append(mut body: Bytes) -> Result<AppendEntriesRequest<Types>, Bad> {
@@ -205,7 +204,7 @@ mod tests {
 
     #[test]
     fn an_append_survives_the_round_trip_and_no_cut() {
-        let operations = vec![Bytes::from_static(b"one"), Bytes::new()];
+        let operations = vec!["one".into(), Pieces::default()];
         let entries = [EntryPayload::Blank, EntryPayload::Normal(Body::Operations(operations))];
         let request = AppendEntriesRequest {
             vote: Vote::new_committed(3, 2),
@@ -225,7 +224,7 @@ mod tests {
             from_store: StoreId([1; 16]),
             to_store: StoreId([2; 16]),
         };
-        let (opened, bytes) = Envelope::open(envelope.seal_append(&request)).unwrap();
+        let (opened, bytes) = Envelope::open(envelope.seal_append(&request).join()).unwrap();
         assert_eq!(opened, envelope);
         let decoded = decode_append(bytes.clone()).unwrap();
         assert_eq!(decoded.entries, request.entries);

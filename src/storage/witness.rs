@@ -239,7 +239,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut witness = Witness::open(folder.path(), None).unwrap();
         assert_eq!(witness.latest().await.unwrap().map(|latest| latest.meta), None);
-        let body = Body::Operations(vec![Bytes::from_static(b"one"), Bytes::from_static(b"two")]);
+        let body = Body::Operations(vec!["one".into(), "two".into()]);
         let entries = vec![
             entry(0, EntryPayload::Blank),
             entry(1, in_sync(&[1, 2])),

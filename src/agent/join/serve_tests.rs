@@ -411,7 +411,7 @@ async fn a_certificate_of_another_cluster_is_refused() {
     };
     let mesh = Mesh::new(Arc::new(dial), LIMITS, &world.scope);
     let peer = mesh.peer(&name("n1"));
-    let called = peer.call(Class::Calls, 1, "x".into(), Duration::from_secs(3)).await;
+    let called = peer.call(Class::Calls, 1, "x", Duration::from_secs(3)).await;
     assert!(called.is_err());
     world.log.says(&["WARN", "refused", "client.addr=127.0.0.1"]).await;
     world.stop().await;

@@ -110,11 +110,7 @@ impl Router {
     async fn control_of(&self, name: &Name, control: &Control, deadline: Instant) -> Option<Vec<u8>> {
         let within = deadline.saturating_duration_since(Instant::now());
         let body = control.encode(self.epoch().unwrap_or_default());
-        let called = self
-            .mesh
-            .peer(name)
-            .call(Line::Calls, CONTROL, body.into(), within)
-            .await;
+        let called = self.mesh.peer(name).call(Line::Calls, CONTROL, body, within).await;
         match called {
             Ok(answer) => Some(answer.to_vec()),
             Err(error) => {

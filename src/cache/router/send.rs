@@ -34,7 +34,7 @@ pub async fn run(router: Arc<Router>, stream: Arc<Stream>) {
         };
         let line = if piece.len() >= HEAVY { Line::Bulk } else { Line::Calls };
         let kept = tokio::select! {
-            kept = peer.call(line, COPY, piece.into(), PATIENCE) => kept,
+            kept = peer.call(line, COPY, piece, PATIENCE) => kept,
             // Another epoch, another piece.
             _ = changed.changed() => continue,
             () = router.scope.draining() => return,

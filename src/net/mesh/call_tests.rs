@@ -401,7 +401,7 @@ async fn a_handler_answers_at_once_or_later_or_leaves_it_to_call() {
         ("panic", Err(Fault::Panicked)),
         ("now", Ok("now")),
     ] {
-        let reply = pair.caller.call(QUICK, sent.into(), soon()).await;
+        let reply = pair.caller.call(QUICK, sent, soon()).await;
         assert_eq!(reply, expected.map(Bytes::from).map_err(CallError::from), "{sent}");
     }
 }

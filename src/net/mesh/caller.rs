@@ -13,7 +13,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
-use crate::base::Scope;
+use crate::base::{Pieces, Scope};
 
 use super::error::{CallError, Fault, Why};
 use super::frame::{Frame, Head, Kind};
@@ -120,7 +120,8 @@ impl Caller {
     }
 
     /// Makes a call and waits for its reply, at most until `deadline`. Cancel safe: dropping it cancels the call.
-    pub async fn call(&self, service: u16, body: Bytes, deadline: Instant) -> Result<Bytes, CallError> {
+    pub async fn call(&self, service: u16, body: impl Into<Pieces>, deadline: Instant) -> Result<Bytes, CallError> {
+        let body = body.into();
         if body.len() > self.link.limits.body {
             return Err(CallError::NotSent(Why::TooLarge));
         }
@@ -148,12 +149,13 @@ impl Caller {
         let Some(room) = self.link.room_now(body.len()) else {
             return Err(body);
         };
-        let call = self.enqueue(service, body).map_err(|(_, body)| body)?;
+        let call = self.enqueue(service, body.into());
+        let call = call.map_err(|(_, body)| body.join())?;
         room.forget();
         Ok(call)
     }
 
-    fn enqueue(&self, service: u16, body: Bytes) -> Result<Call, (Why, Bytes)> {
+    fn enqueue(&self, service: u16, body: Pieces) -> Result<Call, (Why, Pieces)> {
         let limits = &self.link.limits;
         let (sender, reply) = oneshot::channel();
         let id = self.link.with(|queue, calls| {

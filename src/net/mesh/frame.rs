@@ -132,6 +132,18 @@ pub fn decode(buffer: &mut BytesMut, body_limit: usize, copied: usize) -> Result
     Ok(Some(Frame { head, body }))
 }
 
+/// Bytes that the frame at the front of `buffer` lacks, once `proof` of it are there: a length alone is no reason for memory.
+/// For a frame that `decode` has let pass so far.
+pub fn lacking(buffer: &[u8], proof: usize) -> usize {
+    match buffer.first_chunk::<LENGTH>() {
+        Some(length) if buffer.len() >= proof => {
+            let whole = usize::try_from(u32::from_be_bytes(*length)).map_or(0, |length| LENGTH + length);
+            whole.saturating_sub(buffer.len())
+        }
+        _ => 0,
+    }
+}
+
 /// Writes the header of a frame whose body has `body_length` bytes, at most `BODY_CEILING`.
 pub fn encode_head(head: Head, body_length: usize, out: &mut BytesMut) {
     let length = u32::try_from(FIXED + body_length).expect("bodies are bounded by the ceiling");
@@ -221,6 +233,17 @@ mod tests {
         for short in 0..FIXED as u32 {
             assert_eq!(refused(short), Err(Error::Short));
         }
+    }
+
+    #[test]
+    fn a_frame_that_has_begun_gets_its_room_at_once() {
+        let mut wire = BytesMut::from(1000_u32.to_be_bytes().as_slice());
+        assert_eq!(lacking(&wire, 500), 0, "a length alone");
+        wire.resize(500, 0);
+        assert_eq!(lacking(&wire, 500), 504);
+        wire.resize(2000, 0);
+        assert_eq!(lacking(&wire, 500), 0, "it is whole");
+        assert_eq!(lacking(&[0xff; 3], 1), 0);
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub(super) const LINGER: Duration = Duration::from_secs(60);
 /// The buffer of the reader, and the room for one read: what a record of TLS holds.
 const READ: usize = 4 * RECORD;
 const RECORD: usize = 16 * 1024;
+/// So much of a frame must be there before it gets room for all of it.
+const PROOF: usize = READ - RECORD;
 
 /// Bounds of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -212,7 +214,8 @@ impl<R: Role> Link<R> {
         let mut buffer = BytesMut::with_capacity(READ);
         loop {
             if buffer.capacity() - buffer.len() < RECORD {
-                buffer.reserve(READ);
+                // A large frame at once: memory that grows step by step is copied and faulted in anew at each.
+                buffer.reserve(frame::lacking(&buffer, PROOF).max(READ));
             }
             match stream.read_buf(&mut buffer).await {
                 Ok(0) => return Why::Closed,
@@ -278,10 +281,11 @@ impl<R: Role> Link<R> {
                 tokio::task::yield_now().await;
                 continue;
             }
-            let large = taken.large.unwrap_or_default();
             let written = async {
                 stream.write_all(&batch).await?;
-                stream.write_all(&large).await?;
+                for piece in taken.large.iter() {
+                    stream.write_all(piece).await?;
+                }
                 stream.flush().await
             };
             if let Err(error) = written.await {

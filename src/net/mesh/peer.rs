@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use tokio::time::Instant;
 
-use crate::base::{BoxFuture, Scope};
+use crate::base::{BoxFuture, Pieces, Scope};
 
 use super::caller::{Call, Caller};
 use super::dial::Dial;
@@ -95,7 +95,14 @@ impl Peer {
 
     /// Makes a call and waits for the reply, at most `within`. A node that is known to be away is told at once; a
     /// call refused by a connection that is just being replaced goes over the next one. Dropping it cancels it.
-    pub async fn call(&self, class: Class, service: u16, body: Bytes, within: Duration) -> Result<Bytes, CallError> {
+    pub async fn call(
+        &self,
+        class: Class,
+        service: u16,
+        body: impl Into<Pieces>,
+        within: Duration,
+    ) -> Result<Bytes, CallError> {
+        let body = body.into();
         let deadline = Instant::now() + within;
         let keeper = self.callers(class);
         let mut caller = keeper.get(None, deadline).await?;

@@ -3,16 +3,15 @@
 
 use std::collections::VecDeque;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 
 use super::error::Fault;
 use super::frame::{self, Head, Kind};
+use crate::base::Pieces;
+use crate::base::pieces::LARGE;
 
 /// Bytes put together for one write. Bounds what stands before a PONG: 0.5 ms of a gigabit line.
 const BATCH: usize = 64 * 1024;
-
-/// A body from this size on is written from where it lies: copying it would cost more than a further write.
-const LARGE: usize = 16 * 1024;
 
 /// Longest text of a fault: a sentence for people.
 pub(super) const FAULT_TEXT: usize = 1024;
@@ -31,7 +30,7 @@ pub(super) fn cost(body_length: usize) -> usize {
 struct Waiting {
     head: Head,
     /// `None`: withdrawn.
-    body: Option<Bytes>,
+    body: Option<Pieces>,
 }
 
 /// The frames and signals of one direction.
@@ -57,7 +56,7 @@ pub(super) struct Taken {
     /// To be given back to the budget when it is written.
     pub cost: usize,
     /// Belongs behind the batch.
-    pub large: Option<Bytes>,
+    pub large: Pieces,
 }
 
 impl Queue {
@@ -104,8 +103,9 @@ impl Queue {
     }
 
     /// Queues a frame whose cost was taken from the budget. Ids of calls must grow.
-    pub fn push(&mut self, head: Head, body: Bytes) {
-        self.frames.push_back(Waiting { head, body: Some(body) });
+    pub fn push(&mut self, head: Head, body: impl Into<Pieces>) {
+        let body = Some(body.into());
+        self.frames.push_back(Waiting { head, body });
     }
 
     /// Whether a call has been taken for writing, so that the peer may have seen it.
@@ -139,13 +139,19 @@ impl Queue {
                 continue;
             };
             self.last_taken = Some(head.id);
-            taken.cost += cost(body.len());
-            frame::encode_head(head, body.len(), batch);
-            if body.len() >= LARGE {
-                taken.large = Some(body);
+            let length = body.len();
+            taken.cost += cost(length);
+            frame::encode_head(head, length, batch);
+            for piece in body.iter() {
+                // A large one is written from where it lies: copying it would cost more than a further write.
+                match piece.len() < LARGE && taken.large.is_empty() {
+                    true => batch.put_slice(piece),
+                    false => taken.large.push(piece.clone()),
+                }
+            }
+            if !taken.large.is_empty() {
                 break;
             }
-            batch.put_slice(&body);
         }
         taken
     }
@@ -180,6 +186,8 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn call(id: u64) -> Head {
@@ -193,7 +201,7 @@ mod tests {
     fn take(queue: &mut Queue) -> (Vec<(Kind, u64)>, Taken) {
         let mut batch = BytesMut::new();
         let taken = queue.take(&mut batch);
-        batch.put_slice(taken.large.as_deref().unwrap_or_default());
+        taken.large.iter().for_each(|piece| batch.put_slice(piece));
         let mut frames = Vec::new();
         while let Some(frame) = frame::decode(&mut batch, frame::BODY_CEILING, frame::COPIED).expect("well formed") {
             frames.push((frame.head.kind, frame.head.id));
@@ -245,6 +253,25 @@ mod tests {
     }
 
     #[test]
+    fn of_a_body_in_pieces_the_large_ones_are_not_copied() {
+        let mut queue = Queue::default();
+        let large = Bytes::from(vec![1; LARGE]);
+        let mut body = Pieces::from("head");
+        body.push(large.clone());
+        body.push(Bytes::from_static(b"tail"));
+        queue.push(call(1), body.clone());
+        queue.push(call(2), "next");
+        let mut batch = BytesMut::new();
+        let taken = queue.take(&mut batch);
+        assert_eq!(taken.cost, cost(LARGE + 8));
+        assert_eq!(taken.large.split_first().0.as_ptr(), large.as_ptr());
+        taken.large.iter().for_each(|piece| batch.put_slice(piece));
+        let frame = frame::decode(&mut batch, frame::BODY_CEILING, frame::COPIED);
+        assert_eq!(Pieces::from(frame.expect("well formed").expect("whole").body), body);
+        assert_eq!(take(&mut queue).0, [(Kind::Call, 2)]);
+    }
+
+    #[test]
     fn batch_is_bounded_and_large_bodies_go_alone() {
         let mut queue = Queue::default();
         queue.push(call(1), Bytes::from(vec![0; LARGE]));
@@ -253,7 +280,7 @@ mod tests {
         }
         let (frames, taken) = take(&mut queue);
         assert_eq!(frames, [(Kind::Call, 1)]);
-        assert_eq!(taken.large.expect("not copied").len(), LARGE);
+        assert_eq!(taken.large.len(), LARGE, "not copied");
         assert_eq!(take(&mut queue).0.len(), BATCH / LARGE);
     }
 

@@ -82,9 +82,7 @@ impl Handler for Desk {
 }
 
 async fn ask(peer: &Peer, question: &Question) -> Answer {
-    let asked = peer
-        .call(Class::Calls, CDN, question.to_string().into(), PATIENCE)
-        .await;
+    let asked = peer.call(Class::Calls, CDN, question.to_string(), PATIENCE).await;
     let failed = |error: String| Said::Failed { error };
     let said = match asked {
         Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|_| failed("its answer cannot be read".into())),

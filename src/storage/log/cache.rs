@@ -95,7 +95,7 @@ mod tests {
         for index in 0..count {
             cache.push(Entry {
                 log_id: log_id(1, 1, index),
-                payload: EntryPayload::Normal(Body::Operations(vec![Bytes::from(vec![0; 1000])])),
+                payload: EntryPayload::Normal(Body::Operations(vec![Bytes::from(vec![0; 1000]).into()])),
             });
         }
         cache

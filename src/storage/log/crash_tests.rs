@@ -27,7 +27,7 @@ pub fn entry(term: u64, index: u64, length: usize) -> Entry {
     content.resize(content.len() + length, b'x');
     Entry {
         log_id: log_id(term, 1, index),
-        payload: EntryPayload::Normal(Body::Operations(vec![Bytes::from(content)])),
+        payload: EntryPayload::Normal(Body::Operations(vec![Bytes::from(content).into()])),
     }
 }
 

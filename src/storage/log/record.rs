@@ -101,7 +101,7 @@ mod tests {
     fn sample() -> (Entry, Vec<u8>) {
         let entry = Entry {
             log_id: log_id(3, 2, 9),
-            payload: EntryPayload::Normal(Body::Operations(vec![Bytes::from_static(b"write")])),
+            payload: EntryPayload::Normal(Body::Operations(vec![Bytes::from_static(b"write").into()])),
         };
         let mut bytes = Vec::new();
         encode(7, true, &entry, &mut bytes).expect("short enough");

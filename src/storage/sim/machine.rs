@@ -12,7 +12,7 @@ use openraft::{EntryPayload, SnapshotMeta, StoredMembership};
 
 use super::ledger::{Ledger, Operation};
 use super::object::{Act, Object, Objects};
-use crate::base::BoxFuture;
+use crate::base::{BoxFuture, Pieces};
 use crate::storage::call::Inode;
 use crate::storage::entry::{self, Body};
 use crate::storage::machine::{Applied, Machine};
@@ -138,7 +138,7 @@ impl SimMachine {
             }
             EntryPayload::Normal(Body::InSync(nodes)) => state.applied.in_sync = nodes,
             EntryPayload::Normal(Body::Operations(operations)) => {
-                let perform = |bytes| self.perform(&mut state, bytes, index);
+                let perform = |operation: Pieces| self.perform(&mut state, operation.join(), index);
                 replies.0.extend(operations.into_iter().map(perform));
             }
         }

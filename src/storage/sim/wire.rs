@@ -10,7 +10,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::machine::{Done, Submission, View};
-use crate::base::BoxFuture;
+use crate::base::{BoxFuture, Pieces};
 use crate::storage::Refused;
 use crate::storage::faulty_disk::Random;
 use crate::storage::network::{Transport, Unreached};
@@ -199,11 +199,11 @@ impl Transport for Line {
         &'a self,
         node: NodeId,
         _peer: &'a Peer,
-        request: Bytes,
+        request: Pieces,
         deadline: Duration,
     ) -> BoxFuture<'a, Result<Bytes, Unreached>> {
         Box::pin(async move {
-            let answer = tokio::time::timeout(deadline, self.ask(node, Request::Peer(request))).await;
+            let answer = tokio::time::timeout(deadline, self.ask(node, Request::Peer(request.join()))).await;
             answer.unwrap_or_else(|_| Err(Unreached::Lost("no answer".into())))
         })
     }

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::base::{BoxFuture, clock};
+use crate::base::{BoxFuture, Pieces, clock};
 use crate::storage::batch::Batcher;
 use crate::storage::call::{Caller, Change, Creation, Inode, Mutation, PORTAL, Time};
 use crate::storage::disk::Folder;
@@ -203,12 +203,12 @@ impl Transport for Links {
         &'a self,
         node: NodeId,
         _peer: &'a Peer,
-        request: Bytes,
+        request: Pieces,
         deadline: Duration,
     ) -> BoxFuture<'a, Result<Bytes, Unreached>> {
         Box::pin(async move {
             let group = self.member(node)?.group;
-            let answer = tokio::time::timeout(deadline, group.serve(request)).await;
+            let answer = tokio::time::timeout(deadline, group.serve(request.join())).await;
             answer.map_err(|_| Unreached::Lost("no answer".into()))
         })
     }
