@@ -3,7 +3,7 @@
 //! Phases of a request, in this order: limits (`limit`, `guard`, `origin`, `flood`, `request_body`) → firewall (`firewall`, `waf`) → what
 //! is kept of it (`edge`) → route (`visit`, `route`, `deny`, `dav`) → target (`static_file`, a stored page instead of PHP by `composite`,
 //! `fastcgi` here or on another node by `balance`, what PHP hands over by `accel`, `forward`) → headers → `cdn` → `compress` → log (`record`,
-//! `access_log`). Whatever goes
+//! `access_log`, `log_line`). Whatever goes
 //! wrong is an `Error` and leaves through `answer`.
 //!
 //! Nothing ambiguous gets further than `framing`. Every wait for a client has a bound (`guard`; for HTTP/2 and 3
@@ -52,6 +52,7 @@ mod http3;
 mod intake;
 mod leaving;
 mod limit;
+mod log_line;
 mod metrics;
 mod module;
 mod origin;

@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, Method, Uri, Version};
 
+use super::exchange::Target;
+use super::metrics::target_name;
 use crate::base::clock;
-use crate::proxy::exchange::Target;
-use crate::proxy::metrics::target_name;
 
 /// Longest text from a request within a line.
 const LONGEST: usize = 4 << 10;

@@ -1,8 +1,6 @@
 //! The access log: one line per request in the combined format, then `seconds id target tls coding "detail"`.
 //! A thread of its own writes, so that no request ever waits for a disk.
 
-mod line;
-
 use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -13,8 +11,8 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use self::line::Pen;
-pub use self::line::{Asked, Line};
+use super::log_line::Pen;
+pub use super::log_line::{Asked, Line};
 use crate::metrics::Counter;
 
 /// Bytes that wait for the disk: a fraction of a second at full load. When full, lines are dropped and counted.
@@ -207,8 +205,9 @@ fn append(path: &Path) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
-    use super::line::tests::line;
     use super::*;
+
+    use crate::proxy::log_line::tests::line;
 
     #[test]
     fn rotated_file_is_left_and_a_new_one_begun() {
