@@ -73,7 +73,7 @@ pub fn read_answer(stream: &mut TcpStream) -> io::Result<Answer> {
             };
             return read_body(stream, answer);
         }
-        match stream.read(&mut chunk) {
+        match read(stream, &mut chunk) {
             Ok(0) => {
                 return Err(io::Error::new(
                     io::ErrorKind::UnexpectedEof,
@@ -90,7 +90,7 @@ fn read_body(stream: &mut TcpStream, mut answer: Answer) -> io::Result<Answer> {
     let length: Option<usize> = answer.header("content-length").and_then(|length| length.parse().ok());
     let mut chunk = [0; 64 << 10];
     while length.is_none_or(|length| answer.body.len() < length) {
-        match stream.read(&mut chunk)? {
+        match read(stream, &mut chunk)? {
             0 if length.is_some() => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed in mid-body")),
             0 => break,
             read => answer.body.extend_from_slice(&chunk[..read]),
@@ -100,6 +100,16 @@ fn read_body(stream: &mut TcpStream, mut answer: Answer) -> io::Result<Answer> {
         answer.body = dechunk(&answer.body).ok_or_else(|| io::Error::other("a broken chunk"))?;
     }
     Ok(answer)
+}
+
+/// A signal, as of a child that has ended, interrupts a read that has a time-out (signal(7)).
+fn read(stream: &mut TcpStream, chunk: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(chunk) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => return read,
+        }
+    }
 }
 
 fn status(head: &str) -> io::Result<u16> {
