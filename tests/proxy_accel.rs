@@ -27,28 +27,16 @@ async fn front() -> (Front, PhpFpm) {
     fs::create_dir_all(root.join("upload/resize_cache")).unwrap();
     fs::create_dir_all(root.join("bitrix")).unwrap();
     fs::write(root.join("bitrix/.settings.php"), "<?php return 'secret';").unwrap();
-    let socket = front.folder.path().join("run/php/fpm.sock");
-    fs::create_dir_all(socket.parent().unwrap()).unwrap();
-    let php = PhpFpm::start(front.folder.path(), &socket, "accel", 2);
-    eventually("PHP answers", async || {
-        match statuses(&get(&front, "/send.php?to=/a.txt", "").await)[..] {
-            [200] => Ok(()),
-            ref other => Err(format!("{other:?}")),
-        }
-    })
-    .await;
+    let php = front.start_php(2, "/send.php?to=/a.txt").await;
     (front, php)
-}
-
-async fn get(front: &Front, target: &str, fields: &str) -> String {
-    let head = format!("GET {target} HTTP/1.1\r\nHost: portal.example\r\nConnection: close\r\n{fields}\r\n");
-    front.exchange(head.as_bytes()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn files_are_handed_over() {
     let (front, _php) = front().await;
-    let answer = get(&front, "/send.php?to=/upload/a%2520b.jpg&type=image/png&cd=inline", "").await;
+    let answer = front
+        .get("/send.php?to=/upload/a%2520b.jpg&type=image/png&cd=inline", "")
+        .await;
     assert_eq!(statuses(&answer), [200], "{answer}");
     for part in [
         "content-type: image/png",
@@ -60,14 +48,18 @@ async fn files_are_handed_over() {
         assert!(answer.contains(part), "{part}: {answer}");
     }
     assert!(!answer.contains("x-accel") && !answer.contains("nobody"), "{answer}");
-    let part = get(&front, "/send.php?to=/upload/a%2520b.jpg", "Range: bytes=0-2\r\n").await;
+    let part = front
+        .get("/send.php?to=/upload/a%2520b.jpg", "Range: bytes=0-2\r\n")
+        .await;
     assert!(statuses(&part) == [206] && part.ends_with("pic"), "{part}");
-    let hidden = get(&front, "/upload/support/not_image/x.pdf", "").await;
+    let hidden = front.get("/upload/support/not_image/x.pdf", "").await;
     assert_eq!(statuses(&hidden), [403]);
-    let shown = get(&front, "/send.php?to=/upload/support/not_image/x.pdf", "").await;
+    let shown = front.get("/send.php?to=/upload/support/not_image/x.pdf", "").await;
     assert!(statuses(&shown) == [200] && shown.ends_with("paper"), "{shown}");
     // What a visitor put there stays a download.
-    let page = get(&front, "/send.php?to=/upload/page.html&type=text/html&cd=inline", "").await;
+    let page = front
+        .get("/send.php?to=/upload/page.html&type=text/html&cd=inline", "")
+        .await;
     assert!(
         page.contains("content-disposition: attachment") && page.contains("content-type: text/plain"),
         "{page}"
@@ -79,7 +71,7 @@ async fn files_are_handed_over() {
         "//evil.example/",
         "/send.php",
     ] {
-        let answer = get(&front, &format!("/send.php?to={to}"), "").await;
+        let answer = front.get(&format!("/send.php?to={to}"), "").await;
         assert!(matches!(statuses(&answer)[..], [403] | [404]), "{to}: {answer}");
         assert!(!answer.contains("secret"), "{to}");
     }
@@ -90,11 +82,11 @@ async fn what_is_not_there_is_made_first() {
     let (front, _php) = front().await;
     let made = "send.php?to=/upload/resize_cache/small.jpg%26make=/upload/resize_cache/small.jpg";
     let asked = format!("/send.php?to=/upload/resize_cache/x/small.jpg&src={made}");
-    let answer = get(&front, &asked, "").await;
+    let answer = front.get(&asked, "").await;
     assert!(statuses(&answer) == [200] && answer.ends_with("made"), "{answer}");
     fs::write(front.folder.path().join("portal/upload/resize_cache/small.jpg"), "kept").unwrap();
     eventually("then it is served as it is", async || {
-        let answer = get(&front, &asked, "").await;
+        let answer = front.get(&asked, "").await;
         if answer.ends_with("kept") { Ok(()) } else { Err(answer) }
     })
     .await;
@@ -105,10 +97,10 @@ async fn objects_come_from_configured_stores_alone() {
     let (front, _php) = front().await;
     let store = front.upstream.address;
     let to = format!("/send.php?to=/upload/bx_cloud_upload/http.{store}/app/fields");
-    assert_eq!(statuses(&get(&front, &to, "").await), [403], "no store is configured");
+    assert_eq!(statuses(&front.get(&to, "").await), [403], "no store is configured");
     front.reconfigure(&format!("cloud_hosts = [\"{store}\"]"), "");
     let secrets = "Cookie: PHPSESSID=1\r\nAuthorization: Basic eA==\r\nIf-Range: \"x\"\r\n";
-    let answer = get(&front, &to, secrets).await;
+    let answer = front.get(&to, secrets).await;
     assert_eq!(statuses(&answer), [200], "{answer}");
     assert!(
         answer.contains(&format!("\"host\": \"{store}\"")) && answer.contains("if-range"),
@@ -118,12 +110,16 @@ async fn objects_come_from_configured_stores_alone() {
         !answer.contains("PHPSESSID") && !answer.contains("authorization"),
         "{answer}"
     );
-    let direct = get(&front, &format!("/upload/bx_cloud_upload/http.{store}/app/fields"), "").await;
+    let direct = front
+        .get(&format!("/upload/bx_cloud_upload/http.{store}/app/fields"), "")
+        .await;
     assert!(
         !matches!(statuses(&direct)[..], [200]),
         "a client cannot ask for it: {direct}"
     );
-    let other = get(&front, "/send.php?to=/upload/bx_cloud_upload/https.evil.example/x", "").await;
+    let other = front
+        .get("/send.php?to=/upload/bx_cloud_upload/https.evil.example/x", "")
+        .await;
     assert_eq!(statuses(&other), [403]);
 }
 
@@ -137,13 +133,13 @@ async fn a_store_shows_its_certificate() {
     fs::write(tls.join("portal.key"), key).unwrap();
     front.reconfigure(&format!("cloud_hosts = [\"{store}\"]"), "");
     let to = format!("/send.php?to=/upload/bx_cloud_upload/https.{store}/a.txt");
-    let answer = get(&front, &to, "").await;
+    let answer = front.get(&to, "").await;
     assert_eq!(statuses(&answer), [503], "nobody vouches for it: {answer}");
     let authority = tls.join("portal.crt");
     front.reconfigure(
         &format!("cloud_hosts = [\"{store}\"]\ncloud_authority = {authority:?}"),
         "",
     );
-    let answer = get(&front, &to, "").await;
+    let answer = front.get(&to, "").await;
     assert!(statuses(&answer) == [200] && answer.ends_with("text of a"), "{answer}");
 }

@@ -21,23 +21,8 @@ echo \"run $count\";";
 async fn front() -> (Front, PhpFpm) {
     let front = Front::start("cache = \"16MiB\"").await;
     fs::write(front.folder.path().join("portal/count.php"), SCRIPT).unwrap();
-    let socket = front.folder.path().join("run/php/fpm.sock");
-    fs::create_dir_all(socket.parent().unwrap()).unwrap();
-    let php = PhpFpm::start(front.folder.path(), &socket, "edge", 4);
-    eventually("PHP answers", async || {
-        let answer = get(&front, "/count.php", "").await;
-        if statuses(&answer) == [200] {
-            Ok(())
-        } else {
-            Err(answer)
-        }
-    })
-    .await;
+    let php = front.start_php(4, "/count.php").await;
     (front, php)
-}
-
-async fn get(front: &Front, target: &str, fields: &str) -> String {
-    ask(front, "GET", target, fields).await
 }
 
 async fn ask(front: &Front, method: &str, target: &str, fields: &str) -> String {
@@ -53,20 +38,20 @@ fn body(answer: &str) -> &str {
 async fn what_is_for_all_is_made_once() {
     let (front, _php) = front().await;
     let target = "/count.php?cc=public,max-age=60&etag=%22a%22";
-    let first = get(&front, target, "").await;
+    let first = front.get(target, "").await;
     assert!(
         first.contains("cache-status: bitrix-node; fwd=uri-miss; stored"),
         "{first}"
     );
-    let second = get(&front, target, "Cookie: PHPSESSID=1\r\n").await;
+    let second = front.get(target, "Cookie: PHPSESSID=1\r\n").await;
     assert_eq!(body(&first), body(&second));
     assert!(
         second.contains("cache-status: bitrix-node; hit") && second.contains("age: "),
         "{second}"
     );
-    let known = get(&front, target, "If-None-Match: \"a\"\r\n").await;
+    let known = front.get(target, "If-None-Match: \"a\"\r\n").await;
     assert_eq!(statuses(&known), [304], "{known}");
-    let part = get(&front, target, "Range: bytes=0-2\r\n").await;
+    let part = front.get(target, "Range: bytes=0-2\r\n").await;
     assert!(statuses(&part) == [206] && body(&part) == "run", "{part}");
     let head = ask(&front, "HEAD", target, "").await;
     assert!(
@@ -74,7 +59,7 @@ async fn what_is_for_all_is_made_once() {
         "{head}"
     );
     assert_ne!(
-        body(&get(&front, "/count.php?cc=public,max-age=60&other", "").await),
+        body(&front.get("/count.php?cc=public,max-age=60&other", "").await),
         body(&first)
     );
 }
@@ -91,14 +76,14 @@ async fn a_users_page_is_made_for_each() {
         ("/count.php?cc=max-age=60", "Cookie: PHPSESSID=1\r\n"),
         ("/count.php?cc=max-age=60", "Authorization: Basic eA==\r\n"),
     ] {
-        let first = get(&front, target, fields).await;
-        let second = get(&front, target, fields).await;
+        let first = front.get(target, fields).await;
+        let second = front.get(target, fields).await;
         assert_ne!(body(&first), body(&second), "{target} {fields}");
     }
     // Kept for visitors, and not shown to a user.
-    let visitor = get(&front, "/count.php?cc=max-age=60", "").await;
-    assert_eq!(body(&visitor), body(&get(&front, "/count.php?cc=max-age=60", "").await));
-    let user = get(&front, "/count.php?cc=max-age=60", "Cookie: PHPSESSID=1\r\n").await;
+    let visitor = front.get("/count.php?cc=max-age=60", "").await;
+    assert_eq!(body(&visitor), body(&front.get("/count.php?cc=max-age=60", "").await));
+    let user = front.get("/count.php?cc=max-age=60", "Cookie: PHPSESSID=1\r\n").await;
     assert_ne!(body(&visitor), body(&user));
 }
 
@@ -106,7 +91,7 @@ async fn a_users_page_is_made_for_each() {
 async fn many_wait_for_one() {
     let (front, _php) = front().await;
     let target = "/count.php?cc=public,max-age=60&sleep=300";
-    let asked = (0..8).map(|_| get(&front, target, ""));
+    let asked = (0..8).map(|_| front.get(target, ""));
     let answers = futures_util::future::join_all(asked).await;
     let first = body(&answers[0]);
     assert!(answers.iter().all(|answer| body(answer) == first), "{answers:?}");
@@ -117,38 +102,38 @@ async fn a_failing_target_is_stood_in_for() {
     let (front, php) = front().await;
     let root = front.folder.path().join("portal");
     let target = "/count.php?cc=public,max-age=0,stale-if-error=600";
-    let first = get(&front, target, "").await;
+    let first = front.get(target, "").await;
     assert_ne!(
         body(&first),
-        body(&get(&front, target, "").await),
+        body(&front.get(target, "").await),
         "it is asked while it works"
     );
-    let last = get(&front, target, "").await;
+    let last = front.get(target, "").await;
     fs::write(root.join("broken"), "").unwrap();
-    let stale = get(&front, target, "").await;
+    let stale = front.get(target, "").await;
     assert_eq!((statuses(&stale), body(&stale)), (vec![200], body(&last)), "{stale}");
     drop(php);
-    let gone = get(&front, target, "").await;
+    let gone = front.get(target, "").await;
     assert_eq!((statuses(&gone), body(&gone)), (vec![200], body(&last)), "{gone}");
-    assert_eq!(statuses(&get(&front, "/count.php?never", "").await), [503]);
+    assert_eq!(statuses(&front.get("/count.php?never", "").await), [503]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn old_answers_are_checked_or_refreshed_behind() {
     let (front, _php) = front().await;
     let checked = "/count.php?cc=public,no-cache&etag=%22a%22";
-    let first = get(&front, checked, "").await;
-    let second = get(&front, checked, "").await;
+    let first = front.get(checked, "").await;
+    let second = front.get(checked, "").await;
     assert!(
         second.contains("fwd-status=304") && body(&first) == body(&second),
         "{second}"
     );
     let behind = "/count.php?cc=public,max-age=0,stale-while-revalidate=600";
-    let first = get(&front, behind, "").await;
-    let second = get(&front, behind, "").await;
+    let first = front.get(behind, "").await;
+    let second = front.get(behind, "").await;
     assert_eq!(body(&first), body(&second), "{second}");
     eventually("a new one is fetched", async || {
-        let answer = get(&front, behind, "").await;
+        let answer = front.get(behind, "").await;
         if body(&answer) == body(&first) {
             Err(answer)
         } else {
@@ -162,16 +147,16 @@ async fn old_answers_are_checked_or_refreshed_behind() {
 async fn changes_and_purges_remove() {
     let (front, _php) = front().await;
     let target = "/count.php?cc=public,max-age=60&tag=news";
-    let first = get(&front, target, "").await;
+    let first = front.get(target, "").await;
     assert!(!first.contains("cache-tag"), "{first}");
-    assert_eq!(body(&first), body(&get(&front, target, "").await));
+    assert_eq!(body(&first), body(&front.get(target, "").await));
     ask(&front, "POST", target, "Content-Length: 0\r\n").await;
-    let second = get(&front, target, "").await;
+    let second = front.get(target, "").await;
     assert_ne!(body(&first), body(&second));
     front.reconfigure("cache = \"32MiB\"", "");
     assert_ne!(
         body(&second),
-        body(&get(&front, target, "").await),
+        body(&front.get(target, "").await),
         "another size is another cache"
     );
 }

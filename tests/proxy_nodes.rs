@@ -1,12 +1,10 @@
 //! Fronts as processes of their own, each with a real PHP-FPM, on loopback: what a client of one of them sees when another one's
 //! PHP, front or whole node is killed or frozen under load.
 
-use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::Child;
 use std::sync::Arc;
 
 use bitrix_node::base::Scope;
@@ -14,7 +12,6 @@ use bitrix_node::cluster::{self, Fit, Member, Snapshot, Standing};
 use bitrix_node::host::child::above_reserved;
 use bitrix_node::net::listen;
 use bitrix_node::net::mesh::trust::Trust;
-use nix::libc;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -24,6 +21,7 @@ use crate::support::command::{EXECUTABLE, Ran, bitrix_node};
 use crate::support::front::eventually;
 use crate::support::http;
 use crate::support::load::Clients;
+use crate::support::module;
 use crate::support::php::PhpFpm;
 
 /// PHP's children on each node, and clients: more than one node's children would leave idle.
@@ -165,31 +163,7 @@ impl Node {
     }
 
     fn start_front(&mut self) {
-        let log = self.folder.path().join("log");
-        let log = File::options().create(true).append(true).open(log).unwrap();
-        #[allow(clippy::disallowed_methods)]
-        let mut command = std::process::Command::new(executable());
-        command
-            .args(["module", "proxy", "--config"])
-            .arg(self.folder.path().join("config.toml"));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let names: Vec<_> = self.sockets.iter().map(|(name, _)| *name).collect();
-        command.env("LISTEN_FDS", names.len().to_string());
-        command.env("LISTEN_FDNAMES", names.join(":"));
-        let descriptors: Vec<_> = self.sockets.iter().map(|(_, socket)| socket.as_raw_fd()).collect();
-        let prepare = move || {
-            for (target, source) in (listen::FIRST_DESCRIPTOR..).zip(&descriptors) {
-                // SAFETY: a system call on numbers; the sources are above the reserved range.
-                if unsafe { libc::dup2(*source, target) } < 0 {
-                    return Err(std::io::Error::last_os_error());
-                }
-            }
-            // It ends with the test, however that ends.
-            Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?)
-        };
-        // SAFETY: `prepare` makes system calls only: it allocates nothing and takes no lock.
-        unsafe { command.pre_exec(prepare) };
-        self.front = Some(command.spawn().unwrap());
+        self.front = Some(module::run(&executable(), "proxy", self.folder.path(), &self.sockets));
     }
 
     /// Runs `bitrix-node ARGUMENTS` there.

@@ -1,13 +1,11 @@
 //! Sessions of TLS over the fronts of one cluster, each a process of its own: resumed at another one and after a replacement, but not by
 //! a ticket whose key is gone. The keys come as agents send them; at last of a whole node, whose own agent makes them.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::process::Child;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,8 +16,6 @@ use bitrix_node::cluster::{self, Snapshot};
 use bitrix_node::host::child::above_reserved;
 use bitrix_node::net::listen;
 use bitrix_node::net::tls::self_signed;
-use nix::libc;
-use nix::sys::signal::Signal;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
@@ -30,6 +26,7 @@ use tokio::sync::watch;
 use crate::support::command::EXECUTABLE;
 use crate::support::daemon::free_port;
 use crate::support::eventually::eventually;
+use crate::support::module;
 use crate::support::node::Node;
 
 const NAME: &str = "portal.example";
@@ -101,12 +98,13 @@ impl Front {
         write("portal/index.html", "home");
         let listener = listen::tcp(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let https = listener.local_addr().unwrap();
-        let udp: UdpSocket = bitrix_node::net::listen::udp(https).unwrap();
+        let udp = listen::udp(https).unwrap();
         write(
             "config.toml",
             &format!(
                 "[node]\ndata_dir = {at:?}\nlog_dir = {at:?}\nrun_dir = {at:?}\n[portal]\nroot = \"{at}/portal\"\n\
-                 [storage]\nengine = \"replicated\"\nmount = \"none\"\n[proxy]\naccess_log = \"access.log\"\nhttp = []\nhttps = [\"{https}\"]\nhttp3 = true\n",
+                 [storage]\nengine = \"replicated\"\nmount = \"none\"\n\
+                 [proxy]\naccess_log = \"access.log\"\nhttp = []\nhttps = [\"{https}\"]\nhttp3 = true\n",
                 at = folder.path().display(),
             ),
         );
@@ -130,34 +128,12 @@ impl Front {
     }
 
     fn run(&mut self) {
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.folder.path().join("log"))
-            .unwrap();
-        #[allow(clippy::disallowed_methods)]
-        let mut command = std::process::Command::new(PathBuf::from(EXECUTABLE));
-        command
-            .args(["module", "proxy", "--config"])
-            .arg(self.folder.path().join("config.toml"));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let names: Vec<_> = self.sockets.iter().map(|(name, _)| *name).collect();
-        command.env("LISTEN_FDS", names.len().to_string());
-        command.env("LISTEN_FDNAMES", names.join(":"));
-        let descriptors: Vec<_> = self.sockets.iter().map(|(_, socket)| socket.as_raw_fd()).collect();
-        let prepare = move || {
-            for (target, source) in (listen::FIRST_DESCRIPTOR..).zip(&descriptors) {
-                // SAFETY: a system call on numbers; the sources are above the reserved range.
-                if unsafe { libc::dup2(*source, target) } < 0 {
-                    return Err(std::io::Error::last_os_error());
-                }
-            }
-            // It ends with the test, however that ends.
-            Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?)
-        };
-        // SAFETY: `prepare` makes system calls only: it allocates nothing and takes no lock.
-        unsafe { command.pre_exec(prepare) };
-        self.child = Some(command.spawn().unwrap());
+        self.child = Some(module::run(
+            EXECUTABLE.as_ref(),
+            "proxy",
+            self.folder.path(),
+            &self.sockets,
+        ));
     }
 
     fn kill(&mut self) {

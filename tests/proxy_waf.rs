@@ -40,24 +40,8 @@ async fn front(waf: &str) -> (Front, PhpFpm) {
     fs::write(root.join("say.php"), SCRIPT).unwrap();
     fs::write(root.join("upload/leak.html"), "You have an error in your SQL syntax").unwrap();
     fs::write(root.join("leak.html"), "You have an error in your SQL syntax").unwrap();
-    let socket = front.folder.path().join("run/php/fpm.sock");
-    fs::create_dir_all(socket.parent().unwrap()).unwrap();
-    let php = PhpFpm::start(front.folder.path(), &socket, "waf", 4);
-    eventually("PHP answers", async || {
-        let answer = get(&front, "/say.php", "").await;
-        if statuses(&answer) == [200] {
-            Ok(())
-        } else {
-            Err(answer)
-        }
-    })
-    .await;
+    let php = front.start_php(4, "/say.php").await;
     (front, php)
-}
-
-async fn get(front: &Front, target: &str, fields: &str) -> String {
-    let head = format!("GET {target} HTTP/1.1\r\nHost: portal.example\r\nConnection: close\r\n{fields}\r\n");
-    front.exchange(head.as_bytes()).await
 }
 
 fn log(folder: &Path) -> Vec<Entry> {
@@ -81,12 +65,12 @@ async fn lines(front: &Front, count: usize) -> Vec<Entry> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leak_of_php_becomes_a_page_and_a_line() {
     let (front, _php) = front("mode = \"block\"\nanswers = \"block\"\n").await;
-    let held = get(&front, "/say.php?leak=1", "Accept: text/html\r\n").await;
+    let held = front.get("/say.php?leak=1", "Accept: text/html\r\n").await;
     assert!(statuses(&held) == [403] && !held.contains("SQL syntax"), "{held}");
     // The client's codings do not hide it, and its own answer is compressed all the same.
-    let packed = get(&front, "/say.php?leak=1", "Accept-Encoding: gzip\r\n").await;
+    let packed = front.get("/say.php?leak=1", "Accept-Encoding: gzip\r\n").await;
     assert_eq!(statuses(&packed), [403]);
-    let clean = get(&front, "/say.php?fill=3000", "Accept-Encoding: gzip\r\n").await;
+    let clean = front.get("/say.php?fill=3000", "Accept-Encoding: gzip\r\n").await;
     assert!(
         clean.contains("content-encoding: gzip") && clean.contains("x-codings: none"),
         "{clean}"
@@ -98,7 +82,7 @@ async fn a_leak_of_php_becomes_a_page_and_a_line() {
         "/leak.html",
         "/say.php?to=/upload/leak.html",
     ] {
-        let answer = get(&front, target, "").await;
+        let answer = front.get(target, "").await;
         assert!(
             statuses(&answer) == [200] && answer.contains("SQL syntax"),
             "{target}: {answer}"
@@ -116,7 +100,7 @@ async fn a_leak_of_php_becomes_a_page_and_a_line() {
 #[tokio::test(flavor = "multi_thread")]
 async fn detection_lets_out_and_writes_down() {
     let (front, _php) = front("mode = \"block\"\nanswers = \"detect\"\n").await;
-    let leak = get(&front, "/say.php?leak=1", "").await;
+    let leak = front.get("/say.php?leak=1", "").await;
     assert!(statuses(&leak) == [200] && leak.ends_with("SQL syntaxend"), "{leak}");
     let log = lines(&front, 1).await;
     assert_eq!(log[0].action, Action::Detected);
@@ -148,12 +132,12 @@ async fn what_the_cache_keeps_was_looked_at() {
     let (front, _php) = front("mode = \"block\"\nanswers = \"block\"\n").await;
     let kept = "/say.php?cc=public,max-age=600";
     for note in ["stored", "hit"] {
-        let answer = get(&front, kept, "").await;
+        let answer = front.get(kept, "").await;
         assert!(statuses(&answer) == [200] && answer.contains(note), "{answer}");
     }
     let leak = "/say.php?leak=1&cc=public,max-age=600";
     for _ in 0..2 {
-        assert_eq!(statuses(&get(&front, leak, "").await), [403], "never kept");
+        assert_eq!(statuses(&front.get(leak, "").await), [403], "never kept");
     }
     let log = lines(&front, 2).await;
     assert!(log.iter().all(|entry| entry.action == Action::Blocked));

@@ -1,6 +1,7 @@
 //! Words that every module stands on. They know nothing of Bitrix, HTTP or SQL.
 //!
-//! Closed list: `service` (what a module is), `scope` (who owns a task), `backoff`, `units`, `file`, `error`, `log`, `clock`, `chunk`, `pieces`, `secret`, `template`; for tests, `seeded`.
+//! Closed list: `service` (what a module is), `scope` (who owns a task), `backoff`, `units`, `file`, `error`, `log`, `clock`, `chunk`,
+//! `pieces`, `secret`, `template`; for tests, `seeded`.
 
 pub mod backoff;
 pub mod chunk;

@@ -8,7 +8,8 @@
 //!
 //! Settings are shown and lie in backups, so private keys and the account's are sealed in them (`seal`): only who has
 //! `secrets/cert.key` opens them, root and the modules of a node of this cluster.
-//! Beside them lie the keys of the fronts' session tickets (`tickets`), sealed as well. Everything here is pure. Not here: how a certificate is got (`acme`), and who does that (`agent::cert`).
+//! Beside them lie the keys of the fronts' session tickets (`tickets`), sealed as well.
+//! Everything here is pure. Not here: how a certificate is got (`acme`), and who does that (`agent::cert`).
 
 mod entry;
 mod facts;

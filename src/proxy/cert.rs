@@ -1,5 +1,6 @@
 //! The cluster's certificates as this front shows them, and the answers to a directory that looks whether names are ours
-//! (http-01, RFC 8555 §8.3), and the keys of session tickets that all its fronts have. Follows the snapshots; connections that are open stay as they are.
+//! (http-01, RFC 8555 §8.3), and the keys of session tickets that all its fronts have. Follows the snapshots; connections that are open
+//! stay as they are.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};

@@ -2,25 +2,9 @@
 
 use std::net::IpAddr;
 
-use http::header::{
-    CONNECTION, HOST, HeaderMap, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING,
-    UPGRADE,
-};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName};
 
 use super::exchange::Exchange;
-
-/// Fields that concern one connection only (RFC 9110 §7.6.1), and those by which a proxy and its client know each other (§11.7).
-const HOP_BY_HOP: [HeaderName; 9] = [
-    CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-];
 
 /// Removes what must not pass a proxy: the hop-by-hop fields and every field that `Connection` names (RFC 9110 §7.6.1).
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
@@ -38,12 +22,23 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 
 /// Whether a request's field stops at the front, given what its `Connection` names.
 pub fn is_hop_by_hop(name: &HeaderName, named: &[HeaderName]) -> bool {
-    let is_one = match name.as_str().len() {
-        // Lengths first: few names need more than that.
-        2 | 7 | 10 | 16..=19 => HOP_BY_HOP.contains(name),
-        _ => false,
-    };
-    is_one || named.contains(name)
+    concerns_one_connection(name.as_str()) || named.contains(name)
+}
+
+/// By RFC 9110 §7.6.1, and those by which a proxy and its client know each other (§11.7).
+fn concerns_one_connection(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
 }
 
 /// Fields that `Connection` names. `Host` and the framing are never among them: a client must not make us drop those.
@@ -57,7 +52,7 @@ pub fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
         // The usual one stops here anyway.
         .filter(|name| !name.eq_ignore_ascii_case("keep-alive"))
         .filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
-        .filter(|name| *name != HOST && *name != http::header::CONTENT_LENGTH)
+        .filter(|name| *name != HOST && *name != CONTENT_LENGTH)
         .collect()
 }
 
@@ -118,6 +113,10 @@ mod tests {
             ("te", "trailers"),
             ("transfer-encoding", "chunked"),
             ("upgrade", "h2c"),
+            ("trailer", "expires"),
+            ("proxy-connection", "close"),
+            ("proxy-authenticate", "Basic"),
+            ("proxy-authorization", "Basic"),
             ("host", "a.example"),
             ("content-length", "3"),
             ("accept", "*/*"),

@@ -16,6 +16,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::daemon::free_port;
+use super::eventually::eventually as patiently;
+use super::php::PhpFpm;
 use super::upstream::Upstream;
 
 /// Longer than anything here takes; a test that reaches it has failed.
@@ -93,6 +95,25 @@ impl Front {
         let mut client = self.connect().await;
         client.send(bytes).await;
         client.read_to_end().await
+    }
+
+    /// A GET over a connection of its own. `fields`: whole lines.
+    pub async fn get(&self, target: &str, fields: &str) -> String {
+        let head = format!("GET {target} HTTP/1.1\r\nHost: portal.example\r\nConnection: close\r\n{fields}\r\n");
+        self.exchange(head.as_bytes()).await
+    }
+
+    /// A PHP-FPM where the front looks for it, as soon as that page comes from it.
+    pub async fn start_php(&self, children: usize, page: &str) -> PhpFpm {
+        let socket = self.folder.path().join("run/php/fpm.sock");
+        std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
+        let php = PhpFpm::start(self.folder.path(), &socket, "front", children);
+        patiently("PHP answers", async || {
+            let answer = self.get(page, "").await;
+            (statuses(&answer) == [200]).then_some(()).ok_or(answer)
+        })
+        .await;
+        php
     }
 
     pub fn log(&self) -> String {

@@ -17,6 +17,7 @@ pub mod http2;
 pub mod http3;
 pub mod load;
 pub mod mariadb;
+pub mod module;
 pub mod netns;
 pub mod node;
 pub mod pebble;

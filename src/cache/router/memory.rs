@@ -48,7 +48,7 @@ pub enum Found<'a> {
 }
 
 impl Found<'_> {
-    /// What who asks again is told, encoded.
+    /// The reply to the same request, made again; encoded.
     pub fn told(self, rules: &Rules, command: &Command<'_>) -> Vec<u8> {
         match self {
             Found::Reply(reply) => reply.into(),

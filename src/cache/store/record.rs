@@ -23,7 +23,7 @@ const LINE_END: &[u8; 2] = b"\r\n";
 const ALLOCATION: usize = size_of::<usize>();
 /// glibc hands out multiples of this, and no less than two of it.
 const GRAIN: usize = 16;
-/// What counts the references of a large record: two counts, a pointer with its length, the allocator's word.
+/// What counts the references of a large record: two counts, a pointer with its length, and where the allocator has one, its word.
 const COUNTED: usize = (5 * size_of::<usize>()).next_multiple_of(GRAIN);
 
 /// Two words.

@@ -144,12 +144,10 @@ pub(super) fn fields(headers: &HeaderMap) -> Vec<(Bytes, Bytes)> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use http::HeaderValue;
 
+    use super::super::fixture::Bed;
     use super::*;
-    use crate::config;
     use crate::proxy::fixture::{empty, exchange, full, read};
 
     const RULES: &str = "SecRule ARGS:level \"@eq 2\" \"id:1,phase:1,pass,nolog,setvar:tx.level=2\"\n\
@@ -157,35 +155,13 @@ mod tests {
         SecRule RESPONSE_BODY \"@contains leaked\" \"id:3,phase:4,deny,msg:'a leak',setvar:tx.blocking_outbound_anomaly_score=4\"\n\
         SecRule TX:level \"@eq 2\" \"id:4,phase:4,deny,chain\"\n  SecRule RESPONSE_BODY \"@contains hidden\" \"\"\n";
 
-    struct Bed {
-        firewall: Firewall,
-        folder: tempfile::TempDir,
-        metrics: Metrics,
-    }
-
     fn bed(settings: &str) -> Bed {
-        let folder = tempfile::tempdir().expect("a folder");
-        fs::write(folder.path().join("a.conf"), RULES).expect("a file");
-        let path = folder.path().display();
-        let text = format!(
-            "[node]\nlog_dir = \"{path}\"\n[waf]\nrules = [\"{path}\"]\nportal = false\naudit_log = \"waf.log\"\n\
-             max_answer = \"1KiB\"\n{settings}"
-        );
-        let config = config::parse(&text, std::iter::empty())
-            .expect("a configuration")
-            .config;
-        let metrics = Metrics::new();
-        let firewall = Firewall::open(&config, &metrics).expect("rules").expect("switched on");
-        Bed {
-            firewall,
-            folder,
-            metrics,
-        }
+        Bed::new(RULES, &format!("max_answer = \"1KiB\"\n{settings}"))
     }
 
     impl Bed {
         /// What the client gets of that answer. `None`: 403.
-        async fn send(&self, target: &str, (status, kind): (u16, &'static str), text: &str) -> Option<String> {
+        async fn answer(&self, target: &str, (status, kind): (u16, &'static str), text: &str) -> Option<String> {
             let exchange = exchange("GET", target, &[]);
             let inspected = self.firewall.inspect(&exchange, empty(), &self.metrics).await;
             let mut watch = inspected.expect("let on").watch;
@@ -202,33 +178,25 @@ mod tests {
                 }
             }
         }
-
-        fn log(self) -> Vec<Entry> {
-            let text = self.firewall.finish(&self.folder.path().join("waf.log"));
-            let lines = text.lines();
-            lines
-                .map(|line| serde_json::from_str(line).expect("an entry"))
-                .collect()
-        }
     }
 
     #[tokio::test]
     async fn what_leaks_is_held_back_and_everything_else_goes_out_whole() {
         let bed = bed("mode = \"block\"\nanswers = \"block\"\n");
         let html = (200, "text/html; charset=UTF-8");
-        assert_eq!(bed.send("/", html, "<p>all is well").await.unwrap(), "<p>all is well");
-        assert_eq!(bed.send("/", html, "a leaked b").await, None);
-        assert_eq!(bed.send("/", (599, "image/png"), "never read").await, None);
+        assert_eq!(bed.answer("/", html, "<p>all is well").await.unwrap(), "<p>all is well");
+        assert_eq!(bed.answer("/", html, "a leaked b").await, None);
+        assert_eq!(bed.answer("/", (599, "image/png"), "never read").await, None);
         let late = format!("{}leaked", "x".repeat(1024));
-        assert_eq!(bed.send("/", html, &late).await.unwrap(), late, "behind max_answer");
+        assert_eq!(bed.answer("/", html, &late).await.unwrap(), late, "behind max_answer");
         assert!(
-            bed.send("/", (200, "application/json"), "leaked").await.is_some(),
+            bed.answer("/", (200, "application/json"), "leaked").await.is_some(),
             "no listed type"
         );
-        assert!(bed.send("/", (304, "text/html"), "leaked").await.is_some());
+        assert!(bed.answer("/", (304, "text/html"), "leaked").await.is_some());
         // What the request came to holds for its answer.
-        assert!(bed.send("/?level=1", html, "hidden").await.is_some());
-        assert_eq!(bed.send("/?level=2", html, "hidden").await, None);
+        assert!(bed.answer("/?level=1", html, "hidden").await.is_some());
+        assert_eq!(bed.answer("/?level=2", html, "hidden").await, None);
         let text = bed.metrics.encode();
         assert!(
             text.contains("bitrix_proxy_waf_answers_total{result=\"blocked\"} 3"),
@@ -256,8 +224,8 @@ mod tests {
     async fn detection_lets_out_whatever_becomes_of_requests() {
         for mode in ["detect", "block"] {
             let bed = bed(&format!("mode = \"{mode}\"\nanswers = \"detect\"\n"));
-            assert!(bed.send("/", (200, "text/html"), "leaked").await.is_some());
-            assert!(bed.send("/", (599, "text/html"), "leaked").await.is_some());
+            assert!(bed.answer("/", (200, "text/html"), "leaked").await.is_some());
+            assert!(bed.answer("/", (599, "text/html"), "leaked").await.is_some());
             let log = bed.log();
             assert!(
                 log.len() == 2 && log.iter().all(|entry| entry.action == Action::Detected),
@@ -267,7 +235,7 @@ mod tests {
         }
         // No more than of requests.
         let bed = bed("mode = \"detect\"\nanswers = \"block\"\n");
-        assert!(bed.send("/", (200, "text/html"), "leaked").await.is_some());
+        assert!(bed.answer("/", (200, "text/html"), "leaked").await.is_some());
     }
 
     #[tokio::test]

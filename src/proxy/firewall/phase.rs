@@ -27,7 +27,7 @@ pub struct Firewall {
     on_failure: OnFailure,
     max_body: usize,
     max_work: u64,
-    audit: Option<Audit>,
+    pub(super) audit: Option<Audit>,
     pub(super) answers: Answers,
 }
 
@@ -112,14 +112,6 @@ impl Firewall {
 
     pub fn reopen(&self) {
         self.audit.iter().for_each(Audit::reopen);
-    }
-
-    /// The log, once its writer is done.
-    #[cfg(test)]
-    pub(super) fn finish(self, path: &std::path::Path) -> String {
-        let writer = self.audit.and_then(Audit::finish);
-        writer.expect("a log").join().expect("a writer");
-        std::fs::read_to_string(path).expect("a log")
     }
 
     pub fn mode(&self) -> &'static str {
@@ -217,55 +209,25 @@ pub(super) fn protocol(version: Version) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
+    use super::super::fixture::Bed;
     use super::*;
-    use crate::config;
     use crate::proxy::fixture::{empty, exchange, full, read};
 
     const RULES: &str = "SecRule ARGS \"@contains attack\" \"id:1,phase:2,deny,msg:'found',logdata:'%{MATCHED_VAR}'\"\n\
         SecRule REQUEST_HEADERS:X-Bad \"@eq 1\" \"id:2,phase:1,deny\"\nSecRule ARGS \"@contains worse\" \"id:3,phase:2\"\n";
     const FORM: [(&str, &str); 1] = [("content-type", "application/x-www-form-urlencoded")];
 
-    struct Bed {
-        firewall: Firewall,
-        folder: tempfile::TempDir,
-        metrics: Metrics,
-    }
-
     fn bed(mode: &str, more: &str) -> Bed {
-        let folder = tempfile::tempdir().expect("a folder");
-        fs::write(folder.path().join("a.conf"), RULES).expect("a file");
-        let path = folder.path().display();
-        let text = format!(
-            "[node]\nlog_dir = \"{path}\"\n[waf]\nmode = \"{mode}\"\nrules = [\"{path}\"]\nportal = false\naudit_log = \"waf.log\"\n{more}"
-        );
-        let config = config::parse(&text, std::iter::empty())
-            .expect("a configuration")
-            .config;
-        let metrics = Metrics::new();
-        let firewall = Firewall::open(&config, &metrics).expect("rules").expect("switched on");
-        Bed {
-            firewall,
-            folder,
-            metrics,
-        }
+        Bed::new(RULES, &format!("mode = \"{mode}\"\n{more}"))
     }
 
     impl Bed {
+        /// What the target gets of that request.
         async fn send(&self, target: &str, fields: &[(&str, &str)], body: Body) -> Result<Bytes, Kind> {
             let exchange = exchange("POST", target, fields);
             let inspected = self.firewall.inspect(&exchange, body, &self.metrics).await;
             let inspected = inspected.map_err(|error| error.kind)?;
             Ok(read(inspected.body).await.expect("a body"))
-        }
-
-        /// The log, once its writer is done.
-        fn log(self) -> Vec<Entry> {
-            let text = self.firewall.finish(&self.folder.path().join("waf.log"));
-            text.lines()
-                .map(|line| serde_json::from_str(line).expect("an entry"))
-                .collect()
         }
     }
 

@@ -13,7 +13,8 @@
 //! Node numbers are inode numbers, so nothing is kept by what the kernel looked up. The kernel checks permissions; the door asks as
 //! root. What the leader promises (`storage::promise`) is answered from memory and may be kept by the kernel for `PROMISED`;
 //! recalls reach the kernel before they are confirmed, or soon after where it holds a lock itself. What was not promised (listings,
-//! what this node has just made) the kernel has for `UNPROMISED`; after a fail-over it may have anything for `PROMISED`. An open is answered from the promise: what was closed on one node before is seen by whoever opens later on another.
+//! what this node has just made) the kernel has for `UNPROMISED`; after a fail-over it may have anything for `PROMISED`. An open is answered
+//! from the promise: what was closed on one node before is seen by whoever opens later on another.
 //!
 //! The protocol layer is our own: fuse-backend-rs and fuser answer when a handler returns, and drop what the kernel says of interrupts;
 //! both read the device into memory that dies with them.
