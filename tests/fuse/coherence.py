@@ -147,6 +147,47 @@ def look_often(last):
     return looks, bad
 
 
+@row("replaced in turns, from both sides, read at once by both: stale")
+def replaced_in_turns(a, b):
+    bad = []
+    for turn in range(100):
+        writer = (a, b)[turn % 2]
+        writer.do(replace, "file", b"turn %d" % turn)
+        for reader in (a, b):
+            if (seen := reader.do(error_of, get, "file")) != b"turn %d" % turn:
+                bad.append((turn, "AB"[reader is b], seen))
+    return none_of(200, bad)
+
+
+@row("made on A, removed on B at once, made again: wrong on A")
+def made_and_removed(a, b):
+    bad = []
+    for turn in range(50):
+        a.do(put, "file", b"%d" % turn)
+        b.do(os.unlink, "file")
+        if a.do(exists, "file"):
+            bad.append((turn, "is there"))
+        b.do(put, "file", b"")
+        if not a.do(exists, "file"):
+            bad.append((turn, "is not there"))
+        a.do(os.unlink, "file")
+        if b.do(exists, "file"):
+            bad.append((turn, "is there on B"))
+    return none_of(150, bad)
+
+
+@row("mode changed on A and at once on B, seen on A: differs")
+def changed_in_turns(a, b):
+    bad = []
+    a.do(put, "file", b"0")
+    for turn in range(50):
+        a.do(os.chmod, "file", 0o600)
+        b.do(os.chmod, "file", 0o640)
+        if a.do(look_of, "file") != b.do(look_of, "file"):
+            bad.append(turn)
+    return none_of(50, bad)
+
+
 @row("replaced on A again and again while B opens and reads: torn, gone, gone back")
 def replaced_under_a_reader(a, b):
     a.do(replace, "file", b"%06d" % 0 * 500)

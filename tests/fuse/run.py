@@ -5,7 +5,8 @@ anything failed.
     run.py EXECUTABLE [--short] [--only SUITE,...] [--seconds N] [--keep]
 
 Of one node: pjdfstest, fsx, posix, kept (locks of many files), chaos (its storage is killed under PHP workers), pages (beside ext4). Of
-three: semantics (of two mounts), holder (a node dies with locks), failover (the leader fails under PHP workers), quorum (two stand still).
+three: semantics (of two mounts), reelected (what is seen right after a fail-over), holder (a node dies with locks), failover (the leader fails
+under PHP workers), quorum (two stand still).
 Of none: splice (the kernel's part when a reader is killed). Of one in a guest with Linux 6.1: guest. With --short only the quick ones, in
 some two minutes.
 
@@ -27,6 +28,7 @@ import kept
 import leftover
 import pages
 import quorum
+import reelected
 import splice
 import suites
 from node import Group, Single, guest, server
@@ -35,7 +37,7 @@ from session import Table, enter_namespaces
 
 HERE = Path(__file__).resolve().parent
 ONE = ["posix", "pjdfstest", "fsx", "kept", "chaos", "pages"]
-THREE = ["semantics", "holder", "failover", "quorum"]
+THREE = ["semantics", "reelected", "holder", "failover", "quorum"]
 SUITES = [*THREE, *ONE, "splice", "guest"]
 SHORT = ["semantics", "splice", "pjdfstest", "fsx", "chaos"]
 SHORT_SECONDS = 20
@@ -137,6 +139,9 @@ class Run:
         for line in one.stdout:
             print(line, end="", flush=True)
         self.table.row("semantics", one.wait() == 0, f"{where}: {'all rows hold' if one.returncode == 0 else 'see above'}")
+
+    def reelected(self, group):
+        reelected.changes_are_seen(self.table, group, 3)
 
     def holder(self, group):
         for is_leader in [False, True]:

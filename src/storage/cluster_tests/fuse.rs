@@ -122,3 +122,16 @@ async fn a_file_that_loses_its_name_is_there_for_who_has_it_open() {
     assert_eq!(there.read((seen, handle)).await.unwrap(), b"content");
     assert_eq!(here.read(file).await.unwrap(), b"content");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_were_promised_are_forgotten_when_the_lease_is_over() {
+    let (mut nodes, mut kernels) = mounted(1).await;
+    let kernel = &mut kernels[0];
+    kernel.create(b"file").await;
+    kernel.keep(b"file").await;
+    kernel.keep(b"none").await;
+    nodes[1..].iter_mut().for_each(Node::kill);
+    let mut forgotten = [kernel.forgets().await, kernel.forgets().await];
+    forgotten.sort();
+    assert_eq!(forgotten, [b"file".to_vec(), b"none".to_vec()]);
+}

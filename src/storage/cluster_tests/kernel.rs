@@ -15,6 +15,9 @@ use crate::base::Scope;
 use crate::host::mount::{Estate, Handed, Trustee};
 use crate::storage::door::fuse::wire::abi::{self, InHeader, OutHeader};
 
+/// Seconds for which it may answer by itself what the leader has promised; else fewer.
+const PROMISED: u64 = 3;
+
 pub struct Kernel {
     mount: u64,
     estate: watch::Sender<Estate>,
@@ -97,17 +100,36 @@ impl Kernel {
 
     /// What a request was answered with.
     pub async fn answer(&mut self, unique: u64) -> Result<Vec<u8>, i32> {
-        let mut bytes = vec![0; 64 << 10];
         loop {
             if let Some((error, body)) = self.answers.remove(&unique) {
                 return if error == 0 { Ok(body) } else { Err(-error) };
             }
-            let length = tokio::time::timeout(PATIENCE, self.ours.recv(&mut bytes)).await;
-            let message = &bytes[..length.expect("an answer in time").unwrap()];
-            let (header, body) = OutHeader::read_from_prefix(message).unwrap();
-            let body = body.to_vec();
-            if self.sent.remove(&header.unique).is_some() {
-                self.answers.insert(header.unique, (header.error, body));
+            self.receive().await;
+        }
+    }
+
+    /// Takes an answer; a notice is returned.
+    async fn receive(&mut self) -> Option<(i32, Vec<u8>)> {
+        let mut bytes = vec![0; 64 << 10];
+        let length = tokio::time::timeout(PATIENCE, self.ours.recv(&mut bytes)).await;
+        let message = &bytes[..length.expect("a message in time").unwrap()];
+        let (header, body) = OutHeader::read_from_prefix(message).unwrap();
+        let message = (header.error, body.to_vec());
+        if header.unique == 0 {
+            return Some(message);
+        }
+        if self.sent.remove(&header.unique).is_some() {
+            self.answers.insert(header.unique, message);
+        }
+        None
+    }
+
+    /// Waits until it is told to forget a name; which one.
+    pub async fn forgets(&mut self) -> Vec<u8> {
+        loop {
+            if let Some((abi::notify::INVALID_ENTRY, of)) = self.receive().await {
+                let (_, name) = abi::InvalidEntry::read_from_prefix(&of).unwrap();
+                return name.strip_suffix(b"\0").unwrap().to_vec();
             }
         }
     }
@@ -119,8 +141,19 @@ impl Kernel {
 
     /// The node behind a name; 0: there is none.
     pub async fn look(&mut self, name: &[u8]) -> u64 {
+        self.entry(name).await.node
+    }
+
+    /// Looks until the answer may be kept for as long as a promised one.
+    pub async fn keep(&mut self, name: &[u8]) {
+        while self.entry(name).await.entry_valid < PROMISED {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn entry(&mut self, name: &[u8]) -> abi::EntryOut {
         let found = self.ask(abi::opcode::LOOKUP, 1, &[name, b"\0"]).await.unwrap();
-        abi::EntryOut::read_from_prefix(&found).unwrap().0.node
+        abi::EntryOut::read_from_prefix(&found).unwrap().0
     }
 
     /// Makes and opens a file: its node and its handle.

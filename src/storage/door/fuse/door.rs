@@ -22,6 +22,7 @@ use super::opens::Opens;
 use super::pages::Pages;
 use super::pending::{Patience, Pending};
 use super::reader;
+use super::told::Told;
 use super::wire::abi::{self, InHeader};
 use super::wire::init::{self, Agreed};
 use super::wire::{Answer, Ask, Body, Request};
@@ -40,6 +41,7 @@ pub struct Door {
     pub(super) device: Device,
     pub(super) writes: Writes,
     pub(super) pages: Arc<Pages>,
+    pub(super) told: Told,
     head: Mutex<Head>,
     /// Of a request, to be agreed.
     pages_most: u16,
@@ -80,6 +82,7 @@ impl Door {
             device,
             writes,
             pages,
+            told: Told::default(),
             head: Mutex::new(memory.head),
             pages_most,
             flights: memory.flights,
@@ -118,6 +121,7 @@ impl Door {
     }
 
     fn heed(&self, agreed: Agreed) {
+        self.notifier.heed(agreed);
         if agreed.resends() {
             self.device.unsplice();
         }

@@ -13,7 +13,8 @@ use super::locks::Wanted;
 use super::names;
 use super::wire::abi::{self, InHeader};
 use super::wire::{Answer, Ask, Body};
-use crate::storage::call::{Attributes, Error, Inode, Lock, LockFamily, Mutation, Query, Reply};
+use crate::base::clock;
+use crate::storage::call::{Attributes, Error, Inode, Kind, Lock, LockFamily, Mutation, Query, Reply};
 
 /// What a handle says of its open file, beside its number.
 pub const APPENDS: u64 = 1 << 0;
@@ -65,9 +66,16 @@ impl Door {
     }
 
     async fn lookup(&self, folder: Inode, name: Vec<u8>) -> Answer {
-        let query = Query::Lookup { folder, name };
+        let query = Query::Lookup {
+            folder,
+            name: name.clone(),
+        };
         let answer = self.ask.query(query.clone()).await;
         let valid = self.validity(&query);
+        if valid == PROMISED {
+            let is_folder = matches!(&answer, Ok(Reply::Object { attributes, .. }) if attributes.kind == Kind::Folder);
+            self.told.note((folder, name), is_folder, clock::boot());
+        }
         match answer {
             Ok(Reply::Object { mut attributes, .. }) => {
                 self.writes.overlay(&mut attributes);

@@ -8,6 +8,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
@@ -16,18 +17,23 @@ use nix::sched::{CloneFlags, unshare};
 use tokio::sync::oneshot;
 
 use super::device::Device;
-use super::wire::answer::{invalid_entry, invalid_inode};
+use super::told::Name;
+use super::wire::answer::{expired_entry, invalid_entry, invalid_inode};
+use super::wire::init::Agreed;
 use crate::storage::call::Inode;
 
 /// Notices that wait; more are dropped, and the kernel forgets by itself soon (`convert::PROMISED`).
 const WAITING: usize = 4096;
 
-type Notice = (Vec<u8>, oneshot::Sender<()>);
+/// Told one after another; then the sender is.
+type Notices = (Vec<Vec<u8>>, oneshot::Sender<()>);
 
 pub struct Notifier {
     device: Device,
-    names: SyncSender<Notice>,
-    pages: SyncSender<Notice>,
+    names: SyncSender<Notices>,
+    pages: SyncSender<Notices>,
+    /// Whether this kernel takes it that a name is to be asked for again, and no more.
+    expires: AtomicBool,
 }
 
 impl Notifier {
@@ -35,8 +41,13 @@ impl Notifier {
         Ok(Notifier {
             names: teller("fuse-names", &device)?,
             pages: teller("fuse-pages", &device)?,
+            expires: AtomicBool::new(false),
             device,
         })
+    }
+
+    pub fn heed(&self, agreed: Agreed) {
+        self.expires.store(agreed.expires(), Ordering::Relaxed);
     }
 
     /// The kernel asks for the attributes again. Waits for nothing.
@@ -47,24 +58,34 @@ impl Notifier {
 
     /// Resolves when the kernel has no page of the inode, or too much waits already.
     pub async fn pages(&self, inode: Inode) {
-        forget(&self.pages, invalid_inode(inode.0, true)).await;
+        forget(&self.pages, vec![invalid_inode(inode.0, true)]).await;
     }
 
-    /// Resolves when the kernel does not know the name, or too much waits already.
-    pub async fn name(&self, folder: Inode, name: &[u8]) {
-        forget(&self.names, invalid_entry(folder.0, name)).await;
+    /// Resolves when the kernel answers nothing of these names by itself, or too much waits already: `changed` it does not know then,
+    /// of the `old` ones, which may mean a folder, it asks again. A kernel that can only be told not to know them has its folders
+    /// longer: who stands in one would not be anywhere.
+    pub async fn names(&self, changed: &[Name], old: &[(Name, bool)]) {
+        let expires = self.expires.load(Ordering::Relaxed);
+        let old = old.iter().filter(|(_, is_folder)| expires || !is_folder);
+        let old = old.map(|((folder, name), _)| match expires {
+            true => expired_entry(folder.0, name),
+            false => invalid_entry(folder.0, name),
+        });
+        let changed = changed.iter().map(|(folder, name)| invalid_entry(folder.0, name));
+        forget(&self.names, changed.chain(old).collect()).await;
     }
 }
 
-async fn forget(sender: &SyncSender<Notice>, notice: Vec<u8>) {
+/// Also when there is none: what was to be told before is told then.
+async fn forget(sender: &SyncSender<Notices>, notices: Vec<Vec<u8>>) {
     let (done, told) = oneshot::channel();
-    if sender.try_send((notice, done)).is_ok() {
+    if sender.try_send((notices, done)).is_ok() {
         let _ = told.await;
     }
 }
 
 /// Starts a thread that tells the kernel, one notice after another.
-fn teller(name: &str, device: &Device) -> io::Result<SyncSender<Notice>> {
+fn teller(name: &str, device: &Device) -> io::Result<SyncSender<Notices>> {
     let (sender, notices) = sync_channel(WAITING);
     let (done, started) = sync_channel(1);
     let shared = device.clone();
@@ -105,10 +126,12 @@ fn alone_with(device: &Device) -> io::Result<OwnedFd> {
     Ok(own)
 }
 
-fn tell(device: &OwnedFd, notices: &Receiver<Notice>) {
-    for (notice, done) in notices {
-        // ENOENT: the kernel knows nothing of it.
-        let _ = nix::unistd::write(device, &notice);
+fn tell(device: &OwnedFd, notices: &Receiver<Notices>) {
+    for (notices, done) in notices {
+        for notice in notices {
+            // ENOENT: the kernel knows nothing of it.
+            let _ = nix::unistd::write(device, &notice);
+        }
         let _ = done.send(());
     }
 }

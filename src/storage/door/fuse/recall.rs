@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::door::Door;
+use crate::base::clock;
 use crate::storage::call::{Inode, Mutation, Query};
 use crate::storage::promise::Recalls;
 
@@ -17,18 +18,19 @@ const LOOK: Duration = Duration::from_millis(100);
 impl Door {
     /// What was promised is true no longer. Returns when the kernel has forgotten it, or will soon.
     pub async fn recalled(self: &Arc<Self>, recalls: &Recalls) {
-        let mut inodes = recalls.inodes.clone();
-        inodes.iter().for_each(|inode| self.notifier.attributes(*inode));
+        let (mut inodes, mut told) = (recalls.inodes.clone(), Vec::new());
         if recalls.all {
             self.pages.forget_all();
             inodes.extend(self.opens.all());
+            told = self.told.take(clock::boot());
         }
+        inodes.iter().for_each(|inode| self.notifier.attributes(*inode));
         recalls.locks.iter().for_each(|inode| self.locks.look_again(*inode));
         // All are on their way before any is waited for.
         let looks: Vec<_> = inodes.into_iter().filter_map(|inode| self.look(inode)).collect();
         let forgotten = async {
-            for (folder, name) in &recalls.names {
-                self.notifier.name(*folder, name).await;
+            if recalls.all || !recalls.names.is_empty() {
+                self.notifier.names(&recalls.names, &told).await;
             }
             for look in looks {
                 let _ = look.await;

@@ -65,6 +65,8 @@ pub const MAJOR: u32 = 7;
 pub const MINOR: u32 = 39;
 /// The first with all that is used here: Linux 5.4.
 pub const MINOR_LEAST: u32 = 31;
+/// Since this one (Linux 6.2) a name can be told to be asked for again.
+pub const MINOR_EXPIRES: u32 = 38;
 
 /// Set by the kernel in the number of a request that it hands out again.
 pub const RESENT: u64 = 1 << 63;
@@ -137,6 +139,8 @@ pub mod notify {
     pub const INVALID_INODE: i32 = 2;
     pub const INVALID_ENTRY: i32 = 3;
     pub const RESEND: i32 = 7;
+    /// Flag of INVALID_ENTRY.
+    pub const EXPIRE_ONLY: u32 = 1 << 0;
 }
 
 /// What INIT negotiates; the upper half travels in `flags2`.

@@ -73,10 +73,19 @@ pub fn invalid_inode(ino: u64, with_pages: bool) -> Vec<u8> {
 
 /// Forget a name.
 pub fn invalid_entry(folder: u64, name: &[u8]) -> Vec<u8> {
+    entry(folder, name, 0)
+}
+
+/// Ask for a name again before it is used.
+pub fn expired_entry(folder: u64, name: &[u8]) -> Vec<u8> {
+    entry(folder, name, abi::notify::EXPIRE_ONLY)
+}
+
+fn entry(folder: u64, name: &[u8], flags: u32) -> Vec<u8> {
     let of = abi::InvalidEntry {
         folder,
         name_length: u32::try_from(name.len()).unwrap_or(u32::MAX),
-        flags: 0,
+        flags,
     };
     notification(abi::notify::INVALID_ENTRY, &[of.as_bytes(), name, &[0]])
 }
@@ -162,6 +171,12 @@ mod tests {
         assert_eq!(bytes.len(), 16 + 16 + 5);
         assert_eq!(bytes[4..8], 3i32.to_ne_bytes());
         assert_eq!(bytes[8..16], [0; 8]);
+        let expired = expired_entry(1, b"name");
+        assert_eq!(
+            (&bytes[28..32], &expired[28..32]),
+            (&[0; 4][..], &1u32.to_ne_bytes()[..])
+        );
+        assert_eq!((&bytes[32..], &expired[..28]), (&expired[32..], &bytes[..28]));
         assert_eq!(invalid_inode(1, false)[24..32], (-1i64).to_ne_bytes());
     }
 }

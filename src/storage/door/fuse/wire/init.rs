@@ -44,6 +44,11 @@ impl Agreed {
     pub fn resends(self) -> bool {
         self.features & feature::RESEND != 0
     }
+
+    /// It can be told to ask for a name again.
+    pub fn expires(self) -> bool {
+        self.minor >= abi::MINOR_EXPIRES
+    }
 }
 
 /// `pages`: for how many there is room in the pipes. `None`: this kernel is too old.
