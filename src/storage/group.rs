@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::error::{ClientWriteError, RaftError};
+use openraft::metrics::RaftServerMetrics;
 use openraft::storage::Snapshot;
 use openraft::{Config, Raft, RaftMetrics, ServerState, SnapshotMeta, SnapshotPolicy};
 use tokio::sync::watch;
@@ -18,7 +19,7 @@ use super::disk::Disk;
 use super::entry::Body;
 use super::guard::{FRESH, Standing};
 use super::insync::{self, Copies, Durable};
-use super::log::{LogReader, LogStore, Sizes};
+use super::log::{LogReader, LogStore, Members, Sizes};
 use super::machine::{Driver, Machine};
 use super::network::{Clock, Network, Transport};
 use super::types::{Checkpoint, LogId, NodeId, Peer, Replies, StoreId, Types, Vote, next_index};
@@ -102,7 +103,7 @@ impl Group {
     pub(super) async fn start(
         settings: Settings,
         store: StoreId,
-        log: LogStore,
+        mut log: LogStore,
         machine: Box<dyn Machine>,
         transport: Arc<dyn Transport>,
         clock: Clock,
@@ -115,14 +116,20 @@ impl Group {
             transport,
             contacts: Arc::default(),
             held: Arc::default(),
+            log: log.reader(),
             clock,
         };
         let config = Arc::new(config().validate().map_err(io::Error::other)?);
         let (reader, in_sync) = (log.reader(), driver.in_sync());
         let opened = reader.last();
+        let members: Arc<OnceLock<watch::Receiver<_>>> = Arc::default();
+        let told = members.clone();
+        log.run_ahead(settings.me, move || told.get().map(members_of).unwrap_or_default());
         let heard = Arc::new(Mutex::new((None, (network.clock)())));
         let raft = Raft::new(settings.me, config, network.clone(), log, driver).await;
         let raft = raft.map_err(io::Error::other)?;
+        // Before that it does not run ahead.
+        let _ = members.set(raft.server_metrics());
         let group = Group {
             metrics: raft.metrics(),
             raft,
@@ -221,7 +228,10 @@ impl Group {
         let metrics = self.raft.data_metrics();
         let metrics = metrics.borrow();
         let replication = metrics.replication.as_ref()?;
-        Some(replication.iter().map(|(node, id)| (*node, next_index(*id))).collect())
+        let mut durable: Durable = replication.iter().map(|(node, id)| (*node, next_index(*id))).collect();
+        // openraft counts its own copy before.
+        durable.insert(self.settings.me, next_index(self.log.last()));
+        Some(durable)
     }
 
     /// Whether what was read from the machine before this call may be answered. Twice for each query: it copies nothing.
@@ -236,8 +246,8 @@ impl Group {
             return None;
         }
         let (vote, members) = (metrics.vote, metrics.membership_config.membership());
-        // Entries of earlier leaders are all applied once one of its own is. A leader that restarts goes on in its term: then
-        // its own of before must be applied too.
+        // Entries of earlier leaders are all applied once one of its own is. A leader that ended in order, or is alone, goes on in
+        // its term: then its own of before must be applied too.
         let own = metrics
             .last_applied
             .is_some_and(|id| id.leader_id == vote.leader_id && Some(id) >= self.opened);
@@ -332,7 +342,12 @@ impl Group {
     pub async fn failed(&self) -> String {
         // The state itself stands in metrics that change with every entry; those of the server end with it and change rarely.
         let mut server = self.raft.server_metrics();
-        while server.changed().await.is_ok() {}
+        let ended = async { while server.changed().await.is_ok() {} };
+        tokio::select! {
+            () = ended => {}
+            // openraft hears of it with the next entry only.
+            failure = self.log.failed() => return format!("its log has failed: {failure}"),
+        }
         let metrics = self.raft.metrics();
         let fatal = metrics.borrow().running_state.as_ref().err().map(ToString::to_string);
         fatal.unwrap_or_else(|| "the replica has ended".into())
@@ -462,6 +477,16 @@ impl Group {
             Ok(body) => wire::accept(&body),
             Err(bad) => wire::refuse(&bad.to_string()),
         }
+    }
+}
+
+/// Who votes as of the last entry of openraft's log.
+fn members_of(metrics: &watch::Receiver<RaftServerMetrics<NodeId, Peer>>) -> Members {
+    let metrics = metrics.borrow();
+    let members = &metrics.membership_config;
+    Members {
+        since: *members.log_id(),
+        voters: members.membership().get_joint_config().clone(),
     }
 }
 

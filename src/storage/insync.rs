@@ -122,7 +122,7 @@ impl Keeper {
             }
         }
         match now.in_sync.contains(&node) {
-            // A leader proposes nothing that is not on its own disk.
+            // Nothing is committed that is not on the leader's own disk.
             _ if node == now.me => true,
             true => now.time.saturating_sub(progress.caught_up) < PATIENCE,
             false => progress.has_had.is_some_and(|at| now.time.saturating_sub(at) < RECENT),

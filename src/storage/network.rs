@@ -17,6 +17,7 @@ use thiserror::Error as ThisError;
 use super::guard::FRESH;
 use super::held::Held;
 use super::lease::Contacts;
+use super::log::LogReader;
 use super::types::{Checkpoint, NodeId, Peer, StoreId, Types, Vote};
 use super::wire::{self, Bad, Envelope, Kind};
 use crate::base::{BoxFuture, Pieces};
@@ -91,6 +92,8 @@ pub struct Network {
     pub transport: Arc<dyn Transport>,
     pub contacts: Arc<Mutex<Contacts>>,
     pub held: Arc<Mutex<Held>>,
+    /// This replica's.
+    pub log: LogReader,
     pub clock: Clock,
 }
 
@@ -161,22 +164,27 @@ fn unreached(error: Unreached) -> CallError {
     }
 }
 
+/// The last entry that the peer has on its disk, as it says.
+fn matched(rpc: &AppendEntriesRequest<Types>, response: &AppendEntriesResponse<NodeId>) -> Option<u64> {
+    let last = match response {
+        AppendEntriesResponse::Success => rpc.entries.last().map(|entry| entry.log_id).or(rpc.prev_log_id),
+        AppendEntriesResponse::PartialSuccess(last) => *last,
+        _ => None,
+    };
+    last.map(|id| id.index)
+}
+
 impl Client {
-    /// Follows what the peer's disk holds. One that was set back is told so, and gets nothing more.
+    /// Follows what the peer's disk holds, `last` as of its answer. One that was set back is told so, and gets nothing more.
     async fn judge(
         &self,
         rpc: &AppendEntriesRequest<Types>,
-        response: &AppendEntriesResponse<NodeId>,
+        (response, last): (&AppendEntriesResponse<NodeId>, Option<u64>),
         deadline: Duration,
     ) -> Result<(), CallError> {
         let before = rpc.prev_log_id.map(|id| id.index);
         let is_set_back = {
             let mut held = self.network.held.lock().expect("no holder of this lock panics");
-            let last = match response {
-                AppendEntriesResponse::Success => rpc.entries.last().map(|entry| entry.log_id.index).or(before),
-                AppendEntriesResponse::PartialSuccess(last) => last.map(|id| id.index),
-                _ => None,
-            };
             held.has(self.peer.store, last, rpc.leader_commit.map(|id| id.index));
             let is_conflict = matches!(response, AppendEntriesResponse::Conflict);
             is_conflict && before.is_some_and(|index| held.lacks(self.peer.store, index))
@@ -244,7 +252,12 @@ impl RaftNetwork<Types> for Client {
             let mut contacts = self.network.contacts.lock().expect("no holder of this lock panics");
             contacts.record(rpc.vote, self.target, sent);
         }
-        self.judge(&rpc, &response, deadline).await?;
+        let last = matched(&rpc, &response);
+        self.judge(&rpc, (&response, last), deadline).await?;
+        // A copy more makes an entry committed: this node's own must be one of them by then.
+        if let Some(last) = last {
+            self.network.log.synced(last).await.map_err(|error| lost(&error))?;
+        }
         Ok(response)
     }
 

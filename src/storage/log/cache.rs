@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use crate::storage::entry;
 use crate::storage::types::Entry;
 
-/// Consecutive entries up to the last of the log. Entries that are not on the disk yet are never dropped;
-/// openraft keeps one append in flight, so they are few.
+/// Consecutive entries up to the last of the log. Entries that are not on the disk yet are never dropped; they are few, for the
+/// batcher has two proposals in flight.
 #[derive(Debug)]
 pub struct Cache {
     entries: VecDeque<Entry>,

@@ -1,13 +1,15 @@
 //! The Raft log on disk: segment files of records, and three small marks (vote, purged, committed).
 //!
-//! Contract: what `append` has acknowledged is on the disk; what is reported at open was synced before. The first write or
+//! Contract: what `append` has acknowledged is on the disk, or `LogReader::synced` says when it is (`ahead`); what is reported at open
+//! was synced before. The first write or
 //! sync error poisons the log for good: a failed fsync leaves nobody knowing what is on the disk, so the process must end,
 //! and opening writes the last append anew before it believes it.
 //!
 //! Files: `<first index>.log` (one segment), `vote`, `purged`, `committed`, `*.tmp` (half made, removed at open).
-//! `record` and `segment` are the formats, `blocks`, `scan` and `cache` decide without I/O, `open` and `writer` do the I/O on one
+//! `record` and `segment` are the formats, `ahead`, `blocks`, `scan` and `cache` decide without I/O, `open` and `writer` do the I/O on one
 //! thread of their own, `store` is the face to openraft.
 
+mod ahead;
 mod blocks;
 mod cache;
 mod index;
@@ -20,12 +22,15 @@ mod store;
 mod writer;
 
 #[cfg(test)]
+mod ahead_tests;
+#[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
 mod damage_tests;
 #[cfg(test)]
 mod suite_tests;
 
+pub use ahead::Members;
 pub use open::amend;
 pub use store::{LogReader, LogStore};
 

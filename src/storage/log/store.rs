@@ -8,24 +8,28 @@ use std::thread::{self, JoinHandle};
 
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{AnyError, LogState, OptionalSend, RaftLogReader, StorageIOError};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::Sizes;
+use super::ahead::{self, Members};
 use super::index::{Index, Place};
 use super::open::{self, Opened};
 use super::writer::Writer;
 use crate::storage::disk::Disk;
 use crate::storage::entry;
-use crate::storage::types::{Entry, LogId, StorageError, Types, Vote};
+use crate::storage::types::{Entry, LogId, NodeId, StorageError, Types, Vote, next_index};
 
-/// openraft awaits each job before it sends the next. When full, the sender waits.
+/// Appends that run ahead wait here; openraft awaits any other job before it sends the next. When full, the sender waits.
 const MAILBOX: usize = 16;
 /// Longest answer to `limited_get_log_entries`, in bytes: one message to a follower must pass within a heartbeat.
 const MAX_READ: usize = 1 << 20;
 
 enum Job {
-    Append(Vec<Entry>, LogFlushed<Types>),
+    /// Without a callback it was answered before.
+    Append(Vec<Entry>, Option<LogFlushed<Types>>),
     Vote(Vote, Done),
+    /// From now on this leader's log may lack what others hold of its term.
+    RunAhead(Vote, Done),
     Truncate(u64, Done),
     Purge(LogId, Done),
 }
@@ -36,7 +40,15 @@ type Done = oneshot::Sender<io::Result<()>>;
 pub struct Worker {
     writer: Writer,
     mailbox: mpsc::Receiver<Job>,
+    reach: watch::Sender<Reach>,
+    /// On the disk.
+    vote: Option<Vote>,
+    /// Of a leader that runs ahead: on the disk it leads again once all is written.
+    leading: Option<Vote>,
 }
+
+/// The index after the last entry on the disk, or what ended the log.
+type Reach = Result<u64, String>;
 
 /// The log of one replica. Its worker ends when this is dropped.
 pub struct LogStore {
@@ -44,6 +56,27 @@ pub struct LogStore {
     reader: LogReader,
     vote: Option<Vote>,
     committed: Option<LogId>,
+    ahead: Option<Ahead>,
+}
+
+/// Of a log whose leader may run ahead.
+struct Ahead {
+    me: NodeId,
+    told: Box<dyn Fn() -> Members + Send + Sync>,
+    /// By an entry that is not told of yet.
+    changed: Option<Members>,
+    /// The vote on the disk leads no longer.
+    has_begun: bool,
+}
+
+impl Ahead {
+    fn members(&self) -> Members {
+        let told = (self.told)();
+        match &self.changed {
+            Some(changed) if changed.since > told.since => changed.clone(),
+            _ => told,
+        }
+    }
 }
 
 impl LogStore {
@@ -66,13 +99,51 @@ impl LogStore {
         } = open::open(disk, sizes)?;
         let (jobs, mailbox) = mpsc::channel(MAILBOX);
         let index = writer.index.clone();
+        let (reach, synced) = watch::channel(Ok(next_index(writer.lock().last)));
+        let reader = LogReader { index, blocks, synced };
         let store = LogStore {
             jobs,
-            reader: LogReader { index, blocks },
+            reader,
             vote,
             committed,
+            ahead: None,
         };
-        Ok((store, Worker { writer, mailbox }))
+        let worker = Worker {
+            writer,
+            mailbox,
+            reach,
+            vote,
+            leading: None,
+        };
+        Ok((store, worker))
+    }
+
+    /// Lets `me` run ahead of its disk while it leads. `told`: the members as openraft tells them; none until it does. Whoever counts
+    /// a follower's copy must wait for `LogReader::synced` first.
+    pub fn run_ahead(&mut self, me: NodeId, told: impl Fn() -> Members + Send + Sync + 'static) {
+        self.ahead = Some(Ahead {
+            me,
+            told: Box::new(told),
+            changed: None,
+            has_begun: false,
+        });
+    }
+
+    /// Whether these may be answered before they are on the disk; then the vote there leads no longer.
+    async fn runs_ahead(&mut self, entries: &[Entry]) -> io::Result<bool> {
+        let vote = self.vote;
+        let Some(ahead) = &mut self.ahead else {
+            return Ok(false);
+        };
+        let may = ahead::may(ahead.me, vote, &ahead.members(), entries);
+        if let Some(changed) = Members::of(entries) {
+            ahead.changed = Some(changed);
+        }
+        if let Some(vote) = vote.filter(|_| may && !ahead.has_begun) {
+            ahead.has_begun = true;
+            self.done(|done| Job::RunAhead(vote, done)).await?;
+        }
+        Ok(may)
     }
 
     /// A reader for others than openraft.
@@ -98,7 +169,7 @@ impl Worker {
         while let Some(job) = self.mailbox.blocking_recv() {
             self.work(job);
         }
-        self.mark();
+        self.end();
     }
 
     /// As a task, for a disk that does not block; each job takes as long as `duration` says.
@@ -108,18 +179,62 @@ impl Worker {
             tokio::time::sleep(duration()).await;
             self.work(job);
         }
-        self.mark();
+        self.end();
     }
 
     fn work(&mut self, job: Job) {
         let writer = &mut self.writer;
         match job {
-            Job::Append(entries, flushed) => flushed.log_io_completed(writer.append(&entries)),
-            Job::Vote(vote, done) => answer(done, writer.save_vote(&vote)),
+            Job::Append(entries, flushed) => {
+                let written = writer.append(&entries);
+                // Where nobody waits for it, a failure is told by the reach.
+                if let Some(flushed) = flushed {
+                    flushed.log_io_completed(written);
+                }
+            }
+            Job::Vote(vote, done) => {
+                self.leading = None;
+                answer(done, self.save(vote));
+            }
+            Job::RunAhead(vote, done) => {
+                self.leading = Some(vote);
+                let candidate = Vote::new(vote.leader_id.term, vote.leader_id.node_id);
+                answer(done, self.save(candidate));
+            }
             Job::Truncate(from, done) => answer(done, writer.truncate(from)),
             Job::Purge(id, done) => answer(done, writer.purge(id)),
         }
+        self.reach();
         self.mark();
+    }
+
+    /// Who has just been elected has its vote as a candidate there.
+    fn save(&mut self, vote: Vote) -> io::Result<()> {
+        if self.vote != Some(vote) {
+            self.writer.save_vote(&vote)?;
+            self.vote = Some(vote);
+        }
+        Ok(())
+    }
+
+    /// Tells how far the disk is.
+    fn reach(&self) {
+        let index = self.writer.lock();
+        let reach = match &index.failure {
+            None => Ok(next_index(index.last)),
+            Some(failure) => Err(failure.clone()),
+        };
+        drop(index);
+        let _before = self.reach.send_replace(reach);
+    }
+
+    /// All is written: nobody holds what this log lacks.
+    fn end(mut self) {
+        self.mark();
+        if let Some(vote) = self.leading {
+            // What fails costs an election.
+            let _ = self.save(vote);
+        }
     }
 
     /// Notes how far entries are committed, when nobody waits: a job for each would wake this thread once more per entry, and
@@ -144,6 +259,7 @@ pub struct LogReader {
     index: Arc<Mutex<Index>>,
     /// Whether files are read on a thread for that.
     blocks: bool,
+    synced: watch::Receiver<Reach>,
 }
 
 /// Where an entry comes from.
@@ -171,6 +287,29 @@ impl LogReader {
             if entries.is_ok() || self.lock().truncations == truncations {
                 return entries;
             }
+        }
+    }
+
+    /// Returns when the entry `index` is on the disk. An error: the log has failed or ended before.
+    pub async fn synced(&self, index: u64) -> io::Result<()> {
+        let mut synced = self.synced.clone();
+        let reach = synced
+            .wait_for(|reach| reach.as_ref().map_or(true, |next| *next > index))
+            .await;
+        match &*reach.map_err(|_| gone())? {
+            Ok(_) => Ok(()),
+            Err(failure) => Err(io::Error::other(format!("the log has failed: {failure}"))),
+        }
+    }
+
+    /// Resolves when the log has failed; why.
+    pub async fn failed(&self) -> String {
+        let mut synced = self.synced.clone();
+        let failed = synced.wait_for(Result::is_err).await.map(|reach| reach.clone());
+        match failed {
+            Ok(Err(failure)) => failure,
+            // It ended well.
+            _ => std::future::pending().await,
         }
     }
 
@@ -296,9 +435,16 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
-        let saved = self.done(|done| Job::Vote(*vote, done)).await;
+        let begins = |ahead: &Ahead| ahead::may(ahead.me, Some(*vote), &ahead.members(), &[]);
+        let has_begun = self.ahead.as_ref().is_some_and(begins);
+        let job = |done| match has_begun {
+            true => Job::RunAhead(*vote, done),
+            false => Job::Vote(*vote, done),
+        };
+        let saved = self.done(job).await;
         saved.map_err(|error| StorageIOError::write_vote(AnyError::new(&error)))?;
         self.vote = Some(*vote);
+        self.ahead.iter_mut().for_each(|ahead| ahead.has_begun = has_begun);
         Ok(())
     }
 
@@ -322,12 +468,21 @@ impl RaftLogStorage<Types> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let entries: Vec<Entry> = entries.into_iter().collect();
+        let runs_ahead = self.runs_ahead(&entries).await.map_err(write_error)?;
         {
             let mut index = self.reader.lock();
             entries.iter().for_each(|entry| index.cache.push(entry.clone()));
         }
-        let sent = self.jobs.send(Job::Append(entries, callback)).await;
-        sent.map_err(|_| write_error(gone()))
+        let (now, later) = match runs_ahead {
+            true => (Some(callback), None),
+            false => (None, Some(callback)),
+        };
+        let sent = self.jobs.send(Job::Append(entries, later)).await;
+        sent.map_err(|_| write_error(gone()))?;
+        if let Some(callback) = now {
+            callback.log_io_completed(self.reader.lock().usable());
+        }
+        Ok(())
     }
 
     async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {

@@ -2,6 +2,7 @@
 //! a lost disk or a change of members must not do.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::nemesis;
@@ -209,6 +210,27 @@ fn a_wiped_node_is_refused_and_replaced_under_load() {
         world.run_for(seconds(3));
         let stall = world.clients.take_stall();
         assert!(stall < Duration::from_millis(2500), "seed {seed}: {stall:?}");
+        world.settle();
+        judge(&world, &format!("seed {seed}"));
+    }
+}
+
+/// Its entries are with the followers before they are on its own disk, which is slower than theirs.
+#[test]
+fn a_leader_commits_nothing_that_is_not_on_its_own_disk() {
+    for seed in seeds() {
+        let (mut world, leader) = working(seed, 3);
+        world.nodes[&leader].slowness.store(100, Ordering::Relaxed);
+        let first = world.committed(leader).unwrap().0;
+        for _ in 0..2000 {
+            world.step();
+            let (last, is_on_disk) = world.committed(leader).unwrap();
+            assert!(is_on_disk, "seed {seed}: {last}");
+        }
+        assert!(
+            world.committed(leader).unwrap().0.index > first.index + 10,
+            "seed {seed}"
+        );
         world.settle();
         judge(&world, &format!("seed {seed}"));
     }

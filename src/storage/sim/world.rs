@@ -199,6 +199,13 @@ impl World {
         process.and_then(|process| process.look(|group| group.in_sync() == *data)) == Some(true)
     }
 
+    /// The last entry that a running node knows to be committed, and whether its disk would still hold it after a power cut now.
+    pub fn committed(&self, id: NodeId) -> Option<(LogId, bool)> {
+        let node = &self.nodes[&id];
+        let last = node.running()?.group.raft().data_metrics().borrow().last_applied?;
+        Some((last, holds(node, last.index, Some(last))))
+    }
+
     pub fn term(&self) -> u64 {
         let term = |node: &Node| {
             let process = node.process.as_ref()?;
