@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The front beside nginx and haproxy, in one session: same files, same PHP-FPM, same upstream, same certificate, one processor each.
+"""The front beside nginx and haproxy, in one session: same files, same kind of PHP-FPM pool, same upstream, same certificate, one processor each.
 
 Servers run on processor 0, load and upstreams on processor 1; they take turns round by round.
 Prints medians and the ratio of bitrix-node to the other: requests per second, and requests per second of
@@ -84,10 +84,14 @@ FPM = """
 [global]
 daemonize = no
 error_log = {run}/fpm.err
-[portal]
+"""
+
+# Processes of its own for each server: an idle connection of the one keeps a process from the other.
+POOL = """
+[{name}]
 user = bitrix
 group = bitrix
-listen = {php}
+listen = {socket}
 listen.mode = 0666
 pm = static
 pm.max_children = 4
@@ -153,7 +157,7 @@ def main():
     php, upstream = f"{run}/fpm.sock", free_port()
     plain, secure = ({name: free_port() for name in ["nginx", "haproxy", "bitrix-node"]} for _ in range(2))
     os.mkdir(f"{run}/php")
-    os.symlink(php, f"{run}/php/fpm.sock")
+    pools = POOL.format(name="nginx", socket=php) + POOL.format(name="bitrix-node", socket=f"{run}/php/fpm.sock")
     certificate()
     facts = dict(run=run, root=root, php=php, upstream=upstream)
     for folder in ["b", "p", "f", "u", "s"]:
@@ -167,7 +171,7 @@ def main():
     origin = origin.replace("/kept keys", "/up-kept keys").replace("location = /page.php", 'add_header Cache-Control no-store; location = /page.php')
     write("up.conf", origin)
     write("haproxy.cfg", HAPROXY.format(**of("haproxy")))
-    write("fpm.conf", FPM.format(**facts))
+    write("fpm.conf", FPM.format(**facts) + pools)
     write("config.toml", CONFIG.format(access=f"{run}/access.log", **of("bitrix-node")))
 
     servers = []
@@ -177,7 +181,7 @@ def main():
         servers.append(Server(run, "nginx", ["nginx", "-c", f"{run}/nginx.conf", "-e", "stderr"], 0, plain["nginx"]))
         servers.append(Server(run, "haproxy", ["haproxy", "-db", "-f", f"{run}/haproxy.cfg"], 0, plain["haproxy"]))
         servers.append(front(run, "bitrix-node", EXECUTABLE, f"{run}/config.toml", 0, plain["bitrix-node"], secure["bitrix-node"]))
-        servers[0].wait(lambda: os.path.exists(php))
+        servers[0].wait(lambda: all(map(os.path.exists, [php, f"{run}/php/fpm.sock"])))
         for server in servers[1:]:
             server.wait()
             server.secure = secure.get(server.name)
