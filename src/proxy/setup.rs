@@ -102,6 +102,7 @@ impl Setup {
             php: Php::new(PhpSettings {
                 socket: config.php_socket(),
                 kept: config.php.kept_connections,
+                children: config.php.children,
                 silence,
             }),
             // The operator's own come first.

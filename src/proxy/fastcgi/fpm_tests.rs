@@ -57,6 +57,7 @@ impl Fpm {
         let php = Php::new(PhpSettings {
             socket: path("fpm.sock"),
             kept,
+            children: 0,
             silence: Duration::from_secs(30),
         });
         let fpm = Fpm {
@@ -370,6 +371,7 @@ async fn stopped_php_is_unavailable() {
     let php = Php::new(PhpSettings {
         socket: fpm.path("fpm.sock"),
         kept: 0,
+        children: 0,
         silence: Duration::from_secs(5),
     });
     let script = fpm.of("/ready.php");

@@ -3,7 +3,8 @@
 //! - A body of known length goes through as it comes. PHP reads no further than CONTENT_LENGTH (measured with PHP-FPM 8.2: without the variable
 //!   `php://input` is empty), so a body of unknown length is first collected, beyond 256 KiB in an unlinked file (`spool`).
 //! - PHP may answer before it has read the body; upload and download then run side by side, each at the pace of its slower end.
-//! - A kept-alive connection occupies a PHP process even when idle. `PhpSettings::kept` bounds them; requests beyond it get a connection of their own.
+//! - A kept-alive connection occupies a PHP process even when idle. `PhpSettings::kept` bounds them; requests beyond it get a connection of their own,
+//!   which serves others too while there are PHP processes for all (`pool`).
 //! - Dropping the future or the answer's body closes the connection: PHP sees it at its next output.
 //! - Failures: no socket or full backlog `Unavailable`, silence `UpstreamSlow`, broken protocol or connection `Upstream`.
 
@@ -43,8 +44,10 @@ pub const SPOOL: &str = "/var/tmp";
 pub struct PhpSettings {
     /// PHP-FPM's unix socket.
     pub socket: PathBuf,
-    /// Most connections kept open, idle and busy together. Must stay below PHP-FPM's children. 0: none is kept.
+    /// Most connections kept for long, idle and busy together. Must stay below PHP-FPM's children. 0: none is kept.
     pub kept: usize,
+    /// PHP-FPM's children at most; 0: not known.
+    pub children: usize,
     /// Longest time in which PHP neither reads nor writes.
     pub silence: Duration,
 }
@@ -70,7 +73,7 @@ impl Php {
     pub fn new(settings: PhpSettings) -> Php {
         Php {
             silence: settings.silence,
-            pool: Arc::new(Pool::new(settings.socket, settings.kept)),
+            pool: Arc::new(Pool::new(settings.socket, settings.kept, settings.children)),
         }
     }
 

@@ -1,4 +1,7 @@
 //! Connections to PHP-FPM: a bounded number is kept open, the newest idle one is used first, idle ones are closed after a while.
+//!
+//! Beyond that number a connection is lent for a turn, if every open one has a PHP process of its own: to whoever comes meanwhile it saves
+//! a connection, and whoever waits in PHP-FPM's backlog, ours or not, is not passed over for long.
 
 use std::io;
 use std::path::PathBuf;
@@ -25,8 +28,11 @@ const IDLE: Duration = Duration::from_secs(10);
 /// the connection is closed, which frees its process, and a new one is made.
 const SETTLED: Duration = Duration::from_millis(100);
 
+/// How long a connection beyond the kept ones serves, busy or idle, before its process looks whether somebody else waits for it.
+const TURN: Duration = Duration::from_millis(100);
+
 /// How often overdue connections are looked for, while there are idle ones.
-const SWEEP: Duration = Duration::from_secs(1);
+const SWEEP: Duration = TURN;
 
 /// How long a full backlog is tried again: PHP-FPM empties it within milliseconds or not at all.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -48,8 +54,11 @@ pub struct Counts {
 pub struct Pool {
     socket: PathBuf,
     limit: usize,
+    /// PHP processes there are at most.
+    children: usize,
     /// One permit for each kept connection, idle or busy.
     kept: Arc<Semaphore>,
+    open: Arc<AtomicUsize>,
     fresh: Arc<AtomicUsize>,
     idle: Arc<Mutex<Idle>>,
     /// Owns the sweeper; drained with the pool.
@@ -70,22 +79,36 @@ pub struct Connection {
     pub decoder: Decoder,
     pub silence: Silence,
     tenure: Tenure,
+    _open: Counted,
     /// The answer's body is delivered, END_REQUEST is still to come.
     is_unfinished: bool,
+    opened: Instant,
     since: Instant,
 }
 
-/// How a connection counts; given back when it closes.
+/// How long a connection serves.
 enum Tenure {
     Kept(#[allow(dead_code)] OwnedSemaphorePermit),
-    Fresh(Arc<AtomicUsize>),
+    /// For its turn.
+    Lent,
+    /// For one request.
+    Fresh(#[allow(dead_code)] Counted),
 }
 
-impl Drop for Tenure {
+/// One of those that are counted, until it is dropped.
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    /// Also how many there are with it.
+    fn new(count: &Arc<AtomicUsize>) -> (Counted, usize) {
+        let others = count.fetch_add(1, Ordering::Relaxed);
+        (Counted(count.clone()), others + 1)
+    }
+}
+
+impl Drop for Counted {
     fn drop(&mut self) {
-        if let Tenure::Fresh(count) = self {
-            count.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -96,8 +119,17 @@ enum Look {
 }
 
 impl Connection {
+    /// Whether PHP shall leave it open after the request.
     pub fn is_kept(&self) -> bool {
-        matches!(self.tenure, Tenure::Kept(_))
+        !matches!(self.tenure, Tenure::Fresh(_))
+    }
+
+    /// Whether it is idle for too long, or its turn is over.
+    fn is_over(&self, now: Instant) -> bool {
+        match self.tenure {
+            Tenure::Lent => now.duration_since(self.opened) >= TURN,
+            _ => now.duration_since(self.since) >= IDLE,
+        }
     }
 
     /// Looks, without waiting, whether PHP-FPM has closed it or has at last ended its request.
@@ -130,11 +162,14 @@ impl Connection {
 }
 
 impl Pool {
-    pub fn new(socket: PathBuf, kept: usize) -> Self {
+    /// `children`: how many processes PHP-FPM has at most, 0 where that is not known.
+    pub fn new(socket: PathBuf, kept: usize, children: usize) -> Self {
         Pool {
             socket,
             limit: kept,
+            children,
             kept: Arc::new(Semaphore::new(kept)),
+            open: Arc::default(),
             fresh: Arc::default(),
             idle: Arc::default(),
             scope: Scope::new(),
@@ -143,10 +178,11 @@ impl Pool {
 
     pub fn counts(&self) -> Counts {
         let idle = lock(&self.idle).connections.len();
+        let fresh = self.fresh.load(Ordering::Relaxed);
         Counts {
             idle,
-            busy: self.limit.saturating_sub(self.kept.available_permits() + idle),
-            fresh: self.fresh.load(Ordering::Relaxed),
+            busy: self.open.load(Ordering::Relaxed).saturating_sub(idle + fresh),
+            fresh,
         }
     }
 
@@ -170,14 +206,13 @@ impl Pool {
         None
     }
 
-    /// A new connection: kept when there is room, for one request otherwise. `patience`: how long PHP may be silent, now and later.
+    /// A new connection: kept when there is room. `patience`: how long PHP may be silent, now and later.
     pub async fn connect(&self, patience: Duration) -> Result<Connection, Error> {
+        let (counted, open) = Counted::new(&self.open);
         let tenure = match self.kept.clone().try_acquire_owned() {
             Ok(permit) => Tenure::Kept(permit),
-            Err(_) => {
-                self.fresh.fetch_add(1, Ordering::Relaxed);
-                Tenure::Fresh(self.fresh.clone())
-            }
+            Err(_) if self.limit > 0 && open <= self.children => Tenure::Lent,
+            Err(_) => Tenure::Fresh(Counted::new(&self.fresh).0),
         };
         Ok(Connection {
             stream: self.open(patience.min(CONNECT)).await?,
@@ -185,7 +220,9 @@ impl Pool {
             decoder: Decoder::new(),
             silence: Silence::new(patience),
             tenure,
+            _open: counted,
             is_unfinished: false,
+            opened: Instant::now(),
             since: Instant::now(),
         })
     }
@@ -226,6 +263,10 @@ impl Pool {
         }
         connection.is_unfinished = is_unfinished;
         connection.since = Instant::now();
+        let is_crowded = self.open.load(Ordering::Relaxed) > self.children;
+        if matches!(connection.tenure, Tenure::Lent) && (is_crowded || connection.is_over(connection.since)) {
+            return;
+        }
         let mut idle = lock(&self.idle);
         idle.connections.push(connection);
         if !idle.is_swept {
@@ -251,8 +292,7 @@ async fn sweep(idle: Arc<Mutex<Idle>>, scope: Scope) {
         }
         let mut idle = lock(&idle);
         let now = Instant::now();
-        idle.connections
-            .retain(|connection| now.duration_since(connection.since) < IDLE);
+        idle.connections.retain(|connection| !connection.is_over(now));
         if idle.connections.is_empty() {
             idle.is_swept = false;
             return;

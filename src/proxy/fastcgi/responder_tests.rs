@@ -28,12 +28,17 @@ struct World {
 
 impl World {
     fn new(kept: usize) -> World {
+        World::with(kept, 0)
+    }
+
+    fn with(kept: usize, children: usize) -> World {
         let folder = tempfile::tempdir().expect("temp dir");
         let socket = folder.path().join("fpm.sock");
         let listener = UnixListener::bind(&socket).expect("bound");
         let php = Php::new(PhpSettings {
             socket,
             kept,
+            children,
             silence: Duration::from_secs(20),
         });
         World {
@@ -409,6 +414,80 @@ async fn requests_beyond_the_kept_ones_get_a_connection_of_their_own() {
             fresh: 0
         }
     );
+}
+
+/// Answers the next request; whether its connection is to be kept.
+async fn turn(peer: &mut Peer) -> bool {
+    let is_kept = peer.request().await.expect("a request").0;
+    peer.answer("A: b\n\n").await;
+    is_kept
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_beyond_the_kept_ones_is_lent_for_a_turn() {
+    let world = World::with(1, 2);
+    let serve = async {
+        let (mut first, mut second) = (world.accept().await, world.accept().await);
+        assert!(first.request().await.expect("a request").0);
+        assert!(turn(&mut second).await, "there is a process for it");
+        assert!(turn(&mut second).await, "and for the next, on the same connection");
+        second.request().await.expect("a request");
+        tokio::time::advance(Duration::from_millis(150)).await;
+        second.answer("A: b\n\n").await;
+        assert_eq!(second.record().await, None, "its turn is over");
+        first.answer("A: b\n\n").await;
+        first
+    };
+    let others = async {
+        for _ in 0..3 {
+            world.get().await.expect("answered");
+        }
+    };
+    let (_first, kept, ()) = tokio::join!(serve, world.get(), others);
+    kept.expect("answered");
+    assert_eq!(
+        world.php.counts(),
+        Counts {
+            idle: 1,
+            busy: 0,
+            fresh: 0
+        }
+    );
+}
+
+#[tokio::test]
+async fn no_process_is_lent_on_while_a_request_waits_for_one() {
+    let world = World::with(1, 2);
+    let serve = async {
+        let (mut first, mut second) = (world.accept().await, world.accept().await);
+        let mut third = world.accept().await;
+        assert!(first.request().await.expect("a request").0);
+        assert!(turn(&mut second).await);
+        assert_eq!(second.record().await, None, "closed, for the third");
+        assert!(!turn(&mut third).await, "of which there is no process");
+        first.answer("A: b\n\n").await;
+        first
+    };
+    let (_first, one, two, three) = tokio::join!(serve, world.get(), world.get(), world.get());
+    assert!(one.is_ok() && two.is_ok() && three.is_ok());
+    assert_eq!(world.php.counts().idle, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lent_process_is_given_back_by_itself() {
+    let world = World::with(1, 2);
+    let serve = async {
+        let (mut first, mut second) = (world.accept().await, world.accept().await);
+        assert!(turn(&mut first).await && turn(&mut second).await);
+        (first, second)
+    };
+    let ((_first, mut second), one, two) = tokio::join!(serve, world.get(), world.get());
+    assert!(one.is_ok() && two.is_ok());
+    assert_eq!(world.php.counts().idle, 2);
+    let started = tokio::time::Instant::now();
+    assert_eq!(second.record().await, None);
+    assert!(started.elapsed() <= Duration::from_millis(250));
+    assert_eq!(world.php.counts().idle, 1);
 }
 
 #[tokio::test(start_paused = true)]
