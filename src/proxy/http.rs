@@ -7,6 +7,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use http::Version;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -177,9 +179,13 @@ impl Door {
         }
         let serving = builder.serve_connection(TokioIo::new(guard), self.requests(&connection));
         let mut serving = pin!(serving.with_upgrades());
+        // Alone in there it is polled when it was woken, not each time that the connection moves: that would take several locks.
+        let chance = std::iter::once(last_chance(&self.front, &connection));
+        let mut chance: FuturesUnordered<_> = chance.collect();
         let result = tokio::select! {
+            biased;
             result = serving.as_mut() => result,
-            chance = last_chance(&self.front, &connection) => tokio::select! {
+            Some(chance) = chance.next() => tokio::select! {
                 // The next answer says that it is the last one.
                 result = serving.as_mut() => result,
                 () = unasked(&connection, chance) => {
