@@ -8,6 +8,7 @@ use http::request::Parts;
 use http_body_util::combinators::UnsyncBoxBody;
 
 use super::error::Error;
+use super::id::Id;
 use super::path::Path;
 
 /// A body in either direction: streamed, with data frames that are never copied on the way.
@@ -43,8 +44,8 @@ pub struct Exchange {
     pub is_hop: bool,
     /// Host name of the request in lower case, without port.
     pub host: String,
-    /// 16 hex digits; goes to PHP, to upstreams, to the client and to the log.
-    pub id: String,
+    /// Goes to PHP, to upstreams, to the client and to the log.
+    pub id: Id,
     pub started: Instant,
     pub target: Target,
 }

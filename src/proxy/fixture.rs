@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue};
 use http_body_util::{BodyExt, Empty, Full};
 
 use super::exchange::{Body, Exchange, Target};
+use super::id::Id;
 use super::path::Path;
 
 /// Header fields, in this order.
@@ -37,7 +38,7 @@ pub fn exchange(method: &str, target: &str, fields: &[(&str, &str)]) -> Exchange
         is_secure: true,
         is_hop: false,
         host: "portal.example".into(),
-        id: "0123456789abcdef".into(),
+        id: Id::parse("0123456789abcdef").expect("an id"),
         started: Instant::now(),
         target: Target::None,
     }

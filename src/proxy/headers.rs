@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue};
 
 use super::exchange::Exchange;
 
@@ -70,7 +70,7 @@ pub struct Stated {
     /// `http` or `https`.
     pub scheme: &'static str,
     /// `Host` as the client gave it: HTTP/2's `:authority` and an absolute target win (RFC 9112 §3.2.2, RFC 9113 §8.3.1).
-    pub host: String,
+    pub host: HeaderValue,
 }
 
 impl Stated {
@@ -83,24 +83,21 @@ impl Stated {
     }
 }
 
-fn host(exchange: &Exchange) -> String {
-    if let Some(authority) = exchange.request.uri.authority() {
-        return match authority.port_u16() {
+fn host(exchange: &Exchange) -> HeaderValue {
+    let stated = match (exchange.request.uri.authority(), exchange.request.headers.get(HOST)) {
+        (None, Some(host)) if host.to_str().is_ok() => return host.clone(),
+        (None, _) => exchange.host.clone(),
+        (Some(authority), _) => match authority.port_u16() {
             Some(port) => format!("{}:{port}", authority.host()),
             None => authority.host().to_string(),
-        };
-    }
-    match exchange.request.headers.get(HOST).map(|host| host.to_str()) {
-        Some(Ok(host)) => host.to_string(),
-        _ => exchange.host.clone(),
-    }
+        },
+    };
+    HeaderValue::try_from(stated).expect("a host has no byte that a field must not have")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    use http::HeaderValue;
 
     #[test]
     fn hop_by_hop_and_named_fields_are_stripped() {

@@ -1,7 +1,6 @@
 //! From a request head to an `Exchange`: one form of target, one `Host`, one `Cookie`, whatever the version was.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -15,45 +14,15 @@ use super::error::{Error, Kind};
 use super::exchange::{Exchange, Target};
 use super::framing;
 use super::host::Host;
+use super::id::Id;
 use super::origin::Origin;
 use super::path::Path;
-
-/// Numbers that no two requests of a cluster share, and that say nothing of their order.
-#[derive(Debug)]
-pub struct Ids {
-    base: u64,
-    next: AtomicU64,
-}
-
-impl Ids {
-    pub fn new() -> anyhow::Result<Self> {
-        let base = getrandom::u64().map_err(|error| anyhow::anyhow!("read random bytes: {error}"))?;
-        Ok(Ids {
-            base,
-            next: AtomicU64::new(0),
-        })
-    }
-
-    /// 16 hexadecimal digits.
-    pub fn next(&self) -> String {
-        let count = self.next.fetch_add(1, Ordering::Relaxed);
-        format!("{:016x}", mix(self.base.wrapping_add(count)))
-    }
-}
-
-/// The finaliser of SplitMix64: one to one, so that different counts stay different.
-pub fn mix(count: u64) -> u64 {
-    let mut word = count.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    word ^ (word >> 31)
-}
 
 /// Reads a head that the guard or HTTP/2 let through. `is_ours`: whether a host (in lower case, without port; and whether that is an
 /// address) is answered for here.
 pub fn exchange(
     mut parts: Parts,
-    id: String,
+    id: Id,
     connection: &Arc<Connection>,
     origin: Origin,
     is_ours: impl Fn(&str, bool) -> bool,
@@ -73,10 +42,11 @@ pub fn exchange(
     }
     drop_lookalikes(&mut parts.headers);
     join_cookies(&mut parts.headers);
+    let no_host = || Error::new(Kind::Malformed, "a host that is not one");
     let authority = authority(&parts)?;
     let (host, is_ours) = match &authority {
         Some(authority) => {
-            let host = Host::parse(authority).ok_or_else(|| Error::new(Kind::Malformed, "a host that is not one"))?;
+            let host = authority.to_str().ok().and_then(Host::parse).ok_or_else(no_host)?;
             let name = host.normal();
             let is_ours = is_ours(&name, host.is_address());
             (name, is_ours)
@@ -87,9 +57,13 @@ pub fn exchange(
     if !is_ours {
         return Err(Error::new(Kind::Misdirected, format!("a request for {host}")));
     }
-    let stated = authority.unwrap_or_else(|| host.clone());
-    let stated = HeaderValue::try_from(stated).map_err(|_| Error::new(Kind::Malformed, "a host that is not one"))?;
-    parts.headers.insert(header::HOST, stated);
+    let stated = match authority {
+        Some(authority) => authority,
+        None => HeaderValue::from_str(&host).map_err(|_| no_host())?,
+    };
+    if parts.headers.get(header::HOST) != Some(&stated) {
+        parts.headers.insert(header::HOST, stated);
+    }
     let path = Path::parse(parts.uri.path()).map_err(|why| Error::new(Kind::Malformed, why))?;
     parts.uri = origin_form(&parts.uri);
     Ok(Exchange {
@@ -143,23 +117,24 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 /// The one host that the request names. RFC 9113 §8.3.1: `:authority` and `host` must not differ.
-fn authority(parts: &Parts) -> Result<Option<String>, Error> {
+fn authority(parts: &Parts) -> Result<Option<HeaderValue>, Error> {
     let malformed = |why| Error::new(Kind::Malformed, why);
     let mut fields = parts.headers.get_all(header::HOST).iter();
-    let field = match fields.next() {
-        Some(value) => Some(value.to_str().map_err(|_| malformed("a host that is not one"))?),
-        None => None,
-    };
+    let field = fields.next();
     if fields.next().is_some() {
         return Err(malformed("more than one Host"));
     }
     let target = parts.uri.authority().map(|authority| authority.as_str());
     match (target, field) {
-        (Some(target), Some(field)) if !target.eq_ignore_ascii_case(field) => {
+        (Some(target), Some(field)) if !target.as_bytes().eq_ignore_ascii_case(field.as_bytes()) => {
             Err(malformed("a target and a Host that differ"))
         }
         (None, None) if parts.version >= Version::HTTP_11 => Err(malformed("no Host")),
-        (target, field) => Ok(target.or(field).map(str::to_string)),
+        (None, field) => Ok(field.cloned()),
+        (Some(target), _) => {
+            let target = HeaderValue::from_str(target);
+            target.map(Some).map_err(|_| malformed("a host that is not one"))
+        }
     }
 }
 
@@ -190,7 +165,14 @@ mod tests {
             is_secure: false,
         };
         let is_ours = |host: &str, is_address: bool| domain.is_empty() || is_address || host == domain;
-        exchange(parts, "id".into(), &connection, origin, is_ours).map_err(|error| error.kind)
+        exchange(
+            parts,
+            Id::parse("0123456789abcdef").expect("an id"),
+            &connection,
+            origin,
+            is_ours,
+        )
+        .map_err(|error| error.kind)
     }
 
     fn get(target: &str) -> http::request::Builder {
@@ -269,13 +251,5 @@ mod tests {
         let headers = read(build, "").expect("valid").request.headers;
         assert!(!headers.contains_key("x_real_ip") && !headers.contains_key("bn-hop"));
         assert_eq!(headers.get_all("cookie").iter().collect::<Vec<_>>(), ["a=1; b=2"]);
-    }
-
-    #[test]
-    fn ids_differ() {
-        let ids = Ids::new().expect("random");
-        let all: std::collections::HashSet<String> = (0..1000).map(|_| ids.next()).collect();
-        assert_eq!(all.len(), 1000);
-        assert!(all.iter().all(|id| id.len() == 16));
     }
 }

@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, Method, Uri, Version};
 
+use super::digits::{address, number};
 use super::exchange::Target;
+use super::id::Id;
 use super::metrics::target_name;
 use crate::base::clock;
 
@@ -34,7 +36,8 @@ pub struct Line {
     pub referer: Option<HeaderValue>,
     pub agent: Option<HeaderValue>,
     pub duration: Duration,
-    pub id: String,
+    /// `None`: nothing was asked.
+    pub id: Option<Id>,
     pub target: Target,
     pub tls: Option<&'static str>,
     /// Content coding of the answer.
@@ -55,7 +58,7 @@ impl Line {
             referer: None,
             agent: None,
             duration: Duration::ZERO,
-            id: "-".into(),
+            id: None,
             target: Target::None,
             tls: None,
             coding: None,
@@ -105,7 +108,7 @@ impl Pen {
         out.push_str("\" ");
         seconds(out, line.duration);
         let words = [
-            line.id.as_str(),
+            line.id.as_ref().map_or("-", Id::as_str),
             target_name(line.target),
             line.tls.unwrap_or("-"),
             line.coding.unwrap_or("-"),
@@ -138,26 +141,6 @@ impl Pen {
         let mut word = || words.next().unwrap_or_default();
         let (day, month, year, time) = (word(), word(), word(), word());
         self.stamp = format!("{day}/{month}/{year}:{time} +0000");
-    }
-}
-
-fn number(out: &mut String, number: impl itoa::Integer) {
-    out.push_str(itoa::Buffer::new().format(number));
-}
-
-fn address(out: &mut String, address: IpAddr) {
-    match address {
-        IpAddr::V4(address) => {
-            let [first, rest @ ..] = address.octets();
-            number(out, first);
-            for octet in rest {
-                out.push('.');
-                number(out, octet);
-            }
-        }
-        IpAddr::V6(address) => {
-            let _ = write!(out, "{address}");
-        }
     }
 }
 
@@ -235,7 +218,7 @@ pub mod tests {
             referer: None,
             agent: Some(HeaderValue::from_bytes(b"evil\" \t\xff").expect("value")),
             duration: Duration::from_micros(12_345),
-            id: "0123456789abcdef".into(),
+            id: Id::parse("0123456789abcdef"),
             target: Target::Php,
             tls: Some("TLSv1.3"),
             coding: Some("br"),

@@ -16,6 +16,7 @@ use super::access_log::{AccessLog, Asked, Line};
 use super::connection::Connection;
 use super::error::{Error, Kind};
 use super::exchange::{Body, Target};
+use super::id::Id;
 use super::metrics::Metrics;
 use super::{answer, intake};
 use crate::base::clock;
@@ -34,7 +35,7 @@ pub struct Record {
 impl Record {
     pub fn begin<B>(
         request: &Request<B>,
-        id: &str,
+        id: Id,
         client: IpAddr,
         connection: Arc<Connection>,
         metrics: Arc<Metrics>,
@@ -53,7 +54,7 @@ impl Record {
             referer: request.headers().get(header::REFERER).cloned(),
             agent: request.headers().get(header::USER_AGENT).cloned(),
             duration: std::time::Duration::ZERO,
-            id: id.to_string(),
+            id: Some(id),
             target: Target::None,
             tls: connection.tls,
             coding: None,

@@ -23,7 +23,8 @@ use super::exchange::{Body, Exchange, Target};
 use super::firewall::Inspected;
 use super::flood::Flood;
 use super::framing::Refusal;
-use super::intake::{self, Ids};
+use super::id::{Id, Ids};
+use super::intake;
 use super::leaving::Leaving;
 use super::limit::Limit;
 use super::metrics::Metrics;
@@ -150,12 +151,7 @@ impl Front {
 
     async fn take(&self, taken: Taken) -> Response<Body> {
         let setup = self.setup();
-        let (id, number, is_hop, connection) = (
-            taken.id.clone(),
-            taken.number,
-            taken.hop.is_some(),
-            taken.connection.clone(),
-        );
+        let (id, number, is_hop, connection) = (taken.id, taken.number, taken.hop.is_some(), taken.connection.clone());
         let request = &taken.request;
         let origin = taken.hop.unwrap_or_else(|| {
             let (peer, tls) = (connection.peer, connection.tls);
@@ -169,7 +165,7 @@ impl Front {
         if !is_hop {
             self.metrics.received(version);
         }
-        let mut record = Record::begin(request, &id, client, connection.clone(), metrics, log);
+        let mut record = Record::begin(request, id, client, connection.clone(), metrics, log);
         let served = isolated(self.serve(&setup, taken, origin, &mut record), &self.metrics.panics).await;
         let result = served.unwrap_or_else(|| Err(Error::new(Kind::Internal, "a panic while the request was served")));
         let mut answer = result.unwrap_or_else(|error| {
@@ -185,7 +181,7 @@ impl Front {
             }
             page
         });
-        sign(&mut answer, &id);
+        sign(&mut answer, id);
         if !is_hop && let Some(alternative) = self.alternatives.of(&connection, &setup) {
             answer.headers_mut().insert(header::ALT_SVC, alternative);
         }
@@ -340,7 +336,7 @@ fn admit(setup: &Setup, taken: Taken, origin: Origin, fault: &Fault) -> Result<(
 /// A request and where it came from.
 struct Taken {
     request: Request<Inflow>,
-    id: String,
+    id: Id,
     number: u64,
     connection: Arc<Connection>,
     /// Another front sent it, and says where it comes from.
@@ -374,12 +370,11 @@ fn finish(mut answer: Response<Body>, exchange: &Exchange) -> Response<Body> {
     answer
 }
 
-fn sign(answer: &mut Response<Body>, id: &str) {
+fn sign(answer: &mut Response<Body>, id: Id) {
     let headers = answer.headers_mut();
     headers.insert(header::SERVER, HeaderValue::from_static("bitrix-node"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    let id = HeaderValue::from_str(id).expect("hexadecimal digits");
-    headers.insert(REQUEST_ID, id);
+    headers.insert(REQUEST_ID, id.value());
 }
 
 fn report(error: &Error, id: &str) {

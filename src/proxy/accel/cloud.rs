@@ -133,7 +133,6 @@ fn ask(exchange: &Exchange, object: &Object) -> Result<Exchange, Error> {
         path,
         request,
         host: object.host.clone(),
-        id: exchange.id.clone(),
         target: Target::Upstream,
         ..*exchange
     })

@@ -31,7 +31,7 @@ use crate::net::mesh::{Name, Peer, Tls};
 use crate::proxy::error::{Error, Kind};
 use crate::proxy::exchange::{self, Body, Exchange};
 use crate::proxy::fastcgi::{Php, Script};
-use crate::proxy::intake::mix;
+use crate::proxy::id::mix;
 use crate::proxy::metrics::Metrics;
 use crate::proxy::setup::Setup;
 
@@ -185,7 +185,7 @@ impl Balancer {
         if !is_paid {
             return Err(error);
         }
-        let (id, cause) = (&exchange.id, chain(&error));
+        let (id, cause) = (exchange.id.as_str(), chain(&error));
         debug!(id, cause, from = %first.name, to = %second.name, "a request is sent again");
         self.attempt(second, exchange, local, manner, loan.lend()).await
     }

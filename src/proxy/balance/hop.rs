@@ -16,6 +16,7 @@ use http::Version;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::proxy::error::{Error, Kind};
+use crate::proxy::id::Id;
 
 pub const HOP: HeaderName = HeaderName::from_static("bn-hop");
 pub const PULSE: HeaderName = HeaderName::from_static("bn-pulse");
@@ -43,7 +44,7 @@ const FAULTS: [(Kind, &str); 3] = [
 /// How a request came to the first front.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hop {
-    pub id: String,
+    pub id: Id,
     pub client: SocketAddr,
     /// The address that the client reached.
     pub reached: SocketAddr,
@@ -95,15 +96,14 @@ impl Hop {
     /// `None`: the field is not there once, or cannot be read.
     pub fn read(headers: &HeaderMap) -> Option<Self> {
         let mut words = words(headers, &HOP)?;
-        let id = words.next()?;
-        let is_id = id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let id = Id::parse(words.next()?)?;
         let (client, reached, tls, version) = (words.next()?, words.next()?, words.next()?, words.next()?);
         let tls = match tls {
             "-" => None,
             tls => Some(TLS.into_iter().find(|known| *known == tls)?),
         };
         Some(Hop {
-            id: is_id.then(|| id.to_string())?,
+            id,
             client: client.parse().ok()?,
             reached: reached.parse().ok()?,
             tls,
@@ -179,7 +179,7 @@ mod tests {
 
     fn hop() -> Hop {
         Hop {
-            id: "0123456789abcdef".into(),
+            id: Id::parse("0123456789abcdef").expect("an id"),
             client: "[2001:db8::7]:50000".parse().expect("address"),
             reached: "192.0.2.1:443".parse().expect("address"),
             tls: Some("TLSv1.3"),

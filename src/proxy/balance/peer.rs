@@ -129,7 +129,7 @@ fn head(exchange: &Exchange) -> Request<()> {
     // This front has met the expectation.
     headers.remove(EXPECT);
     let hop = Hop {
-        id: exchange.id.clone(),
+        id: exchange.id,
         client: exchange.peer,
         reached: exchange.local,
         tls: exchange.tls,
@@ -221,7 +221,7 @@ mod tests {
         names.sort_unstable();
         assert_eq!(names, ["bn-hop", "cookie", "host"]);
         let hop = Hop::read(request.headers()).expect("whole");
-        assert_eq!(hop.id, "0123456789abcdef");
+        assert_eq!(hop.id.as_str(), "0123456789abcdef");
         assert_eq!(hop.client.ip().to_canonical().to_string(), "198.51.100.7");
         assert_eq!((hop.tls, hop.version), (Some("TLSv1.3"), http::Version::HTTP_11));
     }

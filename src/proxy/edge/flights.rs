@@ -34,6 +34,25 @@ pub struct Flight {
     _done: watch::Sender<()>,
 }
 
+/// Whose turn it is to fetch.
+pub enum Turn {
+    /// The caller's, for all who come meanwhile.
+    Front(Flight),
+    /// Somebody did: what came is to be looked for.
+    Waited,
+    /// Everybody's: there is nothing to wait for.
+    Free,
+}
+
+impl Turn {
+    pub fn flight(self) -> Option<Flight> {
+        match self {
+            Turn::Front(flight) => Some(flight),
+            Turn::Waited | Turn::Free => None,
+        }
+    }
+}
+
 impl Default for Flights {
     fn default() -> Self {
         Flights(Arc::new(Inner {
@@ -44,20 +63,19 @@ impl Default for Flights {
 }
 
 impl Flights {
-    /// `Some`: the caller fetches. `None`, after a wait: somebody did, and what came is to be looked for; or there is nothing to wait for.
-    pub async fn enter(&self, key: &str) -> Option<Flight> {
+    pub async fn enter(&self, key: &str) -> Turn {
         if self.0.unkept.get(key).is_some_and(|until| Instant::now() < until) {
-            return None;
+            return Turn::Free;
         }
         if let Some(flight) = self.try_enter(key) {
-            return Some(flight);
+            return Turn::Front(flight);
         }
         let other = self.under_way().get(key).cloned();
         if let Some(mut other) = other {
             // It ends by being dropped.
             let _ = timeout(PATIENCE, other.changed()).await;
         }
-        None
+        Turn::Waited
     }
 
     /// `Some`: the caller fetches. `None`: somebody does.
@@ -103,31 +121,31 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_fetches_and_the_others_wait() {
         let flights = Flights::default();
-        let first = flights.enter("a").await.expect("the first");
-        assert!(flights.enter("b").await.is_some());
+        let first = flights.enter("a").await.flight().expect("the first");
+        assert!(flights.enter("b").await.flight().is_some());
         let begun = Instant::now();
         let (second, ()) = tokio::join!(flights.enter("a"), async {
             tokio::time::sleep(Duration::from_secs(1)).await;
             drop(first);
         });
-        assert!(second.is_none());
+        assert!(matches!(second, Turn::Waited));
         assert_eq!(begun.elapsed(), Duration::from_secs(1));
-        assert!(flights.enter("a").await.is_some());
+        assert!(flights.enter("a").await.flight().is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn patience_has_an_end_and_what_is_in_vain_is_not_waited_for() {
         let flights = Flights::default();
-        let first = flights.enter("a").await.expect("the first");
+        let first = flights.enter("a").await.flight().expect("the first");
         let begun = Instant::now();
-        assert!(flights.enter("a").await.is_none());
+        assert!(matches!(flights.enter("a").await, Turn::Waited));
         assert_eq!(begun.elapsed(), PATIENCE);
         first.is_in_vain();
         drop(first);
         let begun = Instant::now();
-        assert!(flights.enter("a").await.is_none());
+        assert!(matches!(flights.enter("a").await, Turn::Free));
         assert_eq!(begun.elapsed(), Duration::ZERO);
         tokio::time::sleep(BELIEVED).await;
-        assert!(flights.enter("a").await.is_some());
+        assert!(flights.enter("a").await.flight().is_some());
     }
 }

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::Edge;
 use super::entry::Entry;
 use super::fill::Fill;
-use super::flights::Flight;
+use super::flights::{Flight, Turn};
 use super::freshness::Life;
 use super::judge::{Verdict, is_only_stored, judge};
 use super::reply::{STATUS, reply};
@@ -80,18 +80,18 @@ impl Edge {
         if is_only_stored(&visit.exchange.request.headers) {
             return Ok(absent());
         }
-        let flight = match may_share(&visit.exchange.request.headers) {
+        let turn = match may_share(&visit.exchange.request.headers) {
             true => self.flights.enter(&key).await,
-            false => None,
+            false => Turn::Free,
         };
-        if flight.is_none()
+        if let Turn::Waited = turn
             && let Some(answer) = self.kept(visit.exchange, &key, SHARED, refresh)?
         {
             self.store.count(true);
             return Ok(answer);
         }
         self.store.count(false);
-        self.ask(visit, body, key, flight).await
+        self.ask(visit, body, key, turn.flight()).await
     }
 
     /// Fetches an address again, unless somebody does already.
@@ -305,8 +305,14 @@ fn key(exchange: &Exchange) -> String {
 fn named(exchange: &Exchange, target: &str) -> String {
     let scheme = if exchange.is_secure { "https" } else { "http" };
     let host = exchange.request.headers.get(HOST).and_then(|host| host.to_str().ok());
-    let host = host.unwrap_or(&exchange.host).to_ascii_lowercase();
-    format!("{scheme}://{host}{target}")
+    let host = host.unwrap_or(&exchange.host);
+    let mut name = String::with_capacity(scheme.len() + 3 + host.len() + target.len());
+    name.push_str(scheme);
+    name.push_str("://");
+    name.push_str(host);
+    name.make_ascii_lowercase();
+    name.push_str(target);
+    name
 }
 
 /// Requests that the cache has to do with: another front's are that one's business.
@@ -348,7 +354,6 @@ fn again(exchange: &Exchange) -> Exchange {
         request,
         path: exchange.path.clone(),
         host: exchange.host.clone(),
-        id: exchange.id.clone(),
         target: Target::None,
         ..*exchange
     }

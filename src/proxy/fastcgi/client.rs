@@ -19,6 +19,7 @@ use super::pool::{Connection, Pool};
 use super::record::{self, Piece, Protocol};
 use crate::proxy::error::{Error, Kind};
 use crate::proxy::exchange::Body;
+use crate::proxy::id::Id;
 
 /// Room for one read: small at first, large once a read filled it. Bounds what a session holds of an answer.
 const READ: (usize, usize) = (16 * 1024, 64 * 1024);
@@ -41,7 +42,7 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn new(pool: Arc<Pool>, mut connection: Connection, mut outgoing: Outgoing, id: &str) -> Self {
+    pub fn new(pool: Arc<Pool>, mut connection: Connection, mut outgoing: Outgoing, id: Id) -> Self {
         outgoing.begin(connection.is_kept());
         connection.silence.broken();
         Session {

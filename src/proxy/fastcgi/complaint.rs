@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use tracing::warn;
 
+use crate::proxy::id::Id;
+
 /// Longest line that is logged whole.
 const LINE: usize = 2048;
 
@@ -11,15 +13,15 @@ const REQUEST: usize = 32 * 1024;
 
 /// Collects lines of one request; logs the last one when dropped.
 pub struct Complaints {
-    id: String,
+    id: Id,
     line: Vec<u8>,
     left: usize,
 }
 
 impl Complaints {
-    pub fn new(id: &str) -> Self {
+    pub fn new(id: Id) -> Self {
         Complaints {
-            id: id.to_string(),
+            id,
             line: Vec::new(),
             left: REQUEST,
         }
@@ -59,7 +61,7 @@ mod tests {
 
     #[test]
     fn lines_and_requests_are_bounded() {
-        let mut complaints = Complaints::new("id");
+        let mut complaints = Complaints::new(Id::parse("0123456789abcdef").expect("an id"));
         complaints.add(&Bytes::from(vec![b'x'; 3 * LINE]));
         assert_eq!(complaints.line.len(), LINE);
         complaints.add(&Bytes::from_static(b"\nnext"));

@@ -36,6 +36,7 @@ pub use self::pool::Counts;
 use self::pool::Pool;
 use super::error::Error;
 use super::exchange::{Body, Exchange};
+use super::id::Id;
 
 /// Where bodies of unknown length wait. Not `/tmp`, which may be memory.
 pub const SPOOL: &str = "/var/tmp";
@@ -101,7 +102,7 @@ impl Php {
         let method = &exchange.request.method;
         let may_run_twice = method.is_idempotent() && length == 0;
         if let Some(connection) = self.pool.idle(may_run_twice) {
-            let mut session = self.session(connection, outgoing, &exchange.id);
+            let mut session = self.session(connection, outgoing, exchange.id);
             match session.head().await {
                 Ok(head) => return session.answer(head, method).await,
                 Err(_) if session.may_repeat(may_run_twice) => outgoing = session.into_outgoing(),
@@ -109,12 +110,12 @@ impl Php {
             }
         }
         let connection = self.pool.connect(self.silence).await?;
-        let mut session = self.session(connection, outgoing, &exchange.id);
+        let mut session = self.session(connection, outgoing, exchange.id);
         let head = session.head().await?;
         session.answer(head, method).await
     }
 
-    fn session(&self, connection: pool::Connection, outgoing: Outgoing, id: &str) -> Session {
+    fn session(&self, connection: pool::Connection, outgoing: Outgoing, id: Id) -> Session {
         Session::new(self.pool.clone(), connection, outgoing, id)
     }
 }

@@ -18,6 +18,9 @@ use crate::proxy::exchange::Body;
 /// little enough that a slow PHP holds the client back and not our memory.
 const LOW: usize = 64 * 1024;
 
+/// For BEGIN_REQUEST and the headers of PARAMS, as long as these are one record.
+const ROOM: usize = 4 * record::HEADER;
+
 #[derive(Default)]
 pub struct Outgoing {
     /// Name-value pairs of PARAMS, kept for a second attempt.
@@ -66,7 +69,8 @@ impl Outgoing {
             // The head of the first attempt, of which nothing was sent.
             self.queue.drop_front();
         }
-        let mut head = BytesMut::from(&record::begin(keep)[..]);
+        let mut head = BytesMut::with_capacity(self.pairs.len() + ROOM);
+        head.extend_from_slice(&record::begin(keep));
         record::params(&self.pairs, &mut head);
         self.queue.push_front(head.freeze());
         self.sent = 0;

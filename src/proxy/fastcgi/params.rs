@@ -3,8 +3,7 @@
 //! A client's field becomes `HTTP_NAME` unless that would be a lie: `Proxy` (httpoxy, CVE-2016-5385), names with `_` (which would be
 //! mistaken for names with `-`), hop-by-hop fields, and everything that only the front may state.
 
-use std::fmt::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::BytesMut;
 use http::Version;
@@ -12,6 +11,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, HeaderMap
 
 use super::Script;
 use super::record::pair;
+use crate::proxy::digits;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::headers::{Stated, is_fronts_own, is_hop_by_hop, named_by_connection};
 
@@ -19,7 +19,7 @@ use crate::proxy::headers::{Stated, is_fronts_own, is_hop_by_hop, named_by_conne
 pub fn encode(exchange: &Exchange, script: &Script, length: u64) -> BytesMut {
     let mut out = Pairs {
         out: BytesMut::with_capacity(2048),
-        number: String::new(),
+        address: String::new(),
     };
     let stated = Stated::of(exchange);
     script_variables(&mut out, exchange, script);
@@ -37,8 +37,8 @@ pub fn encode(exchange: &Exchange, script: &Script, length: u64) -> BytesMut {
 
 struct Pairs {
     out: BytesMut,
-    /// Reused for values that are numbers or addresses.
-    number: String,
+    /// Reused for values that are addresses.
+    address: String,
 }
 
 impl Pairs {
@@ -46,11 +46,14 @@ impl Pairs {
         pair(name.as_bytes(), value.as_ref(), &mut self.out);
     }
 
-    fn number(&mut self, name: &str, value: impl std::fmt::Display) {
-        self.number.clear();
-        // Writing to a string cannot fail.
-        let _ = write!(self.number, "{value}");
-        pair(name.as_bytes(), self.number.as_bytes(), &mut self.out);
+    fn number(&mut self, name: &str, value: impl itoa::Integer) {
+        self.add(name, itoa::Buffer::new().format(value));
+    }
+
+    fn address(&mut self, name: &str, value: IpAddr) {
+        self.address.clear();
+        digits::address(&mut self.address, value);
+        pair(name.as_bytes(), self.address.as_bytes(), &mut self.out);
     }
 }
 
@@ -98,7 +101,7 @@ fn protocol(version: Version) -> &'static str {
 }
 
 fn address(out: &mut Pairs, [ip, port]: [&str; 2], address: SocketAddr) {
-    out.number(ip, address.ip().to_canonical());
+    out.address(ip, address.ip().to_canonical());
     out.number(port, address.port());
 }
 
@@ -139,12 +142,12 @@ fn joined(headers: &HeaderMap, name: &HeaderName) -> Vec<u8> {
 
 fn stated_fields(out: &mut Pairs, exchange: &Exchange, stated: &Stated) {
     out.add("HTTP_HOST", &stated.host);
-    out.number("HTTP_X_REAL_IP", stated.client);
-    out.number("HTTP_X_FORWARDED_FOR", stated.client);
+    out.address("HTTP_X_REAL_IP", stated.client);
+    out.address("HTTP_X_FORWARDED_FOR", stated.client);
     out.add("HTTP_X_FORWARDED_PROTO", stated.scheme);
     out.add("HTTP_X_FORWARDED_SCHEME", stated.scheme);
     out.add("HTTP_X_FORWARDED_HOST", &stated.host);
-    out.add("HTTP_X_REQUEST_ID", &exchange.id);
+    out.add("HTTP_X_REQUEST_ID", exchange.id.as_bytes());
 }
 
 #[cfg(test)]

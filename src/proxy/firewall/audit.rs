@@ -90,7 +90,7 @@ impl Entry {
         };
         Entry {
             time: clock::stamp(clock::wall()).to_string(),
-            id: exchange.id.clone(),
+            id: exchange.id.to_string(),
             client: exchange.peer.ip().to_string(),
             method: cut(exchange.request.method.as_str()),
             host: cut(&exchange.host),

@@ -194,7 +194,7 @@ fn request(exchange: &Exchange) -> Request {
         client: exchange.peer,
         server: exchange.local,
         host: exchange.host.clone(),
-        id: exchange.id.clone(),
+        id: exchange.id.to_string(),
     }
 }
 

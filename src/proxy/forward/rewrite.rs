@@ -4,6 +4,7 @@ use http::header::{CONNECTION, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, Head
 use http::uri::Uri;
 use http::{Request, Response};
 
+use crate::proxy::digits::address;
 use crate::proxy::exchange::{Body, Exchange};
 use crate::proxy::headers::{Stated, is_fronts_own, is_hop_by_hop, named_by_connection, strip_hop_by_hop};
 
@@ -14,6 +15,8 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Fields that are added at most.
 const ADDED: usize = 8;
+/// Letters of an IPv4 address at most.
+const ADDRESS: usize = 15;
 
 /// The answer as the client shall see it.
 pub fn response(answer: Response<Body>, is_upgrade: bool) -> Response<Body> {
@@ -43,17 +46,14 @@ pub fn head(exchange: &Exchange, is_upgrade: bool) -> Request<()> {
         }
     }
     join_cookies(&mut headers);
-    if let Ok(host) = HeaderValue::from_str(&stated.host) {
-        headers.insert(HOST, host.clone());
-        headers.insert(FORWARDED_HOST, host);
-    }
-    if let Ok(address) = HeaderValue::from_str(&stated.client.to_string()) {
-        headers.insert(REAL_IP, address.clone());
-        headers.insert(FORWARDED_FOR, address);
-    }
-    if let Ok(id) = HeaderValue::from_str(&exchange.id) {
-        headers.insert(REQUEST_ID, id);
-    }
+    headers.insert(HOST, stated.host.clone());
+    headers.insert(FORWARDED_HOST, stated.host);
+    let mut client = String::with_capacity(ADDRESS);
+    address(&mut client, stated.client);
+    let client = HeaderValue::try_from(client).expect("an address has no byte that a field must not have");
+    headers.insert(REAL_IP, client.clone());
+    headers.insert(FORWARDED_FOR, client);
+    headers.insert(REQUEST_ID, exchange.id.value());
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static(stated.scheme));
     if is_upgrade {
         switch(&mut headers);
