@@ -135,7 +135,7 @@ test-cache: release dependencies-cache ## The cache under memcached's tests and 
 	$(CARGO) test --locked --lib cluster_tests::far -- --ignored
 	tests/cache/run.py $(BINARY)
 
-test-waf: ## The firewall under the tests of the Core Rule Set (a folder with its repository in WAF_CORPUS, and Debian's in WAF_DEBIAN) and under a portal's requests
+test-waf: ## The firewall under the tests of the Core Rule Set (a folder with its repository in WAF_CORPUS, and Debian's in WAF_DEBIAN) and under a portal's requests and answers
 	tests/waf/corpus.py $(WAF_CORPUS) > target/waf-cases.jsonl
 	WAF_CORPUS=$(WAF_CORPUS) WAF_DEBIAN=$(WAF_DEBIAN) WAF_CASES=$(CURDIR)/target/waf-cases.jsonl $(CARGO) test --locked --release --test tests waf_ -- --ignored --nocapture
 

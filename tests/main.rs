@@ -44,6 +44,8 @@ mod relay;
 mod sessions;
 mod storage;
 mod support;
+#[path = "waf/answers.rs"]
+mod waf_answers;
 #[path = "waf/corpus.rs"]
 mod waf_corpus;
 #[path = "waf/portal.rs"]

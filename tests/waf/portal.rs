@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::waf_corpus::named;
 
-const BUDGET: u64 = 64 << 20;
+pub const BUDGET: u64 = 64 << 20;
 const AJAX: &str = "/bitrix/services/main/ajax.php";
 const FORM: &str = "application/x-www-form-urlencoded; charset=UTF-8";
 const JSON: &str = "application/json";
@@ -20,9 +20,9 @@ const COOKIES: &str = "PHPSESSID=ab12cd34ef56ab12cd34ef56ab12cd34; BITRIX_SM_LOG
     BITRIX_SM_TZ=Europe/Moscow; qmb=.";
 
 /// A visitor's request: what it is, method, target, content type, body. Fields of forms are written plainly and encoded here.
-struct Visit {
+pub struct Visit {
     what: &'static str,
-    method: &'static str,
+    pub method: &'static str,
     target: String,
     kind: &'static str,
     body: Vec<u8>,
@@ -66,7 +66,7 @@ fn json(what: &'static str, target: &str, body: &str) -> Visit {
     }
 }
 
-fn raw(what: &'static str, method: &'static str, target: &str, kind: &'static str, body: &[u8]) -> Visit {
+pub fn raw(what: &'static str, method: &'static str, target: &str, kind: &'static str, body: &[u8]) -> Visit {
     Visit {
         what,
         method,
@@ -168,7 +168,7 @@ fn visits() -> Vec<Visit> {
     all
 }
 
-fn request(visit: &Visit) -> Request {
+pub fn request(visit: &Visit) -> Request {
     let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
     let length = visit.body.len().to_string();
     let mut headers = vec![
@@ -221,8 +221,14 @@ fn judge(plan: &Arc<Plan>, visit: &Visit) -> Report {
 }
 
 /// The rule sets that are there, by name.
-fn plans() -> Vec<(&'static str, Arc<Plan>)> {
+pub fn plans() -> Vec<(&'static str, Arc<Plan>)> {
+    plans_where(true)
+}
+
+/// `knows_portal`: with what this program tells them of the portal.
+pub fn plans_where(knows_portal: bool) -> Vec<(&'static str, Arc<Plan>)> {
     let mut waf = config::read(config::DEFAULTS).unwrap().config.waf;
+    waf.portal = knows_portal;
     let mut plans = Vec::new();
     waf.rules = vec![named("WAF_CORPUS")];
     plans.push((

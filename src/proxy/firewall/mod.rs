@@ -17,5 +17,6 @@ mod rules;
 
 pub use answer::Watch;
 pub use audit::{Action, Entry};
+pub use extent::{Extent, extent};
 pub use phase::{Firewall, Inspected};
 pub use rules::load;
