@@ -29,6 +29,7 @@ pub fn may_store(method: &Method, request: &HeaderMap, status: StatusCode, answe
     let is_forbidden = Directives::read(request, &CACHE_CONTROL).has("no-store")
         || said.has("no-store")
         || said.has("private")
+        || said.has("must-understand") && status.canonical_reason().is_none()
         || answer.contains_key(SET_COOKIE)
         || varies_by_all(answer);
     let is_for_all = is_for_all(answer);
@@ -91,6 +92,8 @@ mod tests {
             ("GET", &[][..], 200, &[HOUR][..], true),
             ("GET", &[], 404, &[HOUR], true),
             ("GET", &[], 599, &[HOUR], true),
+            ("GET", &[], 599, &[HOUR, ("cache-control", "must-understand")], false),
+            ("GET", &[], 404, &[HOUR, ("cache-control", "must-understand")], true),
             ("GET", &[], 200, &[], false),
             (
                 "GET",
