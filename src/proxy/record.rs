@@ -43,7 +43,7 @@ impl Record {
     ) -> Self {
         let line = Line {
             peer: client,
-            at: clock::wall(),
+            at: clock::wall_of_tick(),
             asked: Asked::Request(
                 request.method().clone(),
                 intake::origin_form(request.uri()),

@@ -140,9 +140,12 @@ impl Balancer {
 
     /// Whether the portal's files are said to be missing here while another node could serve: then everything goes there.
     pub fn is_elsewhere(&self) -> bool {
+        if self.table.local().is_said_fit() {
+            return false;
+        }
         let now = Instant::now();
         let is_served = |target: &Arc<Target>| !target.is_local() && target.candidate(now).tier != Tier::Doubtful;
-        !self.table.local().is_said_fit() && self.table.targets().iter().any(is_served)
+        self.table.targets().iter().any(is_served)
     }
 
     /// Sends a request where it is best served. `local`: what this node would run, if it has the files.

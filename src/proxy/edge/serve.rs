@@ -161,7 +161,7 @@ impl Edge {
             client
         });
         let is_conditional = client.is_some();
-        let asked = clock::wall();
+        let asked = clock::wall_of_tick();
         let answered = visit.route(body).await;
         if let Some(client) = client {
             visit.exchange.request.headers = client;
@@ -175,7 +175,7 @@ impl Edge {
                     Some(entry) => self.out_of(visit.exchange, &entry, entry.age(Instant::now()), VALIDATED),
                     // It speaks of another state: that one is wanted.
                     None => {
-                        let asked = clock::wall();
+                        let asked = clock::wall_of_tick();
                         let answer = visit.route(empty()).await?;
                         Ok(self.keep(visit.exchange, answer, asked, slot, flight))
                     }
@@ -247,7 +247,7 @@ impl Edge {
         slot: Slot,
         flight: Option<Flight>,
     ) -> Response<Body> {
-        let (request, status, came) = (&exchange.request, answer.status(), clock::wall());
+        let (request, status, came) = (&exchange.request, answer.status(), clock::wall_of_tick());
         let is_made = matches!(exchange.target, Target::Php | Target::Peer | Target::Upstream)
             && answer.extensions().get::<HandedOver>().is_none();
         let headers = answer.headers_mut();

@@ -24,7 +24,7 @@ const ROOM: usize = 4 * record::HEADER;
 #[derive(Default)]
 pub struct Outgoing {
     /// Name-value pairs of PARAMS, kept for a second attempt.
-    pairs: BytesMut,
+    pairs: Vec<u8>,
     queue: Queue,
     /// `None` after its end.
     body: Option<Body>,
@@ -48,7 +48,7 @@ pub enum Sending {
 }
 
 impl Outgoing {
-    pub fn new(pairs: BytesMut, body: Body) -> Self {
+    pub fn new(pairs: Vec<u8>, body: Body) -> Self {
         Outgoing {
             pairs,
             queue: Queue::default(),

@@ -5,7 +5,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use bytes::BytesMut;
 use http::Version;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, HeaderMap, HeaderName};
 
@@ -16,9 +15,9 @@ use crate::proxy::exchange::Exchange;
 use crate::proxy::headers::{Stated, is_fronts_own, is_hop_by_hop, named_by_connection};
 
 /// Name-value pairs for the PARAMS stream. `length`: bytes of the body, which PHP reads no further than.
-pub fn encode(exchange: &Exchange, script: &Script, length: u64) -> BytesMut {
+pub fn encode(exchange: &Exchange, script: &Script, length: u64) -> Vec<u8> {
     let mut out = Pairs {
-        out: BytesMut::with_capacity(2048),
+        out: Vec::with_capacity(2048),
         address: String::new(),
     };
     let stated = Stated::of(exchange);
@@ -36,7 +35,7 @@ pub fn encode(exchange: &Exchange, script: &Script, length: u64) -> BytesMut {
 }
 
 struct Pairs {
-    out: BytesMut,
+    out: Vec<u8>,
     /// Reused for values that are addresses.
     address: String,
 }

@@ -188,15 +188,14 @@ impl Pool {
 
     /// The newest idle connection that still stands; for a request that must not run twice, one that is sure to.
     pub fn idle(&self, may_run_twice: bool) -> Option<Connection> {
-        let rest = if may_run_twice { Duration::ZERO } else { SETTLED };
-        let now = Instant::now();
+        let is_settled = |connection: &Connection| may_run_twice || connection.since.elapsed() >= SETTLED;
         let mut idle = lock(&self.idle);
         for index in (0..idle.connections.len()).rev() {
             let Some(connection) = idle.connections.get_mut(index) else {
                 continue;
             };
             match connection.look() {
-                Look::Usable if now.duration_since(connection.since) >= rest => {
+                Look::Usable if is_settled(connection) => {
                     return Some(idle.connections.remove(index));
                 }
                 Look::Gone | Look::Usable => drop(idle.connections.remove(index)),

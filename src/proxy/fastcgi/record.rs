@@ -99,15 +99,16 @@ pub fn params(pairs: &[u8], out: &mut BytesMut) {
 }
 
 /// Appends a name-value pair (§3.4). Our names and values come from a bounded header, far below the format's 2 GiB.
-pub fn pair(name: &[u8], value: &[u8], out: &mut BytesMut) {
+pub fn pair(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    out.reserve(2 * size_of::<u32>() + name.len() + value.len());
     for length in [name.len(), value.len()] {
         match u8::try_from(length) {
-            Ok(short) if short < 0x80 => out.put_u8(short),
-            _ => out.put_u32(length as u32 | 0x8000_0000),
+            Ok(short) if short < 0x80 => out.push(short),
+            _ => out.extend_from_slice(&(length as u32 | 0x8000_0000).to_be_bytes()),
         }
     }
-    out.put_slice(name);
-    out.put_slice(value);
+    out.extend_from_slice(name);
+    out.extend_from_slice(value);
 }
 
 /// What the decoder is in the middle of.
@@ -363,7 +364,7 @@ mod tests {
 
     #[test]
     fn long_values_get_four_byte_lengths() {
-        let mut out = BytesMut::new();
+        let mut out = Vec::new();
         pair(&[b'n'; 127], &[b'v'; 128], &mut out);
         assert_eq!(out[..5], [127, 0x80, 0, 0, 128]);
         assert_eq!(out.len(), 5 + 127 + 128);
