@@ -1,5 +1,6 @@
 //! An HTTP/1 server behind the proxy: `/app/echo` returns the body, `/app/wait` answers when the test says so,
-//! `/app/upgrade` becomes an echo of bytes, `/app/fields` shows the header, `/app/flood` sends 32 MiB.
+//! `/app/upgrade` becomes an echo of bytes, `/app/fields` shows the header, `/app/whole` does when all of the body has come, `/app/flood`
+//! sends 32 MiB.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -68,6 +69,13 @@ async fn answer(
             Response::new(StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync())
         }
         "/app/fields" => text(&format!("{:?}", request.headers())),
+        "/app/whole" => {
+            let (head, body) = request.into_parts();
+            match body.collect().await {
+                Ok(_) => text(&format!("{:?}", head.headers)),
+                Err(error) => text(&error.to_string()),
+            }
+        }
         "/app/upgrade" => {
             let upgrade = hyper::upgrade::on(&mut request);
             scope.spawn(async move {
