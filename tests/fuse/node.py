@@ -18,6 +18,8 @@ import server  # noqa: E402
 from group import LIBC, until  # noqa: E402
 
 KIND = "fuse.bitrix"
+# As stat says it.
+MAGIC = "65735546"
 DETACH, NO_FOLLOW = 2, 8
 # A look at a mount that is answered later is none.
 DEADLINE = 5
@@ -96,12 +98,18 @@ def detach(folder):
 
 def looks(*line):
     """Whether a program that looks at a mount is done in time; it is left behind where not even SIGKILL ends it."""
-    one = subprocess.Popen(list(map(str, line)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return seen(*line) is not None
+
+
+def seen(*line):
+    """What such a program says; None when it fails or is not done in time."""
+    one = subprocess.Popen(list(map(str, line)), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
-        return one.wait(DEADLINE) == 0
+        said = one.communicate(timeout=DEADLINE)[0]
+        return said if one.returncode == 0 else None
     except subprocess.TimeoutExpired:
         one.kill()
-        return False
+        return None
 
 
 class Node(group.Node):
@@ -152,7 +160,8 @@ class Node(group.Node):
         self.process.wait()
 
     def is_mounted(self):
-        return KIND in mounts(self.files) and looks("stat", "-f", self.files)
+        # What is mounted may go between two looks: the folder itself must say that it is no plain one.
+        return KIND in mounts(self.files) and (seen("stat", "-f", "-c", "%t", self.files) or "").strip() == MAGIC
 
     def until_mounted(self):
         def look():
