@@ -22,7 +22,7 @@ use super::wire::answer::{expired_entry, invalid_entry, invalid_inode};
 use super::wire::init::Agreed;
 use crate::storage::call::Inode;
 
-/// Notices that wait; more are dropped, and the kernel forgets by itself soon (`convert::PROMISED`).
+/// Recalls whose notices wait; more are dropped, and the kernel forgets by itself soon (`convert::PROMISED`).
 const WAITING: usize = 4096;
 
 /// Told one after another; then the sender is.
