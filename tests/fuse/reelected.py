@@ -11,6 +11,9 @@ from coherence import get, put, replace, size
 BY_ITSELF = 3
 NAMES = [f"{number}" for number in range(50)]
 PLACE = "reelected"
+# What `look` sees of each name, before and after the change.
+ASPECTS = ["length", "content", "another name"]
+OLD, NEW = (3, b"old", False), (6, b"newer!", True)
 
 
 def changes_are_seen(table, group, rounds):
@@ -22,7 +25,7 @@ def changes_are_seen(table, group, rounds):
         try:
             seconds, bad = over_a_failure(group, led, fault, a, b)
             late += seconds > BY_ITSELF
-            looks += 3 * len(NAMES) if seconds <= BY_ITSELF else 0
+            looks += len(ASPECTS) * len(NAMES) if seconds <= BY_ITSELF else 0
             stale += [f"{fault.name}: {one}" for one in bad] if seconds <= BY_ITSELF else []
         except (AssertionError, Failed, OSError) as error:
             stale += [f"{fault.name}: {error!r}"]
@@ -39,17 +42,18 @@ def changes_are_seen(table, group, rounds):
 def over_a_failure(group, led, fault, a, b):
     """Seconds from the last look before it to the first one after the change; and what was seen then and was not true."""
     maker = Actor(a.files)
-    maker.do(os.makedirs, f"{PLACE}/new", 0o777, True)
+    maker.do(os.makedirs, PLACE, 0o777, True)
     maker, looker = Actor(a.files / PLACE), Actor(b.files / PLACE)
     maker.do(make, NAMES)
     started = time.monotonic()
     before = looker.do(look, NAMES)
-    assert before == [(name, 3, b"old", False) for name in NAMES], before[:3]
+    assert before == [(name, OLD) for name in NAMES], before[:3]
     fault.strike(group, led)
     maker.do(change, NAMES)
     after = looker.do(look, NAMES)
     seconds = time.monotonic() - started
-    return seconds, [seen for seen in after if seen[1:] != (6, b"newer!", True)]
+    aspects = [(name, what, one, new) for name, seen in after for what, one, new in zip(ASPECTS, seen, NEW)]
+    return seconds, [f"{what} of {name}: {one}" for name, what, one, new in aspects if one != new]
 
 
 def make(names):
@@ -68,5 +72,5 @@ def change(names):
 
 
 def look(names):
-    """Each name with a length, a content and whether there is another, as they are seen by opening and by stat."""
-    return [(name, size(f"{name}.size"), get(name), os.path.exists(f"{name}.made")) for name in names]
+    """The aspects of each name, as they are seen by opening and by stat."""
+    return [(name, (size(f"{name}.size"), get(name), os.path.exists(f"{name}.made"))) for name in names]
