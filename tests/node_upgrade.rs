@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +17,7 @@ use crate::support::daemon::free_port;
 use crate::support::eventually::eventually;
 use crate::support::http;
 use crate::support::node::Node;
+use crate::support::program;
 
 /// Each of them asks again as soon as it has its answer.
 const PATHS: [(&str, bool); 4] = [
@@ -286,7 +286,7 @@ fn mount_line(node: &Node) -> Option<String> {
 async fn with_own_executable(sections: &str) -> Node {
     let mut node = Node::prepare(sections);
     node.executable = node.file.with_file_name("bitrix-node");
-    fs::copy(EXECUTABLE, &node.executable).unwrap();
+    program::copy(EXECUTABLE.as_ref(), &node.executable);
     node.run();
     node.be_healthy().await;
     let settled = node.command(&["portal", "settings"]);
@@ -300,12 +300,10 @@ fn candidate(node: &Node, name: &str, instead_of_run: &str) -> PathBuf {
     let path = node.file.with_file_name(name);
     let ours = "*) exec $0.previous \"$@\" ;;";
     let probe = format!("upgrade-probe) exec {EXECUTABLE} \"$@\" ;;");
-    fs::write(
+    program::write(
         &path,
-        format!("#!/bin/sh\ncase $1 in\n{probe}\nrun) {instead_of_run} ;;\n{ours}\nesac\n"),
-    )
-    .unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        &format!("#!/bin/sh\ncase $1 in\n{probe}\nrun) {instead_of_run} ;;\n{ours}\nesac\n"),
+    );
     path
 }
 
@@ -320,7 +318,7 @@ async fn what_is_no_bitrix_node_never_takes_its_place() {
     let supervisor = lock_holder(&node);
     let write = |name: &str, text: &str| {
         let path = node.file.with_file_name(name);
-        fs::write(&path, text).unwrap();
+        program::write(&path, text);
         path
     };
     for (name, text, why) in [

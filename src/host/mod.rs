@@ -13,6 +13,8 @@ pub mod package;
 pub mod pair;
 pub mod process;
 pub mod sysctl;
+#[cfg(test)]
+pub(crate) mod tests;
 pub mod transient;
 pub mod unit;
 pub mod upgrade;

@@ -22,6 +22,7 @@ pub mod netns;
 pub mod node;
 pub mod pebble;
 pub mod php;
+pub mod program;
 pub mod responder;
 pub mod storage;
 pub mod tls;

@@ -80,14 +80,13 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::tests;
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
 
     fn worker(script: &str) -> (tempfile::TempDir, Worker) {
         let folder = tempfile::tempdir().expect("temp dir");
         let path = folder.path().join("program");
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("written");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("set");
+        tests::script(&path, script);
         (folder, Worker::new(path))
     }
 

@@ -374,8 +374,8 @@ mod tests {
     use super::*;
     use crate::base::Scope;
     use crate::config::parse;
+    use crate::host::tests;
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
     use tempfile::TempDir;
 
     /// A watched folder whose worker answers what the file `answer` says.
@@ -383,8 +383,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("temp dir");
         let place = folder.path().display();
         let program = folder.path().join("worker");
-        fs::write(&program, format!("#!/bin/sh\ncat {place}/answer\n")).expect("written");
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("set");
+        tests::script(&program, &format!("cat {place}/answer"));
         let text =
             format!("[storage]\nengine = \"external\"\nexternal = \"{place}\"\n[portal]\nroot = \"{place}/portal\"\n");
         let config = parse(&text, std::iter::empty()).expect("valid").config;
