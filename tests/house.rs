@@ -77,6 +77,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("use hashbrown", &["src/proxy/waf/engine/"]),
     ("fancy_regex", &["src/proxy/waf/operator/pattern.rs"]),
     ("lol_html", &["src/proxy/cdn/body.rs"]),
+    ("cssparser", &["src/proxy/cdn/style.rs"]),
     ("quick_xml", &["src/proxy/waf/body/xml.rs"]),
 ];
 

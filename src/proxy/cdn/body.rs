@@ -7,11 +7,12 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame};
-use lol_html::html_content::Element;
+use lol_html::html_content::{ContentType, Element, TextChunk};
 use lol_html::send::{HtmlRewriter, Settings};
-use lol_html::{MemorySettings, OutputSink, element};
+use lol_html::{AsciiCompatibleEncoding, MemorySettings, OutputSink, element, text};
 
 use super::address::Change;
+use super::style;
 use crate::proxy::error::Error;
 use crate::proxy::exchange::Body;
 
@@ -122,7 +123,8 @@ impl HttpBody for Led {
 
 fn rewriter(change: Change, out: Sink) -> HtmlRewriter<'static, Sink> {
     let one = Arc::new(change);
-    let (hrefs, sources, lists, posters) = (one.clone(), one.clone(), one.clone(), one);
+    let (hrefs, sources, lists, posters) = (one.clone(), one.clone(), one.clone(), one.clone());
+    let (styles, sheets) = (one.clone(), one);
     let memory = MemorySettings::new()
         .with_max_allowed_memory_usage(MEMORY)
         .with_graceful_bail_out_on_memory_limit_exceeded(true);
@@ -146,10 +148,30 @@ fn rewriter(change: Change, out: Sink) -> HtmlRewriter<'static, Sink> {
         .append_element_content_handler(element!("video[poster]", move |tag: &mut Element<'_, '_, _>| {
             set(tag, "poster", |written| posters.address(written))
         }))
+        .append_element_content_handler(element!("[style]", move |tag: &mut Element<'_, '_, _>| {
+            set(tag, "style", |written| {
+                style::attribute(written, &|address| styles.address(address))
+            })
+        }))
+        // What two pieces of the page share of it stays as it is: so nothing waits for the next one.
+        .append_element_content_handler(text!("style", move |piece: &mut TextChunk<'_>| {
+            let bare = |address: &str| Some(sheets.address(address)?.replace("&amp;", "&"));
+            if let Some(led) = style::sheet(piece.as_str(), &bare) {
+                piece.replace(&led, ContentType::Html);
+            }
+            Ok(())
+        }))
         .with_memory_settings(memory)
+        .with_encoding(bytes())
         .with_graceful_bail_out_on_content_handler_error(true)
         .with_strict(false);
     HtmlRewriter::new(settings, out)
+}
+
+/// Whatever the page's encoding is, its bytes are to stay: in this one each byte is a letter and becomes the same byte again, and ASCII is
+/// ASCII.
+fn bytes() -> AsciiCompatibleEncoding {
+    AsciiCompatibleEncoding::new(encoding_rs::WINDOWS_1252).expect("ASCII is part of it")
 }
 
 fn set<H: lol_html::HandlerTypes>(
@@ -192,7 +214,7 @@ mod tests {
     #[tokio::test]
     async fn attributes_that_load_something_are_changed_and_nothing_else() {
         let page = "<!doctype html><head><LINK rel=stylesheet href='/bitrix/a.css'><script src=/bitrix/a.js></script>\
-                    <script>var a = '<img src=\"/upload/a.png\">';</script><style>b{background:url(/upload/a.png)}</style>\
+                    <script>var a = '<img src=\"/upload/a.png\">';</script><style>b{content:\"url(/upload/a.png)\"}</style>\
                     <!-- <img src=\"/upload/a.png\"> --></head><a href=\"/upload/a.png\">/upload/a.png</a>\
                     <img alt=\"\u{444}\" src=\"/upload/a.png\" srcset=\"/upload/a.png, /docs/b.png 2x\"><img src=/docs/c.png>\
                     <textarea><img src=\"/upload/a.png\"></textarea><video poster=\"/upload/p.png\"></video>";
@@ -216,6 +238,33 @@ mod tests {
         let page = b"<p title=\"\xff\xfe\">\xd4<img alt='\xd4' src=/upload/a.png><br";
         let wanted = b"<p title=\"\xff\xfe\">\xd4<img alt='\xd4' src=\"//cdn.example/upload/a.png\"><br";
         assert_eq!(led(page, 5).await, wanted);
+        let every: Vec<u8> = (0x80..=0xff).collect();
+        let page = [
+            b"<i style=\"font:'".as_slice(),
+            &every,
+            b"';background:url(/upload/a.png)\"><style>/*",
+            &every,
+            b"*/b{background:url(/upload/a.png)}</style>",
+        ];
+        let wanted = [
+            b"<i style=\"font:'".as_slice(),
+            &every,
+            b"';background:url(//cdn.example/upload/a.png)\"><style>/*",
+            &every,
+            b"*/b{background:url(//cdn.example/upload/a.png)}</style>",
+        ];
+        assert_eq!(led(&page.concat(), 1000).await, wanted.concat());
+    }
+
+    #[tokio::test]
+    async fn css_within_a_page_is_changed() {
+        let page = "<i style=\"background: url('/upload/a.png?a=1&amp;b=2')\"></i><b style='background:url(&quot;/upload/a.png&quot;)'></b>\
+                    <style>b{background:url(/upload/a.png?a=1&b=2)}</style><style>b{background:url(/upload/a.png";
+        let wanted = "<i style=\"background: url(&quot;//cdn.example/upload/a.png?a=1&amp;b=2&quot;)\"></i>\
+                      <b style=\"background:url(&quot;//cdn.example/upload/a.png&quot;)\"></b>\
+                      <style>b{background:url(//cdn.example/upload/a.png?a=1&b=2)}</style><style>b{background:url(/upload/a.png";
+        let led = led(page.as_bytes(), 100_000).await;
+        assert_eq!(String::from_utf8_lossy(&led), wanted);
     }
 
     #[tokio::test]

@@ -2,8 +2,8 @@
 //! in some folders is given out to signed addresses alone (`signature`).
 //!
 //! - Pages are HTML that PHP made, just now or stored, before it is compressed; what another node made, that node has led there.
-//! - Only addresses that begin with `/` are changed, in attributes that load something, by folder and by the end of the name. An
-//!   address that is more than ASCII, and all of a style sheet or a script, stays as it is.
+//! - Only addresses that begin with `/` are changed, in attributes that load something and in CSS within the page (`style`), by folder
+//!   and by the end of the name. An address that is more than ASCII, and all of a script, stays as it is.
 //! - The network fetches what it has not from the portal's own name. Its host may lead to this front, too, which then serves the same
 //!   files under it and nothing else: so a network that fails is gone by a change of its name in the DNS, and pages stay as they are.
 //! - Whoever removes `proxy.cdn_host` has the pages as PHP made them at once.
@@ -11,6 +11,7 @@
 mod address;
 mod body;
 mod signature;
+mod style;
 
 use std::sync::Arc;
 
