@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """The front beside nginx and haproxy, in one session: same files, same kind of PHP-FPM pool, same upstream, same certificate, one processor each.
 
-Servers run on processor 0, load and upstreams on processor 1; they take turns round by round.
+Servers run on processor 0, load and upstreams on processor 1; they take turns round by round. All do the same job: PHP gets the
+variables of CGI (nginx' own file of them), an upstream the fields that say who asks, a client the id of its request; nginx and
+bitrix-node write an access log, haproxy has none.
 Prints medians and the ratio of bitrix-node to the other: requests per second, and requests per second of
 processor time of the server. Above 1 is faster than that one. Of TLS each request is a connection of its own (TLS 1.3, ECDSA P-256),
 with a full handshake or with a session that was taken up; haproxy has its 1 KiB in memory.
@@ -47,16 +49,19 @@ http {{
   upstream php {{ server unix:{php}; keepalive 2; }}
   fastcgi_cache_path {run}/kept keys_zone=kept:1m;
   server {{
-    listen 127.0.0.1:{port}; {secure} root {root};
+    listen 127.0.0.1:{port}; {secure} root {root}; {fields}
     location = /page.php {{ fastcgi_cache kept; fastcgi_cache_key $scheme$host$request_uri; fastcgi_pass php;
-      fastcgi_param SCRIPT_FILENAME $document_root$fastcgi_script_name; fastcgi_param REQUEST_METHOD $request_method; }}
-    location /up/ {{ proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection ""; }}
-    location ~ \\.php$ {{ fastcgi_pass php; fastcgi_keep_conn on; fastcgi_param SCRIPT_FILENAME $document_root$fastcgi_script_name;
-      fastcgi_param QUERY_STRING $query_string; fastcgi_param REQUEST_METHOD $request_method;
-      fastcgi_param REQUEST_URI $request_uri; fastcgi_param REMOTE_ADDR $remote_addr; fastcgi_param SERVER_NAME $server_name; }}
+      include /etc/nginx/fastcgi.conf; }}
+    location /up/ {{ proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $http_host;
+      proxy_set_header X-Real-IP $remote_addr; proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header X-Forwarded-Host $http_host;
+      proxy_set_header X-Forwarded-Proto $scheme; proxy_set_header X-Request-Id $request_id; }}
+    location ~ \\.php$ {{ fastcgi_pass php; fastcgi_keep_conn on; include /etc/nginx/fastcgi.conf; }}
   }}
 }}
 """
+
+# What each answer says, as ours do.
+FIELDS = "add_header X-Content-Type-Options nosniff always; add_header X-Request-Id $request_id always;"
 
 HAPROXY = """
 global
@@ -71,6 +76,14 @@ defaults
   http-reuse always
 frontend plain
   bind 127.0.0.1:{port}
+  unique-id-format %[uuid()]
+  unique-id-header X-Request-Id
+  option forwardfor
+  http-request set-header X-Real-IP %[src]
+  http-request set-header X-Forwarded-Host %[req.hdr(host)]
+  http-request set-header X-Forwarded-Proto http
+  http-response set-header X-Content-Type-Options nosniff
+  http-response set-header X-Request-Id %[unique-id]
   default_backend up
 frontend secure
   bind 127.0.0.1:{tls_port} ssl crt {run}/both.pem ssl-min-ver TLSv1.3
@@ -165,8 +178,8 @@ def main():
     of = lambda name: dict(port=plain[name], tls_port=secure[name], **facts)
     write = lambda name, text: Path(f"{run}/{name}").write_text(text) and f"{run}/{name}"
     tls = f"listen 127.0.0.1:{secure['nginx']} ssl; ssl_certificate {run}/chain.pem; ssl_certificate_key {run}/key.pem; ssl_protocols TLSv1.3; ssl_session_cache shared:s:10m;"
-    write("nginx.conf", NGINX.format(secure=tls, access=f"{run}/nginx-access.log combined buffer=64k", **of("nginx")))
-    origin = NGINX.format(port=upstream, secure="", access="off", **facts).replace("nginx.pid", "up.pid").replace("location /up/", "location /nowhere/")
+    write("nginx.conf", NGINX.format(secure=tls, fields=FIELDS, access=f"{run}/nginx-access.log combined buffer=64k", **of("nginx")))
+    origin = NGINX.format(port=upstream, secure="", fields="", access="off", **facts).replace("nginx.pid", "up.pid").replace("location /up/", "location /nowhere/")
     # Not kept by anybody: it is the way that is measured.
     origin = origin.replace("/kept keys", "/up-kept keys").replace("location = /page.php", 'add_header Cache-Control no-store; location = /page.php')
     write("up.conf", origin)
