@@ -246,6 +246,7 @@ async fn the_front_opens_its_own_files_and_no_others() {
         held.contains("NoNewPrivs:\t1\n") && held.contains("CapEff:\t0000000000000000\n"),
         "{held}"
     );
+    assert!(!held.contains("THP_enabled:\t1\n"), "{held}");
 
     // Where the configuration names it, a successor may open it.
     let text = fs::read_to_string(&node.file).unwrap();
