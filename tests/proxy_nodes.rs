@@ -13,6 +13,7 @@ use bitrix_node::host::child::above_reserved;
 use bitrix_node::net::listen;
 use bitrix_node::net::mesh::trust::Trust;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -175,7 +176,12 @@ impl Node {
 
     pub fn signal(&self, signal: Signal) {
         let front = self.front.as_ref().expect("it runs");
-        kill(Pid::from_raw(front.id().try_into().unwrap()), signal).unwrap();
+        let front = Pid::from_raw(front.id().try_into().unwrap());
+        kill(front, signal).unwrap();
+        if signal == Signal::SIGSTOP {
+            // None of its threads runs any more, which kill(2) does not promise.
+            waitpid(front, Some(WaitPidFlag::WUNTRACED)).unwrap();
+        }
     }
 
     /// Power-off: front, PHP and listening sockets are gone at once.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tokio::net::TcpStream;
 
@@ -41,8 +42,11 @@ impl Memcached {
         until(|| async { TcpStream::connect(self.address).await.is_ok() }).await;
     }
 
+    /// Stops it; none of its threads runs any more on return, which kill(2) does not promise.
     pub fn freeze(&self) {
         self.signal(Signal::SIGSTOP);
+        let stopped = waitpid(self.pid(), Some(WaitPidFlag::WUNTRACED));
+        assert_eq!(stopped, Ok(WaitStatus::Stopped(self.pid(), Signal::SIGSTOP)));
     }
 
     pub fn thaw(&self) {
@@ -50,8 +54,11 @@ impl Memcached {
     }
 
     fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).expect("a process id");
-        kill(Pid::from_raw(pid), signal).expect("it lives");
+        kill(self.pid(), signal).expect("it lives");
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).expect("a process id"))
     }
 }
 
