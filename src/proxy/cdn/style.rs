@@ -1,4 +1,6 @@
 //! Addresses in CSS: `url(…)` of an attribute or of a piece of a style sheet (CSS Syntax 3, §4.3.6). Pure, by the crate `cssparser`.
+//!
+//! What is written with an escape stays as it is: unescaped it could end the element that it stands in.
 
 use cssparser::{ParseError, Parser, ParserInput, SourcePosition, ToCss, Token};
 
@@ -63,8 +65,9 @@ impl<C: Fn(&str) -> Option<String>> Led<'_, C> {
             };
             match token.clone() {
                 Token::UnquotedUrl(address) => {
-                    let is_whole = css.slice_from(start).ends_with(')');
-                    if is_whole && let Some(led) = (self.change)(&address) {
+                    let written = css.slice_from(start);
+                    let is_plain = written.ends_with(')') && !written.contains('\\');
+                    if is_plain && let Some(led) = (self.change)(&address) {
                         self.put(css, start, &format!("url({led})"));
                     }
                 }
@@ -100,7 +103,10 @@ impl<C: Fn(&str) -> Option<String>> Led<'_, C> {
         };
         let written = css.slice_from(start);
         let is_whole = written.len() > 1 && written.chars().next() == written.chars().next_back();
-        if is_whole && let Some(led) = (self.change)(&address) {
+        if is_whole
+            && !written.contains('\\')
+            && let Some(led) = (self.change)(&address)
+        {
             self.put(css, start, &Token::QuotedString(led.into()).to_css_string());
         }
     }
@@ -142,9 +148,12 @@ mod tests {
                 ),
             ),
             (
-                "background-image: image-set(url(/upload/\\61.png) 1x)",
+                "background-image: image-set(url(/upload/a.png) 1x)",
                 Some("background-image: image-set(url(//cdn.example/upload/a.png) 1x)"),
             ),
+            ("background: url(/upload/\\61.png)", None),
+            ("background: url(/upload/\\3c/style\\3e\\3cscript\\3e.png)", None),
+            ("background: url('/upload/\\3c/style\\3e\\3cscript\\3e.png')", None),
             ("background: url(/docs/a.png)", None),
             ("content: \"url(/upload/a.png)\"", None),
             ("/* url(/upload/a.png) */ b{}", None),
