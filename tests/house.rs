@@ -78,6 +78,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("fancy_regex", &["src/proxy/waf/operator/pattern.rs"]),
     ("lol_html", &["src/proxy/cdn/body.rs"]),
     ("cssparser", &["src/proxy/cdn/style.rs"]),
+    ("encoding_rs", &["src/proxy/cdn/body.rs"]),
     ("quick_xml", &["src/proxy/waf/body/xml.rs"]),
 ];
 

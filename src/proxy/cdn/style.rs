@@ -18,6 +18,9 @@ const QUOTES: [(&str, &str); 5] = [
 
 /// The value of a `style` attribute with its addresses changed. `None`: it stays.
 pub fn attribute(written: &str, change: &impl Fn(&str) -> Option<String>) -> Option<String> {
+    if !written.contains('&') {
+        return sheet(written, change);
+    }
     let mut plain = written.to_string();
     for (reference, quote) in QUOTES {
         plain = plain.replace(reference, quote);
@@ -103,10 +106,8 @@ impl<C: Fn(&str) -> Option<String>> Led<'_, C> {
         };
         let written = css.slice_from(start);
         let is_whole = written.len() > 1 && written.chars().next() == written.chars().next_back();
-        if is_whole
-            && !written.contains('\\')
-            && let Some(led) = (self.change)(&address)
-        {
+        let is_plain = is_whole && !written.contains('\\');
+        if is_plain && let Some(led) = (self.change)(&address) {
             self.put(css, start, &Token::QuotedString(led.into()).to_css_string());
         }
     }
