@@ -60,6 +60,7 @@ pub mod network;
 mod opening;
 pub mod operation;
 mod operation_codec;
+mod pace;
 mod promise;
 mod recovery;
 mod replica;

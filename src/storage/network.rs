@@ -18,6 +18,7 @@ use super::guard::FRESH;
 use super::held::Held;
 use super::lease::Contacts;
 use super::log::LogReader;
+use super::pace::{Pace, Say};
 use super::types::{Checkpoint, NodeId, Peer, StoreId, Types, Vote};
 use super::wire::{self, Bad, Envelope, Kind};
 use crate::base::{BoxFuture, Pieces};
@@ -140,6 +141,7 @@ impl RaftNetworkFactory<Types> for Network {
             network: self.clone(),
             target,
             peer: node.clone(),
+            pace: Pace::default(),
         }
     }
 }
@@ -149,6 +151,7 @@ pub struct Client {
     network: Network,
     target: NodeId,
     peer: Peer,
+    pace: Pace,
 }
 
 type CallError = RPCError<NodeId, Peer, RaftError<NodeId>>;
@@ -231,13 +234,18 @@ impl Client {
 impl RaftNetwork<Types> for Client {
     async fn append_entries(
         &mut self,
-        rpc: AppendEntriesRequest<Types>,
+        mut rpc: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<NodeId>, CallError> {
         let deadline = option.hard_ttl();
+        let now = (self.network.clock)();
+        match self.pace.say(&rpc, now) {
+            Say::Committed(last) => rpc.leader_commit = last,
+            Say::Nothing => return Ok(AppendEntriesResponse::Success),
+        }
         let silence = {
             let mut contacts = self.network.contacts.lock().expect("no holder of this lock panics");
-            contacts.silence(rpc.vote, self.target, (self.network.clock)())
+            contacts.silence(rpc.vote, self.target, now)
         };
         // A link that works one way only: appends that no answer comes back from would keep a follower from electing
         // another leader. So one that is silent must answer a question before it is sent more.
@@ -252,6 +260,7 @@ impl RaftNetwork<Types> for Client {
             let mut contacts = self.network.contacts.lock().expect("no holder of this lock panics");
             contacts.record(rpc.vote, self.target, sent);
         }
+        self.pace.answered(&rpc, &response, sent);
         let last = matched(&rpc, &response);
         self.judge(&rpc, (&response, last), deadline).await?;
         // A copy more makes an entry committed: this node's own must be one of them by then.
