@@ -50,6 +50,11 @@ pub enum Refusal {
          `bitrix-node node remove {0} --force`"
     )]
     Joining(Name),
+    #[error(
+        "the token was used for {0}, which is joining; make another one with `bitrix-node token create`, or go on there \
+         with `bitrix-node join`"
+    )]
+    Spent(String),
     #[error("{0} cannot be a node's address; name the right one with --address")]
     Address(SocketAddr),
     #[error("{address} is the address of {node} already; name the right one with --address")]
@@ -78,6 +83,9 @@ pub fn decide(view: &View, applicant: &Applicant, now: u64) -> Result<Decision, 
         }
         Some(_) => {}
     }
+    if let Some(other) = holder(view, applicant) {
+        return Err(Refusal::Spent(other.name.clone()));
+    }
     check_address(view, applicant)?;
     let fresh = joining(applicant);
     let key = Key::Node(name.to_string());
@@ -89,9 +97,22 @@ pub fn decide(view: &View, applicant: &Applicant, now: u64) -> Result<Decision, 
     };
     let event = format!("{name} at {} joins with token {}", applicant.address, token.id);
     let change = Change::put(Record::Node(fresh)).and(Write::Event(event));
-    Ok(Decision::Admit(
-        change.when(Guard::Is(Record::Token(token.clone()))).when(guard),
-    ))
+    // That nobody else holds the token is known of this version only.
+    let guards = [
+        Guard::Is(Record::Token(token.clone())),
+        guard,
+        Guard::Revision(view.revision),
+    ];
+    Ok(Decision::Admit(guards.into_iter().fold(change, Change::when)))
+}
+
+/// Who was let in with the token under another name and has not used it up yet.
+fn holder<'a>(view: &'a View, applicant: &Applicant) -> Option<&'a Node> {
+    view.nodes().find(|node| {
+        node.name != applicant.node.as_str()
+            && node.state != NodeState::Left
+            && node.labels.get(TOKEN).is_some_and(|id| id == applicant.id)
+    })
 }
 
 fn check_token<'a>(view: &'a View, applicant: &Applicant, now: u64) -> Result<&'a Token, Fault> {
@@ -212,13 +233,26 @@ mod tests {
         };
         let expected = node("n2", "10.0.0.2:7400", NodeState::Joining, &[(TOKEN, "t1"), (KEY, "k2")]);
         assert_eq!(change.writes[0], Write::Put(expected.clone()));
-        assert_eq!(change.guards.len(), 2, "the token and the name");
+        assert_eq!(
+            change.guards.len(),
+            3,
+            "the token, the name and that nobody else came meanwhile"
+        );
         let mut again = Case::new().with(expected);
         assert_eq!(again.decide(NOW), Ok(Decision::Again));
         again.address = "10.0.0.3:7400".parse().unwrap();
         assert!(matches!(again.decide(NOW), Ok(Decision::Admit(_))), "it has moved");
         again.key = "k3";
         assert_eq!(again.decide(NOW), Err(Refusal::Joining("n2".parse().unwrap())));
+    }
+
+    #[test]
+    fn a_token_lets_no_second_machine_in_while_the_first_one_joins() {
+        let labels = [(TOKEN, "t1"), (KEY, "k9")];
+        let other = |state| Case::new().with(node("n9", "10.0.0.9:7400", state, &labels));
+        let refused = other(NodeState::Joining).decide(NOW);
+        assert_eq!(refused, Err(Refusal::Spent("n9".into())));
+        assert!(matches!(other(NodeState::Left).decide(NOW), Ok(Decision::Admit(_))));
     }
 
     #[tokio::test]

@@ -265,6 +265,8 @@ async fn a_token_admits_one_machine_only() {
     let thief = NodeKey::generate().unwrap();
     let refused = ask(world.address, &token, &request(&token, "n2", &thief)).await;
     assert!(refused.err().expect("refused").to_string().contains("another key"));
+    let refused = ask(world.address, &token, &request(&token, "n3", &thief)).await;
+    assert!(refused.err().expect("refused").to_string().contains("used for n2"));
     // Somebody else's request, with a signature that is not his.
     let mut forged = request(&token, "n3", &key);
     let cut = forged.request.len() - 2;
