@@ -74,18 +74,42 @@ impl Remove {
             settle::node_name(None, config).ok().as_deref() != Some(name),
             "{name} is this node; `bitrix-node uninstall` makes it leave"
         );
-        allow(
-            name,
-            snapshot.and_then(|snapshot| snapshot.node(name)),
-            report,
-            self.force,
-        )?;
+        allow(name, snapshot, report, self.force)?;
         Ok(node)
     }
 }
 
+/// Whether the voters without `name` can go on, for its vote counts until they have agreed to do without it, and from the moment
+/// that it is said to have left nobody hears it any more. Pure. `snapshot` says who lives; without one every voter counts.
+pub fn can_do_without(name: &str, snapshot: Option<&Snapshot>, report: &Report) -> anyhow::Result<()> {
+    let voters: Vec<&str> = report
+        .members
+        .iter()
+        .filter(|member| member.votes)
+        .map(|member| member.name.as_str())
+        .collect();
+    let is_away = |voter: &str| {
+        let known = snapshot.and_then(|snapshot| snapshot.node(voter));
+        known.is_some_and(|node| !node.is_live)
+    };
+    let others = voters.iter().copied().filter(|voter| *voter != name);
+    let (away, there): (Vec<&str>, Vec<&str>) = others.partition(|voter| is_away(voter));
+    ensure!(
+        !voters.contains(&name) || 2 * there.len() > voters.len(),
+        "the storage has {} votes, and without {name} only {} of them would be there{}: all files would stop. Start what is away, or \
+         remove that first; see: bitrix-node storage status",
+        voters.len(),
+        there.len(),
+        match away.as_slice() {
+            [] => String::new(),
+            away => format!(" ({} does not answer)", away.join(", ")),
+        }
+    );
+    Ok(())
+}
+
 /// Whether a node may be removed, as far as this one can see. Pure.
-fn allow(name: &str, member: Option<&Member>, report: &Report, force: bool) -> anyhow::Result<()> {
+fn allow(name: &str, snapshot: Option<&Snapshot>, report: &Report, force: bool) -> anyhow::Result<()> {
     if report.role == Role::Waiting || report.leader.is_none() {
         bail!(
             "the storage has no majority now; removing {name} cannot be recorded. See: bitrix-node storage recover --help"
@@ -98,10 +122,11 @@ fn allow(name: &str, member: Option<&Member>, report: &Report, force: bool) -> a
         others > 0,
         "{name} has the only whole copy of the files ({voters} votes); wait until another node has one: bitrix-node storage status"
     );
+    can_do_without(name, snapshot, report)?;
     if force {
         return Ok(());
     }
-    match member {
+    match snapshot.and_then(|snapshot| snapshot.node(name)) {
         Some(member) if member.is_live && member.standing == Standing::Member => {
             bail!("{name} is at work; first: bitrix-node node drain {name}, or say --force")
         }
@@ -162,9 +187,9 @@ mod tests {
         }
     }
 
-    fn member(standing: Standing, is_live: bool) -> Member {
+    fn member(name: &str, standing: Standing, is_live: bool) -> Member {
         Member {
-            name: "n2".into(),
+            name: name.into(),
             address: None,
             standing,
             is_live,
@@ -172,13 +197,21 @@ mod tests {
         }
     }
 
+    fn seen(nodes: Vec<Member>) -> Snapshot {
+        Snapshot {
+            nodes,
+            ..Snapshot::default()
+        }
+    }
+
     #[test]
     fn a_node_at_work_and_the_last_copy_stay() {
         let all = ["n1", "n2", "n3"];
-        let asked = |member: Option<Member>, report: &Report, force| {
-            let asked = allow("n2", member.as_ref(), report, force);
+        let asked = |n2: Option<Member>, report: &Report, force| {
+            let asked = allow("n2", n2.map(|n2| seen(vec![n2])).as_ref(), report, force);
             asked.map_err(|error| error.to_string())
         };
+        let member = |standing, is_live| member("n2", standing, is_live);
         let well = report(Some("n1"), &all);
         assert!(
             asked(Some(member(Standing::Member, true)), &well, false)
@@ -204,6 +237,30 @@ mod tests {
             asked(drained(), &report(None, &all), true)
                 .unwrap_err()
                 .contains("no majority")
+        );
+    }
+
+    #[test]
+    fn nobody_goes_without_whom_the_votes_would_be_too_few() {
+        let report = report(Some("n1"), &["n1", "n2"]);
+        let asked = |n3_lives| {
+            let snapshot = seen(vec![
+                member("n1", Standing::Member, true),
+                member("n2", Standing::Draining, true),
+                member("n3", Standing::Member, n3_lives),
+            ]);
+            allow("n2", Some(&snapshot), &report, true).map_err(|error| error.to_string())
+        };
+        assert_eq!(asked(true), Ok(()));
+        let refused = asked(false).unwrap_err();
+        assert!(
+            refused.contains("3 votes") && refused.contains("n3 does not answer"),
+            "{refused}"
+        );
+        let snapshot = seen(vec![member("n3", Standing::Member, false)]);
+        assert!(
+            allow("n3", Some(&snapshot), &report, false).is_ok(),
+            "the dead one goes"
         );
     }
 

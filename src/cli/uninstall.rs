@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use super::settle::{self, UNIT, is_agreed};
 use super::{registry, remove, require_root, storage};
 use crate::base::error::{EXIT_DEGRADED, EXIT_OK};
+use crate::cluster::Snapshot;
 use crate::config::{Config, DEFAULT_PATH, Engine, Port};
 use crate::host::facts;
 use crate::host::mount::{Space, Table};
@@ -106,7 +107,8 @@ async fn leave(config: &Config) -> anyhow::Result<Option<String>> {
     if is_alone(&view, &own) {
         return Ok(None);
     }
-    may_leave(&own, &storage::report(config).await?)?;
+    let snapshot = settle::snapshot(config).await;
+    may_leave(&own, snapshot.as_deref(), &storage::report(config).await?)?;
     registry.commit(remove::leave(node)).await?;
     Ok(Some(format!("{own} has left the cluster")))
 }
@@ -117,7 +119,7 @@ fn is_alone(view: &View, own: &str) -> bool {
 }
 
 /// Whether the others can go on. Pure.
-fn may_leave(own: &str, report: &Report) -> anyhow::Result<()> {
+fn may_leave(own: &str, snapshot: Option<&Snapshot>, report: &Report) -> anyhow::Result<()> {
     let mut voters = report.members.iter().filter(|member| member.votes);
     ensure!(
         voters.any(|member| member.name != own),
@@ -128,7 +130,7 @@ fn may_leave(own: &str, report: &Report) -> anyhow::Result<()> {
         copies.any(|member| member.name != own),
         "no other node has a whole copy of the files: bitrix-node storage status"
     );
-    Ok(())
+    remove::can_do_without(own, snapshot, report)
 }
 
 /// Every step with its outcome; none keeps the next ones from being tried.
@@ -218,13 +220,16 @@ mod tests {
                 members,
                 ..Report::default()
             };
-            may_leave("n1", &report).map_err(|error| error.to_string())
+            may_leave("n1", None, &report).map_err(|error| error.to_string())
         };
         let two = asked(vec![member("n1", true, true), member("n2", false, true)]);
         assert!(two.unwrap_err().contains("only vote"));
         let last = asked(vec![member("n1", true, true), member("n2", true, false)]);
         assert!(last.unwrap_err().contains("whole copy"));
-        assert_eq!(asked(vec![member("n1", true, true), member("n2", true, true)]), Ok(()));
+        let pair = asked(vec![member("n1", true, true), member("n2", true, true)]);
+        assert!(pair.unwrap_err().contains("2 votes"));
+        let three = ["n1", "n2", "n3"].map(|name| member(name, true, true));
+        assert_eq!(asked(three.into()), Ok(()));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! openraft 0.9 lets each entry be followed by an append of none that says so: a second call, and for each entry a transaction of the
 //! follower's state. But nobody waits for that state. So while entries come one after another, followers hear it with some of them
 //! only, and apply what came in between in one transaction. An earlier commit than the leader knows is never wrong (Raft, 5.3), and
-//! every heartbeat says the latest.
+//! the next heartbeat says the latest.
 
 use std::time::Duration;
 
