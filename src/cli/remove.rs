@@ -12,7 +12,7 @@ use super::storage::report as storage_report;
 use super::{registry, require_root, settle};
 use crate::agent::join::TOKEN;
 use crate::base::error::{EXIT_DEGRADED, EXIT_OK};
-use crate::cluster::{Member, Snapshot, Standing};
+use crate::cluster::{Snapshot, Standing};
 use crate::config::Config;
 use crate::registry::{Change, Guard, Key, Node, NodeState, Record, Registry, View, Write as Put};
 use crate::storage::command::{Report, Role};
@@ -168,7 +168,7 @@ async fn gone(config: &Config, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::Fit;
+    use crate::cluster::{Fit, Member};
     use crate::storage::command;
 
     fn report(leader: Option<&str>, in_sync: &[&str]) -> Report {
