@@ -14,6 +14,8 @@ pub const ACCOUNT: &str = "cert.account.";
 
 /// What a newer program writes with another number is left alone.
 const VERSION: u32 = 1;
+/// Seconds by which the clocks of nodes may differ.
+const ASTRAY: u64 = 3600;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
@@ -143,7 +145,9 @@ impl Entry {
 
     /// Whether somebody shall do something about it at that time, in seconds since 1970.
     pub fn is_due(&self, now: u64) -> bool {
-        let waits = self.failure.as_ref().is_some_and(|failure| failure.again > now);
+        // One of the future is of a clock that was wrong, and so is its pause.
+        let waits = |failure: &Failure| failure.again > now && failure.at <= now + ASTRAY;
+        let waits = self.failure.as_ref().is_some_and(waits);
         !self.is_imported() && !waits && (self.order.is_some() || self.renew_at <= now)
     }
 }
@@ -212,6 +216,13 @@ mod tests {
             again: 160,
         });
         assert!(!entry.is_due(159) && entry.is_due(160));
+        entry.failure = Some(Failure {
+            why: String::new(),
+            count: 1,
+            at: 40_000_000,
+            again: 40_000_060,
+        });
+        assert!(entry.is_due(160), "of a clock that was wrong");
         entry.source = Source::Import;
         assert!(!entry.is_due(160));
     }

@@ -284,6 +284,8 @@ impl Robot {
             if is_early || entry.failure.is_some() {
                 continue;
             }
+            // A directory that does not answer is not asked at every look.
+            self.asked.insert(entry.key(), Instant::now() + ASK.0);
             let account = self.account(directory, &snapshot.settings).await?;
             let found = acme::window(&account, &certificate.chain).await;
             let holds = match &found {
