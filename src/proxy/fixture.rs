@@ -1,10 +1,13 @@
 //! What the tests of the targets share: an exchange made by hand, and bodies.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use futures_util::stream;
 use http::{HeaderMap, HeaderValue};
-use http_body_util::{BodyExt, Empty, Full};
+use http_body::Frame;
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
 
 use super::exchange::{Body, Exchange, Target};
 use super::id::Id;
@@ -50,6 +53,34 @@ pub fn empty() -> Body {
 
 pub fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// What was read at once, and whoever counts such buffers.
+struct Buffer(Vec<u8>, #[allow(dead_code)] Arc<()>);
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// `crumb` of each number below `count`.
+pub fn crumbs(count: usize) -> Vec<u8> {
+    (0..count).map(crumb).collect()
+}
+
+/// The same as a body of single bytes, each in a buffer of its own. While the body stands, it has `buffers`, and each buffer has.
+pub fn crumbled(count: usize, buffers: &Arc<()>) -> Body {
+    let buffers = buffers.clone();
+    let frames = (0..count).map(move |number| {
+        let buffer = Buffer(vec![crumb(number); 8192], buffers.clone());
+        Ok(Frame::data(Bytes::from_owner(buffer).slice(..1)))
+    });
+    StreamBody::new(stream::iter(frames)).boxed_unsync()
+}
+
+fn crumb(number: usize) -> u8 {
+    u8::try_from(number % 251).expect("small")
 }
 
 /// The whole body, for bodies of tests.

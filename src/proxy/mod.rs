@@ -40,6 +40,7 @@ mod flood;
 mod forward;
 mod frame;
 mod framing;
+mod gathered;
 mod grounds;
 mod guard;
 mod headers;

@@ -1,6 +1,6 @@
 //! A request's body that is lent to an attempt, and can be taken back while all that was taken out of it is still at hand.
 
-use std::collections::VecDeque;
+use std::mem;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -12,6 +12,7 @@ use http_body_util::{BodyExt, Empty};
 use super::retry::Left;
 use crate::proxy::error::{Error, Kind};
 use crate::proxy::exchange::Body;
+use crate::proxy::gathered::Gathered;
 
 /// What is kept of a body on its way out: the usual form or call of a script. It may be sent again when the node that it was
 /// sent to says that its PHP took nothing.
@@ -29,8 +30,7 @@ struct Slot {
     /// `None`: taken back.
     body: Option<Body>,
     /// What was taken out; `None`: more than is kept.
-    taken: Option<VecDeque<Bytes>>,
-    size: usize,
+    taken: Option<Gathered>,
 }
 
 /// The attempt's side.
@@ -38,7 +38,7 @@ struct Lent(Arc<Mutex<Slot>>);
 
 /// What was taken out once, then the rest.
 struct Again {
-    taken: VecDeque<Bytes>,
+    taken: Bytes,
     rest: Body,
 }
 
@@ -58,8 +58,7 @@ impl Loan {
         }
         let slot = Slot {
             body: self.held.take(),
-            taken: Some(VecDeque::new()),
-            size: 0,
+            taken: Some(Gathered::default()),
         };
         let slot = Arc::new(Mutex::new(slot));
         self.lent = Some(slot.clone());
@@ -74,6 +73,7 @@ impl Loan {
         if let Some(slot) = self.lent.take() {
             let mut slot = lock(&slot);
             if let (Some(rest), Some(taken)) = (slot.body.take(), slot.taken.take()) {
+                let taken = taken.join();
                 self.held = Some(Again { taken, rest }.boxed_unsync());
             }
         }
@@ -83,11 +83,9 @@ impl Loan {
 
 impl Slot {
     fn keep(&mut self, frame: &Result<Frame<Bytes>, Error>) {
-        match frame.as_ref().ok().and_then(Frame::data_ref) {
-            Some(data) if self.size + data.len() <= KEPT => {
-                self.size += data.len();
-                self.taken.iter_mut().for_each(|taken| taken.push_back(data.clone()));
-            }
+        let data = frame.as_ref().ok().and_then(Frame::data_ref);
+        match (&mut self.taken, data) {
+            (Some(taken), Some(data)) if taken.len() + data.len() <= KEPT => taken.push(data.clone()),
             // A body that failed will not do better.
             _ => self.taken = None,
         }
@@ -125,9 +123,9 @@ impl HttpBody for Again {
     type Error = Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        match self.taken.pop_front() {
-            Some(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
-            None => Pin::new(&mut self.rest).poll_frame(cx),
+        match mem::take(&mut self.taken) {
+            taken if taken.is_empty() => Pin::new(&mut self.rest).poll_frame(cx),
+            taken => Poll::Ready(Some(Ok(Frame::data(taken)))),
         }
     }
 
@@ -136,7 +134,7 @@ impl HttpBody for Again {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let taken: u64 = self.taken.iter().map(|data| data.len() as u64).sum();
+        let taken = self.taken.len() as u64;
         let rest = self.rest.size_hint();
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower().saturating_add(taken));
@@ -155,7 +153,7 @@ fn lock(slot: &Mutex<Slot>) -> MutexGuard<'_, Slot> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::fixture::{empty, full, read};
+    use crate::proxy::fixture::{crumbled, crumbs, empty, full, read};
 
     #[tokio::test]
     async fn body_goes_to_the_next_attempt_and_no_longer_to_the_first() {
@@ -194,6 +192,23 @@ mod tests {
         }
         assert_eq!(size, 3 * KEPT / 2);
         assert_eq!(loan.recall(), Left::Begun);
+    }
+
+    #[tokio::test]
+    async fn single_bytes_do_not_keep_what_they_were_read_into() {
+        let buffers = Arc::new(());
+        let mut loan = Loan::new(crumbled(10_000, &buffers));
+        let mut first = loan.lend();
+        for _ in 0..9_000 {
+            first.frame().await.expect("one").expect("data");
+        }
+        assert!(
+            Arc::strong_count(&buffers) < 5,
+            "{} buffers",
+            Arc::strong_count(&buffers)
+        );
+        assert_eq!(loan.recall(), Left::Whole);
+        assert_eq!(read(loan.lend()).await.expect("whole"), crumbs(10_000));
     }
 
     #[tokio::test]

@@ -1,18 +1,19 @@
 //! A request body of unknown length, collected so that PHP can be told its length.
 
 use std::io;
+use std::mem;
 use std::path::Path;
 
-use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::StreamExt;
 use http_body::Frame;
-use http_body_util::{BodyExt, StreamBody};
+use http_body_util::{BodyExt, Full, StreamBody};
 use tokio::fs::{self, File};
 use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 use tokio_util::io::ReaderStream;
 
 use crate::proxy::error::{Error, Kind};
 use crate::proxy::exchange::Body;
+use crate::proxy::gathered::Gathered;
 
 /// Kept in memory up to here: forms and API calls never see the disk.
 const IN_MEMORY: u64 = 256 * 1024;
@@ -22,7 +23,7 @@ const CHUNK: usize = 128 * 1024;
 
 /// Reads the body to its end; returns its length and the same bytes again. The body's own limits bound the file.
 pub async fn collect(mut body: Body, folder: &Path, id: &str) -> Result<(u64, Body), Error> {
-    let mut held: Vec<Bytes> = Vec::new();
+    let mut held = Gathered::default();
     let mut file = None;
     let mut length = 0;
     while let Some(frame) = body.frame().await {
@@ -34,12 +35,12 @@ pub async fn collect(mut body: Body, folder: &Path, id: &str) -> Result<(u64, Bo
         }
         let file = match &mut file {
             Some(file) => file,
-            None => file.insert(spill(&mut held, folder, id).await.map_err(failed)?),
+            None => file.insert(spill(mem::take(&mut held), folder, id).await.map_err(failed)?),
         };
         file.write_all(&data).await.map_err(failed)?;
     }
     let body = match file {
-        None => StreamBody::new(stream::iter(held).map(|bytes| Ok(Frame::data(bytes)))).boxed_unsync(),
+        None => Full::new(held.join()).map_err(|never| match never {}).boxed_unsync(),
         Some(mut file) => {
             file.rewind().await.map_err(failed)?;
             let chunks = ReaderStream::with_capacity(file, CHUNK);
@@ -50,7 +51,7 @@ pub async fn collect(mut body: Body, folder: &Path, id: &str) -> Result<(u64, Bo
 }
 
 /// A file that has no name any more, with what was held so far.
-async fn spill(held: &mut Vec<Bytes>, folder: &Path, id: &str) -> io::Result<File> {
+async fn spill(held: Gathered, folder: &Path, id: &str) -> io::Result<File> {
     let path = folder.join(format!("bitrix-node-{id}.body"));
     let mut options = fs::OpenOptions::new();
     let mut file = options
@@ -61,9 +62,7 @@ async fn spill(held: &mut Vec<Bytes>, folder: &Path, id: &str) -> io::Result<Fil
         .open(&path)
         .await?;
     fs::remove_file(&path).await?;
-    for bytes in held.drain(..) {
-        file.write_all(&bytes).await?;
-    }
+    file.write_all(&held.join()).await?;
     Ok(file)
 }
 
@@ -73,9 +72,13 @@ fn failed(error: io::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::Arc;
 
-    use crate::proxy::fixture::read;
+    use bytes::Bytes;
+    use futures_util::stream;
+
+    use super::*;
+    use crate::proxy::fixture::{crumbled, crumbs, read};
 
     fn chunks(size: usize, count: usize) -> Body {
         let chunk = Bytes::from(vec![b'c'; size]);
@@ -94,6 +97,21 @@ mod tests {
             let left = std::fs::read_dir(folder.path()).expect("listed").count();
             assert_eq!(left, 0, "the file has no name");
         }
+    }
+
+    #[tokio::test]
+    async fn single_bytes_do_not_keep_what_they_were_read_into() {
+        let buffers = Arc::new(());
+        let (length, body) = collect(crumbled(10_000, &buffers), Path::new("/nonexistent"), "id")
+            .await
+            .expect("collected");
+        assert!(
+            Arc::strong_count(&buffers) < 5,
+            "{} buffers",
+            Arc::strong_count(&buffers)
+        );
+        assert_eq!(length, 10_000);
+        assert_eq!(read(body).await.expect("read"), crumbs(10_000));
     }
 
     #[tokio::test]

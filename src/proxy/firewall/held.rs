@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 
 use crate::proxy::error::Error;
 use crate::proxy::exchange::Body;
+use crate::proxy::gathered::Gathered;
 
 pub struct Held {
     /// The beginning, at most as much as was asked for.
@@ -34,20 +35,32 @@ impl Held {
 
 /// Reads until `most` bytes have come, or all. Its time is bounded where the silence of who sends it is.
 pub async fn hold(mut body: Body, most: usize) -> Result<Held, Error> {
-    let (mut first, mut size) = (VecDeque::new(), 0usize);
+    let mut text = Gathered::default();
+    // Of the piece in which the bound lies, and trailers.
+    let mut behind = VecDeque::new();
+    let mut size = 0;
     let mut is_whole = body.is_end_stream();
     while !is_whole && size <= most {
-        match body.frame().await {
-            None => is_whole = true,
-            Some(frame) => {
-                let frame = frame?;
-                size += frame.data_ref().map_or(0, Bytes::len);
-                first.push_back(frame);
+        let Some(frame) = body.frame().await.transpose()? else {
+            is_whole = true;
+            continue;
+        };
+        match frame.into_data() {
+            Ok(mut data) => {
+                size += data.len();
+                let beyond = data.split_off(data.len().min(most - text.len()));
+                text.push(data);
+                behind.extend((!beyond.is_empty()).then(|| Frame::data(beyond)));
             }
+            Err(trailers) => behind.push_back(trailers),
         }
     }
-    let text = joined(&first, most);
+    let text = text.join();
     let is_cut = !is_whole || size > most;
+    let mut first = behind;
+    if !text.is_empty() {
+        first.push_front(Frame::data(text.clone()));
+    }
     let body = match first.is_empty() {
         true => body,
         false => Replayed { first, rest: body }.boxed_unsync(),
@@ -58,18 +71,6 @@ pub async fn hold(mut body: Body, most: usize) -> Result<Held, Error> {
         is_cut,
         body,
     })
-}
-
-fn joined(frames: &VecDeque<Frame<Bytes>>, most: usize) -> Bytes {
-    let parts: Vec<&Bytes> = frames.iter().filter_map(Frame::data_ref).collect();
-    if let [only] = parts[..] {
-        return only.slice(..only.len().min(most));
-    }
-    let mut text = BytesMut::new();
-    for part in parts {
-        text.extend_from_slice(&part[..part.len().min(most - text.len())]);
-    }
-    text.freeze()
 }
 
 struct Replayed {
@@ -108,9 +109,13 @@ impl HttpBody for Replayed {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use http::{HeaderMap, HeaderValue};
     use http_body_util::{Full, StreamBody};
 
     use super::*;
+    use crate::proxy::fixture::{crumbled, crumbs, read};
 
     fn body(parts: &[&'static str]) -> Body {
         let frames: Vec<_> = parts
@@ -128,6 +133,46 @@ mod tests {
             assert_eq!(held.is_cut, most < 6, "{most}");
             let whole = held.body.collect().await.unwrap().to_bytes();
             assert_eq!(whole, "abcdef");
+        }
+    }
+
+    #[tokio::test]
+    async fn single_bytes_do_not_keep_what_they_were_read_into() {
+        for most in [10_000, 20_000, 9_000] {
+            let buffers = Arc::new(());
+            let held = hold(crumbled(10_000, &buffers), most).await.unwrap();
+            assert!(
+                Arc::strong_count(&buffers) < 5,
+                "{} buffers",
+                Arc::strong_count(&buffers)
+            );
+            assert_eq!(held.text, crumbs(10_000)[..most.min(10_000)]);
+            assert_eq!(held.is_cut, most < 10_000);
+            assert_eq!(read(held.body).await.unwrap(), crumbs(10_000));
+        }
+    }
+
+    #[tokio::test]
+    async fn trailers_stay_at_the_end() {
+        let trailers = HeaderMap::from_iter([(http::header::ETAG, HeaderValue::from_static("x"))]);
+        let frames = [
+            Frame::data(Bytes::from_static(b"ab")),
+            Frame::data(Bytes::new()),
+            Frame::data(Bytes::from_static(b"cd")),
+            Frame::trailers(trailers.clone()),
+        ];
+        for most in 0..5 {
+            let frames = frames
+                .iter()
+                .map(|frame| match (frame.data_ref(), frame.trailers_ref()) {
+                    (Some(data), _) => Ok(Frame::data(data.clone())),
+                    (None, trailers) => Ok(Frame::trailers(trailers.cloned().unwrap_or_default())),
+                });
+            let frames: Vec<_> = frames.collect();
+            let body = StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync();
+            let whole = hold(body, most).await.unwrap().body.collect().await.unwrap();
+            assert_eq!(whole.trailers(), Some(&trailers), "{most}");
+            assert_eq!(whole.to_bytes(), "abcd");
         }
     }
 
