@@ -31,7 +31,7 @@ const ENTRIES: usize = 8192;
 /// The files of a portal.
 pub struct Files {
     root: Arc<Root>,
-    known: Cache<Box<str>, Arc<Node>, Weight>,
+    known: Arc<Cache<Box<str>, Arc<Node>, Weight>>,
     handles: Handles,
     packer: Packer,
     /// Zero of the clock by which entries are compared with the disk.
@@ -70,7 +70,7 @@ impl Weighter<Box<str>, Arc<Node>> for Weight {
 }
 
 impl Files {
-    /// Opens the document root. Fails when it is no folder, or on Linux before 5.6. `scope` owns what closes idle descriptors.
+    /// Opens the document root. Fails when it is no folder, or on Linux before 5.6. `scope` owns what closes idle descriptors and compresses.
     pub fn open(root: &FilePath, manner: Manner, scope: Scope) -> io::Result<Files> {
         let links = if manner.follow_symlinks {
             Links::Anywhere
@@ -93,9 +93,9 @@ impl Files {
     fn of(root: Root, manner: Manner, scope: Scope) -> Files {
         Files {
             root: Arc::new(root),
-            known: Cache::with_weighter(ENTRIES, manner.memory, Weight),
-            handles: Handles::new(scope),
-            packer: Packer::new(manner.compression),
+            known: Arc::new(Cache::with_weighter(ENTRIES, manner.memory, Weight)),
+            handles: Handles::new(scope.clone()),
+            packer: Packer::new(manner.compression, scope),
             opened: Instant::now(),
         }
     }
@@ -171,13 +171,20 @@ impl Files {
         if exchange.request.method == Method::HEAD && file.forms.get(coding).is_none() {
             return Ok(None);
         }
-        let Some((version, is_new)) = self.packer.form(file, content, coding).await else {
+        let form = match file.forms.get(coding) {
+            Some(form) => Some(form.clone()),
+            None => {
+                let (known, file) = (self.known.clone(), file.clone());
+                let forms = file.forms.clone();
+                // It weighs more then.
+                let made = move || known.insert(file.path.clone(), Arc::new(Node::of(file)));
+                self.packer.make(&forms, content, coding, made).await
+            }
+        };
+        let Some(form) = form else {
             return Ok(None);
         };
-        if is_new {
-            // It weighs more now.
-            self.known.insert(file.path.clone(), Arc::new(Node::of(file.clone())));
-        }
+        let version = file.plain.packed(coding, Some(form));
         self.serve_version(exchange, file, &version).await.map(Some)
     }
 
