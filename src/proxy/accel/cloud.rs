@@ -137,3 +137,64 @@ fn ask(exchange: &Exchange, object: &Object) -> Result<Exchange, Error> {
         ..*exchange
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::proxy::fixture::{exchange, read};
+
+    #[tokio::test]
+    async fn a_store_is_not_told_who_asks() {
+        let store = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let authority = store.local_addr().expect("address").to_string();
+        let port = store.local_addr().expect("address").port();
+        let object = Object {
+            is_tls: false,
+            host: "127.0.0.1".into(),
+            port,
+            target: "/bucket/a.jpg?sig=1".into(),
+        };
+        let patience = Duration::from_secs(60);
+        let cloud = Cloud::new(
+            vec![authority.clone()],
+            FilePath::new(""),
+            patience,
+            Scope::new(),
+            Arc::default(),
+        );
+        let cloud = cloud.expect("a way to stores");
+        let fields = [
+            ("range", "bytes=0-1"),
+            ("cookie", "PHPSESSID=1"),
+            ("authorization", "Basic eA=="),
+            ("user-agent", "browser"),
+            ("referer", "https://portal.example/secret"),
+            ("x-forwarded-for", "198.51.100.8"),
+        ];
+        let serve = async {
+            let (mut stream, _) = store.accept().await.expect("accepted");
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.expect("more"));
+            }
+            let answer = b"HTTP/1.1 206 Partial Content\r\nSet-Cookie: a=1\r\nContent-Length: 2\r\n\r\nhi";
+            stream.write_all(answer).await.expect("sent");
+            String::from_utf8(head).expect("text")
+        };
+        let exchange = exchange("GET", "/download.php", &fields);
+        let (head, answer) = tokio::join!(serve, cloud.fetch(&exchange, &object));
+        let mut lines: Vec<&str> = head.trim_end().lines().collect();
+        lines[1..].sort_unstable();
+        let host = format!("host: {authority}");
+        assert_eq!(
+            lines,
+            ["GET /bucket/a.jpg?sig=1 HTTP/1.1", host.as_str(), "range: bytes=0-1"]
+        );
+        let answer = answer.expect("answered");
+        assert!(!answer.headers().contains_key("set-cookie"));
+        assert_eq!(read(answer.into_body()).await.expect("whole"), "hi");
+    }
+}

@@ -32,8 +32,8 @@ pub fn response(answer: Response<Body>, is_upgrade: bool) -> Response<Body> {
     response
 }
 
-/// The request's head as the upstream shall see it.
-pub fn head(exchange: &Exchange, is_upgrade: bool) -> Request<()> {
+/// The request's head as the upstream shall see it. `is_told`: who asks, and how.
+pub fn head(exchange: &Exchange, is_upgrade: bool, is_told: bool) -> Request<()> {
     let stated = Stated::of(exchange);
     let fields = &exchange.request.headers;
     let named = named_by_connection(fields);
@@ -47,14 +47,9 @@ pub fn head(exchange: &Exchange, is_upgrade: bool) -> Request<()> {
     }
     join_cookies(&mut headers);
     headers.insert(HOST, stated.host.clone());
-    headers.insert(FORWARDED_HOST, stated.host);
-    let mut client = String::with_capacity(ADDRESS);
-    address(&mut client, stated.client);
-    let client = HeaderValue::try_from(client).expect("an address has no byte that a field must not have");
-    headers.insert(REAL_IP, client.clone());
-    headers.insert(FORWARDED_FOR, client);
-    headers.insert(REQUEST_ID, exchange.id.value());
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(stated.scheme));
+    if is_told {
+        tell(&mut headers, exchange, stated);
+    }
     if is_upgrade {
         switch(&mut headers);
     }
@@ -64,6 +59,18 @@ pub fn head(exchange: &Exchange, is_upgrade: bool) -> Request<()> {
     *request.uri_mut() = target.map_or_else(|| Uri::from_static("/"), Uri::from);
     *request.headers_mut() = headers;
     request
+}
+
+/// What only the front knows.
+fn tell(headers: &mut HeaderMap, exchange: &Exchange, stated: Stated) {
+    headers.insert(FORWARDED_HOST, stated.host);
+    let mut client = String::with_capacity(ADDRESS);
+    address(&mut client, stated.client);
+    let client = HeaderValue::try_from(client).expect("an address has no byte that a field must not have");
+    headers.insert(REAL_IP, client.clone());
+    headers.insert(FORWARDED_FOR, client);
+    headers.insert(REQUEST_ID, exchange.id.value());
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(stated.scheme));
 }
 
 /// The two fields of RFC 6455 §4 that do not pass by themselves.

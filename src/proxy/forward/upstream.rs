@@ -32,6 +32,8 @@ pub struct Upstream {
     silence: Duration,
     scope: Scope,
     leaving: Arc<Leaving>,
+    /// It learns who asks, and how.
+    is_told: bool,
 }
 
 /// Why a request got no answer.
@@ -66,7 +68,7 @@ impl Upstream {
         Ok(Self::over(pool, silence, scope, leaving))
     }
 
-    /// A store of objects, by TLS or plain.
+    /// A store of objects, by TLS or plain. It is somebody else's, and not told who asks.
     pub fn store(
         host: &str,
         port: u16,
@@ -76,7 +78,10 @@ impl Upstream {
         leaving: Arc<Leaving>,
     ) -> anyhow::Result<Upstream> {
         let pool = Pool::new(host, port, tls, scope.clone())?;
-        Ok(Self::over(pool, silence, scope, leaving))
+        Ok(Upstream {
+            is_told: false,
+            ..Self::over(pool, silence, scope, leaving)
+        })
     }
 
     /// A module of this node, behind its unix socket.
@@ -90,6 +95,7 @@ impl Upstream {
             silence,
             scope,
             leaving,
+            is_told: true,
         }
     }
 
@@ -108,13 +114,15 @@ impl Upstream {
         // With more to send, the upstream may answer and the client be slow to take that while it still sends.
         let is_alone = is_bodiless && !is_upgrade;
         let (upload, watch) = Upload::new(body);
-        let mut request = head(exchange, is_upgrade).map(|()| upload);
+        let mut request = head(exchange, is_upgrade, self.is_told).map(|()| upload);
         if let Some(connection) = self.pool.idle().await {
             match self.send(connection, request, &watch, is_alone).await {
                 Ok((answer, connection)) => return self.answer(answer, connection, watch, client),
                 Err(failure) if failure.is_broken => match failure.unsent {
                     Some(unsent) => request = unsent,
-                    None if may_run_twice => request = head(exchange, is_upgrade).map(|()| Upload::new(empty()).0),
+                    None if may_run_twice => {
+                        request = head(exchange, is_upgrade, self.is_told).map(|()| Upload::new(empty()).0)
+                    }
                     None => return Err(failure.error),
                 },
                 Err(failure) => return Err(failure.error),
