@@ -2,10 +2,11 @@
 //! the portal comes over loopback and is trusted.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -278,11 +279,20 @@ impl From<Refusal> for Failure {
     }
 }
 
-/// The whole body, in bounded time and size.
+/// The whole body, in bounded time and size. Copied piece by piece: each would keep the buffer that it was read into.
 async fn read(request: Request<Incoming>) -> Result<Bytes, Failure> {
-    let body = Limited::new(request.into_body(), BODY_MAX).collect();
-    match timeout(PATIENCE, body).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
+    let mut body = Limited::new(request.into_body(), BODY_MAX);
+    let whole = async {
+        let mut whole = BytesMut::new();
+        while let Some(frame) = body.frame().await.transpose()? {
+            if let Some(piece) = frame.data_ref() {
+                whole.extend_from_slice(piece);
+            }
+        }
+        Ok::<_, Box<dyn Error + Send + Sync>>(whole.freeze())
+    };
+    match timeout(PATIENCE, whole).await {
+        Ok(Ok(body)) => Ok(body),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Failure::TooLarge),
         Ok(Err(_)) | Err(_) => Err(Failure::TooSlow),
     }
