@@ -12,6 +12,7 @@
 mod decide;
 mod parcel;
 mod run;
+mod turn;
 
 pub use parcel::{Parcel, Target};
 pub use run::keep;

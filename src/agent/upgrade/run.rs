@@ -8,6 +8,7 @@ use tracing::{info, warn};
 
 use super::decide::{Act, Attempt, Node as Row, Plan, Sight, decide};
 use super::parcel::{Parcel, Target};
+use super::turn::Turn;
 use super::{BUILD, DONE, DOWNTIME, RUNNING, STATE, TARGET, TURN, setting};
 use crate::agent::registry::Follower;
 use crate::base::file::{Access, replace};
@@ -32,7 +33,7 @@ struct Roller {
     build: String,
     well_since: Option<Instant>,
     /// What this node could not do, and for which turn.
-    failed: Option<(String, String)>,
+    failed: Option<(Turn, String)>,
 }
 
 /// Takes this node's turns until the scope drains.
@@ -90,12 +91,12 @@ impl Roller {
         }
         let target = view.setting(TARGET).and_then(Target::parse);
         let Some(target) = target else { return Ok(()) };
-        let sight = self.sight(&view, &snapshot, &target);
-        let turn = view.setting(TURN).unwrap_or_default().to_owned();
+        let sight = self.sight(&view, &snapshot, &target, clock::boot());
         match decide(&sight) {
             Act::Wait(_) => Ok(()),
             Act::Begin => self.begin(&*registry, &view, own).await,
             Act::Replace => {
+                let turn = view.setting(TURN).and_then(Turn::parse);
                 self.replace(&target, turn).await;
                 Ok(())
             }
@@ -111,7 +112,8 @@ impl Roller {
         }
     }
 
-    fn sight(&mut self, view: &View, snapshot: &Snapshot, target: &Target) -> Sight {
+    /// `now`: on the boot clock.
+    fn sight(&mut self, view: &View, snapshot: &Snapshot, target: &Target, now: Duration) -> Sight {
         let is_new = |name: &str| {
             let build = view.node(name).and_then(|node| node.labels.get(BUILD));
             build.is_some_and(|build| target.hash.starts_with(build.as_str()))
@@ -131,7 +133,8 @@ impl Roller {
         let is_well = nodes.iter().any(|node| node.name == snapshot.own && node.is_well);
         let since = self.well_since.filter(|_| is_well).or(is_well.then(Instant::now));
         self.well_since = since;
-        let turn = view.setting(TURN).filter(|turn| !turn.is_empty());
+        let turn = view.setting(TURN).and_then(Turn::parse);
+        let attempt = turn.as_ref().map(|turn| self.attempt(turn, target, now));
         Sight {
             own: snapshot.own.clone(),
             nodes,
@@ -140,9 +143,9 @@ impl Roller {
                 Some(DONE) | None => Plan::Nothing,
                 Some(_) => Plan::Paused,
             },
-            turn: turn.and_then(|turn| turn.split(' ').next()).map(str::to_owned),
-            attempt: turn.map_or(Attempt::None, |turn| self.attempt(turn, target)),
-            waited: clock::boot().saturating_sub(turn.map_or(Duration::MAX, begun)),
+            attempt: attempt.unwrap_or_default(),
+            waited: turn.as_ref().map(|turn| turn.waited(now)).unwrap_or_default(),
+            turn: turn.map(|turn| turn.node),
             settled: since.map(|since| since.elapsed()).unwrap_or_default(),
             may_stop: view.setting(DOWNTIME) == Some("allowed"),
         }
@@ -157,16 +160,15 @@ impl Roller {
     }
 
     /// How this node's own attempt of this turn went.
-    fn attempt(&self, turn: &str, target: &Target) -> Attempt {
+    fn attempt(&self, turn: &Turn, target: &Target, now: Duration) -> Attempt {
         if let Some((known, why)) = &self.failed
             && known == turn
         {
             return Attempt::Failed(why.clone());
         }
-        let begun = begun(turn).as_millis();
-        let change =
-            Change::read(&self.config).filter(|change| u128::from(change.begun) >= begun && change.hash == target.hash);
-        match change {
+        let is_of =
+            |change: &Change| turn.covers(Duration::from_millis(change.begun), now) && change.hash == target.hash;
+        match Change::read(&self.config).filter(is_of) {
             Some(change) if change.stage == Stage::Trial => Attempt::UnderWay,
             Some(change) if change.stage == Stage::Failed => Attempt::Failed(change.detail),
             _ => Attempt::None,
@@ -174,7 +176,10 @@ impl Roller {
     }
 
     async fn begin(&self, registry: &dyn Registry, view: &View, own: Node) -> Result<(), Error> {
-        let turn = setting(TURN, &format!("{} {}", own.name, clock::boot().as_millis()));
+        let turn = Turn {
+            node: own.name.clone(),
+            begun: clock::boot(),
+        };
         let guard = match view.setting(TURN) {
             Some(free) => Guard::Is(setting(TURN, free)),
             None => Guard::Absent(Key::Setting(TURN.to_owned())),
@@ -182,7 +187,7 @@ impl Roller {
         let event = Write::Event(format!("upgrade: {} takes its turn and drains", own.name));
         let mut drained = own.clone();
         drained.state = NodeState::Draining;
-        let change = registry::Change::put(turn)
+        let change = registry::Change::put(setting(TURN, &turn.to_string()))
             .and(Write::Put(Record::Node(drained)))
             .and(event)
             .when(guard)
@@ -192,7 +197,7 @@ impl Roller {
     }
 
     /// Returns only when it did not happen.
-    async fn replace(&mut self, target: &Target, turn: String) {
+    async fn replace(&mut self, target: &Target, turn: Option<Turn>) {
         let why = match self.stage(target).await {
             Ok(()) => {
                 info!(version = target.version, "asks for another version of this executable");
@@ -208,7 +213,7 @@ impl Roller {
             Err(error) => error,
         };
         warn!(why, "this node does not run the other version");
-        self.failed = Some((turn, why));
+        self.failed = turn.map(|turn| (turn, why));
     }
 
     /// Returns only when it did not happen.
@@ -261,12 +266,6 @@ fn movable(snapshot: &Snapshot, node: &str) -> usize {
         .count()
 }
 
-/// When a turn began, on the boot clock of the node whose it is.
-fn begun(turn: &str) -> Duration {
-    let number = turn.split(' ').nth(1).and_then(|begun| begun.parse().ok());
-    Duration::from_millis(number.unwrap_or(u64::MAX))
-}
-
 async fn label(registry: &dyn Registry, own: Node, build: &str) -> Result<(), Error> {
     let mut labelled = own.clone();
     labelled.labels.insert(BUILD.to_owned(), build.to_owned());
@@ -294,4 +293,89 @@ async fn finish(registry: &dyn Registry, view: &View, own: Node, failed: Option<
         change = change.and(Write::Put(setting(STATE, &line.replace(char::is_control, " "))));
     }
     registry.commit(change).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::agent::board::Board;
+    use crate::base::BoxFuture;
+
+    /// A supervisor that is asked for nothing here.
+    struct Nobody;
+
+    impl Root for Nobody {
+        fn ask<'a>(&'a self, verb: &'a Verb) -> BoxFuture<'a, io::Result<Answer>> {
+            panic!("nobody asks for {verb:?} here")
+        }
+    }
+
+    fn roller(folder: &tempfile::TempDir) -> Roller {
+        let text = format!("[node]\ndata_dir = {:?}\n", folder.path());
+        let config = Arc::new(crate::config::parse(&text, std::iter::empty()).unwrap().config);
+        Roller {
+            follower: Follower::new(Arc::new(Board::new(config.clone()))),
+            config,
+            root: Arc::new(Nobody),
+            build: String::new(),
+            well_since: None,
+            failed: None,
+        }
+    }
+
+    fn node(state: NodeState) -> Node {
+        Node {
+            name: "n1".into(),
+            address: String::new(),
+            state,
+            labels: Default::default(),
+            version: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_turn_that_began_before_a_reboot_ends_all_the_same() {
+        const NOW: Duration = Duration::from_secs(400);
+        const BEGUN: u64 = 9_999_999_999_999;
+        let folder = tempfile::tempdir().unwrap();
+        let mut roller = roller(&folder);
+        let target = Target::parse(&format!("0.2.0 {} 1 1", "ab".repeat(32))).unwrap();
+        let snapshot = Snapshot {
+            own: "n1".into(),
+            nodes: vec![Member {
+                name: "n1".into(),
+                address: None,
+                standing: Standing::Draining,
+                is_live: true,
+                fit: Fit::NONE,
+            }],
+            ..Snapshot::default()
+        };
+        let mut own = node(NodeState::Draining);
+        let view = |own: &Node| {
+            let turn = setting(TURN, &format!("n1 {BEGUN}"));
+            View::from_records([turn, setting(STATE, RUNNING), Record::Node(own.clone())])
+        };
+        let mut attempt = |begun, stage| {
+            let change = Change {
+                begun,
+                stage,
+                detail: "it ended".into(),
+                ..Change::begin("0.2.0", target.hash.clone())
+            };
+            change.write(&roller.config).unwrap();
+            roller.sight(&view(&own), &snapshot, &target, NOW).attempt
+        };
+        let failed = Attempt::Failed("it ended".into());
+        assert_eq!(attempt(200_000, Stage::Failed), failed, "since the reboot");
+        assert_eq!(attempt(BEGUN + 1, Stage::Failed), failed, "before it");
+        assert_eq!(attempt(BEGUN - 1, Stage::Failed), Attempt::None, "before this turn");
+        assert_eq!(attempt(200_000, Stage::Trial), Attempt::UnderWay);
+        // It is of the new version, and not well.
+        own.labels.insert(BUILD.to_owned(), target.hash[..DIGITS].to_owned());
+        let sight = roller.sight(&view(&own), &snapshot, &target, NOW);
+        assert!(matches!(decide(&sight), Act::GoBack(_)), "{sight:?}");
+    }
 }
