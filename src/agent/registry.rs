@@ -65,6 +65,14 @@ impl Follower {
         })
     }
 
+    /// One whose registry is open.
+    #[cfg(test)]
+    pub fn over(board: Arc<Board>, registry: Arc<dyn Registry>) -> Arc<Self> {
+        let follower = Follower::new(board);
+        follower.registry.send_replace(Some(registry));
+        follower
+    }
+
     pub fn status(&self) -> Status {
         self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

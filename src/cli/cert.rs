@@ -16,7 +16,7 @@ use crate::agent::cert::{account_key, account_sealed_as, put, remove};
 use crate::base::clock;
 use crate::base::error::EXIT_OK;
 use crate::cert::{ByWhom, Certificate, Entry, Facts, Sealed, Sealer, Source, entries, is_covered, normal};
-use crate::config::{Config, Period, is_host};
+use crate::config::{Config, Period, excess, is_host};
 use crate::net::tls;
 use crate::registry::{Change, View, Write as Put};
 
@@ -204,6 +204,9 @@ impl Issue {
                 is_host(name),
                 "{name:?} is no host name of the public DNS; a certificate for it can be imported only: bitrix-node cert import"
             );
+        }
+        if let Some(excess) = excess(&names) {
+            bail!(excess);
         }
         let source = Source::Acme {
             directory,

@@ -12,6 +12,11 @@ const KNOWN: [(&str, &str); 2] = [
     ("staging", "https://acme-staging-v02.api.letsencrypt.org/directory"),
 ];
 
+/// Names of a certificate: public directories give no more.
+const NAMES: usize = 100;
+/// Letters of them all: each name stands in the certificate, in what is wanted and in the order, and all that in one setting of the registry.
+const LETTERS: usize = 8 << 10;
+
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Acme {
@@ -88,11 +93,9 @@ impl Acme {
         let ca = &self.ca;
         let is_absolute = ca.as_os_str().is_empty() || ca.is_absolute();
         require(is_absolute, "acme.ca", "must be an absolute path");
-        require(
-            config.acme_names().len() <= 100,
-            "acme.names",
-            "a certificate has at most 100 names",
-        );
+        if let Some(message) = excess(&config.acme_names()) {
+            require(false, "acme.names", &message);
+        }
         for name in &self.names {
             let message = match name.starts_with("*.") {
                 true => format!(
@@ -123,6 +126,21 @@ impl Config {
     pub fn cert_key(&self) -> PathBuf {
         self.secrets().join("cert.key")
     }
+}
+
+/// Why there can be no certificate with all these names; `None`: there can.
+pub fn excess(names: &[String]) -> Option<String> {
+    let letters: usize = names.iter().map(String::len).sum();
+    let found = match () {
+        () if names.len() > NAMES => format!("a certificate has at most {NAMES} names, here are {}", names.len()),
+        () if letters > LETTERS => {
+            format!("the names of a certificate have at most {LETTERS} letters, here are {letters}")
+        }
+        () => return None,
+    };
+    Some(format!(
+        "{found}: name fewer, and get another certificate for the others (`bitrix-node cert issue`)"
+    ))
 }
 
 /// A host name of the public DNS (RFC 1123 §2.1), with two labels at least.
@@ -200,6 +218,18 @@ mod tests {
                 problems.iter().any(|problem| problem.key == key),
                 "{text}: {problems:?}"
             );
+        }
+        let many = |count: usize, length: usize| {
+            let name = |at| format!("{at:03}{}.example", "a".repeat(length - 11));
+            let names: Vec<String> = (0..count).map(name).collect();
+            of(&format!("[acme]\ndirectory = \"staging\"\nnames = {names:?}")).map(|loaded| loaded.config.acme_names())
+        };
+        assert_eq!(many(NAMES, 60).map(|names| names.len()), Ok(NAMES));
+        for (count, length, expected) in [(NAMES + 1, 20, "at most 100 names"), (NAMES, 82, "here are 8200")] {
+            let problems = many(count, length).unwrap_err();
+            let is_told =
+                |problem: &super::super::Problem| problem.key == "acme.names" && problem.to_string().contains(expected);
+            assert!(problems.iter().any(is_told), "{problems:?}");
         }
         let none = parse("[acme]\ndirectory = \"staging\"", std::iter::empty()).unwrap_err();
         assert!(none.iter().any(|problem| problem.key == "acme.directory"), "{none:?}");

@@ -25,7 +25,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-pub use acme::{Acme, Proof, is_host};
+pub use acme::{Acme, Proof, excess, is_host};
 pub use backup::{Backup, BackupStore};
 pub use cache::{Cache, Flush};
 pub use cdn::host_of;

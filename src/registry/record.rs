@@ -11,8 +11,10 @@ use super::change::Key;
 const NAME_MAX: usize = 63;
 /// A line of text: addresses, values of labels, versions, events.
 pub const LINE_MAX: usize = 512;
-/// Values of settings, certificates.
+/// Certificate of the CA.
 const TEXT_MAX: usize = 16 << 10;
+/// Values of settings: a certificate of the portal with all names that one can have, and an order for its successor (`config::excess`).
+const SETTING_MAX: usize = 64 << 10;
 const LABELS_MAX: usize = 32;
 
 /// One fact. Its `key` says which one it replaces.
@@ -153,7 +155,7 @@ impl Record {
             Record::Token(token) => name(&token.id),
             Record::Setting(setting) => {
                 name(&setting.key)?;
-                text(&setting.value, TEXT_MAX)
+                text(&setting.value, SETTING_MAX)
             }
         }
     }

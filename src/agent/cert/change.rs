@@ -112,8 +112,10 @@ pub fn failed(entry: &Entry, why: &str, keeps_order: bool, is_limited: bool, (no
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cert::{Certificate, Order, PREFIX};
+    use crate::cert::{Certificate, Challenge, Kind, Order, PREFIX, Sealer};
     use crate::cluster::CERTIFICATES;
+    use crate::config::excess;
+    use crate::net::tls;
     use crate::registry::{MemoryRegistry, Registry};
 
     fn names(names: &[&str]) -> Vec<String> {
@@ -194,6 +196,49 @@ mod tests {
         };
         let settings = after(&settings, &put(&settings, &imported)).await;
         assert_eq!(wanted(&settings, &names, "staging"), None, "the operator's own stays");
+    }
+
+    #[test]
+    fn an_entry_with_all_names_that_the_configuration_allows_fits_while_it_is_renewed() {
+        let name = |at| format!("{at:03}-{}.{}.example", "a".repeat(40), "b".repeat(28));
+        let mut names: Vec<String> = (0..100).map(name).collect();
+        assert_eq!(excess(&names), None);
+        names[0].insert_str(0, &"c.".repeat(50));
+        assert!(excess(&names).is_some(), "they are as long as they may be");
+        names[0] = name(0);
+        let source = Source::Acme {
+            directory: "https://acme-v02.api.letsencrypt.org/directory".into(),
+            by: ByWhom::Config,
+        };
+        let (sealer, mut entry) = (Sealer::new("secret"), Entry::new(names.clone(), source));
+        let (leaf, key) = tls::self_signed(names.clone()).unwrap();
+        let key = sealer.seal(&entry.sealed_as(), &key).unwrap();
+        // What a public authority adds to the leaf, and two intermediates with long RSA keys.
+        let chain = leaf + &"x".repeat(8 << 10);
+        entry.certificate = Some(Certificate {
+            chain,
+            key: key.clone(),
+        });
+        let challenge = |name: &String| Challenge {
+            kind: Kind::TlsAlpn,
+            name: name.clone(),
+            token: "t".repeat(43),
+            authorization: format!("{}.{}", "t".repeat(43), "k".repeat(43)),
+        };
+        entry.order = Some(Order {
+            url: format!("https://acme-v02.api.letsencrypt.org/acme/order/{}", "9".repeat(40)),
+            key,
+            since: 1_800_000_000,
+            challenges: names.iter().map(challenge).collect(),
+        });
+        let entry = failed(&entry, &"ä".repeat(LONGEST), true, false, (1_800_000_000, 0));
+        let record = setting(&entry.key(), entry.to_string());
+        assert!(
+            record.check().is_ok(),
+            "{:?} of {} bytes",
+            record.check(),
+            entry.to_string().len()
+        );
     }
 
     #[tokio::test]

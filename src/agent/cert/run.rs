@@ -151,15 +151,22 @@ impl Robot {
                     debug!(name = entry.name(), "a step of the order is done");
                     next
                 }
-                Ok(Step::Issued(next)) => return self.issued(&settings, &next).await,
+                Ok(Step::Issued(next)) => {
+                    return match self.issued(&settings, &next).await {
+                        Err(error) => self.untaken(error, &directory, &settings, &entry, moment).await,
+                        done => done,
+                    };
+                }
                 Err(error) if error.kind == Kind::Again && nonces < NONCES => {
                     nonces += 1;
                     continue;
                 }
                 Err(error) => return self.failed(&directory, &settings, &entry, &error, moment).await,
             };
-            let Some(view) = self.commit(change::put(&settings, &next)).await? else {
-                return Ok(());
+            let view = match self.commit(change::put(&settings, &next)).await {
+                Ok(Some(view)) => view,
+                Ok(None) => return Ok(()),
+                Err(error) => return self.untaken(error, &directory, &settings, &entry, moment).await,
             };
             settings = of(&view);
             let is_asked = |entry: &Entry| entry.order.as_ref().map(|order| order.challenges.clone());
@@ -245,6 +252,22 @@ impl Robot {
             );
         }
         Ok(())
+    }
+
+    /// What breaks a rule of the registry now does so the next time: the attempt has failed.
+    async fn untaken(
+        &mut self,
+        error: anyhow::Error,
+        directory: &str,
+        settings: &BTreeMap<String, String>,
+        entry: &Entry,
+        moment: Moment,
+    ) -> anyhow::Result<()> {
+        let Some(Error::Invalid(why)) = error.downcast_ref() else {
+            return Err(error);
+        };
+        let refused = acme::Error::refused(format!("the registry does not take what came of it: {why}"));
+        self.failed(directory, settings, entry, &refused, moment).await
     }
 
     async fn failed(
@@ -343,4 +366,56 @@ fn moment() -> anyhow::Result<Moment> {
 fn line(text: &str) -> String {
     let text: String = text.chars().take(400).collect();
     text.replace(char::is_control, " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::board::Board;
+    use crate::cert::{ByWhom, Certificate};
+    use crate::registry::MemoryRegistry;
+
+    #[tokio::test]
+    async fn what_the_registry_never_takes_has_failed() {
+        let config = Arc::new(crate::config::parse("", std::iter::empty()).unwrap().config);
+        let registry = Arc::new(MemoryRegistry::new("n1"));
+        let mut robot = Robot {
+            follower: Follower::over(Arc::new(Board::new(config.clone())), registry),
+            config,
+            sealer: Sealer::new("secret"),
+            seat: Place::new(Role::Acme, ""),
+            account: None,
+            asked: BTreeMap::new(),
+            committed: 0,
+            rotated: None,
+        };
+        let source = Source::Acme {
+            directory: "d".into(),
+            by: ByWhom::Config,
+        };
+        let entry = Entry::new(vec!["a.example".into()], source);
+        let put = change::put(&BTreeMap::new(), &entry);
+        let settings = of(&robot.commit(put).await.unwrap().unwrap());
+        let mut large = entry.clone();
+        large.certificate = Some(Certificate {
+            chain: "x".repeat(1 << 20),
+            key: Sealed(String::new()),
+        });
+        let error = robot.commit(change::put(&settings, &large)).await.unwrap_err();
+        let moment = Moment { now: 100, draw: 0 };
+        let done = robot.untaken(error, "d", &settings, &entry, moment).await;
+        done.unwrap();
+        let view = robot.follower.registry().unwrap().read().await.unwrap();
+        let kept = entries(&of(&view)).pop().unwrap();
+        assert!(!kept.is_due(101) && kept.certificate.is_none());
+        let why = kept.failure.unwrap().why;
+        assert!(
+            why.contains("the registry does not take") && why.contains("bytes"),
+            "{why}"
+        );
+        // Others are tried again as they are.
+        let away = Error::Unreachable("away".into()).into();
+        let done = robot.untaken(away, "d", &settings, &entry, moment).await;
+        assert!(done.unwrap_err().to_string().contains("away"));
+    }
 }
