@@ -53,10 +53,16 @@ pub fn control(listener: StdUnixListener, source: Source, scope: &Scope) -> anyh
     Ok(())
 }
 
-/// Serves the admin port until the scope drains.
-pub fn admin(listener: StdTcpListener, config: &Config, source: Source, scope: &Scope) -> anyhow::Result<()> {
+/// Serves the admin port until the scope drains. Returns what it shows, to be read again when the files change.
+pub fn admin(
+    listener: StdTcpListener,
+    config: &Config,
+    source: Source,
+    scope: &Scope,
+) -> anyhow::Result<Arc<Certificate>> {
     let (chain, key) = config.certificate();
-    let acceptor = Certificate::read(&chain, &key)?.acceptor(&[b"http/1.1"]);
+    let certificate = Certificate::read(&chain, &key)?;
+    let acceptor = certificate.acceptor(&[b"http/1.1"]);
     let token = config.secrets().join("admin.token");
     let token = std::fs::read_to_string(&token).with_context(|| token.display().to_string())?;
     let token: Arc<str> = format!("Bearer {}", token.trim()).into();
@@ -77,7 +83,7 @@ pub fn admin(listener: StdTcpListener, config: &Config, source: Source, scope: &
             }
         }
     }));
-    Ok(())
+    Ok(certificate)
 }
 
 /// Where answers come from.

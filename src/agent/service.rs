@@ -1,9 +1,9 @@
 //! `Agent`: the service. Opens its doors, meets the others, starts what it looks after.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context;
-use tracing::info;
+use tracing::{error, info};
 
 use super::board::Board;
 use super::door::{self, Source};
@@ -16,11 +16,14 @@ use crate::cluster;
 use crate::config::{Config, Engine};
 use crate::host::verb::{Root, Supervisor};
 use crate::net::mesh::trust::Trust;
+use crate::net::tls::Certificate;
 
 pub struct Agent {
     config: Arc<Config>,
     board: Arc<Board>,
     registry: Arc<Follower>,
+    /// Of the admin port.
+    certificates: Mutex<Vec<Arc<Certificate>>>,
 }
 
 impl Agent {
@@ -31,7 +34,22 @@ impl Agent {
             config,
             board,
             registry,
+            certificates: Mutex::default(),
         }
+    }
+
+    /// Shows the certificate of a new, valid configuration from now on, or that of the same files anew. All else stays until a restart.
+    pub fn reconfigure(&self, config: &Config) {
+        let (chain, key) = config.certificate();
+        for shown in self.certificates().iter() {
+            if let Err(error) = shown.reload(&chain, &key) {
+                error!(%error, "the admin port shows the certificate that it had");
+            }
+        }
+    }
+
+    fn certificates(&self) -> MutexGuard<'_, Vec<Arc<Certificate>>> {
+        self.certificates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn serve(&self, mut cx: Cx) -> anyhow::Result<()> {
@@ -62,7 +80,8 @@ impl Agent {
             door::control(listener, source.clone(), &cx.scope).context("control socket")?;
         }
         for listener in admins {
-            door::admin(listener, &self.config, source.clone(), &cx.scope).context("admin port")?;
+            let shown = door::admin(listener, &self.config, source.clone(), &cx.scope).context("admin port")?;
+            self.certificates().push(shown);
         }
         for listener in cx.take_unix("view") {
             cluster::publish(listener, self.registry.snapshots(), &cx.scope).context("view socket")?;
@@ -129,5 +148,75 @@ impl Service for Agent {
 
     fn metrics(&self) -> String {
         self.board.own_metrics()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::base::Scope;
+    use crate::base::service::{NamedSocket, Socket};
+    use crate::net::{listen, tls};
+
+    #[tokio::test]
+    async fn after_a_reload_the_admin_port_shows_what_the_files_hold_then() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |name: &str| folder.path().join(name);
+        let text = format!(
+            "[node]\ndata_dir = {0:?}\nrun_dir = {0:?}\nlog_dir = {0:?}\n[proxy]\ncertificate = {1:?}\nkey = {2:?}\n",
+            folder.path(),
+            place("chain"),
+            place("key"),
+        );
+        let config = Arc::new(crate::config::parse(&text, std::iter::empty()).unwrap().config);
+        std::fs::create_dir_all(config.secrets()).unwrap();
+        std::fs::write(config.secrets().join("admin.token"), "token").unwrap();
+        // As certbot does; a copy of the chain is what a client believes.
+        let renew = |copy: &str| {
+            let (chain, key) = tls::self_signed(vec!["n1.example".into()]).unwrap();
+            std::fs::write(place("chain"), &chain).unwrap();
+            std::fs::write(place("key"), key).unwrap();
+            std::fs::write(place(copy), chain).unwrap();
+        };
+        renew("first");
+        let listener = listen::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let unix = |name: &str| Socket::Unix(listen::unix(&place(name)).unwrap());
+        let named = |name: &str, socket| NamedSocket {
+            name: name.to_string(),
+            socket,
+        };
+        let scope = Scope::new();
+        let cx = Cx {
+            scope: scope.clone(),
+            sockets: vec![
+                named("feed", unix("feed")),
+                named("control", unix("control")),
+                named("admin", Socket::Tcp(listener)),
+            ],
+        };
+        let shown = async |copy: &str| {
+            let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            let connector = tls::Connector::new(Some(&place(copy))).unwrap();
+            connector.connect("n1.example", stream).await.map(drop)
+        };
+        let agent = Agent::new(config.clone());
+        let looked = async {
+            shown("first").await.unwrap();
+            renew("second");
+            agent.reconfigure(&config);
+            shown("second").await.unwrap();
+            assert!(shown("first").await.is_err());
+            // Half of a pair is no certificate: the one that was shown stays.
+            std::fs::remove_file(place("key")).unwrap();
+            agent.reconfigure(&config);
+            shown("second").await.unwrap();
+            scope.drain();
+        };
+        let (served, ()) = tokio::join!(agent.run(cx), looked);
+        served.unwrap();
+        scope.stop(Duration::ZERO).await;
     }
 }

@@ -258,6 +258,9 @@ impl Process {
         if let Err(error) = self.filter.set(&fresh.node.log) {
             error!(%error, "log filter not changed");
         }
+        if let Module::Agent(agent) = &self.module {
+            agent.reconfigure(&fresh);
+        }
         if let Module::Proxy(proxy) = &self.module {
             let grounds = proxy::grounds(&fresh, &self.path);
             if self.confined.as_ref().is_some_and(|confined| !confined.takes(&grounds)) {
