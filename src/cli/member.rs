@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::seats::{Cluster, member};
 use super::{Format, period, require_root, table};
 use crate::agent::join;
+use crate::agent::upgrade::{TURN, Turn, setting};
 use crate::base::error::{EXIT_DEGRADED, EXIT_OK};
 use crate::cluster::{Fit, Place, Snapshot};
 use crate::config::{Config, Period};
@@ -155,15 +156,28 @@ fn replace(old: &Node, new: Node, event: String) -> Change {
         .when(Guard::Is(Record::Node(old.clone())))
 }
 
-/// From one state to another; `None`: it is in that one.
+/// From one state to another; `None`: it is in that one. While a node has its turn of a roll, also what becomes of it afterwards.
 fn turn(view: &View, name: &str, state: NodeState, event: &str) -> anyhow::Result<Option<Change>> {
     let old = record(view, name)?;
     ensure!(
         old.state != NodeState::Joining,
         "{name} has not joined yet; `bitrix-node node remove {name}` calls it off"
     );
-    let new = Node { state, ..old.clone() };
-    Ok((old.state != state).then(|| replace(old, new, format!("{name} {event}"))))
+    let is_drained = state == NodeState::Draining;
+    let rolling = view.setting(TURN).and_then(Turn::parse);
+    let rolling = rolling.filter(|turn| turn.node == name && turn.is_drained != is_drained);
+    if old.state == state && rolling.is_none() {
+        return Ok(None);
+    }
+    let change = replace(old, Node { state, ..old.clone() }, format!("{name} {event}"));
+    Ok(Some(match rolling {
+        Some(turn) => {
+            let is = Guard::Is(setting(TURN, view.setting(TURN).unwrap_or_default()));
+            let wanted = Turn { is_drained, ..turn };
+            change.and(Put::Put(setting(TURN, &wanted.to_string()))).when(is)
+        }
+        None => change,
+    }))
 }
 
 /// Whether requests for PHP would still be answered without the node. Pure.
@@ -365,5 +379,28 @@ n3    10.0.0.1:7400  left                                0.1.0    zone=a
         assert!(turn(NodeState::Member).unwrap().is_some());
         assert!(turn(NodeState::Draining).unwrap().is_none());
         assert!(turn(NodeState::Joining).is_err() && turn(NodeState::Left).is_err());
+    }
+
+    #[test]
+    fn what_is_wanted_during_a_turn_of_a_roll_holds_after_it() {
+        let view =
+            |turn: &str| View::from_records([Record::Node(node("n1", NodeState::Draining)), setting(TURN, turn)]);
+        let wanted = |now: &str, state| {
+            let change = turn(&view(now), "n1", state, "drains").unwrap()?;
+            let is_guarded = change.guards.contains(&Guard::Is(setting(TURN, now)));
+            let mut texts = change.writes.iter().filter_map(|write| match write {
+                Put::Put(Record::Setting(setting)) => Some(setting.value.clone()),
+                _ => None,
+            });
+            texts.next().filter(|_| is_guarded)
+        };
+        assert_eq!(wanted("n1 5", NodeState::Draining).as_deref(), Some("n1 5 drained"));
+        assert_eq!(wanted("n1 5 drained", NodeState::Draining), None);
+        assert_eq!(wanted("n1 5 drained", NodeState::Member).as_deref(), Some("n1 5"));
+        assert_eq!(
+            wanted("n2 5", NodeState::Draining),
+            None,
+            "it is the turn of another one"
+        );
     }
 }

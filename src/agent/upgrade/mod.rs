@@ -1,7 +1,8 @@
 //! Another version of bitrix-node in the whole cluster, node by node.
 //!
 //! The operator lays the file and its signature into the registry's folder (`parcel`) and names it in settings; each node's agent
-//! takes its turn (`decide`, pure; `run`): drain, fetch, have it checked and installed by the supervisor, be well again, take work again.
+//! takes its turn (`decide`, pure; `run`): drain, fetch, have it checked and installed by the supervisor, be well again, take work again. A node
+//! that the operator had drained stays so.
 //!
 //! Settings: `upgrade.target` is what to run (`Target`), `upgrade.state` how it goes (`running`, `paused`, `failed: …`, `done`),
 //! `upgrade.turn` whose turn it is. The turn is taken by a guarded commit, so there is one at a time. Which version a node runs is
@@ -16,6 +17,7 @@ mod turn;
 
 pub use parcel::{Parcel, Target};
 pub use run::keep;
+pub use turn::Turn;
 
 use crate::registry::{Record, Setting};
 

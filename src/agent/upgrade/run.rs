@@ -179,6 +179,7 @@ impl Roller {
         let turn = Turn {
             node: own.name.clone(),
             begun: clock::boot(),
+            is_drained: own.state == NodeState::Draining,
         };
         let guard = match view.setting(TURN) {
             Some(free) => Guard::Is(setting(TURN, free)),
@@ -273,13 +274,18 @@ async fn label(registry: &dyn Registry, own: Node, build: &str) -> Result<(), Er
     registry.commit(change).await.map(drop)
 }
 
-/// The turn is over: this node takes work again. `failed`: nobody else takes a turn.
+/// The turn is over: this node takes work again, unless the operator wants it drained. `failed`: nobody else takes a turn.
 async fn finish(registry: &dyn Registry, view: &View, own: Node, failed: Option<String>) -> Result<(), Error> {
     let turn = view.setting(TURN).unwrap_or_default();
     let mut back = own.clone();
-    back.state = NodeState::Member;
+    // Who has undrained it meanwhile wants it at work.
+    let stays = own.state == NodeState::Draining && Turn::parse(turn).is_some_and(|turn| turn.is_drained);
+    if !stays {
+        back.state = NodeState::Member;
+    }
     let how = match &failed {
         Some(why) => format!("fails: {why}"),
+        None if stays => "is done, and stays drained".to_owned(),
         None => "takes work again".to_owned(),
     };
     let event: String = format!("upgrade: {} {how}", own.name).chars().take(200).collect();
@@ -302,6 +308,7 @@ mod tests {
     use super::*;
     use crate::agent::board::Board;
     use crate::base::BoxFuture;
+    use crate::registry::MemoryRegistry;
 
     /// A supervisor that is asked for nothing here.
     struct Nobody;
@@ -377,5 +384,34 @@ mod tests {
         own.labels.insert(BUILD.to_owned(), target.hash[..DIGITS].to_owned());
         let sight = roller.sight(&view(&own), &snapshot, &target, NOW);
         assert!(matches!(decide(&sight), Act::GoBack(_)), "{sight:?}");
+    }
+
+    #[tokio::test]
+    async fn a_node_that_the_operator_had_drained_stays_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let roller = roller(&folder);
+        let (member, drained) = (NodeState::Member, NodeState::Draining);
+        for (before, meanwhile, after) in [
+            (member, drained, member),
+            (drained, drained, drained),
+            // Undrained during its turn.
+            (drained, member, member),
+        ] {
+            let registry = MemoryRegistry::new("n1");
+            let start = registry::Change::put(setting(STATE, RUNNING)).and(Write::Put(Record::Node(node(before))));
+            let view = registry.commit(start).await.unwrap();
+            roller.begin(&registry, &view, node(before)).await.unwrap();
+            let view = registry.read().await.unwrap();
+            assert_eq!(view.node("n1"), Some(&node(drained)));
+            let put = registry::Change::put(Record::Node(node(meanwhile)));
+            let view = registry.commit(put).await.unwrap();
+            finish(&registry, &view, node(meanwhile), None).await.unwrap();
+            let view = registry.read().await.unwrap();
+            assert_eq!(
+                (view.node("n1"), view.setting(TURN)),
+                (Some(&node(after)), Some("")),
+                "{before:?}, {meanwhile:?}"
+            );
+        }
     }
 }

@@ -1,13 +1,19 @@
-//! A turn, as the setting `upgrade.turn` has it: whose it is, and since when on the boot clock of that node. Which boot it was, it does
-//! not say: a time that has not come yet is one of an earlier boot. Pure.
+//! A turn, as the setting `upgrade.turn` has it: whose it is, since when on the boot clock of that node, and whether it was drained
+//! already. Which boot it was, it does not say: a time that has not come yet is one of an earlier boot. Versions before know the first two
+//! words. Pure.
 
 use std::fmt;
 use std::time::Duration;
+
+/// Third word.
+const DRAINED: &str = "drained";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Turn {
     pub node: String,
     pub begun: Duration,
+    /// The operator wants it drained, also after the turn.
+    pub is_drained: bool,
 }
 
 impl Turn {
@@ -19,6 +25,7 @@ impl Turn {
         Some(Turn {
             node,
             begun: Duration::from_millis(begun),
+            is_drained: words.next() == Some(DRAINED),
         })
     }
 
@@ -36,7 +43,11 @@ impl Turn {
 
 impl fmt::Display for Turn {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{} {}", self.node, self.begun.as_millis())
+        write!(out, "{} {}", self.node, self.begun.as_millis())?;
+        match self.is_drained {
+            true => write!(out, " {DRAINED}"),
+            false => Ok(()),
+        }
     }
 }
 
@@ -53,7 +64,10 @@ mod tests {
         let turn = Turn::parse("n3 5000").unwrap();
         assert_eq!((turn.node.as_str(), turn.begun), ("n3", seconds(5)));
         assert_eq!(turn.to_string(), "n3 5000");
-        assert_eq!(Turn::parse("n3 5000 more"), Some(turn), "of a later version");
+        assert_eq!(Turn::parse("n3 5000 more").as_ref(), Some(&turn), "of a later version");
+        let is_drained = true;
+        let turn = Turn { is_drained, ..turn };
+        assert_eq!(Turn::parse(&turn.to_string()), Some(turn));
         assert_eq!(Turn::parse(""), None);
     }
 
