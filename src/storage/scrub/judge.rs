@@ -1,7 +1,7 @@
 //! Who is right about a content. Pure.
 //!
-//! Replicas that have the same fact must have the same bytes. A content that is shorter than its fact says is wrong by itself and
-//! has no vote. Of the others more than half must agree.
+//! Replicas that have the same fact must have the same bytes. A content that is shorter than its fact says, or that cannot be read to
+//! its end, is wrong by itself and has no vote. Of the others more than half must agree.
 
 use std::collections::BTreeMap;
 

@@ -10,7 +10,6 @@ use crate::base::Scope;
 use crate::storage::call::PORTAL;
 use crate::storage::operation::Operation;
 use crate::storage::state::Shared;
-use crate::storage::state::disk::SystemDisk;
 use crate::storage::state::tests::world::World;
 
 /// The other replicas, in this process.
@@ -43,8 +42,7 @@ impl Replicas for Near {
 const LARGE: usize = 700 << 10;
 
 /// A replica with a small and a large file; all replicas are made the same way.
-fn replica() -> (World, Inode, Inode) {
-    let mut world = World::real();
+fn replica(mut world: World) -> (World, Inode, Inode) {
     let small = world.create(PORTAL, "small").unwrap();
     world.write(small, 0, b"content").unwrap();
     let large = world.create(PORTAL, "large").unwrap();
@@ -60,23 +58,27 @@ struct Scene {
     large: Inode,
 }
 
-/// The first of `count` replicas is scrubbed.
 fn scene(count: usize) -> Scene {
+    scene_on(count, World::real)
+}
+
+/// The first of `count` replicas is scrubbed.
+fn scene_on(count: usize, world: impl Fn() -> World) -> Scene {
     let (mut worlds, mut inodes) = (Vec::new(), (Inode(0), Inode(0)));
     let mut machines = Vec::new();
     for _ in 0..count {
-        let (mut world, small, large) = replica();
+        let (mut world, small, large) = replica(world());
         inodes = (small, large);
         machines.push(Shared::new(world.machine.take().unwrap()));
         worlds.push(world);
     }
-    let own = machines.remove(0);
+    let (own, disk) = (machines.remove(0), worlds[0].disk.clone());
     let near = Arc::new(Near {
         machines: (2..).zip(machines).collect(),
         ..Near::default()
     });
     Scene {
-        scrub: Scrub::new(own, Arc::new(SystemDisk), near.clone()),
+        scrub: Scrub::new(own, disk, near.clone()),
         near,
         worlds,
         small: inodes.0,
@@ -136,6 +138,26 @@ async fn flipped_cut_and_missing_contents_are_mended() {
         (counts.files, counts.mended, counts.unmended, counts.undecided),
         (6, 4, 0, 0)
     );
+}
+
+#[tokio::test]
+async fn a_bad_sector_is_mended_and_ends_neither_the_pass_nor_the_answers_to_others() {
+    let scene = scene_on(3, World::new);
+    let (small, large) = (scene.path(scene.small), scene.path(scene.large));
+    scene.worlds[0].faulty.spoil(&small, 3);
+    // Behind it, beyond a chunk; and another replica has one of its own, in a file that others want.
+    scene.worlds[0].faulty.spoil(&large, 300_000);
+    let others = scene.near.machines[&2].get().content_path(scene.large);
+    scene.worlds[1].faulty.spoil(&others, LARGE - 1);
+    let found = scene.machine().verify(scene.large).unwrap().unwrap().found;
+    assert!(found > 0 && found <= 300_000, "{found}");
+    scene.all().await;
+    for inode in [scene.small, scene.large] {
+        let right = scene.near.machines[&3].get().verify(inode).unwrap();
+        assert_eq!(scene.machine().verify(inode).unwrap(), right);
+    }
+    let counts = scene.scrub.counts();
+    assert_eq!((counts.files, counts.mended, counts.unmended), (2, 2, 0));
 }
 
 #[tokio::test]

@@ -154,7 +154,15 @@ impl Scrub {
                 add(&self.counters.undecided, 1);
             }
             Verdict::Mend { right, from } => {
-                let is_mended = self.mend(&own.fact, right, &from).await?;
+                let is_mended = match self.mend(&own.fact, right, &from).await {
+                    Err(error) if error.kind() == io::ErrorKind::StorageFull => return Err(error),
+                    // What the disk says of one content must not keep the scrub from those behind it.
+                    Err(error) => {
+                        tracing::error!(inode, %error, "a wrong content could not be exchanged");
+                        false
+                    }
+                    Ok(is_mended) => is_mended,
+                };
                 tracing::warn!(inode, is_mended, "a wrong content was found on this replica");
                 let counter = if is_mended {
                     &self.counters.mended

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use quick_cache::unsync::Cache;
 
 use super::buffer::Buffers;
-use super::disk::{Content, Disk};
+use super::disk::{Content, Disk, is_unreadable};
 use super::{Failure, HELD};
 use crate::storage::call::Inode;
 
@@ -107,13 +107,19 @@ impl Contents {
         Ok(buffer)
     }
 
-    /// BLAKE3 of the first `size` bytes and how many of them there are.
+    /// BLAKE3 of the first `size` bytes and how many of them there are; what cannot be read ends them.
     pub fn checksum(&self, inode: Inode, size: u64) -> io::Result<([u8; 32], u64)> {
         let mut hasher = blake3::Hasher::new();
         let mut at = 0;
         while at < size {
             let count = (size - at).min(CHUNK as u64);
-            let data = self.peek(inode, at, usize::try_from(count).expect("at most a chunk"))?;
+            let data = match self.peek(inode, at, usize::try_from(count).expect("at most a chunk")) {
+                Err(error) if is_unreadable(&error) => {
+                    tracing::warn!(inode = inode.0, at, %error, "a content cannot be read from the disk");
+                    break;
+                }
+                other => other?,
+            };
             if data.is_empty() {
                 break;
             }

@@ -9,6 +9,7 @@ use std::os::unix::fs::{DirEntryExt, FileExt, MetadataExt, OpenOptionsExt, Permi
 use std::path::Path;
 use std::sync::Arc;
 
+use nix::errno::Errno;
 use rustix::io::ReadWriteFlags;
 
 use crate::base::file::{self, Access};
@@ -73,6 +74,20 @@ pub trait Disk: Send + Sync + 'static {
     /// A small file as a whole.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
     fn space(&self, folder: &Path) -> io::Result<Space>;
+}
+
+/// Whether what was read is lost on the disk (a bad sector, a checksum that is wrong, a broken map of blocks), so that trying
+/// again is of no use. Of damaged data a reader hears EIO; of damaged metadata some file systems say more.
+pub fn is_unreadable(error: &io::Error) -> bool {
+    const LOST: [Errno; 5] = [
+        Errno::EIO,
+        Errno::EBADMSG,
+        Errno::EUCLEAN,
+        Errno::EILSEQ,
+        Errno::ENODATA,
+    ];
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    errno.is_some_and(|errno| LOST.contains(&errno))
 }
 
 /// The real one.

@@ -33,7 +33,7 @@ pub struct FileFact {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checked {
     pub fact: FileFact,
-    /// Bytes found, at most the size; fewer say that the content is cut or missing.
+    /// Bytes found, at most the size; fewer say that the content is cut, missing, or not to be read from there on.
     pub found: u64,
     /// BLAKE3 of the bytes found.
     pub checksum: [u8; 32],
@@ -140,6 +140,7 @@ impl Machine {
     }
 
     /// Bytes of a content as they are at this moment, whatever is being applied; fewer at the end of the file, `None` when it is gone.
+    /// `Failure::Io` may be of these bytes alone (`disk::is_unreadable`).
     pub fn peek(&self, inode: Inode, offset: u64, count: usize) -> Result<Option<Vec<u8>>, Failure> {
         let data = match self.contents.peek(inode, offset, count) {
             Err(error) if error.kind() == ErrorKind::NotFound => None,

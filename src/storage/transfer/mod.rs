@@ -23,7 +23,8 @@
 //! time of X no entry after the content index had changed the content, so whatever it is ahead by comes after X and is applied again.
 //! The facts name one content only within one history. A state from before the replica lost its log, or from before an unclean
 //! recovery, is a *leftover*: its contents are used only where their BLAKE3 is the sender's.
-//! A content that is too short or missing is asked for. Bits that rotted are the scrub's business.
+//! A content that is too short or missing is asked for. Bits that rotted are the scrub's business, and so is what the sender cannot
+//! read: it is sent as far as that goes, so that one bad sector does not keep a new replica out, and mended from the others then.
 //!
 //! # Cuts and crashes
 //! A content gets its name in `incoming/data` only after it was synced, and `incoming/meta.db` is replaced only after what differs from

@@ -11,7 +11,12 @@ use super::codec::{BLOB_MAX, Message, VERSION, Want};
 use super::converse::{Ends, converse, unexpected};
 use super::{CHUNK, Holds, Progress};
 use crate::storage::replica::blocking;
+use crate::storage::state::disk::is_unreadable;
 use crate::storage::state::{Failure, Machine, Outgoing, Shared};
+
+/// Contents that the disk may fail to give in one transfer. A bad sector is of one or two; of a disk that fails altogether a copy
+/// would be worth nothing, and yet count as one.
+const UNREADABLE: usize = 16;
 
 /// Sends the state of `source` over a stream whose other end is at `receive`, with Raft's `header`; returns Raft's answer. While it
 /// runs, `holds` keeps the log. Dropped, it leaves nothing behind.
@@ -34,6 +39,7 @@ where
             ends,
             machine,
             progress,
+            unreadable: 0,
         };
         blocking(move || sender.run(header)).await
     })
@@ -44,6 +50,8 @@ struct Sender {
     ends: Ends,
     machine: Arc<Machine>,
     progress: Arc<Progress>,
+    /// Contents that could not be read.
+    unreadable: usize,
 }
 
 impl Sender {
@@ -107,7 +115,7 @@ impl Sender {
         self.ends.say(Message::Data(piece.into()))
     }
 
-    fn content(&self, want: &Want) -> io::Result<()> {
+    fn content(&mut self, want: &Want) -> io::Result<()> {
         self.progress.file(want.size);
         if let Some(leftover) = want.leftover
             && self.checksum(want)? == Some(leftover)
@@ -133,14 +141,22 @@ impl Sender {
     }
 
     /// Only the bytes that count at X: what lies behind them was written later and is written again.
-    fn piece(&self, want: &Want, at: u64) -> io::Result<Option<Vec<u8>>> {
+    /// `None`: it is gone, or cannot be read.
+    fn piece(&mut self, want: &Want, at: u64) -> io::Result<Option<Vec<u8>>> {
         let count = (want.size - at.min(want.size)).min(CHUNK as u64);
         let count = usize::try_from(count).expect("at most a chunk");
-        self.machine.peek(want.inode, at, count).map_err(failed)
+        match self.machine.peek(want.inode, at, count) {
+            Err(Failure::Io(error)) if is_unreadable(&error) && self.unreadable < UNREADABLE => {
+                tracing::error!(inode = want.inode.0, at, %error, "a content cannot be read from the disk");
+                self.unreadable += 1;
+                Ok(None)
+            }
+            other => other.map_err(failed),
+        }
     }
 
-    /// `None`: it is shorter now, or gone.
-    fn checksum(&self, want: &Want) -> io::Result<Option<[u8; 32]>> {
+    /// `None`: it is shorter now, or gone, or cannot be read.
+    fn checksum(&mut self, want: &Want) -> io::Result<Option<[u8; 32]>> {
         let (mut hasher, mut at) = (blake3::Hasher::new(), 0);
         while let Some(data) = self.piece(want, at)?.filter(|data| !data.is_empty()) {
             hasher.update(&data);
@@ -149,12 +165,13 @@ impl Sender {
         Ok((at == want.size).then(|| *hasher.finalize().as_bytes()))
     }
 
-    /// Bytes that are missing although nothing has changed: the receiver gets the same damage, and the scrub must mend both.
+    /// Bytes that are missing or cannot be read although nothing has changed: the receiver gets the same damage, and the scrub must
+    /// mend both.
     fn report_damage(&self, want: &Want) -> io::Result<()> {
         let now = self.machine.facts([want.inode].into_iter()).map_err(failed)?;
         let is_damaged = now.into_iter().flatten().any(|fact| fact.size == want.size);
         if is_damaged && want.size > 0 {
-            tracing::error!(inode = want.inode.0, "a content is shorter than its metadata say");
+            tracing::error!(inode = want.inode.0, "a content is sent shorter than its metadata say");
         }
         Ok(())
     }

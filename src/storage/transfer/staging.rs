@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::storage::call::Inode;
-use crate::storage::state::disk::Disk;
+use crate::storage::state::disk::{Disk, is_unreadable};
 use crate::storage::state::{Failure, FileFact, Incoming, Snapshot};
 
 /// A sync at least after this many contents, or bytes of them: what a cut costs.
@@ -148,7 +148,7 @@ fn has_bytes(disk: &dyn Disk, path: &Path, size: u64) -> Result<bool, Failure> {
         return Ok(true);
     };
     match disk.read_at(path, last, &mut [0]) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) if error.kind() == ErrorKind::NotFound || is_unreadable(&error) => Ok(false),
         other => Ok(other? == 1),
     }
 }

@@ -54,6 +54,8 @@ struct State {
     name_changes: Vec<NameChange>,
     content_changes: BTreeMap<u64, Vec<ContentChange>>,
     next_file: u64,
+    /// Files with a bad sector, and where it is.
+    bad: BTreeMap<u64, usize>,
     calls: u64,
     fault: Option<(u64, Fault)>,
 }
@@ -167,6 +169,13 @@ impl FaultyDisk {
         state.rename(NameChange::Put(path.to_owned(), Node::File(file)));
     }
 
+    /// From now on byte `at` of this file cannot be read. A file that takes its place can be.
+    pub fn spoil(&self, path: &Path, at: usize) {
+        let mut state = self.0.lock().unwrap();
+        let file = state.file(path).unwrap();
+        state.bad.insert(file, at);
+    }
+
     fn locked<T>(&self, work: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
         let mut state = self.0.lock().unwrap();
         state.tick()?;
@@ -265,7 +274,12 @@ fn found(path: &Path, node: &Node) -> Found {
 
 impl Content for OpenFile {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        Ok(self.read_ready(offset, buffer))
+        let bad = self.disk.lock().unwrap().bad.get(&self.file).copied();
+        let start = usize::try_from(offset).unwrap();
+        match bad.is_some_and(|at| (start..start + buffer.len()).contains(&at)) {
+            true => Err(io::Error::from_raw_os_error(5)),
+            false => Ok(self.read_ready(offset, buffer)),
+        }
     }
 
     fn read_ready(&self, offset: u64, buffer: &mut [u8]) -> usize {

@@ -107,6 +107,46 @@ async fn cut_after(source: &Shared, target: &Replica, bytes: u64) {
     assert!(received.is_err() && sent.is_err());
 }
 
+/// Twenty files of which the first `bad` cannot be read, and a large one that can be read up to its second MiB.
+fn spoiled(bad: usize) -> (World, Shared, Vec<Inode>, Inode) {
+    let mut world = World::new();
+    let mut create = |name: &str, data: &[u8]| {
+        let file = world.create(PORTAL, name).unwrap();
+        world.write(file, 0, data).unwrap();
+        file
+    };
+    let small: Vec<_> = (0..20).map(|at| create(&format!("small {at}"), b"content")).collect();
+    let large = create("large", &[3; 1 << 20]);
+    let machine = world.machine.take().unwrap();
+    for inode in &small[..bad] {
+        world.faulty.spoil(&machine.content_path(*inode), 2);
+    }
+    world.faulty.spoil(&machine.content_path(large), (1 << 19) + 5);
+    (world, Shared::new(machine), small, large)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_sectors_of_the_sender_do_not_keep_a_new_replica_out() {
+    let (_world, source, small, large) = spoiled(2);
+    let target = Replica::real();
+    let (answer, _) = transfer(&source, &target, None, || ()).await;
+    assert_eq!(answer.unwrap(), "installed");
+    let target = target.machine().get();
+    let found = |inode: Inode| target.verify(inode).unwrap().unwrap().found;
+    assert_eq!(found(large), 1 << 19, "as far as it goes; the scrub finds it short");
+    for (at, inode) in small.into_iter().enumerate() {
+        assert_eq!(found(inode), if at < 2 { 0 } else { 7 }, "{at}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_gives_hardly_anything_makes_no_copy() {
+    let (_world, source, ..) = spoiled(17);
+    let target = Replica::real();
+    let (answer, _) = transfer(&source, &target, None, || panic!("nothing is installed")).await;
+    assert!(answer.is_err());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transfer_that_was_cut_goes_on_where_it_was() {
     let mut world = world();
