@@ -103,6 +103,7 @@ impl Control {
             leader: group.heard_leader(),
             members: &group.peers(),
             in_sync: &group.in_sync(),
+            copies: self.copies,
         };
         let order = recovery::allow(&seen, lost, accepts_loss)?;
         let folder = self.folder.clone();

@@ -12,7 +12,8 @@
 //! `membership` says so; a `witness` votes without files. `scrub` compares the copies, `recovery` lets the last one go on alone,
 //! `rescue` shows one without any quorum.
 //!
-//! What must hold: an acknowledged operation is fsynced in the logs of a majority and of every in-sync data replica (`insync`);
+//! What must hold: an acknowledged operation is fsynced in the logs of a majority and of every in-sync data replica, or of as many of
+//! them as copies are wanted (`insync`);
 //! a leader answers reads only inside its lease (`lease`), and doors of other nodes from memory inside a part of it (`promise`);
 //! a node that comes back disturbs nobody (`guard`); a wiped node never comes back under its old id (`identity`), nor one that was
 //! set back to an older image (`held`). A write or fsync error ends the log, and with it the process.

@@ -2,8 +2,11 @@
 //!
 //! Ordered while the replica runs without a leader, written down, and done at its next start, before Raft: the vote and the
 //! log are continued by a leader of a new term whose membership is this replica. All that its log holds is kept, so what was
-//! acknowledged while it was in sync is there. It takes a new store identity, by which those that were given up are refused should
-//! they come back; among themselves they may still be a majority of the old group, so they must stay off until they are emptied.
+//! acknowledged while it was in sync is there, if all in sync had to have it. With more of them than copies are wanted that is not
+//! so: one may lack what others have, for as long as the leader is patient (`insync`). Nor does a replica that was cut off before the
+//! others were lost hear that it was dropped: what its log ends with is all it knows. It takes a new store identity, by which those
+//! that were given up are refused should they come back; among themselves they may still be a majority of the old group, so they
+//! must stay off until they are emptied.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -47,6 +50,11 @@ pub enum Refused {
          Recover on one that was ({0}), or repeat with --accept-loss"
     )]
     NotInSync(String),
+    #[error(
+        "{in_sync} replicas were in sync and {copies} copies are enough to acknowledge: this one may lack the last seconds of what \
+         was acknowledged. Repeat with --accept-loss if no other can be started again"
+    )]
+    MayLack { in_sync: usize, copies: usize },
 }
 
 /// What is known of the group.
@@ -55,6 +63,8 @@ pub struct Seen<'a> {
     pub leader: Option<NodeId>,
     pub members: &'a BTreeMap<NodeId, Peer>,
     pub in_sync: &'a BTreeSet<NodeId>,
+    /// On how many of those a change is before it is acknowledged.
+    pub copies: usize,
 }
 
 /// Whether this replica may go on alone, given the names of the lost. Pure.
@@ -77,6 +87,12 @@ pub fn allow(seen: &Seen<'_>, lost: &[String], accepts_loss: bool) -> Result<Ord
     if !seen.in_sync.contains(&seen.me) && !accepts_loss {
         let names: Vec<_> = seen.in_sync.iter().map(name).collect();
         return Err(Refused::NotInSync(names.join(", ")));
+    }
+    if seen.in_sync.len() > seen.copies && !accepts_loss {
+        return Err(Refused::MayLack {
+            in_sync: seen.in_sync.len(),
+            copies: seen.copies,
+        });
     }
     Ok(Order {
         number: seen.me,
@@ -142,6 +158,16 @@ mod tests {
         (1..=4).map(|node| (node, peer(node))).collect()
     }
 
+    fn seen<'a>(me: NodeId, members: &'a BTreeMap<NodeId, Peer>, in_sync: &'a BTreeSet<NodeId>) -> Seen<'a> {
+        Seen {
+            me,
+            leader: None,
+            members,
+            in_sync,
+            copies: 3,
+        }
+    }
+
     fn decide(
         me: NodeId,
         leader: Option<NodeId>,
@@ -149,11 +175,10 @@ mod tests {
         lost: &[&str],
         accepts: bool,
     ) -> Result<(), Refused> {
+        let (members, in_sync) = (members(), in_sync.iter().copied().collect());
         let seen = Seen {
-            me,
             leader,
-            members: &members(),
-            in_sync: &in_sync.iter().copied().collect(),
+            ..seen(me, &members, &in_sync)
         };
         let lost: Vec<String> = lost.iter().map(ToString::to_string).collect();
         allow(&seen, &lost, accepts).map(drop)
@@ -182,6 +207,32 @@ mod tests {
             Err(Refused::NotInSync("n1, n2".into()))
         );
         assert_eq!(decide(3, None, &[1, 2], &all, true), Ok(()));
+    }
+
+    #[test]
+    fn of_more_in_sync_than_copies_each_may_lack_what_the_others_have() {
+        let peer = |node: NodeId| Peer {
+            name: format!("n{node}"),
+            ..Peer::default()
+        };
+        let members: BTreeMap<_, _> = (1..=5).map(|node| (node, peer(node))).collect();
+        let lost = ["n1", "n2", "n3", "n5"].map(String::from);
+        let decide = |in_sync: &[NodeId], accepts| {
+            let in_sync = in_sync.iter().copied().collect();
+            allow(&seen(4, &members, &in_sync), &lost, accepts).map(drop)
+        };
+        let may_lack = |in_sync| Err(Refused::MayLack { in_sync, copies: 3 });
+        for (in_sync, expected) in [
+            (&[4][..], Ok(())),
+            (&[1, 4], Ok(())),
+            (&[1, 2, 4], Ok(())),
+            (&[1, 2, 3, 4], may_lack(4)),
+            (&[1, 2, 3, 4, 5], may_lack(5)),
+            (&[1, 2, 3, 5], Err(Refused::NotInSync("n1, n2, n3, n5".into()))),
+        ] {
+            assert_eq!(decide(in_sync, false), expected);
+            assert_eq!(decide(in_sync, true), Ok(()));
+        }
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub enum Verb {
         /// Every other member, by name
         #[arg(long, value_name = "NODE", value_delimiter = ',', required = true)]
         i_have_lost: Vec<String>,
-        /// This copy was not in sync: give up what was acknowledged without it
+        /// This copy was not in sync, or more were than storage.copies: give up what was acknowledged without it
         #[arg(long)]
         accept_loss: bool,
     },
