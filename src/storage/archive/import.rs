@@ -1,11 +1,12 @@
 //! From a tar archive into the tree. What is there under the same name is replaced, folders are kept. Owners go by number.
-//! The archive is read by a thread of its own; folders come before what they hold, as tar writes them.
+//! The archive is read by a thread of its own; folders come before what they hold, as tar writes them. A path may come again, and
+//! the last one counts, as where tar has appended to an archive. A file that has other names too is not written into: those keep it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -14,6 +15,8 @@ use super::{FILES, Failure, MEMORY, Progress, Root};
 use crate::base::Scope;
 use crate::storage::call::{Change, Creation, DATA_MAX, Error, Inode, Mutation, Reply, SetTime, Time};
 use crate::storage::door::Calls;
+
+const HELD: &str = "no holder of this lock panics";
 
 /// One object of the archive, as its thread read it.
 enum Item {
@@ -39,6 +42,7 @@ pub async fn import(
     let mut import = Import {
         root: Root::new(calls),
         folders: HashMap::from([(Vec::new(), into)]),
+        under_way: Arc::default(),
         places: Arc::new(Semaphore::new(FILES)),
         failure: Arc::default(),
         progress,
@@ -55,6 +59,8 @@ pub async fn import(
 struct Import {
     root: Root,
     folders: HashMap<Vec<Vec<u8>>, Inode>,
+    /// Paths of the files under way.
+    under_way: Arc<std::sync::Mutex<HashSet<Vec<Vec<u8>>>>>,
     places: Arc<Semaphore>,
     failure: Arc<std::sync::Mutex<Option<Failure>>>,
     progress: Arc<Progress>,
@@ -65,24 +71,46 @@ impl Import {
     async fn put(&mut self, item: Item) -> Result<(), Failure> {
         match item {
             Item::Failed(failure) => return Err(failure),
-            Item::Folder(path, change) => self.folder(&path, change).await?,
-            Item::Link(path, target, change) => self.link(&path, target, change).await?,
+            Item::Folder(path, change) => {
+                self.free(&path).await?;
+                self.folder(&path, change).await?;
+            }
+            Item::Link(path, target, change) => {
+                self.free(&path).await?;
+                self.link(&path, target, change).await?;
+            }
             // What it names may still be under way.
             Item::HardLink(path, target) => {
                 self.settled().await?;
                 self.hard_link(&path, &target).await?;
             }
-            Item::File(path, change, parts) => return self.file(path, change, parts).await,
+            Item::File(path, change, parts) => {
+                self.free(&path).await?;
+                return self.file(path, change, parts).await;
+            }
         }
         self.progress.add_file();
         Ok(())
+    }
+
+    /// Waits until no file with this path is under way: each is written by a task of its own, in no order.
+    async fn free(&self, path: &[Vec<u8>]) -> Result<(), Failure> {
+        let is_under_way = self.under_way().contains(path);
+        match is_under_way {
+            true => self.settled().await,
+            false => Ok(()),
+        }
+    }
+
+    fn under_way(&self) -> MutexGuard<'_, HashSet<Vec<Vec<u8>>>> {
+        self.under_way.lock().expect(HELD)
     }
 
     /// Waits for the files under way; the first failure of them.
     async fn settled(&self) -> Result<(), Failure> {
         let all = self.places.acquire_many(FILES as u32).await;
         drop(all.expect("the semaphore is never closed"));
-        match self.failure.lock().expect("no holder of this lock panics").take() {
+        match self.failure.lock().expect(HELD).take() {
             Some(failure) => Err(failure),
             None => Ok(()),
         }
@@ -158,11 +186,25 @@ impl Import {
         let inode = self.root.look_up(from, old).await.map_err(|error| at(target, error))?;
         let (folder, name) = self.parent(path).await?;
         let name = name.clone();
-        let link = Mutation::Link { inode, folder, name };
-        match self.root.mutate(link).await {
-            Ok(_) | Err(Error::Exists) => Ok(()),
-            Err(error) => Err(at(path, error)),
+        let link = Mutation::Link {
+            inode,
+            folder,
+            name: name.clone(),
+        };
+        let linked = match self.root.mutate(link.clone()).await {
+            Err(Error::Exists) => self.relink(link, inode, folder, name).await,
+            linked => linked.map(drop),
+        };
+        linked.map_err(|error| at(path, error))
+    }
+
+    /// The name is there; it may be another file's.
+    async fn relink(&self, link: Mutation, inode: Inode, folder: Inode, name: Vec<u8>) -> Result<(), Error> {
+        if self.root.look_up(folder, &name).await? == inode {
+            return Ok(());
         }
+        remove(&self.root, folder, name).await?;
+        self.root.mutate(link).await.map(drop)
     }
 
     async fn file(
@@ -171,7 +213,7 @@ impl Import {
         change: Change,
         parts: mpsc::Receiver<(Bytes, OwnedSemaphorePermit)>,
     ) -> Result<(), Failure> {
-        if self.failure.lock().expect("no holder of this lock panics").is_some() {
+        if self.failure.lock().expect(HELD).is_some() {
             return self.settled().await;
         }
         let (folder, name) = self.parent(&path).await?;
@@ -179,12 +221,15 @@ impl Import {
         let place = self.places.clone().acquire_owned().await;
         let place = place.expect("the semaphore is never closed");
         let (root, progress, failure) = (self.root.clone(), self.progress.clone(), self.failure.clone());
+        let under_way = self.under_way.clone();
+        self.under_way().insert(path.clone());
         self.scope.spawn(async move {
             let written = write(&root, (folder, name), change, parts, &progress).await;
+            under_way.lock().expect(HELD).remove(&path);
             match written {
                 Ok(()) => progress.add_file(),
                 Err(error) => {
-                    let mut first = failure.lock().expect("no holder of this lock panics");
+                    let mut first = failure.lock().expect(HELD);
                     first.get_or_insert(at(&path, error));
                 }
             }
@@ -201,20 +246,8 @@ async fn write(
     mut parts: mpsc::Receiver<(Bytes, OwnedSemaphorePermit)>,
     progress: &Progress,
 ) -> Result<(), Error> {
-    let create = Mutation::Create {
-        folder,
-        name,
-        how: Creation::Unchecked,
-        change: Change {
-            size: Some(0),
-            modified: None,
-            ..change.clone()
-        },
-    };
-    let Reply::Object { attributes, .. } = root.mutate(create).await? else {
-        return Err(Error::Io);
-    };
-    let (inode, mut offset) = (attributes.inode, 0);
+    let inode = make(root, folder, name, &change).await?;
+    let mut offset = 0;
     while let Some((data, memory)) = parts.recv().await {
         let length = data.len();
         root.mutate(Mutation::Write { inode, offset, data }).await?;
@@ -229,6 +262,53 @@ async fn write(
         guard: None,
     };
     root.mutate(set).await.map(drop)
+}
+
+/// An empty file with this name alone, in the place of whatever is no folder.
+async fn make(root: &Root, folder: Inode, name: Vec<u8>, change: &Change) -> Result<Inode, Error> {
+    let create = Mutation::Create {
+        folder,
+        name: name.clone(),
+        how: Creation::Unchecked,
+        // One that is there is not cut before it is known whose content that is.
+        change: Change {
+            size: None,
+            modified: None,
+            ..change.clone()
+        },
+    };
+    loop {
+        let of = match root.mutate(create.clone()).await {
+            Ok(Reply::Object { attributes, .. }) => Some(attributes),
+            Ok(_) => return Err(Error::Io),
+            Err(Error::Exists) => None,
+            Err(error) => return Err(error),
+        };
+        match of {
+            Some(of) if of.links == 1 && of.size == 0 => return Ok(of.inode),
+            Some(of) if of.links == 1 => {
+                let cut = Mutation::Set {
+                    inode: of.inode,
+                    change: Change {
+                        size: Some(0),
+                        ..Change::default()
+                    },
+                    guard: None,
+                };
+                return root.mutate(cut).await.map(|_| of.inode);
+            }
+            // Its other names keep what they have.
+            _ => remove(root, folder, name.clone()).await?,
+        }
+    }
+}
+
+/// Gone already is as good.
+async fn remove(root: &Root, folder: Inode, name: Vec<u8>) -> Result<(), Error> {
+    match root.mutate(Mutation::Remove { folder, name }).await {
+        Ok(_) | Err(Error::NotFound) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 fn failed(answer: Result<Reply, Error>) -> Error {

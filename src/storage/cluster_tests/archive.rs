@@ -1,5 +1,6 @@
 //! Import and export through a running node.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,16 +81,141 @@ impl std::io::Write for Written {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_tree_goes_in_and_comes_out_as_an_archive() {
+/// A node alone and a session with it.
+async fn session(scope: &Scope) -> (Node, client::Client, Arc<dyn Calls>) {
     let mut node = Node::new(1, None);
     node.start();
     node.until("leads", |report| report.role == Role::Leader).await;
-    let scope = Scope::new();
     let stream = UnixStream::connect(node.path("storage.sock")).await.unwrap();
-    let way = Arc::new(ToSocket::new(Caller::start(stream, LIMITS, &scope)));
-    let client = client::Client::start(way, Place("n1/test".into()), false, &scope);
+    let way = Arc::new(ToSocket::new(Caller::start(stream, LIMITS, scope)));
+    let client = client::Client::start(way, Place("n1/test".into()), false, scope);
     let calls: Arc<dyn Calls> = Arc::new(client.clone());
+    (node, client, calls)
+}
+
+/// Of an archive, in its order.
+enum Put<'a> {
+    File(&'a str, Vec<u8>),
+    HardLink(&'a str, &'a str),
+    Link(&'a str, &'a str),
+}
+
+fn archive(puts: &[Put<'_>]) -> std::io::Cursor<Vec<u8>> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for put in puts {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_size(0);
+        let appended = match put {
+            Put::File(path, data) => {
+                header.set_size(data.len() as u64);
+                archive.append_data(&mut header, path, &data[..])
+            }
+            Put::HardLink(path, target) => {
+                header.set_entry_type(tar::EntryType::Link);
+                archive.append_link(&mut header, path, target)
+            }
+            Put::Link(path, target) => {
+                header.set_entry_type(tar::EntryType::Symlink);
+                archive.append_link(&mut header, path, target)
+            }
+        };
+        appended.unwrap();
+    }
+    std::io::Cursor::new(archive.into_inner().unwrap())
+}
+
+/// What is to be read under each name: a hard link has its file's content, a symbolic one the target.
+async fn tree(calls: &Arc<dyn Calls>) -> BTreeMap<String, Vec<u8>> {
+    let written = Written::default();
+    export(calls.clone(), PORTAL, written.clone(), Arc::default())
+        .await
+        .unwrap();
+    let out = written.0.lock().unwrap().clone();
+    let mut found: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    // A file comes before its other names.
+    let mut archive = tar::Archive::new(&out[..]);
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let path = entry.path().unwrap().to_str().unwrap().to_owned();
+        let target = entry
+            .link_name()
+            .unwrap()
+            .map(|target| target.to_str().unwrap().to_owned());
+        let content = match (entry.header().entry_type(), target) {
+            (tar::EntryType::Link, Some(target)) => found[&target].clone(),
+            (_, Some(target)) => target.into_bytes(),
+            (tar::EntryType::Directory, _) => continue,
+            _ => {
+                let mut data = Vec::new();
+                std::io::Read::read_to_end(&mut entry, &mut data).unwrap();
+                data
+            }
+        };
+        found.insert(path, content);
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_path_that_comes_again_the_last_counts_and_other_names_keep_their_content() {
+    let scope = Scope::new();
+    let (_node, client, calls) = session(&scope).await;
+    let put = async |puts: &[Put<'_>]| {
+        let put = import(calls.clone(), archive(puts), PORTAL, Arc::default(), &scope);
+        put.await.unwrap();
+    };
+    let file = |name, content: &str| Put::File(name, content.as_bytes().to_vec());
+    let mut expected: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    let mut expect = |name: &str, content: &[u8]| drop(expected.insert(name.into(), content.to_vec()));
+
+    // As `tar -r` leaves it: many parts, then few bytes.
+    let paths: Vec<_> = (0..6).map(|number| format!("again/{number}")).collect();
+    let mut puts = Vec::new();
+    for path in &paths {
+        puts.push(Put::File(path, vec![1; (2 << 20) + 5]));
+        puts.push(Put::File(path, vec![2; 1024]));
+        expect(path, &[2; 1024]);
+    }
+    puts.push(file("again/link", "a file before"));
+    puts.push(Put::Link("again/link", "0"));
+    expect("again/link", b"0");
+    puts.push(Put::Link("again/file", "0"));
+    puts.push(file("again/file", "a link before"));
+    expect("again/file", b"a link before");
+    put(&puts).await;
+
+    // A name of the tree that is another file's than in the archive.
+    put(&[file("hard/a", "one"), file("hard/b", "another")]).await;
+    put(&[file("hard/a", "one"), Put::HardLink("hard/b", "hard/a")]).await;
+    expect("hard/a", b"one");
+    expect("hard/b", b"one");
+
+    // One file in the tree, two in the archive; and a third name that the archive does not have.
+    put(&[
+        file("shared/x", "old content"),
+        Put::HardLink("shared/y", "shared/x"),
+        Put::HardLink("shared/z", "shared/x"),
+    ])
+    .await;
+    put(&[Put::File("shared/x", vec![7; (1 << 20) + 5]), file("shared/y", "y")]).await;
+    expect("shared/x", &vec![7; (1 << 20) + 5]);
+    expect("shared/y", b"y");
+    expect("shared/z", b"old content");
+
+    let found = tree(&calls).await;
+    assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+    for (name, content) in expected {
+        assert!(found[&name] == content, "{name}: {} bytes", found[&name].len());
+    }
+    client.end().await;
+    scope.stop(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_goes_in_and_comes_out_as_an_archive() {
+    let scope = Scope::new();
+    let (_node, client, calls) = session(&scope).await;
     let folder = tempfile::tempdir().unwrap();
     let archive = sample(folder.path());
     // Twice: what is there is replaced.
