@@ -3,20 +3,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::error::{ClientWriteError, RaftError};
 use openraft::metrics::RaftServerMetrics;
-use openraft::storage::Snapshot;
+use openraft::storage::{RaftLogStorage, Snapshot};
 use openraft::{Config, Raft, RaftMetrics, ServerState, SnapshotMeta, SnapshotPolicy};
 use tokio::sync::watch;
 
 use super::batch::{Batcher, Flight, Refused};
 use super::disk::Disk;
 use super::entry::Body;
+use super::exact::Exact;
 use super::guard::{FRESH, Standing};
 use super::insync::{self, Copies, Durable};
 use super::log::{LogReader, LogStore, Members, Sizes};
@@ -52,6 +53,7 @@ pub struct Group {
     /// Which leader was heard last, and when; the start counts.
     pub(super) heard: Arc<Mutex<(Option<NodeId>, Duration)>>,
     log: LogReader,
+    exact: Arc<Mutex<Exact>>,
     /// The end of the log at its start: what may have been acknowledged before.
     opened: Option<LogId>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
@@ -122,6 +124,7 @@ impl Group {
         let config = Arc::new(config().validate().map_err(io::Error::other)?);
         let (reader, in_sync) = (log.reader(), driver.in_sync());
         let opened = reader.last();
+        let vote = log.read_vote().await.map_err(io::Error::other)?;
         let members: Arc<OnceLock<watch::Receiver<_>>> = Arc::default();
         let told = members.clone();
         log.run_ahead(settings.me, move || told.get().map(members_of).unwrap_or_default());
@@ -138,6 +141,7 @@ impl Group {
             in_sync,
             heard,
             log: reader,
+            exact: Arc::new(Mutex::new(Exact::after(vote.as_ref()))),
             opened,
             thread: Arc::default(),
             set_back: watch::Sender::new(false),
@@ -258,6 +262,16 @@ impl Group {
         let heard = self.majority_heard(vote, members.get_joint_config(), now)?;
         let end = lease::end(heard, LEASE);
         (own && !is_witness && now < end).then_some(end)
+    }
+
+    /// Whether the machine's contents are known to be those of its rows (`exact`): then they may be read though nobody leads.
+    pub fn is_exact(&self) -> bool {
+        let applied = self.metrics.borrow().last_applied;
+        self.is_readable() || applied >= self.opened && self.exact().is_so(applied)
+    }
+
+    fn exact(&self) -> MutexGuard<'_, Exact> {
+        self.exact.lock().expect("no holder of this lock panics")
     }
 
     fn majority_heard(&self, vote: Vote, voters: &[BTreeSet<NodeId>], now: Duration) -> Option<Duration> {
@@ -401,10 +415,11 @@ impl Group {
         match kind {
             Kind::Append => {
                 let request = wire::decode_append(body)?;
-                let leader = request.vote.leader_id.node_id;
+                let (vote, committed) = (request.vote, request.leader_commit);
                 let response = self.raft.append_entries(request).await.map_err(failed)?;
                 if !matches!(response, openraft::raft::AppendEntriesResponse::HigherVote(_)) {
-                    self.hear(leader);
+                    self.hear(vote.leader_id.node_id);
+                    self.exact().hear(&vote, committed);
                 }
                 Ok(wire::to_json(&response))
             }
@@ -467,6 +482,8 @@ impl Group {
             let (_, body) = self.admit(header)?;
             let (vote, meta): (Vote, SnapshotMeta<NodeId, Peer>) = wire::from_json(&body)?;
             let snapshot = Box::new(checkpoint);
+            // Before: nobody reads the contents that come and takes them for exact.
+            *self.exact() = Exact::after(Some(&vote));
             let response = self.raft.install_full_snapshot(vote, Snapshot { meta, snapshot }).await;
             self.hear(vote.leader_id.node_id);
             Ok::<_, Bad>(wire::to_json(

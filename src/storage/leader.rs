@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -50,6 +50,8 @@ struct Inner {
     /// Free bytes of the disk as last measured, less what was written since.
     room: AtomicU64,
     requests: AtomicU64,
+    /// It was said that contents are not read.
+    has_refused: AtomicBool,
 }
 
 impl Leader {
@@ -65,6 +67,7 @@ impl Leader {
             reaped: Mutex::default(),
             room: AtomicU64::new(0),
             requests: AtomicU64::new(0),
+            has_refused: AtomicBool::new(false),
         }))
     }
 
@@ -130,12 +133,21 @@ impl Leader {
     }
 
     /// Answers a query as this replica knows it, whoever leads. That may be behind what others have been told, but no changes of
-    /// it are half done. `None`: it cannot say, or only the leader can.
+    /// it are half done: contents are not read while they may be ahead of the rows. `None`: it cannot say, or only the leader can.
     pub async fn stale(&self, caller: &Caller, query: &Query) -> Option<Answer> {
         if matches!(query, Query::TestLock { .. }) {
             return None;
         }
         let machine = self.0.machine.get();
+        // After: a state that comes is not known to be exact before it is the machine's.
+        if matches!(query, Query::Read { .. }) && !self.is_exact(&machine) {
+            if !self.0.has_refused.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    "contents may be ahead of what is known of them here; they are read when a leader was heard"
+                );
+            }
+            return None;
+        }
         let answer = match machine.recall(caller, query) {
             Some(answer) => answer,
             None => {
@@ -148,6 +160,11 @@ impl Leader {
             Err(Error::Io | Error::Unavailable) => None,
             answer => Some(answer),
         }
+    }
+
+    /// Whether the machine's contents are those of its rows.
+    pub fn is_exact(&self, machine: &state::Machine) -> bool {
+        machine.was_closed() || self.0.group.is_exact()
     }
 
     /// Measures the room on the disk; once a second is enough.

@@ -35,6 +35,7 @@ mod control;
 pub mod disk;
 pub mod door;
 pub mod entry;
+mod exact;
 mod executor;
 #[cfg(test)]
 pub mod faulty_disk;

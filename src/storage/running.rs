@@ -171,6 +171,11 @@ impl Files {
             scrub: Arc::new(scrub),
         })
     }
+
+    /// The machine, if its contents are those of its rows.
+    pub fn exact(&self) -> Option<Arc<state::Machine>> {
+        Some(self.machine.get()).filter(|machine| self.leader.is_exact(machine))
+    }
 }
 
 async fn open_witness(folder: &Path) -> anyhow::Result<Witness> {

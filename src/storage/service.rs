@@ -24,7 +24,7 @@ use super::log::Sizes;
 use super::mesh::{COMMANDS, ForwardHandler, LIMITS, RAFT, REQUESTS, RaftHandler, RequestHandler, SCRUB, ToLeader};
 use super::operation::Place;
 use super::replica::blocking;
-use super::running::{Running, Wanted};
+use super::running::{Files, Running, Wanted};
 use super::scrub::ScrubHandler;
 use super::types::{NodeId, Peer};
 use super::waiting::Waiting;
@@ -149,11 +149,18 @@ impl Storage {
         if kept.is_ok() && !doors.stop(GRACE).await {
             warn!("calls under way were cut off");
         }
+        // Before: a leader may know it only as long as it leads.
+        let exact = running.files.as_ref().and_then(Files::exact);
         running.group.stop().await;
         kept?;
         if let Some(files) = running.files {
             let machine = files.machine.get();
-            blocking(move || machine.close().map_err(std::io::Error::other)).await?;
+            let is_exact = exact.is_some_and(|exact| Arc::ptr_eq(&exact, &machine));
+            let ended = move || match is_exact {
+                true => machine.close(),
+                false => machine.checkpoint(),
+            };
+            blocking(move || ended().map_err(std::io::Error::other)).await?;
         }
         Ok(())
     }

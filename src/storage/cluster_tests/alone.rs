@@ -114,6 +114,28 @@ impl Bare {
         }
     }
 
+    async fn content(&self, inode: Inode) -> Result<Bytes, call::Error> {
+        let (offset, count) = (0, 100);
+        match self.door.query(&ROOT, Query::Read { inode, offset, count }).await {
+            Ok(Reply::Data { data, .. }) => Ok(data),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn change(&self, xid: u32, mutation: Mutation) {
+        let key = RequestKey {
+            client: 8,
+            xid,
+            checksum: 0,
+        };
+        let start = Instant::now();
+        while let Err(error) = self.door.mutate(&ROOT, key, mutation.clone()).await {
+            assert_eq!(error, call::Error::Unavailable);
+            assert!(start.elapsed() < PATIENCE, "{mutation:?}");
+        }
+    }
+
     async fn create(&self, name: &str) -> Result<Reply, call::Error> {
         let key = RequestKey {
             client: 7,
@@ -210,5 +232,65 @@ async fn without_a_quorum_what_is_known_here_is_answered_and_changes_wait() {
         append(&mut other, &file, length - 1).await;
         assert_eq!(bare.attributes(inode).await.size, length);
     }
+    bare.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_crash_without_a_quorum_no_content_is_read_that_may_be_half_changed() {
+    let mut nodes = three().await;
+    let root = nodes[0].root().await;
+    create(&mut nodes[0].client().await, &root, "file", b"old content").await;
+    nodes[2].kill();
+    let mut bare = Bare::start(&nodes[2]).await;
+    eventually("it has a lease", || bare.door.lease()).await;
+    let inode = bare.lookup("file").await.unwrap();
+    let folder = nodes[2].folder.path().to_owned();
+    let shows = |content: &'static [u8]| mirror(&folder) == [("file".to_owned(), Bytes::from_static(content))].into();
+    eventually("the file is here", || shows(b"old content")).await;
+    let machine = bare.running.files.as_ref().unwrap().machine.get();
+    let applied = machine.applied();
+    bare.running.group.checkpoint().await.unwrap();
+    eventually("there is a checkpoint", || machine.durable() >= applied).await;
+    drop(machine);
+    let change = Change {
+        size: Some(0),
+        ..Change::default()
+    };
+    let guard = None;
+    bare.change(1, Mutation::Set { inode, change, guard }).await;
+    let data = Bytes::from_static(b"another, which is longer");
+    let offset = 0;
+    bare.change(2, Mutation::Write { inode, offset, data }).await;
+    eventually("the change is here", || shows(b"another, which is longer")).await;
+    nodes[0].kill();
+    nodes[1].kill();
+    eventually("nobody leads", || !bare.door.lease()).await;
+    let start = Instant::now();
+    while bare.content(inode).await != Ok(Bytes::from_static(b"another, which is longer")) {
+        assert!(start.elapsed() < PATIENCE, "without a crash it is read alone");
+    }
+    // What a power cut may leave: the state of the checkpoint, contents of later, and nobody knows what was committed.
+    bare.stop().await;
+    std::fs::remove_file(nodes[2].path("storage/log/committed")).unwrap();
+    bare = Bare::start(&nodes[2]).await;
+    assert_eq!(bare.attributes(inode).await.size, 11, "of the checkpoint");
+    assert_eq!(bare.content(inode).await, Err(call::Error::Unavailable));
+    bare.stop().await;
+
+    nodes.iter_mut().for_each(Node::start);
+    nodes[2].until("has a leader", |report| report.leader.is_some()).await;
+    // An entry of the new leader, after which all is exact.
+    create(&mut nodes[2].client().await, &root, "later", b"").await;
+    eventually("it has come", || folder.join("storage/state/tree/later").exists()).await;
+    // In order: then they are what the rows say, and a node alone reads them at once.
+    nodes[2].stop().await;
+    nodes[0].kill();
+    nodes[1].kill();
+    bare = Bare::start(&nodes[2]).await;
+    assert_eq!(bare.attributes(inode).await.size, 24);
+    assert_eq!(
+        bare.content(inode).await,
+        Ok(Bytes::from_static(b"another, which is longer"))
+    );
     bare.stop().await;
 }

@@ -142,6 +142,14 @@ impl Node {
         ended.join().unwrap();
     }
 
+    /// As a supervisor does it.
+    pub async fn stop(&mut self) {
+        let (runtime, scope) = self.running.take().unwrap();
+        assert!(scope.stop(PATIENCE).await);
+        let ended = std::thread::spawn(move || runtime.shutdown_timeout(PATIENCE));
+        ended.join().unwrap();
+    }
+
     pub async fn command<T: DeserializeOwned>(&self, command: &Command) -> anyhow::Result<T> {
         let scope = Scope::new();
         let stream = UnixStream::connect(self.path("storage.sock")).await?;

@@ -74,6 +74,8 @@ pub struct Machine {
     /// Inodes whose content a failed entry has changed, and the index up to which it is to be applied again.
     torn: Mutex<BTreeMap<Inode, u64>>,
     is_stopped: AtomicBool,
+    /// As it was opened.
+    was_closed: bool,
     /// Gone once another machine has its place.
     in_use: Mutex<Option<File>>,
 }
@@ -117,6 +119,7 @@ impl Machine {
             progress: Mutex::new(progress),
             torn: Mutex::new(BTreeMap::new()),
             is_stopped: AtomicBool::new(false),
+            was_closed: marker.phase == Phase::Closed,
             in_use: Mutex::new(Some(in_use)),
         };
         machine.start(marker)?;
@@ -276,7 +279,13 @@ impl Machine {
         Ok(self.durable())
     }
 
-    /// A last checkpoint, and the machine is done: after it the mirror needs no second look.
+    /// Whether it was opened as `close` left it: its contents were those of its rows, and still are.
+    pub fn was_closed(&self) -> bool {
+        self.was_closed
+    }
+
+    /// A last checkpoint, and the machine is done: after it the mirror needs no second look. Only for who knows that no content is ahead of
+    /// its rows.
     pub fn close(&self) -> Result<Option<u64>, Failure> {
         let mut writer = self.writer()?;
         self.settle(&mut writer, Phase::Closed)?;

@@ -26,9 +26,9 @@
 //! - contents removed after the checkpoint belong to inodes that the log removes again;
 //! - the mirror's names are brought to their state, not moved by steps (`tree`).
 //!
-//! Until the log has been applied up to where it was before, contents may be ahead of the rows: nobody may read then.
-//! Raft sees to that, for a leader serves only after its own first entry is applied. The log must keep every
-//! entry above `durable()`.
+//! Until the log has been applied up to where it was before, contents may be ahead of the rows: nobody may read them then.
+//! A leader does not, for it serves only after its own first entry is applied; who answers without a leader asks before (`exact`
+//! beside this folder). Only after `close` they are not ahead. The log must keep every entry above `durable()`.
 //!
 //! A checkpoint is: sync the file system · mark "settling at N" · carry SQLite's log over into the main file · mark "settled at N".
 //! While it is settling nothing is applied, so whatever lies in SQLite's log then is N and was synced, and `open` keeps it.

@@ -14,8 +14,8 @@
 //! # Why the copy is right
 //! The metadata are as of entry X. Contents are read while the sender applies more: each is as of X or later. The receiver
 //! applies the log from X+1 on, and that is exact as after a crash (head of `state`): each byte is as at X, or was changed
-//! after X and is changed again. Nobody reads from a replica before it has applied all that was committed. So the sender must
-//! keep the log above its last checkpoint while it sends: `Holds`.
+//! after X and is changed again. Nobody reads contents of a replica before it has applied all that was committed (`exact`). So
+//! the sender must keep the log above its last checkpoint while it sends: `Holds`.
 //!
 //! # What is used again
 //! Contents of the receiver's own state are linked, not sent, where inode, generation, size and content index are those of X.
