@@ -63,7 +63,7 @@ impl Scrub {
     async fn exchange(&self, fact: FileFact, path: PathBuf) -> io::Result<bool> {
         let (disk, machine) = (self.disk.clone(), self.machine.get());
         blocking(move || {
-            disk.sync(&machine.mending())?;
+            machine.sync().map_err(io::Error::other)?;
             let exchanged = machine.replace_content(&fact, &path).map_err(io::Error::other)?;
             if !exchanged {
                 disk.remove(&path)?;

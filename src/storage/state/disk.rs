@@ -44,6 +44,13 @@ pub trait Content: Send + Sync {
     fn read_ready(&self, offset: u64, buffer: &mut [u8]) -> usize;
 }
 
+/// A file system that is held open.
+pub trait FileSystem: Send + Sync {
+    /// Everything written so far survives a power cut. What could not be written back since this was opened, or since it was last
+    /// asked, is an error here, even when somebody else was told of it; and it is told once.
+    fn sync(&self) -> io::Result<()>;
+}
+
 /// Files as the state machine needs them. Nothing is durable before `sync`, except what `replace` wrote.
 /// Errors are the host's; their kinds matter: `NotFound`, `AlreadyExists`, `StorageFull`, `DirectoryNotEmpty`.
 pub trait Disk: Send + Sync + 'static {
@@ -67,8 +74,13 @@ pub trait Disk: Send + Sync + 'static {
     fn remove_folder(&self, path: &Path) -> io::Result<()>;
     fn look(&self, path: &Path) -> io::Result<Found>;
     fn list(&self, path: &Path) -> io::Result<Vec<(Vec<u8>, Found)>>;
-    /// Everything written so far on the file system of `folder` survives a power cut.
-    fn sync(&self, folder: &Path) -> io::Result<()>;
+    /// Holds the file system of `folder` open.
+    fn file_system(&self, folder: &Path) -> io::Result<Box<dyn FileSystem>>;
+    /// Everything written so far on the file system of `folder` survives a power cut, unless somebody was told before that a part of it
+    /// could not be written back: good for names, not for contents.
+    fn sync(&self, folder: &Path) -> io::Result<()> {
+        self.file_system(folder)?.sync()
+    }
     /// Replaces a small file durably: old or new, never half.
     fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()>;
     /// A small file as a whole.
@@ -137,6 +149,12 @@ impl Content for File {
     }
 }
 
+impl FileSystem for File {
+    fn sync(&self) -> io::Result<()> {
+        Ok(nix::unistd::syncfs(self)?)
+    }
+}
+
 impl Disk for SystemDisk {
     fn create(&self, path: &Path) -> io::Result<()> {
         for_writing(path, true).map(drop)
@@ -201,8 +219,8 @@ impl Disk for SystemDisk {
             .collect()
     }
 
-    fn sync(&self, folder: &Path) -> io::Result<()> {
-        Ok(nix::unistd::syncfs(File::open(folder)?)?)
+    fn file_system(&self, folder: &Path) -> io::Result<Box<dyn FileSystem>> {
+        Ok(Box::new(File::open(folder)?))
     }
 
     fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {

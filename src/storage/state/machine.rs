@@ -13,7 +13,7 @@ use rusqlite::Connection;
 use super::apply::{Effects, execute};
 use super::checkpoint::{Marker, Phase};
 use super::contents::Contents;
-use super::disk::Disk;
+use super::disk::{Disk, FileSystem};
 use super::install;
 use super::layout::Layout;
 use super::progress::Progress;
@@ -63,6 +63,8 @@ struct Writer {
 pub struct Machine {
     pub(super) folder: PathBuf,
     pub(super) disk: Arc<dyn Disk>,
+    /// Held open since before anything was written. May be locked by who holds `writer`, never the other way round.
+    file_system: Mutex<Box<dyn FileSystem>>,
     pub(super) contents: Arc<Contents>,
     writer: Mutex<Writer>,
     readers: Mutex<Vec<Connection>>,
@@ -89,6 +91,7 @@ impl Machine {
     }
 
     pub(super) fn open_locked(folder: &Path, disk: Arc<dyn Disk>, in_use: File) -> Result<Machine, Failure> {
+        let file_system = Mutex::new(disk.file_system(folder)?);
         install::finish(folder, disk.as_ref())?;
         let place = Layout::of(folder);
         let marker = place.prepare(disk.as_ref())?;
@@ -106,6 +109,7 @@ impl Machine {
         let machine = Machine {
             folder: folder.to_owned(),
             disk,
+            file_system,
             contents,
             writer: Mutex::new(Writer {
                 rows,
@@ -273,7 +277,7 @@ impl Machine {
     /// Makes all that was applied survive a power cut; returns its index. Entries wait meanwhile, queries almost not.
     pub fn checkpoint(&self) -> Result<Option<u64>, Failure> {
         // Most of what is dirty goes out before anybody has to wait.
-        self.guard(self.disk.sync(&self.folder).map_err(Failure::from))?;
+        self.sync()?;
         let mut writer = self.writer()?;
         self.settle(&mut writer, Phase::Settled)?;
         Ok(self.durable())
@@ -282,6 +286,20 @@ impl Machine {
     /// Whether it was opened as `close` left it: its contents were those of its rows, and still are.
     pub fn was_closed(&self) -> bool {
         self.was_closed
+    }
+
+    /// Whatever was written into the machine's folder so far survives a power cut. What the kernel could not write back it tells once, and
+    /// forgets: so all who sync contents do it here, and after an error of any kind the machine is stopped and none of them hears
+    /// that all is well.
+    pub fn sync(&self) -> Result<(), Failure> {
+        let file_system = self.file_system.lock().expect(HELD);
+        if self.is_stopped() {
+            return Err(Failure::Stopped);
+        }
+        file_system.sync().map_err(|error| {
+            self.stop();
+            Failure::Io(error)
+        })
     }
 
     /// A last checkpoint, and the machine is done: after it the mirror needs no second look. Only for who knows that no content is ahead of
@@ -390,7 +408,7 @@ impl Machine {
     }
 
     fn carry_over(&self, writer: &Writer, phase: Phase) -> Result<(), Failure> {
-        self.disk.sync(&self.folder)?;
+        self.sync()?;
         self.mark(writer, Phase::Settling)?;
         let closed = self.gate.write().expect(HELD);
         let is_busy: bool = writer

@@ -30,6 +30,9 @@
 //! A leader does not, for it serves only after its own first entry is applied; who answers without a leader asks before (`exact`
 //! beside this folder). Only after `close` they are not ahead. The log must keep every entry above `durable()`.
 //!
+//! The kernel tells of a page that it could not write back once to each who holds the file system open then, and not at all to who opens it
+//! afterwards. So the machine holds it open from the start, and only what it is told there counts (`Machine::sync`).
+//!
 //! A checkpoint is: sync the file system · mark "settling at N" · carry SQLite's log over into the main file · mark "settled at N".
 //! While it is settling nothing is applied, so whatever lies in SQLite's log then is N and was synced, and `open` keeps it.
 //!

@@ -149,10 +149,11 @@ struct Receiver {
 
 impl Receiver {
     fn new(ends: Ends, incoming: Incoming, local: Local, progress: Arc<Progress>) -> io::Result<Self> {
+        let machine = local.machine.get();
         Ok(Receiver {
             ends,
-            staging: Staging::open(incoming, local.disk.clone()).map_err(failed)?,
-            machine: local.machine.get(),
+            staging: Staging::open(incoming, local.disk.clone(), machine.clone()).map_err(failed)?,
+            machine,
             local,
             progress,
         })

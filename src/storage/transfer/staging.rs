@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::storage::call::Inode;
 use crate::storage::state::disk::{Disk, is_unreadable};
-use crate::storage::state::{Failure, FileFact, Incoming, Snapshot};
+use crate::storage::state::{Failure, FileFact, Incoming, Machine, Snapshot};
 
 /// A sync at least after this many contents, or bytes of them: what a cut costs.
 const FRESH_FILES: usize = 10_000;
@@ -19,17 +19,20 @@ const FRESH: &str = "new";
 pub struct Staging {
     incoming: Incoming,
     disk: Arc<dyn Disk>,
+    /// Whose contents are linked, and who has them on the disk with what arrives.
+    machine: Arc<Machine>,
     /// Arrived since the last sync.
     fresh: Vec<Inode>,
     fresh_bytes: u64,
 }
 
 impl Staging {
-    pub fn open(incoming: Incoming, disk: Arc<dyn Disk>) -> Result<Self, Failure> {
+    pub fn open(incoming: Incoming, disk: Arc<dyn Disk>, machine: Arc<Machine>) -> Result<Self, Failure> {
         incoming.prepare(disk.as_ref())?;
         Ok(Staging {
             incoming,
             disk,
+            machine,
             fresh: Vec::new(),
             fresh_bytes: 0,
         })
@@ -119,7 +122,7 @@ impl Staging {
 
     /// Syncs what is fresh and gives it its name.
     pub fn settle(&mut self) -> Result<(), Failure> {
-        self.disk.sync(&self.incoming.folder)?;
+        self.machine.sync()?;
         for inode in &self.fresh {
             self.disk
                 .rename(&self.fresh_path(*inode), &self.incoming.content(*inode))?;

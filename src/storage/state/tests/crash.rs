@@ -293,6 +293,38 @@ fn an_input_or_output_error_stops_the_machine_but_not_its_answers() {
 }
 
 #[test]
+fn a_checkpoint_hears_of_a_lost_page_though_somebody_else_was_told_before() {
+    let mut world = World::new();
+    let file = world.create(PORTAL, "file").unwrap();
+    world.write(file, 0, b"old").unwrap();
+    let durable = world.machine().checkpoint().unwrap();
+    let data = Bytes::from_static(b"new");
+    let write = world.operation(Mutation::Write {
+        inode: file,
+        offset: 0,
+        data,
+    });
+    let index = world.index + 1;
+    world.machine().apply(index, std::slice::from_ref(&write)).unwrap();
+    world.faulty.lose_writes();
+    assert!(world.disk.sync(world.folder.path()).is_err(), "a stranger is told");
+    assert!(world.disk.sync(world.folder.path()).is_ok(), "and the next one not");
+    assert!(matches!(world.machine().checkpoint(), Err(Failure::Io(_))));
+    assert!(
+        matches!(world.machine().checkpoint(), Err(Failure::Stopped)),
+        "told once"
+    );
+    assert!(matches!(world.machine().sync(), Err(Failure::Stopped)));
+    world.machine = None;
+    world.faulty.cut_power(1);
+    world.reopen();
+    assert_eq!(world.machine().applied(), durable, "the log is not let go");
+    world.machine().apply(index, &[write]).unwrap();
+    assert_eq!(world.read(file, 0, 10), Ok((b"new".to_vec(), true)));
+    world.machine().checkpoint().unwrap();
+}
+
+#[test]
 fn a_file_that_a_full_disk_cut_is_not_read_until_its_entry_is_applied() {
     let mut world = World::new();
     let file = world.create(PORTAL, "file").unwrap();

@@ -10,7 +10,7 @@ use proptest::prelude::Rng;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 
 use crate::storage::call::Space;
-use crate::storage::state::disk::{Content, Disk, Found, FoundKind};
+use crate::storage::state::disk::{Content, Disk, FileSystem, Found, FoundKind};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -56,12 +56,23 @@ struct State {
     next_file: u64,
     /// Files with a bad sector, and where it is.
     bad: BTreeMap<u64, usize>,
+    /// Files of which a change was not written back, and what the disk has of them.
+    lost: Files,
+    /// How often that happened, and whether anybody was told of the last time.
+    losses: u64,
+    is_told: bool,
     calls: u64,
     fault: Option<(u64, Fault)>,
 }
 
 #[derive(Default)]
 pub struct FaultyDisk(Arc<Mutex<State>>);
+
+/// As the kernel keeps it (errseq): who opens the disk after somebody was told of a loss is not told again.
+struct OpenDisk {
+    disk: Arc<Mutex<State>>,
+    told: Mutex<u64>,
+}
 
 /// A file of the disk that is open.
 struct OpenFile {
@@ -140,6 +151,7 @@ impl FaultyDisk {
         let mut below = |bound: usize| random.next_u64() as usize % bound;
         let mut state = self.0.lock().unwrap();
         state.fault = None;
+        state.lost.clear();
         let mut names = state.durable_names.clone();
         let kept = below(state.name_changes.len() + 1);
         for change in &state.name_changes[..kept] {
@@ -176,6 +188,18 @@ impl FaultyDisk {
         state.bad.insert(file, at);
     }
 
+    /// The kernel fails to write back what was not synced: it stays readable as long as the power is on.
+    pub fn lose_writes(&self) {
+        let mut state = self.0.lock().unwrap();
+        let changes = std::mem::take(&mut state.content_changes);
+        for file in changes.into_keys() {
+            let content = state.durable_files.get(&file).cloned().unwrap_or_default();
+            state.lost.insert(file, content);
+        }
+        state.losses += 1;
+        state.is_told = false;
+    }
+
     fn locked<T>(&self, work: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
         let mut state = self.0.lock().unwrap();
         state.tick()?;
@@ -198,6 +222,7 @@ impl State {
     fn settle(&mut self) {
         self.durable_names = self.names.clone();
         self.durable_files = self.files.clone();
+        self.durable_files.extend(self.lost.clone());
         self.name_changes.clear();
         self.content_changes.clear();
     }
@@ -208,6 +233,7 @@ impl State {
     }
 
     fn content(&mut self, file: u64, change: ContentChange) {
+        self.lost.remove(&file);
         change_content(self.files.entry(file).or_default(), &change);
         self.content_changes.entry(file).or_default().push(change);
     }
@@ -270,6 +296,25 @@ fn found(path: &Path, node: &Node) -> Found {
         Node::Link(_) => (FoundKind::Link, 0),
     };
     Found { kind, host_inode }
+}
+
+impl FileSystem for OpenDisk {
+    fn sync(&self) -> io::Result<()> {
+        let mut state = self.disk.lock().unwrap();
+        match state.tick() {
+            // Room is missed when it is taken.
+            Err(error) if error.kind() == ErrorKind::StorageFull => state.fault = Some((state.calls, Fault::Full)),
+            ticked => ticked?,
+        }
+        state.settle();
+        let mut told = self.told.lock().unwrap();
+        if *told < state.losses {
+            *told = state.losses;
+            state.is_told = true;
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        Ok(())
+    }
 }
 
 impl Content for OpenFile {
@@ -428,11 +473,16 @@ impl Disk for FaultyDisk {
             .collect())
     }
 
-    fn sync(&self, _folder: &Path) -> io::Result<()> {
-        self.locked(|state| {
-            state.settle();
-            Ok(())
-        })
+    fn file_system(&self, _folder: &Path) -> io::Result<Box<dyn FileSystem>> {
+        let state = self.0.lock().unwrap();
+        let told = match state.is_told {
+            true => state.losses,
+            false => state.losses.saturating_sub(1),
+        };
+        Ok(Box::new(OpenDisk {
+            disk: self.0.clone(),
+            told: Mutex::new(told),
+        }))
     }
 
     fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
