@@ -90,7 +90,9 @@ impl Agent {
             let kept = upgrade::keep(self.config.clone(), self.registry.clone(), root, cx.scope.clone());
             cx.scope.spawn(kept);
         }
-        if let Some(root) = supervisor.clone().filter(|_| self.config.db.galera) {
+        if !self.config.db.galera {
+            cx.scope.spawn(galera::retire(self.registry.clone(), cx.scope.clone()));
+        } else if let Some(root) = supervisor.clone() {
             let (follower, board, scope) = (self.registry.clone(), self.board.clone(), cx.scope.clone());
             cx.scope
                 .spawn(galera::group::follow(follower, board, root.clone(), scope.clone()));

@@ -108,7 +108,7 @@ fn rows(snapshot: &Snapshot) -> Vec<Value> {
         let (state, why) = state(&known, name, node);
         let is_full = state == "synced" && snapshot.node(name).is_some_and(|node| !node.has_room(Role::Db));
         let why = if is_full { "its disk is full".into() } else { why };
-        let report = node.server.as_ref().map(Server::report);
+        let report = node.server.as_ref().and_then(Server::report);
         json!({
             "node": name,
             "writer": writer == Some(name.as_str()),
@@ -140,6 +140,7 @@ fn state(known: &recovery::Cluster, name: &str, node: &Node) -> (&'static str, S
             Start::Refuse(why) => ("refused", why),
             Start::Join | Start::JoinAnew | Start::WithPosition | Start::Bootstrap => ("starts", String::new()),
         },
+        Some(Server::Broken { why, .. }) => ("broken", why.clone()),
         None => ("unknown", "it has not reported".into()),
     }
 }
@@ -210,7 +211,9 @@ fn lost(known: &recovery::Cluster, name: &str) -> anyhow::Result<String> {
     let Some(server) = live else {
         bail!("{name} says nothing of its database; start bitrix-node there, and see `bitrix-node db status`")
     };
-    let chosen = server.report();
+    let Some(chosen) = server.report() else {
+        bail!("what the data of {name} are is not known: see `bitrix-node db status`")
+    };
     ensure!(
         recovery::decide(known, name) != Start::Bootstrap,
         "{name} begins the cluster by itself just now"
@@ -222,7 +225,7 @@ fn lost(known: &recovery::Cluster, name: &str) -> anyhow::Result<String> {
     };
     let mut text = format!("The cluster begins from the data of {name}, {at}.\n");
     for (other, node) in known.nodes.iter().filter(|(other, _)| *other != name) {
-        let report = node.server.as_ref().map(Server::report);
+        let report = node.server.as_ref().and_then(Server::report);
         let is_here = is_known && node.is_live && matches!(node.server, Some(Server::Down { .. }));
         let line = match report {
             Some(report) if is_here && report.position.uuid == chosen.position.uuid => {
@@ -310,6 +313,20 @@ mod tests {
         assert!(text.contains("n3: whatever it has more than n1 is LOST;"), "{text}");
         assert!(lost(&known, "n2").unwrap().contains("n1 has nothing that n2 has not\n"));
         lost(&known, "n3").expect_err("it is not here");
+        known.nodes.get_mut("n1").unwrap().server = Some(Server::Broken {
+            why: "[ERROR] InnoDB: corruption".into(),
+            tried: None,
+        });
+        lost(&known, "n1").expect_err("nobody knows what it has");
+        assert!(
+            lost(&known, "n2")
+                .unwrap()
+                .contains("n1: whatever it has more than n2 is LOST;")
+        );
+        assert_eq!(
+            state(&known, "n1", &known.nodes["n1"]),
+            ("broken", "[ERROR] InnoDB: corruption".to_string())
+        );
         known.nodes.get_mut("n2").unwrap().is_primary = true;
         lost(&known, "n1").expect_err("somebody serves");
     }

@@ -1,9 +1,12 @@
 //! From what a node found, and from what it decided, to the change of the registry that comes before the act, with its guards. Pure.
 
-use super::record::{FORCE, Shared, cluster, key, members, shared, text};
+use super::record::{FORCE, Shared, cluster, key, members, server, shared, text};
 use crate::cluster::{GALERA, Snapshot};
 use crate::db::recovery::{How, Report, Server, Uuid};
 use crate::registry::{Change, Guard, Key, Record, Setting, Write};
+
+/// Of a reason, in characters: a line of MariaDB's log.
+const LONGEST: usize = 200;
 
 /// The own data are so, and the server does not run.
 pub fn down(snapshot: &Snapshot, report: &Report) -> Change {
@@ -15,6 +18,21 @@ pub fn down(snapshot: &Snapshot, report: &Report) -> Change {
         None => with(change, snapshot, GALERA, Some(text(&Shared::default()))),
     };
     with(change, snapshot, &key(&snapshot.own), Some(text(&record)))
+}
+
+/// The server does not run, and what its data are cannot be said. `None`: that is known, or nobody has heard of a server here.
+pub fn broken(snapshot: &Snapshot, why: &str) -> Option<Change> {
+    let (own, known) = (&snapshot.own, server(&snapshot.settings, &snapshot.own)?);
+    if matches!(known, Server::Broken { .. }) {
+        return None;
+    }
+    let why: String = why.chars().take(LONGEST).collect();
+    let change = Change::default().and(Write::Event(format!("database: {own} cannot start its own: {why}")));
+    let record = Server::Broken {
+        why,
+        tried: known.tried().cloned(),
+    };
+    Some(with(change, snapshot, &key(own), Some(text(&record))))
 }
 
 /// The server is started now.
@@ -167,6 +185,46 @@ mod tests {
         let view = registry.commit(founded(&snapshot, history).unwrap()).await.unwrap();
         assert_eq!(cluster(&seen(&view, "n1")).history, Some(history));
         assert_eq!(founded(&seen(&view, "n1"), history), None);
+    }
+
+    #[tokio::test]
+    async fn who_cannot_start_any_more_says_so_once_and_is_waited_for_by_nobody() {
+        let registry = registry().await;
+        let position = Position {
+            uuid: "6d6cace8-e9f2-11f1-9b62-6f11f0bb768b".parse().unwrap(),
+            seqno: 5,
+        };
+        let view = registry.read().await.unwrap();
+        assert_eq!(broken(&seen(&view, "n1"), "why"), None, "it never was a database node");
+        let none = report(Position::NONE);
+        registry.commit(down(&seen(&view, "n1"), &none)).await.unwrap();
+        let view = registry.read().await.unwrap();
+        let begin = start(&seen(&view, "n1"), How::Bootstrap, &none);
+        let view = registry.commit(begin).await.unwrap();
+        let view = registry
+            .commit(founded(&seen(&view, "n1"), position.uuid).unwrap())
+            .await
+            .unwrap();
+        // n1 served since; n2 was alone in the last view, and comes back.
+        let id = "20000000-0000-0000-0000-000000000002".parse().unwrap();
+        let last = Report {
+            view: Some(crate::db::recovery::View {
+                own: id,
+                leader: id,
+                number: 7,
+                members: [id].into(),
+            }),
+            epoch: 1,
+            ..report(position)
+        };
+        let view = registry.commit(down(&seen(&view, "n2"), &last)).await.unwrap();
+        let decided = decide(&cluster(&seen(&view, "n2")), "n2");
+        assert_eq!(decided, Start::Wait("n1 is beginning the cluster".into()));
+        let change = broken(&seen(&view, "n1"), &"x".repeat(1000)).unwrap();
+        let view = registry.commit(change).await.unwrap();
+        assert_eq!(broken(&seen(&view, "n1"), "another line of the log"), None);
+        assert_eq!(decide(&cluster(&seen(&view, "n2")), "n2"), Start::Bootstrap);
+        assert!(matches!(decide(&cluster(&seen(&view, "n1")), "n1"), Start::Wait(_)));
     }
 
     #[tokio::test]

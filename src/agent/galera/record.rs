@@ -107,6 +107,17 @@ mod tests {
     }
 
     #[test]
+    fn who_is_broken_is_read_again_and_what_is_of_a_newer_version_says_nothing() {
+        let broken = Server::Broken {
+            why: "damaged".into(),
+            tried: Some(report()),
+        };
+        let newer = "{\"server\":\"of a newer version\",\"why\":\"\"}".to_string();
+        let settings = [(key("n1"), text(&broken)), (key("n2"), newer)].into();
+        assert_eq!((server(&settings, "n1"), server(&settings, "n2")), (Some(broken), None));
+    }
+
+    #[test]
     fn only_members_that_said_something_are_database_nodes() {
         let member = |name: &str, is_live, fit| Member {
             name: name.into(),

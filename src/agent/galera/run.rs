@@ -27,6 +27,9 @@ const EAGERNESS: Duration = Duration::from_secs(10);
 const STRANDED: Duration = Duration::from_secs(8);
 const STARTING: Duration = Duration::from_secs(60);
 
+/// A server whose position is being read from its data for longer is not waited for any more.
+const READING: Duration = Duration::from_secs(10);
+
 /// What the others' last heartbeats say may be from before they died; after so long with the registry that is known.
 const HEARD: Duration = Duration::from_millis(4500);
 
@@ -101,9 +104,19 @@ impl Control {
             _ => anyhow::bail!("another answer than to the question"),
         };
         match state {
-            State::Looking | State::Broken { .. } => {
+            State::Looking => {
+                let rests = self.rests.get_or_insert_with(Instant::now).elapsed();
+                match rests >= READING {
+                    true => {
+                        self.broken(&snapshot, "its position is still being read from its data")
+                            .await
+                    }
+                    false => Ok(()),
+                }
+            }
+            State::Broken { why } => {
                 self.rests.get_or_insert_with(Instant::now);
-                Ok(())
+                self.broken(&snapshot, &why).await
             }
             State::Started { history, meets } => {
                 self.rests = None;
@@ -122,6 +135,13 @@ impl Control {
                 (self.away, self.has_met) = (None, false);
                 self.at_rest(&snapshot, report).await
             }
+        }
+    }
+
+    async fn broken(&self, snapshot: &Snapshot, why: &str) -> anyhow::Result<()> {
+        match change::broken(snapshot, why) {
+            Some(change) => self.commit(change).await.map(drop),
+            None => Ok(()),
         }
     }
 
@@ -182,19 +202,7 @@ impl Control {
 
     /// Whether it happened.
     async fn commit(&self, change: Change) -> anyhow::Result<bool> {
-        let registry = self.follower.registry();
-        let registry = registry.ok_or_else(|| anyhow::anyhow!("the registry is not open yet"))?;
-        let committed = registry.commit(change).await;
-        self.follower.wake();
-        match committed {
-            Ok(_) => Ok(true),
-            // Another node was first; the next look decides anew.
-            Err(Error::Stale(why)) => {
-                debug!(%why, "not committed");
-                Ok(false)
-            }
-            Err(error) => Err(error.into()),
-        }
+        commit(&self.follower, change).await
     }
 
     /// It listens for nobody any more.
@@ -242,6 +250,46 @@ impl Control {
     }
 }
 
+/// On a node that is none of the cluster's database nodes by its configuration: if it was one, nobody waits for it. Runs until the scope
+/// drains.
+pub async fn retire(follower: Arc<Follower>, scope: Scope) {
+    let mut snapshots = follower.snapshots();
+    loop {
+        let snapshot = snapshots.borrow_and_update().clone();
+        let is_known = !snapshot.is_stale && snapshot.node(&snapshot.own).is_some();
+        let change = change::broken(&snapshot, "db.galera = false on this node").filter(|_| is_known);
+        if let Some(change) = change
+            && let Err(error) = commit(&follower, change).await
+        {
+            debug!(
+                error = format!("{error:#}"),
+                "that there is no database node here is not noted"
+            );
+        }
+        tokio::select! {
+            () = scope.draining() => return,
+            changed = snapshots.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Whether it happened.
+async fn commit(follower: &Follower, change: Change) -> anyhow::Result<bool> {
+    let registry = follower.registry();
+    let registry = registry.ok_or_else(|| anyhow::anyhow!("the registry is not open yet"))?;
+    let committed = registry.commit(change).await;
+    follower.wake();
+    match committed {
+        Ok(_) => Ok(true),
+        // Another node was first; the next look decides anew.
+        Err(Error::Stale(why)) => {
+            debug!(%why, "not committed");
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Whether the group counts no earlier run of this server among its own. `rests`: how long it has not run. Pure.
 fn is_dropped(report: &Report, rests: Duration) -> bool {
     // An orderly end takes its view along, and is told to the group.
@@ -250,16 +298,8 @@ fn is_dropped(report: &Report, rests: Duration) -> bool {
 
 /// Adds what only the record before knows: whether a start with positions came to nothing.
 fn with_past(mut report: Report, known: Option<&Server>) -> Report {
-    report.was_restored = match known {
-        Some(Server::Started {
-            how: How::Restore,
-            report: from,
-        }) => from.view == report.view && from.epoch == report.epoch,
-        Some(Server::Down { report: before }) => {
-            before.was_restored && before.view == report.view && before.epoch == report.epoch
-        }
-        _ => false,
-    };
+    let tried = known.and_then(Server::tried);
+    report.was_restored = tried.is_some_and(|from| from.view == report.view && from.epoch == report.epoch);
     report
 }
 

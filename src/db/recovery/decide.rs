@@ -230,15 +230,29 @@ impl<'a> Others<'a> {
 
 impl Server {
     /// What it found last.
-    pub fn report(&self) -> &Report {
+    pub fn report(&self) -> Option<&Report> {
         match self {
-            Server::Down { report } | Server::Started { report, .. } => report,
+            Server::Down { report } | Server::Started { report, .. } => Some(report),
+            Server::Broken { .. } => None,
+        }
+    }
+
+    /// From where a start with positions was tried that, if it does not run now, came to nothing.
+    pub fn tried(&self) -> Option<&Report> {
+        match self {
+            Server::Started {
+                how: How::Restore,
+                report,
+            } => Some(report),
+            Server::Started { .. } => None,
+            Server::Down { report } => Some(report).filter(|report| report.was_restored),
+            Server::Broken { tried, .. } => tried.as_ref(),
         }
     }
 
     fn how(&self) -> Option<How> {
         match self {
-            Server::Down { .. } => None,
+            Server::Down { .. } | Server::Broken { .. } => None,
             Server::Started { how, .. } => Some(*how),
         }
     }

@@ -339,6 +339,31 @@ fn an_election_breaks_the_chain_of_views() {
 }
 
 #[test]
+fn who_cannot_start_is_waited_for_only_by_what_it_may_have() {
+    let broken = || {
+        let why = "its data cannot be recovered".into();
+        node(true, Some(Server::Broken { why, tried: None }))
+    };
+    come_to_one_end(&[
+        (
+            "n1 began the cluster and is damaged now; n2 and n3 went on without it, and come back",
+            cluster([broken(), down(seen('2', 10, "23", 115)), down(seen('3', 10, "23", 114))]),
+            "-BW",
+        ),
+        (
+            "it was in the last view: it may have newer data",
+            cluster([broken(), down(seen('2', 9, "123", 115)), down(seen('3', 9, "123", 114))]),
+            "-WW",
+        ),
+        (
+            "n3 was joining when it broke: nobody waits for its turn",
+            cluster([primary(), down(crashed(5)), broken()]),
+            "-J-",
+        ),
+    ]);
+}
+
+#[test]
 fn states_in_which_others_lost_data() {
     come_to_one_end(&[
         (

@@ -74,6 +74,12 @@ pub enum Server {
         how: How,
         report: Report,
     },
+    /// It does not run, and what its data are cannot be said: nobody waits for it to begin or to join, and for no election has it
+    /// reported. `tried`: a start with positions from there came to nothing.
+    Broken {
+        why: String,
+        tried: Option<Report>,
+    },
 }
 
 /// A database node.

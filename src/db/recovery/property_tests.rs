@@ -25,6 +25,8 @@ enum Step {
     Power(usize),
     /// Its agent looks at its data, if its server does not run.
     Look(usize),
+    /// The same, and they cannot be read.
+    Fail(usize),
     /// Its agent decides by what is in the registry. Hearts may be heard late.
     Decide {
         node: usize,
@@ -50,6 +52,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::Part),
         2 => node().prop_map(Step::Power),
         5 => node().prop_map(Step::Look),
+        1 => node().prop_map(Step::Fail),
         8 => (node(), any::<[bool; NODES]>(), any::<bool>())
             .prop_map(|(node, hears, sees_primary)| Step::Decide { node, hears, sees_primary }),
         1 => Just(Step::Restore),
@@ -150,7 +153,11 @@ impl World {
 
     fn report(&self, at: usize) -> Report {
         let disk = &self.disks[at];
-        let was_restored = matches!(&self.records[at], Some(Server::Started { how: How::Restore, .. }));
+        let was_restored = match &self.records[at] {
+            Some(Server::Started { how, .. }) => *how == How::Restore,
+            Some(Server::Broken { tried, .. }) => tried.is_some(),
+            _ => false,
+        };
         let uuid = |number: u128| -> Uuid {
             let digits = format!("{number:032x}");
             format!(
@@ -342,6 +349,12 @@ impl World {
             Step::Look(at) if self.is_up[at] && self.runs[at] == Runs::No => {
                 self.records[at] = Some(Server::Down {
                     report: self.report(at),
+                });
+            }
+            Step::Fail(at) if self.is_up[at] && self.runs[at] == Runs::No && self.records[at].is_some() => {
+                self.records[at] = Some(Server::Broken {
+                    why: String::new(),
+                    tried: self.records[at].as_ref().and_then(Server::tried).cloned(),
                 });
             }
             Step::Decide {
