@@ -84,7 +84,8 @@ fn bytes(store: &dyn Store, id: &str, name: &str) -> io::Result<Vec<u8>> {
 /// Makes a backup of its parts. Fails when somebody has removed one meanwhile.
 pub fn conclude(store: &dyn Store, backup: &Backup, key: &Key) -> io::Result<()> {
     for part in &backup.manifest.parts {
-        store.get(&backup.id, &part.name)?;
+        // A bucket is asked at the first read only.
+        io::copy(&mut store.get(&backup.id, &part.name)?.take(1), &mut io::sink())?;
     }
     let manifest = backup.manifest.bytes();
     for (name, bytes) in [(MAC, key.mac(&manifest).as_bytes()), (NAME, &manifest)] {
@@ -262,6 +263,61 @@ mod tests {
         store.remove(&backup.id).unwrap();
         store.remove(&backup.id).unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    /// Says only at the first read that there is nothing.
+    struct Late(Folder);
+
+    impl Store for Late {
+        fn place(&self) -> String {
+            self.0.place()
+        }
+
+        fn names(&self) -> io::Result<Vec<String>> {
+            self.0.names()
+        }
+
+        fn put(&self, backup: &str, file: &str) -> io::Result<Box<dyn Upload>> {
+            self.0.put(backup, file)
+        }
+
+        fn get(&self, backup: &str, file: &str) -> io::Result<Box<dyn Read + Send>> {
+            struct Missing(Option<io::Error>);
+            impl Read for Missing {
+                fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                    self.0.take().map_or(Ok(0), Err)
+                }
+            }
+            let found = self.0.get(backup, file);
+            Ok(found.unwrap_or_else(|error| Box::new(Missing(Some(error)))))
+        }
+
+        fn remove(&self, backup: &str) -> io::Result<()> {
+            self.0.remove(backup)
+        }
+    }
+
+    #[test]
+    fn a_part_that_is_gone_is_noticed_where_only_reading_tells() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Late(Folder::new(folder.path().to_path_buf()));
+        let mut backup = Backup {
+            id: "20251127T031500Z-full".into(),
+            manifest: Manifest::new(Kind::Full, "", "n1", 1),
+        };
+        backup.manifest.parts.push(Part {
+            name: "part".into(),
+            size: 7,
+            sha256: String::new(),
+            content: 7,
+        });
+        put(&store.0, &backup.id, "content");
+        fs::remove_file(folder.path().join(&backup.id).join("part")).unwrap();
+        let error = conclude(&store, &backup, &Key::generate()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert_eq!(unfinished(&store).unwrap(), [backup.id.as_str()]);
+        put(&store.0, &backup.id, "content");
+        conclude(&store, &backup, &Key::generate()).unwrap();
     }
 
     #[test]
