@@ -19,14 +19,16 @@
 //! 5. The highest number wins, then the lowest name. An empty node never does once the cluster has data; one whose data have no number
 //!    that can be found has not reported. The provider's own
 //!    `safe_to_bootstrap` decides nothing.
-//! 6. Changes that an election did not know are lost, as after the operator's word. A node that has some, by its number and that of the
-//!    first election after it, comes back with a copy of the others' data: what it lacks since would not fit on what it has more.
+//! 6. Changes that an election did not know are lost, as after the operator's word. A node that has some, by its number and those of the
+//!    elections after it, comes back with a copy of the others' data: what it lacks since would not fit on what it has more.
 //! 7. What cannot be proven waits, and says for whom; two histories are refused. Only the operator's word goes beyond (I8, I11).
 
 mod decide;
 #[cfg(test)]
 mod decide_tests;
 pub mod grastate;
+#[cfg(test)]
+mod parted_tests;
 mod position;
 #[cfg(test)]
 mod property_tests;
@@ -126,13 +128,17 @@ pub enum Start {
 }
 
 impl Cluster {
-    /// These data have changes that the cluster went on without (rule 6). What is not known any more counts as so.
+    /// These data have changes that the cluster went on without (rule 6): some election since began from less. One that is not known
+    /// any more counts as so.
     pub fn has_parted(&self, report: &Report) -> bool {
         if !report.position.is_known() || report.epoch >= self.epoch {
             return false;
         }
-        let next = self.begun.iter().find(|(epoch, _)| *epoch == report.epoch + 1);
-        next.is_none_or(|(_, seqno)| report.position.seqno > *seqno)
+        let had_it_all = |election: u64| {
+            let began = self.begun.iter().find(|(epoch, _)| *epoch == election);
+            began.is_some_and(|(_, seqno)| report.position.seqno <= *seqno)
+        };
+        !(report.epoch + 1..=self.epoch).all(had_it_all)
     }
 
     fn names<'a>(nodes: impl IntoIterator<Item = &'a str>) -> String {
