@@ -144,20 +144,18 @@ impl Ground {
             report.epoch
         );
         let data = self.config.db_data();
+        if order.how == How::Anew {
+            // Before the epoch that its data have nothing to do with: one that ends in between is empty, and takes a copy all the same.
+            self.keep(&grastate::render(Position::NONE, false))?;
+        }
         if order.how != How::Restore {
             // First the view, then the epoch that it is not of.
             remove(&data.join(VIEW))?;
             let epoch = format!("{}\n", order.epoch);
             replace(&self.config.db_epoch(), epoch.as_bytes(), Access::mode(0o600))?;
         }
-        let kept = match order.how {
-            How::Bootstrap if report.is_galera => Some(grastate::render(order.position, true)),
-            How::Anew => Some(grastate::render(Position::NONE, false)),
-            _ => None,
-        };
-        if let Some(text) = kept {
-            let access = Access::owned(0o660, self.account.uid, self.account.gid);
-            replace(&data.join(GRASTATE), text.as_bytes(), access).context(GRASTATE)?;
+        if order.how == How::Bootstrap && report.is_galera {
+            self.keep(&grastate::render(order.position, true))?;
         }
         // What it says of its last run holds no more.
         remove(&self.config.db_galera_status())?;
@@ -170,6 +168,11 @@ impl Ground {
             arguments.push("--wsrep-new-cluster".into());
         }
         Ok(arguments)
+    }
+
+    fn keep(&self, state: &str) -> anyhow::Result<()> {
+        let access = Access::owned(0o660, self.account.uid, self.account.gid);
+        replace(&self.config.db_data().join(GRASTATE), state.as_bytes(), access).context(GRASTATE)
     }
 }
 
@@ -255,6 +258,33 @@ mod tests {
         fs::remove_file(ground.config.db_data().join(GRASTATE)).unwrap();
         std::os::unix::fs::symlink("/etc/hostname", ground.config.db_data().join(GRASTATE)).unwrap();
         ground.look().await.expect_err("a link is not followed");
+    }
+
+    #[tokio::test]
+    async fn data_that_are_given_up_are_of_their_old_election_until_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let ground = ground(folder.path());
+        put(&ground, GRASTATE, &stopped("77"));
+        put(&ground, VIEW, "old");
+        let report = ground.look().await.unwrap();
+        let order = |how, epoch| Order {
+            how,
+            epoch,
+            position: report.position,
+            group: vec!["10.0.0.1".parse().unwrap()],
+        };
+        ground.prepare(&order(How::Join, 2), &report).unwrap();
+        // What cannot be replaced stands for an end at this moment.
+        let path = ground.config.db_data().join(GRASTATE);
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        ground.prepare(&order(How::Anew, 5), &report).unwrap_err();
+        fs::remove_dir(&path).unwrap();
+        put(&ground, GRASTATE, &stopped("77"));
+        assert_eq!(ground.look().await.unwrap().epoch, 2);
+        ground.prepare(&order(How::Anew, 5), &report).unwrap();
+        let now = ground.look().await.unwrap();
+        assert_eq!((now.epoch, now.position), (5, Position::NONE));
     }
 
     #[tokio::test]
