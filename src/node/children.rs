@@ -29,7 +29,7 @@ pub struct ChildSpec {
     pub ready: Ready,
     /// Asks it to finish what it holds and end.
     pub stop: Signal,
-    /// Asks it to read its configuration again; `None`: it cannot.
+    /// Asks it to read its configuration again; `None`: it cannot. The same as `stop`: it is started anew for that.
     pub reload: Option<Signal>,
     /// It is started when the portal's files are there, where they are mounted.
     pub needs_files: bool,

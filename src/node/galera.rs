@@ -37,6 +37,8 @@ pub const UNIT: &str = "bitrix-node-mariadb.service";
 /// The distribution's, and where that one has its data.
 pub const DISTRIBUTION: &str = "mariadb.service";
 const DATA: &str = "/var/lib/mysql";
+/// The line of garbd.
+pub const ARBITER: &str = "garbd";
 /// The distributions' units of garbd, which start at boot, too.
 const ARBITERS: [&str; 2] = ["garb.service", "garbd.service"];
 /// This node's own.
@@ -214,25 +216,31 @@ pub fn arbiter(config: &Config, user: &Account) -> anyhow::Result<ChildSpec> {
             }
         })
     });
-    Ok(ChildSpec {
-        name: "garbd",
-        run: Run::Program(Launch {
-            program,
-            arguments: arguments.into_iter().map(Into::into).collect(),
-            environment: Vec::new(),
-            account: Some(user.clone()),
-            sockets: Vec::new(),
-            when_orphaned: Signal::SIGTERM,
-        }),
+    let launch = Launch {
+        program,
+        arguments: arguments.into_iter().map(Into::into).collect(),
+        environment: Vec::new(),
+        account: Some(user.clone()),
+        sockets: Vec::new(),
+        when_orphaned: Signal::SIGTERM,
+    };
+    Ok(tie_breaker(launch, probe))
+}
+
+fn tie_breaker(launch: Launch, probe: Probe) -> ChildSpec {
+    ChildSpec {
+        name: ARBITER,
+        run: Run::Program(launch),
         ready: Ready::Answers(probe),
         stop: Signal::SIGTERM,
-        reload: None,
+        // It reads its certificate at its start alone.
+        reload: Some(Signal::SIGTERM),
         needs_files: false,
         overlaps: false,
         orders: None,
         // Else the group still counts the last one.
         pause: render::DROPPED,
-    })
+    }
 }
 
 /// The certificates once more, for MariaDB's user alone: those of the modules it cannot read.
@@ -249,7 +257,14 @@ pub fn trust(config: &Config, account: &Account) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
+    use crate::agent::Phase;
+    use crate::base::Scope;
     use crate::config::parse;
+    use crate::node::keeper::{Keeper, State};
+    use crate::node::leftover::Note;
+    use crate::node::output::Output;
 
     #[test]
     fn what_the_distribution_would_start_is_not_wanted_beside_ours() {
@@ -266,6 +281,37 @@ mod tests {
             (unwanted("run = false"), unwanted("run = true")),
             (Vec::new(), Vec::new())
         );
+    }
+
+    #[tokio::test]
+    async fn an_arbiter_is_started_anew_for_a_new_certificate() {
+        let folder = tempfile::tempdir().unwrap();
+        let launch = Launch {
+            program: "/bin/sleep".into(),
+            arguments: vec!["1000".into()],
+            environment: Vec::new(),
+            account: None,
+            sockets: Vec::new(),
+            when_orphaned: Signal::SIGKILL,
+        };
+        let probe: Probe = Arc::new(|| Box::pin(std::future::ready(Ok(()))));
+        let spec = ChildSpec {
+            pause: SOON,
+            ..tie_breaker(launch, probe)
+        };
+        let (scope, note) = (Scope::new(), Arc::new(Note::new(folder.path())));
+        let keeper = Keeper::new(spec, Output::journal(), note, Arc::default(), scope.clone());
+        let (mut state, reload, stop) = (keeper.state.subscribe(), keeper.reload.clone(), keeper.stop.clone());
+        let kept = scope.spawn(keeper.run(None));
+        let ready = |state: &State| state.phase == Phase::Ready;
+        let first = state.wait_for(ready).await.unwrap().pid;
+        reload.notify_one();
+        let next = state.wait_for(|state| ready(state) && state.pid != first);
+        let next = tokio::time::timeout(Duration::from_secs(30), next).await;
+        assert!(next.expect("it is started anew").unwrap().pid.is_some());
+        stop.cancel();
+        kept.await.unwrap();
+        scope.stop(Duration::ZERO).await;
     }
 
     #[test]

@@ -323,7 +323,11 @@ impl Keeper {
                 biased;
                 () = self.stop.cancelled() => return self.end(child).await,
                 () = unwanted(self.spec.orders.as_deref()) => return self.end_within(child, UNWANTED).await,
-                () = self.reload.notified() => if let Some(signal) = self.spec.reload { child.signal(signal) },
+                () = self.reload.notified() => match self.spec.reload {
+                    Some(signal) if signal == self.spec.stop => return self.end(child).await,
+                    Some(signal) => child.signal(signal),
+                    None => {}
+                },
                 ended = child.wait() => return ended.map(End::Ended),
                 () = tokio::time::sleep(pause) => {}
             }

@@ -27,7 +27,7 @@ use super::sockets::Sockets;
 use super::succession::{Held, Inherited};
 use super::upgrade::{Guard, Place};
 use super::verbs::{self, Verbs};
-use super::{backup, mount, prepare, stop, succession};
+use super::{backup, galera, mount, prepare, stop, succession};
 use crate::agent::{self, ChildReport, Kind, Phase, Report};
 use crate::base::file::try_lock;
 use crate::base::{Scope, log};
@@ -76,6 +76,7 @@ async fn supervise(config: Arc<Config>, path: &Path) -> anyhow::Result<()> {
     let node = prepare::node(&config, past.is_there()).await?;
     let mut sockets = Sockets::bind(&config, &node.user, take(&mut past.sockets))?;
     let (requests, wishes) = mpsc::channel(1);
+    let renewed = watch::Sender::new(());
     let parts = verbs::Parts {
         config: &config,
         executable: &executable,
@@ -87,6 +88,7 @@ async fn supervise(config: Arc<Config>, path: &Path) -> anyhow::Result<()> {
         past: past.pairs.remove("verbs"),
         upgrade: Some((Place::new(executable.clone()), requests.clone())),
         orders: node.daemons.iter().find_map(|daemon| daemon.orders.clone()),
+        renewed: renewed.clone(),
     };
     let (verbs, end) = Verbs::start(parts)?;
     sockets.add("verbs", &end)?;
@@ -117,6 +119,7 @@ async fn supervise(config: Arc<Config>, path: &Path) -> anyhow::Result<()> {
         scope,
         path: path.to_path_buf(),
         filter,
+        renewed: renewed.subscribe(),
     };
     let mut supervisor = Supervisor::start(&config, specs, files, past.children, ground, requests)?;
     // Open until all children have ended.
@@ -132,6 +135,8 @@ struct Ground {
     scope: Scope,
     path: PathBuf,
     filter: log::Filter,
+    /// This node's certificate is a new one.
+    renewed: watch::Receiver<()>,
 }
 
 fn lock(config: &Config) -> anyhow::Result<File> {
@@ -311,6 +316,7 @@ impl Supervisor {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hang_up = signal(SignalKind::hangup())?;
         let mut another = signal(SignalKind::user_defined2())?;
+        let mut renewed = self.ground.renewed.clone();
         inheritance::listen()?;
         let mut ticks = interval(TICK);
         // The sockets are bound: connections wait in their queues from here on.
@@ -322,6 +328,7 @@ impl Supervisor {
                 _ = interrupt.recv() => break,
                 _ = hang_up.recv() => self.reload(),
                 _ = another.recv() => self.request(),
+                Ok(()) = renewed.changed() => self.renew(&[galera::ARBITER]),
                 () = self.changed.notified() => drop(self.report()),
                 _ = ticks.tick() => {
                     let children = self.report();
@@ -411,7 +418,7 @@ impl Supervisor {
         notify(&[NotifyState::Ready]);
     }
 
-    /// Daemons whose configuration is another one than they were started with.
+    /// Daemons whose configuration or certificate is another one than they were started with.
     fn renew(&self, changed: &[&str]) {
         let kept = changed.iter().filter_map(|name| self.children.get(name));
         kept.for_each(|kept| kept.reload.notify_one());

@@ -15,7 +15,7 @@ use bitrix_node::node::leftover::Note;
 use bitrix_node::node::output::Output;
 use bitrix_node::node::verbs::{Parts, Verbs};
 use tempfile::TempDir;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::support::command::EXECUTABLE;
 use crate::support::eventually::eventually;
@@ -160,6 +160,7 @@ fn supervise(
             past: None,
             upgrade: None,
             orders: None,
+            renewed: watch::Sender::new(()),
         })
         .unwrap();
         sender.send(end).unwrap();

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use super::holder::Holder;
 use super::{database, renew, secrets, sign, upgrade};
 use crate::config::Config;
@@ -21,6 +23,8 @@ pub struct Acts {
     /// Where MariaDB is a node of a Galera cluster.
     pub orders: Option<Arc<Orders>>,
     pub group: Group,
+    /// For those that read this node's certificate only when they are told to.
+    pub renewed: watch::Sender<()>,
     /// How another executable takes this one's place.
     pub upgrade: Option<(Place, Requests)>,
 }
@@ -34,8 +38,8 @@ impl Acts {
             Verb::Secrets => secrets::gather(&self.config),
             Verb::Renew { certificate } => {
                 let answer = renew::renew(&self.config, &self.user, &certificate);
-                if answer == Answer::Done && self.config.db.galera {
-                    database::renew(&self.config).await;
+                if answer == Answer::Done {
+                    self.renewed.send_replace(());
                 }
                 answer
             }
@@ -60,5 +64,65 @@ impl Acts {
             (Some((place, requests)), Some(hash)) => upgrade::upgrade(&self.config, place, requests, hash).await,
             (Some((place, requests)), None) => upgrade::revert(&self.config, place, requests).await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+    use std::time::Duration;
+
+    use crate::host::address::farewell::Doors;
+    use crate::host::verb::{Root, Supervisor};
+    use crate::net::mesh::identity::requested_key;
+    use crate::net::mesh::trust::Trust;
+    use crate::node::leftover;
+    use crate::node::output::Output;
+    use crate::node::verbs::{Parts, Verbs};
+
+    #[tokio::test]
+    async fn who_reads_the_certificate_once_is_told_of_a_new_one_and_of_no_other() {
+        let folder = tempfile::tempdir().expect("temp dir");
+        let text = format!("[node]\nrun_dir = {0:?}\ndata_dir = {0:?}\n", folder.path());
+        let config = crate::config::parse(&text, std::iter::empty()).expect("valid").config;
+        let trust = Trust::new(config.trust());
+        let name = |text: &str| text.parse().expect("a name");
+        trust.found(name("c1"), &name("n1"), None).expect("founded");
+        let own = requested_key(&trust.request().expect("made")).expect("sound");
+        let certificate = trust.sign(&name("n1"), &own).expect("signed");
+        let user = Account {
+            name: "nobody".into(),
+            uid: 65534,
+            gid: nix::unistd::getegid().as_raw(),
+        };
+        let renewed = watch::Sender::new(());
+        let told = renewed.subscribe();
+        let (verbs, end) = Verbs::start(Parts {
+            config: &Arc::new(config),
+            executable: Path::new("/nonexistent"),
+            user: &user,
+            output: Output::journal(),
+            leftover: Arc::new(leftover::Note::new(folder.path())),
+            doors: Doors::default(),
+            period: Duration::from_secs(60),
+            past: None,
+            upgrade: None,
+            orders: None,
+            renewed,
+        })
+        .expect("started");
+        let agent = Supervisor::new(end).expect("an end");
+        let bad = Verb::Renew {
+            certificate: "none".into(),
+        };
+        assert!(matches!(agent.ask(&bad).await, Ok(Answer::Refused { .. })));
+        assert!(!told.has_changed().expect("it lives"));
+        assert!(matches!(
+            agent.ask(&Verb::Renew { certificate }).await,
+            Ok(Answer::Done)
+        ));
+        assert!(told.has_changed().expect("it lives"));
+        verbs.stop().await;
     }
 }

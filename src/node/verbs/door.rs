@@ -110,6 +110,7 @@ mod tests {
             past: None,
             upgrade: None,
             orders: None,
+            renewed: tokio::sync::watch::Sender::new(()),
         })
         .expect("started");
         // Nothing, half a question, too much, and a whole question whose answer nobody takes.

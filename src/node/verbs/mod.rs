@@ -13,6 +13,7 @@
 //! secrets   what the nodes of a cluster share; also its writing, for one that joins
 //! database  MariaDB as a node of a Galera cluster: looked at, started, ended
 //! renew     this node's own certificate
+//! parts     what all of that is done with
 //! upgrade   another version of this executable
 //! ```
 //!
@@ -28,6 +29,7 @@ mod holder;
 mod holdings;
 mod means;
 mod note;
+mod parts;
 mod renew;
 pub mod secrets;
 mod sign;
@@ -35,21 +37,14 @@ mod upgrade;
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{galera, leftover, output::Output};
+use super::galera;
 use crate::base::Scope;
-use crate::config::Config;
-use crate::db::galera::Orders;
 use crate::db::galera::group::Group;
-use crate::host::account::Account;
-use crate::host::address::farewell::Doors;
 use crate::host::pair::pair;
 use crate::net::mesh::trust::Trust;
-use crate::node::reexec::Requests;
-use crate::node::upgrade::Place;
 
 use acts::Acts;
 use cron::Cron;
@@ -58,31 +53,12 @@ use holder::Holder;
 use means::Means;
 use note::Note;
 
+pub use parts::Parts;
+
 /// The portal expects its jobs so often.
 pub const MINUTE: Duration = Duration::from_secs(60);
 
 type Pair = (OwnedFd, OwnedFd);
-
-/// What a supervisor does the acts with.
-pub struct Parts<'a> {
-    pub config: &'a Arc<Config>,
-    /// This program.
-    pub executable: &'a Path,
-    /// The user of the modules.
-    pub user: &'a Account,
-    pub output: Output,
-    pub leftover: Arc<leftover::Note>,
-    /// Of the front.
-    pub doors: Doors,
-    /// How often the portal's jobs run.
-    pub period: Duration,
-    /// The pair that the executable before this one had, where the supervisor replaced itself: what it holds stays.
-    pub past: Option<Pair>,
-    /// How another executable takes this one's place.
-    pub upgrade: Option<(Place, Requests)>,
-    /// Where MariaDB is a node of a Galera cluster.
-    pub orders: Option<Arc<Orders>>,
-}
 
 /// The acts of a running supervisor.
 pub struct Verbs {
@@ -115,7 +91,10 @@ impl Verbs {
             cron,
         };
         if config.db.galera {
-            means::begin_shut(config, parts.past.is_some() || galera::is_unit(config), &scope);
+            let goes_on = parts.past.is_some() || galera::is_unit(config);
+            means::begin_shut(config, goes_on, &scope);
+            let renewed = parts.renewed.subscribe();
+            scope.spawn(database::renew(config.clone(), renewed, goes_on, scope.clone()));
         }
         let holder = Holder::new(note, means, scope.clone(), parts.past.is_some());
         let acts = Acts {
@@ -125,6 +104,7 @@ impl Verbs {
             upgrade: parts.upgrade,
             orders: parts.orders,
             group: Group::new(config.db_socket()),
+            renewed: parts.renewed,
         };
         let pair = parts.past.map_or_else(pair, Ok)?;
         let (door, theirs) = (Door::new(acts, pair.0.try_clone()?)?, pair.1.try_clone()?);
