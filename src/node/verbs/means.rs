@@ -13,7 +13,7 @@ use super::cron::Cron;
 use super::holder::Hold;
 use crate::base::Scope;
 use crate::config::Config;
-use crate::db::galera::writer::{self, Writer};
+use crate::db::galera::writer::Gate;
 use crate::host::account::Account;
 use crate::host::address::farewell::{Doors, Shut};
 use crate::host::address::wire::Wire;
@@ -47,6 +47,8 @@ pub struct Means {
     /// Of the front.
     pub doors: Doors,
     pub cron: Cron,
+    /// Of the database here.
+    pub gate: Arc<Gate>,
 }
 
 impl Means {
@@ -67,9 +69,7 @@ impl Means {
 
     /// The database here takes writes until shortly before the hold ends.
     async fn writer(&self, hold: &mut Hold) -> Result<(), String> {
-        let (socket, mark) = (self.config.db_socket(), self.config.db_writer());
-        let opened = Writer::open(&socket, &mark).await;
-        let mut writer = opened.map_err(|error| format!("{error:#}"))?;
+        let mut writer = self.gate.open().await.map_err(|error| format!("{error:#}"))?;
         info!(epoch = hold.epoch, "the database here takes writes");
         hold.has_begun();
         let ended = loop {
@@ -79,10 +79,10 @@ impl Means {
             }
             hold.wait(PACE.min(rest)).await;
             if !hold.left().is_zero() && !hold.is_ending() && !writer.is_there().await {
-                break Err("the database here has ended, or its group has let it go".to_owned());
+                break Err("the database here has ended, its group has let it go, or it takes no writes".to_owned());
             }
         };
-        writer::close(&socket, &mark, hold.is_ending()).await;
+        self.gate.close(hold.is_ending()).await;
         info!(epoch = hold.epoch, "the database here takes no writes any more");
         ended
     }
@@ -157,19 +157,17 @@ impl Means {
 
 /// The supervisor before this one may have left the database open: nobody comes in until the agent says anew that this node is the
 /// writer. Where the database `goes_on` meanwhile, also as a unit without a supervisor, and the agent does not say so, what is under way ends, too.
-pub fn begin_shut(config: &Arc<Config>, goes_on: bool, scope: &Scope) {
-    if let Err(error) = writer::shut(&config.db_writer()) {
+pub fn begin_shut(gate: &Arc<Gate>, goes_on: bool, scope: &Scope) {
+    if let Err(error) = gate.shut() {
         warn!(%error, "the way to the database cannot be shut");
     }
     if !goes_on {
         return;
     }
-    let config = config.clone();
+    let gate = gate.clone();
     scope.spawn(async move {
         tokio::time::sleep(LONGEST_HOLD).await;
-        if !config.db_writer().exists() && config.db_socket().exists() {
-            writer::close(&config.db_socket(), &config.db_writer(), false).await;
-        }
+        gate.close_if_left().await;
     });
 }
 

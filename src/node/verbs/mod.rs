@@ -43,6 +43,7 @@ use std::time::Duration;
 use super::galera;
 use crate::base::Scope;
 use crate::db::galera::group::Group;
+use crate::db::galera::writer::Gate;
 use crate::host::pair::pair;
 use crate::net::mesh::trust::Trust;
 
@@ -89,10 +90,11 @@ impl Verbs {
             user: user.clone(),
             doors: parts.doors,
             cron,
+            gate: Arc::new(Gate::new(config.db_socket(), config.db_writer())),
         };
         if config.db.galera {
             let goes_on = parts.past.is_some() || galera::is_unit(config);
-            means::begin_shut(config, goes_on, &scope);
+            means::begin_shut(&means.gate, goes_on, &scope);
             let renewed = parts.renewed.subscribe();
             scope.spawn(database::renew(config.clone(), renewed, goes_on, scope.clone()));
         }
