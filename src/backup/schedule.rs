@@ -1,10 +1,14 @@
 //! When a node makes the next scheduled backup. Pure: what was made lies in the store, nothing else is remembered. Whose turn it is
 //! among several is the role's to say (`cluster::Role::Backup`).
 
+use std::collections::BTreeSet;
+
 use super::{Backup, Kind};
 
 const DAY: u64 = 24 * 3600 * 1000;
 const MINUTE: u64 = 60 * 1000;
+/// No clock that is right is further ahead of another one.
+const AHEAD: u64 = 60 * MINUTE;
 
 /// What is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,9 +19,27 @@ pub struct Schedule {
     pub log_every: u64,
 }
 
+/// It seems to be of a time that is yet to come: made while a clock was ahead. It would stand for all that are made until then.
+fn is_ahead(backup: &Backup, now: u64) -> bool {
+    backup.manifest.began > now.saturating_add(AHEAD)
+}
+
+/// Takes those away, and the logs that continue them; returns their names.
+pub fn set_apart(backups: &mut Vec<Backup>, now: u64) -> Vec<String> {
+    let full: BTreeSet<String> = backups
+        .iter()
+        .filter(|backup| is_ahead(backup, now))
+        .map(|backup| backup.id.clone())
+        .collect();
+    let continues = |backup: &Backup| backup.manifest.log.as_ref().is_some_and(|log| full.contains(&log.base));
+    let apart = backups.extract_if(.., |backup| is_ahead(backup, now) || continues(backup));
+    apart.map(|backup| backup.id).collect()
+}
+
 /// What this node makes now; `now` in milliseconds since 1970. `backups`: oldest first.
 pub fn due(backups: &[Backup], node: &str, now: u64, schedule: Schedule) -> Option<Kind> {
-    let own = backups.iter().rev().filter(|backup| backup.manifest.node == node);
+    let is_own = |backup: &&Backup| backup.manifest.node == node && !is_ahead(backup, now);
+    let own = backups.iter().rev().filter(is_own);
     let full = own.clone().find(|backup| backup.manifest.kind == Kind::Full);
     let Some(full) = full.filter(|full| full.manifest.began >= last(now, schedule.daily)) else {
         return Some(Kind::Full);
@@ -30,7 +52,9 @@ pub fn due(backups: &[Backup], node: &str, now: u64, schedule: Schedule) -> Opti
 
 /// When this node makes its next one of that kind; the time is past where it is due now. `None`: never. A full one begins the logs anew.
 pub fn next(backups: &[Backup], node: &str, now: u64, schedule: Schedule, kind: Kind) -> Option<u64> {
-    let is_due = |at: &u64| due(backups, node, *at, schedule) == Some(kind);
+    let mut backups = backups.to_vec();
+    set_apart(&mut backups, now);
+    let is_due = |at: &u64| due(&backups, node, *at, schedule) == Some(kind);
     let last = last(now, schedule.daily);
     if kind == Kind::Full {
         return [now, last + DAY].into_iter().find(is_due);
@@ -103,6 +127,34 @@ mod tests {
         assert_eq!(due(&old, "n1", at(13, 9, 0), NIGHT), Some(Kind::Full));
         let by_hand = [full("n1", at(13, 8, 0))];
         assert_eq!(due(&by_hand, "n1", at(13, 8, 1), NIGHT), None);
+    }
+
+    #[test]
+    fn one_of_a_time_to_come_stands_for_nothing() {
+        let ahead = full("n1", at(4000, 2, 30));
+        let now = at(20, 9, 0);
+        assert_eq!(due(std::slice::from_ref(&ahead), "n1", now, NIGHT), Some(Kind::Full));
+        let first = full("n1", at(20, 2, 30));
+        let mut all = vec![
+            first.clone(),
+            log(&first, at(20, 8, 50)),
+            ahead.clone(),
+            log(&ahead, at(20, 8, 55)),
+        ];
+        assert_eq!(due(&all, "n1", now, NIGHT), None);
+        assert_eq!(due(&all, "n1", at(20, 9, 5), NIGHT), Some(Kind::Log));
+        let next = |kind| next(&all, "n1", now, NIGHT, kind);
+        assert_eq!(
+            (next(Kind::Full), next(Kind::Log)),
+            (Some(at(21, 2, 30)), Some(at(20, 9, 5)))
+        );
+        let id = |backup: &Backup| backup.id.clone();
+        let apart = [id(&all[2]), id(&all[3])];
+        assert_eq!(set_apart(&mut all, now), apart);
+        assert_eq!(all.len(), 2);
+        // Clocks differ a little.
+        let soon = full("n1", now + 30 * MINUTE);
+        assert_eq!(due(&[soon], "n1", now, NIGHT), None);
     }
 
     #[test]

@@ -2,11 +2,12 @@
 
 use anyhow::{Context, ensure};
 
-use super::PACKED;
 use super::bar::watched;
 use super::create::Making;
+use super::{PACKED, say_ahead};
 use crate::backup::manifest::{Log, Position};
 use crate::backup::part::{Meter, sha256};
+use crate::backup::schedule::set_apart;
 use crate::backup::{Backup, Kind, chain, store};
 use crate::db::backup::binlog::{self, Closed};
 
@@ -28,6 +29,8 @@ pub async fn make(making: &mut Making<'_>) -> anyhow::Result<String> {
     let (mut backups, _) = store::backups(making.store.as_ref())?;
     // A cluster that was restored has nodes of the same names.
     backups.retain(|backup| backup.manifest.cluster == making.backup.manifest.cluster);
+    // Those of a time to come would stand before all that are made until then.
+    say_ahead(&set_apart(&mut backups, making.backup.manifest.began));
     let last = last(&backups, &making.backup.manifest.node)?;
     // Nobody else's word is continued.
     store::trusted(making.store.as_ref(), &last.base, &making.key)?;

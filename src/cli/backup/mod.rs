@@ -94,6 +94,17 @@ async fn content(
     Ok(tokio::task::spawn_blocking(work).await??)
 }
 
+/// Of `schedule::set_apart`.
+fn say_ahead(apart: &[String]) {
+    if !apart.is_empty() {
+        eprintln!(
+            "bitrix-node: not counted, for they seem to be of a time that is yet to come, or continue such: {}; if the clock is right \
+             now, remove them from the store",
+            apart.join(" ")
+        );
+    }
+}
+
 /// Time as people and `--at` write it.
 fn time(milliseconds: u64) -> String {
     let time = std::time::UNIX_EPOCH + std::time::Duration::from_millis(milliseconds);

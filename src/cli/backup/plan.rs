@@ -6,8 +6,8 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::tick::schedule;
-use super::{Place, source, time};
-use crate::backup::schedule::{Schedule, next};
+use super::{Place, say_ahead, source, time};
+use crate::backup::schedule::{Schedule, next, set_apart};
 use crate::backup::{Backup, Kind, store};
 use crate::base::clock;
 use crate::base::error::{EXIT_DEGRADED, EXIT_OK};
@@ -38,7 +38,9 @@ impl Plan {
         let (mut backups, _) = store::backups(self.place.store(config)?.as_ref())?;
         let cluster = source::cluster(config);
         backups.retain(|backup| backup.manifest.cluster == cluster);
-        let plan = plan(&backups, maker.as_deref(), clock::unix_millis(), schedule);
+        let now = clock::unix_millis();
+        say_ahead(&set_apart(&mut backups, now));
+        let plan = plan(&backups, maker.as_deref(), now, schedule);
         let text = match self.output {
             Format::Json => serde_json::to_string_pretty(&plan)? + "\n",
             Format::Table => render(&plan),

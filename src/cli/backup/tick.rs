@@ -9,8 +9,8 @@ use super::create::Create;
 use super::prune::Prune;
 use super::restored::Restored;
 use super::seat::Seat;
-use super::source;
-use crate::backup::schedule::{Schedule, due};
+use super::{say_ahead, source};
+use crate::backup::schedule::{Schedule, due, set_apart};
 use crate::backup::{Kind, store};
 use crate::base::clock;
 use crate::base::error::EXIT_OK;
@@ -56,10 +56,15 @@ async fn make(config: &Config, path: &Path, schedule: Schedule, seat: Option<&Se
     // The store may hold those of a cluster that was lost, too.
     let cluster = source::cluster(config);
     backups.retain(|backup| backup.manifest.cluster == cluster);
+    let now = clock::unix_millis();
+    let apart = set_apart(&mut backups, now);
     let create = |kind| Create::scheduled(kind).perform(config, path, lost(seat));
-    match due(&backups, &facts::node_name(config), clock::unix_millis(), schedule) {
+    match due(&backups, &facts::node_name(config), now, schedule) {
         None => return Ok(EXIT_OK),
-        Some(Kind::Full) => create(Kind::Full).await?,
+        Some(Kind::Full) => {
+            say_ahead(&apart);
+            create(Kind::Full).await?
+        }
         // What cannot be continued is begun anew.
         Some(Kind::Log) => match create(Kind::Log).await {
             Ok(done) => return Ok(done),
