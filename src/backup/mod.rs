@@ -5,7 +5,8 @@
 //! STORE/20261127T033000Z-log/     manifest.json, and the database's binary logs since the backup before
 //! ```
 //!
-//! - A backup without a manifest is none: the manifest is written last, and removed first.
+//! - A backup without a manifest is none: the manifest is written last, and removed first. Of which cluster it will be says `owner`,
+//!   which is written first.
 //! - A part is a stream: zstd, then age (X25519, the format of the tool `age`), then its SHA-256 is taken. It is never whole in
 //!   memory, and can be opened without this program: `age -d -i KEY PART | zstd -d`.
 //! - Without the private half of the key there is no way back. It also signs the manifests (HMAC): whoever else can write to the store

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use super::manifest::{LONGEST, MAC, Manifest, NAME, is_name};
 use super::{Backup, Key};
 
+/// The name of the cluster, from the beginning on.
+const OWNER: &str = "owner";
+
 /// A part on its way into a store. Dropped before its end, nothing of its name is there.
 pub trait Upload: Write + Send {
     /// All of it is kept, also after a power cut.
@@ -50,6 +53,22 @@ pub fn backups(store: &dyn Store) -> io::Result<(Vec<Backup>, Vec<Damage>)> {
 pub fn unfinished(store: &dyn Store) -> io::Result<Vec<String>> {
     let is_open = |id: &String| matches!(read(store, id), Err(error) if error.kind() == io::ErrorKind::NotFound);
     Ok(store.names()?.into_iter().filter(is_open).collect())
+}
+
+/// Says whose a backup is that is just begun: its manifest comes last.
+pub fn claim(store: &dyn Store, id: &str, cluster: &str) -> io::Result<()> {
+    let mut upload = store.put(id, OWNER)?;
+    // A bucket takes nothing that is empty.
+    upload.write_all(format!("{cluster}\n").as_bytes())?;
+    upload.finish()
+}
+
+/// Whose one is that did not come to its end; `None`: it is not known.
+pub fn owner(store: &dyn Store, id: &str) -> io::Result<Option<String>> {
+    match bytes(store, id, OWNER) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        owner => Ok(Some(String::from_utf8_lossy(&owner?).trim_end().to_owned())),
+    }
 }
 
 /// `NotFound`: it is no backup.
@@ -241,6 +260,11 @@ mod tests {
             manifest: Manifest::new(Kind::Full, "", "n1", 1),
         };
         put(&store, &backup.id, "content");
+        assert_eq!(owner(&store, &backup.id).unwrap(), None);
+        for cluster in ["portal-1", ""] {
+            claim(&store, &backup.id, cluster).unwrap();
+            assert_eq!(owner(&store, &backup.id).unwrap().as_deref(), Some(cluster));
+        }
         assert_eq!(backups(&store).unwrap(), (vec![], vec![]));
         assert_eq!(unfinished(&store).unwrap(), [backup.id.as_str()]);
         let key = Key::generate();

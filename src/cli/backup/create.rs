@@ -111,10 +111,12 @@ impl<'a> Making<'a> {
             !store.names()?.contains(&id),
             "{id} is there already; try again in a second"
         );
+        let recipients = Recipients::parse(keys.iter().map(String::as_str)).context("backup.recipients")?;
+        store::claim(store.as_ref(), &id, &manifest.cluster)?;
         Ok(Making {
             config,
             store,
-            recipients: Recipients::parse(keys.iter().map(String::as_str)).context("backup.recipients")?,
+            recipients,
             key,
             backup: Backup { id, manifest },
         })

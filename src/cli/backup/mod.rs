@@ -50,6 +50,10 @@ pub enum Verb {
     /// The content of one part, on standard output
     Extract(restore::Extract),
     /// Remove backups that `backup.keep_…` does not ask for, and what is left of those that did not come to their end
+    ///
+    /// In the whole store, also those of other clusters: each one's are counted by themselves, by this node's `backup.keep_…`, so that
+    /// of none all go. What did not come to its end goes after three days. After a scheduled backup only those of this cluster are
+    /// looked at.
     Prune(prune::Prune),
     /// The key without which no backup can be opened
     #[command(subcommand)]
