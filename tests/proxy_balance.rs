@@ -282,6 +282,31 @@ async fn without_files_everything_is_served_elsewhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_another_node_serves_from_its_files_is_not_kept() {
+    let (mut fronts, _php) = running(2, "cache = \"16MiB\"").await;
+    std::fs::create_dir(fronts.root.path().join("upload")).unwrap();
+    std::fs::write(fronts.root.path().join("upload/a.jpg"), "picture").unwrap();
+    fronts.tell_of(0, |node| node.fit = Fit::FRONT);
+    fronts.settle(1).await;
+    for (path, text, notes) in [
+        ("/upload/a.jpg", "picture", ["fwd=uri-miss", "fwd=uri-miss"]),
+        ("/hand.php", "text of a", ["fwd=uri-miss", "fwd=uri-miss"]),
+        ("/keep.php", "n2", ["fwd=uri-miss; stored", "hit"]),
+    ] {
+        for note in notes {
+            let answer = fronts.nodes[0].ask("GET", path, b"").await;
+            assert_eq!((answer.status, answer.text().as_str()), (200, text), "{path}");
+            assert_eq!(
+                answer.header("cache-status"),
+                Some(&*format!("bitrix-node; {note}")),
+                "{path}"
+            );
+            assert!(!answer.head.contains("bn-"), "{answer:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stale_snapshot_removes_nobody_and_a_fresh_one_does() {
     let (mut fronts, mut php) = running(2, "").await;
     fronts.tell(|snapshot| {

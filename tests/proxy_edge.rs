@@ -1,6 +1,10 @@
 //! Answers that the front keeps, made by real PHP: what it may keep, for whom, and how they go.
 
 use std::fs;
+use std::io::Write;
+use std::time::Duration;
+
+use bitrix_node::base::clock;
 
 use crate::support::eventually::eventually;
 use crate::support::front::{Front, statuses};
@@ -139,6 +143,35 @@ async fn old_answers_are_checked_or_refreshed_behind() {
         } else {
             Ok(())
         }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_says_nothing_of_what_was_made_at_its_address() {
+    let (front, _php) = front().await;
+    let root = front.folder.path().join("portal");
+    fs::create_dir_all(root.join("bitrix")).unwrap();
+    fs::write(
+        root.join("bitrix/urlrewrite.php"),
+        "<?php
+        http_response_code(200);
+        header('Cache-Control: public, max-age=0');
+        header('Last-Modified: ' . gmdate('D, d M Y H:i:s', time() - 3600) . ' GMT');
+        echo 'made';",
+    )
+    .unwrap();
+    let made = async || {
+        let answer = front.get("/late.txt", "").await;
+        if body(&answer) == "made" { Ok(()) } else { Err(answer) }
+    };
+    eventually("the fallback answers", made).await;
+    let file = fs::File::create(root.join("late.txt")).unwrap();
+    (&file).write_all(b"file").unwrap();
+    file.set_modified(clock::wall() - Duration::from_secs(7200)).unwrap();
+    eventually("the file does", async || {
+        let answer = front.get("/late.txt", "").await;
+        if body(&answer) == "file" { Ok(()) } else { Err(answer) }
     })
     .await;
 }

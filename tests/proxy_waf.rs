@@ -146,7 +146,7 @@ async fn what_the_cache_keeps_was_looked_at() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_front_that_was_reached_judges_what_another_nodes_php_says() {
     let rules = tempfile::tempdir().unwrap();
-    let rule = "SecRule RESPONSE_BODY \"@contains served by n2\" \"id:1,phase:4,deny\"\n";
+    let rule = "SecRule RESPONSE_BODY \"@rx served by n2|text of a\" \"id:1,phase:4,deny\"\n";
     fs::write(rules.path().join("rules.conf"), rule).unwrap();
     let waf = format!(
         "[waf]\nmode = \"block\"\nanswers = \"block\"\nrules = [{:?}]\nportal = false\naudit_log = \"waf.log\"",
@@ -173,4 +173,7 @@ async fn the_front_that_was_reached_judges_what_another_nodes_php_says() {
     .await;
     assert!(held.action == Action::Blocked && held.answer.is_some(), "{held:?}");
     assert!(log(other.folder.path()).is_empty(), "it was judged once");
+    // Here as there.
+    let file = reached.ask("GET", "/hand.php", b"").await;
+    assert_eq!((file.status, file.text().as_str()), (200, "text of a"), "{file:?}");
 }

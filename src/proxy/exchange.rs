@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
+use http::Response;
 use http::request::Parts;
 use http_body_util::combinators::UnsyncBoxBody;
 
@@ -25,6 +26,11 @@ pub enum Target {
     Peer,
     Upstream,
 }
+
+/// On an answer with a file's content that is not by `Target::Static`: PHP handed it over, or another node served it. It is for the one
+/// client that may have it now, so nobody keeps it for others.
+#[derive(Clone, Copy, Debug)]
+pub struct FromFile;
 
 /// Everything known of one request but its body.
 pub struct Exchange {
@@ -48,4 +54,11 @@ pub struct Exchange {
     pub id: Id,
     pub started: Instant,
     pub target: Target,
+}
+
+impl Exchange {
+    /// Whether no program made this answer, here or on another node.
+    pub fn is_file(&self, answer: &Response<Body>) -> bool {
+        self.target == Target::Static || answer.extensions().get::<FromFile>().is_some()
+    }
 }

@@ -361,8 +361,11 @@ fn finish(mut answer: Response<Body>, exchange: &Exchange) -> Response<Body> {
         frame::guard(&exchange.path, answer.headers_mut());
     }
     if exchange.is_hop {
-        // Only the door says something there.
+        // Only the front says something there.
         hop::strip(answer.headers_mut());
+        if exchange.is_file(&answer) {
+            hop::write_file(answer.headers_mut());
+        }
     }
     if exchange.target == Target::Static {
         deny::disarm(&exchange.path, answer.headers_mut());

@@ -4,13 +4,13 @@ use http::header::{ACCEPT_ENCODING, CONTENT_DISPOSITION, HeaderMap, HeaderValue}
 use http::{Method, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty};
 
-use super::accel::{self, Aim, HandedOver};
+use super::accel::{self, Aim};
 use super::answer;
 use super::balance::{Balancer, Local};
 use super::cdn;
 use super::dav;
 use super::error::{Error, Kind};
-use super::exchange::{Body, Exchange, Target};
+use super::exchange::{Body, Exchange, FromFile, Target};
 use super::fastcgi::Script;
 use super::firewall::Watch;
 use super::flood::Flood;
@@ -49,7 +49,7 @@ impl Visit<'_> {
 
     async fn judged(&mut self, body: Body) -> Result<Response<Body>, Error> {
         let answer = self.lead(body).await?;
-        let is_file = self.exchange.target == Target::Static || answer.extensions().get::<HandedOver>().is_some();
+        let is_file = self.exchange.is_file(&answer);
         match &self.setup.firewall {
             Some(firewall) if !is_file => {
                 firewall
@@ -262,7 +262,7 @@ impl Visit<'_> {
     /// The file with what PHP says of it.
     fn told(&self, mut answer: Response<Body>, php: &HeaderMap, order: &accel::Order) -> Result<Response<Body>, Error> {
         accel::merge(answer.headers_mut(), php);
-        answer.extensions_mut().insert(HandedOver);
+        answer.extensions_mut().insert(FromFile);
         if let Some(disposition) = order.disposition.clone().filter(|_| answer.status() == StatusCode::OK) {
             answer.headers_mut().insert(CONTENT_DISPOSITION, disposition);
         }

@@ -22,7 +22,9 @@ use super::http::{self, Answer};
 use super::responder::Responder;
 
 /// Scripts that the document root has.
-const SCRIPTS: [&str; 8] = ["name", "vars", "length", "wait", "half", "break", "forge", "slow"];
+const SCRIPTS: [&str; 10] = [
+    "name", "vars", "length", "wait", "half", "break", "forge", "slow", "keep", "hand",
+];
 
 pub struct Fronts {
     pub nodes: Vec<Node>,

@@ -1,7 +1,8 @@
 //! A FastCGI responder in place of PHP-FPM, which answers with its name and misbehaves on cue:
 //!
 //! `/vars.php` shows its variables · `/length.php` the length of the body · `/wait.php` waits for the gate before the answer,
-//! `/slow.php` works for some milliseconds, `/half.php` waits in the middle of it · `/break.php` ends the connection instead · `/forge.php` says what only fronts may say.
+//! `/slow.php` works for some milliseconds, `/half.php` waits in the middle of it · `/break.php` ends the connection instead · `/forge.php` says what only fronts may say ·
+//! `/keep.php` lets everybody keep the answer, `/hand.php` hands over `/a.txt` in the same way.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -118,6 +119,16 @@ async fn serve(mut stream: UnixStream, shared: &Shared) -> Option<()> {
                 .write_all(&wrap(STDOUT, format!("{head}{name}").as_bytes()))
                 .await
                 .ok()?;
+        }
+        page @ ("/keep.php" | "/hand.php") => {
+            let order = if page == "/hand.php" {
+                "X-Accel-Redirect: /a.txt\r\n"
+            } else {
+                ""
+            };
+            let head = "Cache-Control: public, max-age=600\r\nContent-Type: text/plain\r\n";
+            let text = format!("{head}{order}\r\n{name}");
+            stream.write_all(&wrap(STDOUT, text.as_bytes())).await.ok()?;
         }
         "/wait.php" => {
             wait(&mut stream, shared).await?;

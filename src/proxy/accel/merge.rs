@@ -13,10 +13,6 @@ const PHPS: [HeaderName; 4] = [
     HeaderName::from_static("x-frame-options"),
 ];
 
-/// On an answer whose content PHP handed over: for the one client that PHP let have it, so nobody keeps it for others.
-#[derive(Clone, Copy, Debug)]
-pub struct HandedOver;
-
 /// Puts PHP's fields into the answer with the file.
 pub fn merge(answer: &mut HeaderMap, php: &HeaderMap) {
     // How long a browser may keep it, PHP alone knows.

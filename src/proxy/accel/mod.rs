@@ -15,5 +15,5 @@ mod order;
 
 pub use aim::{Aim, aim};
 pub use cloud::Cloud;
-pub use merge::{HandedOver, merge};
+pub use merge::merge;
 pub use order::{Order, strip, take};

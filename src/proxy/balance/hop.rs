@@ -1,10 +1,11 @@
-//! What fronts tell each other beside the request and the answer: three header fields, which no client can set and none sees. No I/O.
+//! What fronts tell each other beside the request and the answer: header fields, which no client can set and none sees. No I/O.
 //!
 //! ```text
 //! bn-hop: 1 ID CLIENT REACHED TLS VERSION     on a request: its id, the client, the address that it reached, how it came; then
 //!     [http|https]                            how the client came to a trusted proxy before that front, where it is not the same
 //! bn-load: 1 IN-FLIGHT CAPACITY ready|away    on each answer: how the PHP of the answering node does
 //! bn-fault: 1 KIND sent|unsent                on an answer without a page: that PHP failed
+//! bn-file: 1                                  on an answer that no program made: a file's content
 //! ```
 //!
 //! The number in front is the format's. A later one only adds words at the end, so every reader takes the words that it knows.
@@ -22,6 +23,7 @@ pub const HOP: HeaderName = HeaderName::from_static("bn-hop");
 pub const PULSE: HeaderName = HeaderName::from_static("bn-pulse");
 const LOAD: HeaderName = HeaderName::from_static("bn-load");
 const FAULT: HeaderName = HeaderName::from_static("bn-fault");
+const FILE: HeaderName = HeaderName::from_static("bn-file");
 
 /// What all of them begin with.
 const PREFIX: &str = "bn-";
@@ -157,6 +159,15 @@ pub fn read_fault(headers: &HeaderMap, node: &str) -> Option<Error> {
     })
 }
 
+/// Tells that the answer is a file's content.
+pub fn write_file(headers: &mut HeaderMap) {
+    set(headers, FILE, FORMAT.to_string());
+}
+
+pub fn is_file(headers: &HeaderMap) -> bool {
+    words(headers, &FILE).is_some()
+}
+
 /// The words of a field after the format's number.
 fn words<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<std::str::Split<'a, char>> {
     let mut fields = headers.get_all(name).iter();
@@ -235,6 +246,10 @@ mod tests {
             assert_eq!((read.kind, read.is_unsent), (kind, is_unsent));
         }
         assert!(read_fault(&HeaderMap::new(), "n2").is_none());
+        let mut headers = HeaderMap::new();
+        assert!(!is_file(&headers));
+        write_file(&mut headers);
+        assert!(is_file(&headers));
     }
 
     #[test]
@@ -248,6 +263,7 @@ mod tests {
             Some(hop())
         );
         assert!(Load::read(&of(LOAD, "2 0 5 ready or not")).is_some_and(|load| load.is_ready));
+        assert!(is_file(&of(FILE, "1")) && is_file(&of(FILE, "2 of a kind")));
     }
 
     #[test]
@@ -277,7 +293,7 @@ mod tests {
     #[test]
     fn all_are_internal_and_stripped() {
         let mut headers = of(HeaderName::from_static("accept"), "*/*");
-        for name in [HOP, PULSE, LOAD, FAULT] {
+        for name in [HOP, PULSE, LOAD, FAULT, FILE] {
             assert!(is_internal(&name));
             headers.insert(name, HeaderValue::from_static("1"));
         }

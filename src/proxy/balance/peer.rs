@@ -18,7 +18,7 @@ use super::target::Target;
 use crate::base::error::chain;
 use crate::net::mesh::{self, CallError, Peer};
 use crate::proxy::error::{Error, Kind};
-use crate::proxy::exchange::{Body, Exchange};
+use crate::proxy::exchange::{Body, Exchange, FromFile};
 use crate::proxy::forward::{Upload, Watch};
 use crate::proxy::headers::{is_fronts_own, strip_hop_by_hop};
 use crate::proxy::silence::Silence;
@@ -83,6 +83,9 @@ pub async fn call(
     };
     let mut response = Response::new(body.boxed_unsync());
     *response.status_mut() = parts.status;
+    if hop::is_file(&parts.headers) {
+        response.extensions_mut().insert(FromFile);
+    }
     *response.headers_mut() = end_to_end(parts.headers);
     Ok(response)
 }

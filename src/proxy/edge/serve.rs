@@ -23,7 +23,6 @@ use super::reply::{STATUS, reply};
 use super::storable::{is_private, may_guess, may_store};
 use super::store::Slot;
 use crate::base::clock;
-use crate::proxy::accel::HandedOver;
 use crate::proxy::balance::hop;
 use crate::proxy::error::{Error, Side};
 use crate::proxy::exchange::{Body, Exchange, Target};
@@ -200,6 +199,7 @@ impl Edge {
         asked: std::time::SystemTime,
         slot: &Slot,
     ) -> Option<Entry> {
+        let is_file = exchange.is_file(&answer);
         let said = answer.headers_mut();
         clean(said);
         let is_other = said.get(ETAG).is_some_and(|tag| {
@@ -209,7 +209,8 @@ impl Edge {
                 .get(ETAG)
                 .is_some_and(|known| opaque(known) != opaque(tag))
         });
-        if is_other {
+        // A file has come to the address of what was made.
+        if is_other || is_file {
             self.store.remove(slot.key());
             return None;
         }
@@ -248,8 +249,7 @@ impl Edge {
         flight: Option<Flight>,
     ) -> Response<Body> {
         let (request, status, came) = (&exchange.request, answer.status(), clock::wall_of_tick());
-        let is_made = matches!(exchange.target, Target::Php | Target::Peer | Target::Upstream)
-            && answer.extensions().get::<HandedOver>().is_none();
+        let is_made = exchange.target != Target::None && !exchange.is_file(&answer);
         let headers = answer.headers_mut();
         if !is_made || is_private(headers) {
             flight.iter().for_each(Flight::is_in_vain);
