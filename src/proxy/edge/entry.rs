@@ -23,6 +23,12 @@ const TAGS: [HeaderName; 3] = [
 /// Bookkeeping of one entry beside its body, about.
 const OVERHEAD: usize = 1024;
 
+/// The same of each word that it is chosen or named by.
+const OF_WORD: usize = 64;
+
+/// More of a request is not kept to choose by. Browsers say less, and a client could fill the memory with what nobody else says.
+const LONGEST_CHOICE: usize = 4 << 10;
+
 #[derive(Clone, Debug)]
 pub struct Entry {
     pub status: StatusCode,
@@ -83,6 +89,11 @@ impl Entry {
         self.selecting == other.selecting
     }
 
+    /// Whether too much of the request chose it for it to be kept.
+    pub fn has_long_choice(&self) -> bool {
+        self.choice() > LONGEST_CHOICE
+    }
+
     pub fn has_tag(&self, tag: &str) -> bool {
         self.tags.iter().any(|known| known == tag)
     }
@@ -131,7 +142,16 @@ impl Entry {
             .iter()
             .map(|(name, value)| name.as_str().len() + value.len() + 32)
             .sum();
-        (OVERHEAD + fields + self.body.len()) as u64
+        let tags: usize = self.tags.iter().map(|tag| tag.len() + OF_WORD).sum();
+        (OVERHEAD + fields + self.choice() + tags + self.body.len()) as u64
+    }
+
+    /// Bytes of what it is chosen by, about.
+    fn choice(&self) -> usize {
+        let words = self.selecting.iter();
+        words
+            .map(|(name, value)| name.as_str().len() + value.len() + OF_WORD)
+            .sum()
     }
 }
 
@@ -213,6 +233,21 @@ mod tests {
         }
         assert!(!entry.has_tag("item"));
         assert_eq!(entry.headers.len(), 1);
+    }
+
+    #[test]
+    fn all_that_is_kept_of_an_answer_is_weighed() {
+        let long: &str = "x".repeat(3 << 10).leak();
+        let plain = entry(&[], &[]).weight();
+        let chosen = entry(&[("accept-language", long)], &[("vary", "accept-language")]);
+        assert!(chosen.weight() > plain + (3 << 10) && !chosen.has_long_choice());
+        let words: &str = "a ".repeat(1000).leak();
+        let named = entry(&[], &[("surrogate-key", words)]);
+        assert!(named.weight() > plain + 1000 * 24, "each is a string of its own");
+        let twice = [("accept-language", long), ("user-agent", long)];
+        assert!(entry(&twice, &[("vary", "accept-language, user-agent")]).has_long_choice());
+        let fields: &str = ["a"; 100].join(",").leak();
+        assert!(entry(&[], &[("vary", fields)]).has_long_choice());
     }
 
     #[test]

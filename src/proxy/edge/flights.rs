@@ -2,6 +2,7 @@
 //! kept, nobody waits for a while.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,7 +25,9 @@ pub struct Flights(Arc<Inner>);
 struct Inner {
     /// Resolves when the one in front is done.
     under_way: Mutex<HashMap<Box<str>, watch::Receiver<()>>>,
-    unkept: Cache<Box<str>, Instant>,
+    /// By the hash of an address, which may be long. Where two meet, nobody waits for either.
+    unkept: Cache<u64, Instant>,
+    hasher: RandomState,
 }
 
 /// The one that fetches. Dropped, it lets the others go.
@@ -58,13 +61,15 @@ impl Default for Flights {
         Flights(Arc::new(Inner {
             under_way: Mutex::default(),
             unkept: Cache::new(UNKEPT),
+            hasher: RandomState::new(),
         }))
     }
 }
 
 impl Flights {
     pub async fn enter(&self, key: &str) -> Turn {
-        if self.0.unkept.get(key).is_some_and(|until| Instant::now() < until) {
+        let until = self.0.unkept.get(&self.0.hasher.hash_one(key));
+        if until.is_some_and(|until| Instant::now() < until) {
             return Turn::Free;
         }
         if let Some(flight) = self.try_enter(key) {
@@ -93,6 +98,12 @@ impl Flights {
         })
     }
 
+    /// What comes of an address cannot be kept.
+    fn is_in_vain(&self, key: &str) {
+        let place = self.0.hasher.hash_one(key);
+        self.0.unkept.insert(place, Instant::now() + BELIEVED);
+    }
+
     fn under_way(&self) -> MutexGuard<'_, HashMap<Box<str>, watch::Receiver<()>>> {
         self.0.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -101,10 +112,7 @@ impl Flights {
 impl Flight {
     /// What came cannot be kept.
     pub fn is_in_vain(&self) {
-        self.flights
-            .0
-            .unkept
-            .insert(self.key.clone(), Instant::now() + BELIEVED);
+        self.flights.is_in_vain(&self.key);
     }
 }
 

@@ -253,15 +253,13 @@ impl Edge {
         let headers = answer.headers_mut();
         if !is_made || is_private(headers) {
             flight.iter().for_each(Flight::is_in_vain);
-            headers.append(STATUS, HeaderValue::from_static(MISS));
-            return answer;
+            return missed(answer);
         }
         let is_guessed = exchange.target == Target::Upstream && may_guess(&request.headers, status, headers);
         let life = Life::of(headers, asked, came, is_guessed);
         if !may_store(&request.method, &request.headers, status, headers, &life) {
             flight.iter().for_each(Flight::is_in_vain);
-            headers.append(STATUS, HeaderValue::from_static(MISS));
-            return answer;
+            return missed(answer);
         }
         clean(headers);
         if !headers.contains_key(DATE)
@@ -270,6 +268,10 @@ impl Edge {
             headers.insert(DATE, date);
         }
         let entry = Entry::new(&request.headers, status, headers, life, came);
+        if entry.has_long_choice() {
+            // Of this request alone: others may be kept.
+            return missed(answer);
+        }
         headers.append(STATUS, HeaderValue::from_static(KEPT));
         answer.map(|body| Fill::new(body, entry, slot, self.most, flight).boxed_unsync())
     }
@@ -365,6 +367,12 @@ fn clean(headers: &mut HeaderMap) {
     hop::strip(headers);
 }
 
+/// An answer that is not kept.
+fn missed(mut answer: Response<Body>) -> Response<Body> {
+    answer.headers_mut().append(STATUS, HeaderValue::from_static(MISS));
+    answer
+}
+
 /// To a client that wants what is kept or nothing.
 fn absent() -> Response<Body> {
     let mut answer = Response::new(empty());
@@ -375,4 +383,36 @@ fn absent() -> Response<Body> {
 
 fn empty() -> Body {
     Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::proxy::fixture::{exchange, full, headers};
+    use crate::proxy::metrics::OfEdge;
+
+    /// Largest body that is kept.
+    const MOST: usize = 10;
+
+    /// What `Cache-Status` says of an answer for all with such fields.
+    fn keep(edge: &Edge, request: &[(&str, &str)], answer: &[(&'static str, &'static str)]) -> HeaderValue {
+        let mut exchange = exchange("GET", "/", request);
+        exchange.target = Target::Php;
+        let mut response = Response::new(full("0123456789"));
+        *response.headers_mut() = headers(answer);
+        let age = HeaderValue::from_static("public, max-age=60");
+        response.headers_mut().insert(CACHE_CONTROL, age);
+        let slot = edge.store.slot(key(&exchange));
+        let kept = edge.keep(&exchange, response, clock::wall(), slot, None);
+        kept.headers()[STATUS].clone()
+    }
+
+    #[test]
+    fn what_a_long_request_chose_is_not_kept() {
+        let edge = Edge::new(1 << 20, MOST, OfEdge::default());
+        let vary = [("vary", "x")];
+        assert_eq!(keep(&edge, &[("x", "1")], &vary), KEPT);
+        assert_eq!(keep(&edge, &[("x", &"1".repeat(4 << 10))], &vary), MISS);
+    }
 }
