@@ -15,6 +15,10 @@ const SCRIPT: &str = "<?php
 $file = __DIR__ . '/count';
 $count = (int) @file_get_contents($file) + 1;
 file_put_contents($file, $count);
+if (isset($_GET['wait']) && $_SERVER['REQUEST_METHOD'] === 'GET') {
+    touch(__DIR__ . '/arrived');
+    while (!file_exists(__DIR__ . '/go')) usleep(10000);
+}
 if (isset($_GET['sleep'])) usleep((int) $_GET['sleep'] * 1000);
 if (file_exists(__DIR__ . '/broken')) { http_response_code(500); exit('broken'); }
 foreach (['cc' => 'Cache-Control', 'tag' => 'Cache-Tag', 'vary' => 'Vary', 'etag' => 'ETag', 'cookie' => 'Set-Cookie'] as $key => $name)
@@ -174,6 +178,30 @@ async fn a_file_says_nothing_of_what_was_made_at_its_address() {
         if body(&answer) == "file" { Ok(()) } else { Err(answer) }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_older_than_a_change_is_not_kept() {
+    let (front, _php) = front().await;
+    let root = front.folder.path().join("portal");
+    let target = "/count.php?cc=public,max-age=60&wait=1";
+    let (first, ()) = tokio::join!(front.get(target, ""), async {
+        eventually("PHP works on it", async || {
+            if root.join("arrived").exists() {
+                Ok(())
+            } else {
+                Err("not yet")
+            }
+        })
+        .await;
+        let change = ask(&front, "POST", target, "Content-Length: 0\r\n").await;
+        assert_eq!(statuses(&change), [200], "{change}");
+        fs::write(root.join("go"), "").unwrap();
+    });
+    assert_eq!(statuses(&first), [200], "{first}");
+    let second = front.get(target, "").await;
+    assert_ne!(body(&first), body(&second), "{second}");
+    assert_eq!(body(&second), body(&front.get(target, "").await), "that one is");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,8 +2,8 @@
 //! `proxy.cache` is set.
 //!
 //! `serve` is the way of a request through it: `judge` says what may be done with what `store` has, `storable` what may be kept of what
-//! comes, `freshness` for how long. One request fetches what many want (`flights`). What is kept is never compressed here: that
-//! is done on the way out, as for any answer.
+//! comes, `freshness` for how long. One request fetches what many want (`flights`). What is older than a change is not kept (`changes`).
+//! What is kept is never compressed here: that is done on the way out, as for any answer.
 //!
 //! A portal's page is made for one user. So, beyond the RFC: an answer that sets a cookie is never kept, and a request with cookies or
 //! credentials gets what is kept only where the answer says that it is for all (`public`, `s-maxage`, `CDN-Cache-Control`).
@@ -13,6 +13,7 @@
 //! Not by the crate `http-cache-semantics`: it knows neither stale-while-revalidate nor stale-if-error nor targeted fields, splits
 //! directives inside quotes, tells their case apart, and keeps the head of each answer twice.
 
+mod changes;
 pub mod control;
 mod desk;
 mod directives;

@@ -281,7 +281,7 @@ impl Edge {
         if !(answer.status().is_success() || answer.status().is_redirection()) {
             return;
         }
-        self.store.remove(key);
+        self.store.invalidate(key);
         for name in [LOCATION, CONTENT_LOCATION] {
             let place = answer.headers().get(name).and_then(|place| place.to_str().ok());
             let Some(place) = place.and_then(|place| place.parse::<Uri>().ok()) else {
@@ -292,7 +292,7 @@ impl Edge {
                 .authority()
                 .is_none_or(|authority| Some(authority.as_str().as_bytes()) == host);
             if is_here && let Some(target) = place.path_and_query().filter(|target| target.as_str().starts_with('/')) {
-                self.store.remove(&named(exchange, target.as_str()));
+                self.store.invalidate(&named(exchange, target.as_str()));
             }
         }
     }

@@ -1,5 +1,5 @@
 //! The answers that are kept, in memory. When full, what is asked for least gives way. What was asked for before something was
-//! purged is not kept when it comes: it may show what was purged.
+//! purged, or its address changed, is not kept when it comes: it may show what was there.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,6 +8,7 @@ use http::header::HeaderMap;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
+use super::changes::Changes;
 use super::entry::Entry;
 use crate::proxy::metrics::OfEdge;
 
@@ -21,8 +22,8 @@ type Choices = Arc<Vec<Arc<Entry>>>;
 
 pub struct Store {
     known: Cache<Box<str>, Choices, Weight>,
-    /// Choices are read, changed and put back as one. So many purges there were.
-    purges: Mutex<u64>,
+    /// Choices are read, changed and put back as one.
+    changes: Mutex<Changes>,
     numbers: OfEdge,
 }
 
@@ -71,7 +72,7 @@ impl Store {
     pub fn new(memory: u64, numbers: OfEdge) -> Self {
         Store {
             known: Cache::with_weighter(ENTRIES, memory, Weight),
-            purges: Mutex::new(0),
+            changes: Mutex::default(),
             numbers,
         }
     }
@@ -85,16 +86,16 @@ impl Store {
     /// For an answer that is asked for from now on.
     pub fn slot(self: &Arc<Self>, key: String) -> Slot {
         Slot {
-            since: *self.purges(),
+            since: self.changes().count(),
             store: self.clone(),
             key,
         }
     }
 
-    /// In the place of those that were chosen alike; not where something was purged `since`.
+    /// In the place of those that were chosen alike; not what is older than a change.
     fn put(&self, key: &str, entry: Entry, since: u64) {
-        let purges = self.purges();
-        if *purges != since {
+        let changes = self.changes();
+        if !changes.is_new(key, since) {
             return;
         }
         let entry = Arc::new(entry);
@@ -106,14 +107,23 @@ impl Store {
         self.known.insert(key.into(), Arc::new(choices));
     }
 
+    /// What is kept is of no use any more; what comes may be.
     pub fn remove(&self, key: &str) {
+        let _changes = self.changes();
+        self.known.remove(key);
+    }
+
+    /// There was a change at an address: what was asked for before it is not kept either.
+    pub fn invalidate(&self, key: &str) {
+        let mut changes = self.changes();
+        changes.changed(key);
         self.known.remove(key);
     }
 
     /// Removes what fits; how many addresses were touched.
     pub fn purge(&self, fits: impl Fn(&str, &Entry) -> bool) -> u64 {
-        let mut purges = self.purges();
-        *purges += 1;
+        let mut changes = self.changes();
+        changes.purged();
         let count = AtomicU64::new(0);
         self.known.retain(|key, choices| {
             let is_touched = choices.iter().any(|entry| fits(key, entry));
@@ -124,8 +134,8 @@ impl Store {
         count.into_inner()
     }
 
-    fn purges(&self) -> MutexGuard<'_, u64> {
-        self.purges.lock().unwrap_or_else(PoisonError::into_inner)
+    fn changes(&self) -> MutexGuard<'_, Changes> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn count(&self, is_hit: bool) {
@@ -215,6 +225,21 @@ mod tests {
         assert_eq!(store.counts().addresses, 0);
         store.slot("a".into()).put(entry("en", "x"));
         assert_eq!(store.counts().addresses, 1);
+    }
+
+    #[test]
+    fn what_was_asked_for_before_a_change_is_not_kept() {
+        let store = Arc::new(Store::new(1 << 20, OfEdge::default()));
+        let slot = store.slot("a".into());
+        store.put("a", entry("en", "x"), 0);
+        store.invalidate("a");
+        assert_eq!(store.counts().addresses, 0);
+        slot.put(entry("en", "x"));
+        assert_eq!(store.counts().addresses, 0, "it shows what was there before");
+        let slot = store.slot("a".into());
+        store.remove("a");
+        slot.put(entry("en", "x"));
+        assert_eq!(store.counts().addresses, 1, "nothing changed");
     }
 
     #[test]
