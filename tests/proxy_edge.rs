@@ -205,6 +205,18 @@ async fn an_answer_that_is_older_than_a_change_is_not_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_goes_out_as_it_came() {
+    let (front, _php) = front().await;
+    for (target, is_framed) in [("/app/kept", false), ("/count.php?cc=public,max-age=60", true)] {
+        for note in ["stored", "hit"] {
+            let answer = front.get(target, "").await;
+            assert!(answer.contains(&format!("; {note}\r\n")), "{answer}");
+            assert_eq!(answer.contains("x-frame-options: "), is_framed, "{answer}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn changes_and_purges_remove() {
     let (front, _php) = front().await;
     let target = "/count.php?cc=public,max-age=60&tag=news";

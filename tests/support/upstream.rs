@@ -1,6 +1,6 @@
 //! An HTTP/1 server behind the proxy: `/app/echo` returns the body, `/app/wait` answers when the test says so,
 //! `/app/upgrade` becomes an echo of bytes, `/app/fields` shows the header, `/app/whole` does when all of the body has come, `/app/flood`
-//! sends 32 MiB.
+//! sends 32 MiB, `/app/kept` may be kept.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -67,6 +67,13 @@ async fn answer(
         "/app/flood" => {
             let frames = (0..512).map(|_| Ok(Frame::data(Bytes::from_static(&[b'x'; 64 << 10]))));
             Response::new(StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync())
+        }
+        "/app/kept" => {
+            let mut answer = text("kept");
+            answer
+                .headers_mut()
+                .insert("cache-control", "public, max-age=60".parse().unwrap());
+            answer
         }
         "/app/fields" => text(&format!("{:?}", request.headers())),
         "/app/whole" => {

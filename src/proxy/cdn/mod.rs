@@ -80,10 +80,9 @@ impl Cdn {
     /// Leads the addresses of a page to the network.
     pub fn lead(&self, host: &str, exchange: &Exchange, mut answer: Response<Body>) -> Response<Body> {
         let is_phps = match exchange.target {
-            // Without a target it is what was kept of one.
-            Target::Php | Target::None => true,
+            Target::Php => true,
             Target::Static => answer.headers().contains_key(COMPOSITE),
-            Target::Peer | Target::Upstream => false,
+            Target::None | Target::Peer | Target::Upstream => false,
         };
         if host.is_empty() || !is_phps || !is_page(&answer) {
             return answer;
@@ -177,7 +176,7 @@ mod tests {
         };
         for (target, fields, expected) in [
             (Target::Php, vec![html], true),
-            (Target::None, vec![html], true),
+            (Target::None, vec![html], false),
             (Target::Static, vec![html, ("x-bitrix-composite", "Nginx (file)")], true),
             (Target::Static, vec![html], false),
             (Target::Peer, vec![html], false),

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::freshness::{Life, date};
 use super::storable::is_for_all;
+use crate::proxy::exchange::Target;
 
 /// By what a group of answers is named, to be removed together. The client does not see these.
 const TAGS: [HeaderName; 3] = [
@@ -35,6 +36,8 @@ pub struct Entry {
     pub headers: HeaderMap,
     pub body: Bytes,
     pub life: Life,
+    /// What made it: the same is done to it on the way out.
+    pub target: Target,
     /// When its head came, or was found to be still so.
     pub came: Instant,
     /// The same on the clock that others read.
@@ -47,7 +50,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Without a body yet. `headers` lose what is for caches alone.
+    /// Without a body and a target yet. `headers` lose what is for caches alone.
     pub fn new(request: &HeaderMap, status: StatusCode, headers: &mut HeaderMap, life: Life, wall: SystemTime) -> Self {
         let tags = take_tags(headers);
         let names = headers.get_all(VARY).iter().filter_map(|value| value.to_str().ok());
@@ -62,6 +65,7 @@ impl Entry {
             headers: headers.clone(),
             body: Bytes::new(),
             life,
+            target: Target::None,
             came: Instant::now(),
             wall,
             tags,

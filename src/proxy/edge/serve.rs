@@ -109,7 +109,7 @@ impl Edge {
     /// What may be served without asking.
     fn kept(
         &self,
-        exchange: &Exchange,
+        exchange: &mut Exchange,
         key: &str,
         note: &'static str,
         refresh: &(dyn Fn(Exchange) + Sync),
@@ -227,11 +227,12 @@ impl Edge {
 
     fn out_of(
         &self,
-        exchange: &Exchange,
+        exchange: &mut Exchange,
         entry: &Entry,
         age: Duration,
         note: &'static str,
     ) -> Result<Response<Body>, Error> {
+        exchange.target = entry.target;
         let request = &exchange.request;
         let answer = reply(&request.method, &request.headers, entry, age, clock::wall(), note)?;
         self.store
@@ -267,7 +268,8 @@ impl Edge {
         {
             headers.insert(DATE, date);
         }
-        let entry = Entry::new(&request.headers, status, headers, life, came);
+        let mut entry = Entry::new(&request.headers, status, headers, life, came);
+        entry.target = exchange.target;
         if entry.has_long_choice() {
             // Of this request alone: others may be kept.
             return missed(answer);
