@@ -4,11 +4,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, HeaderMap};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
+use super::Edge;
 use super::entry::Entry;
-use super::flights::Flight;
+use super::flights::{Flight, Flights};
 use super::store::Slot;
 use crate::proxy::error::Error;
 use crate::proxy::exchange::Body;
@@ -26,22 +27,21 @@ struct Copy {
     most: usize,
     /// As the head says.
     length: Option<usize>,
-    flight: Option<Flight>,
+    flights: Flights,
+    /// Others wait for it.
+    _flight: Option<Flight>,
 }
 
 impl Fill {
-    pub fn new(body: Body, entry: Entry, slot: Slot, most: usize, flight: Option<Flight>) -> Self {
-        let length = entry
-            .headers
-            .get(CONTENT_LENGTH)
-            .and_then(|length| length.to_str().ok());
+    pub fn new(edge: &Edge, body: Body, entry: Entry, slot: Slot, flight: Option<Flight>) -> Self {
         let copy = Copy {
-            length: length.and_then(|length| length.parse().ok()),
+            length: length(&entry.headers),
             entry,
             slot,
             bytes: BytesMut::new(),
-            most,
-            flight,
+            most: edge.most,
+            flights: edge.flights.clone(),
+            _flight: flight,
         };
         let mut fill = Fill { body, copy: Some(copy) };
         fill.settle();
@@ -75,10 +75,15 @@ impl Fill {
         if copy.bytes.len() + bytes.len() <= copy.most {
             copy.bytes.extend_from_slice(bytes);
         } else {
-            copy.flight.iter().for_each(Flight::is_in_vain);
+            copy.flights.is_in_vain(copy.slot.key());
             self.copy = None;
         }
     }
+}
+
+/// Of a body, as its head says.
+pub fn length(headers: &HeaderMap) -> Option<usize> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 impl HttpBody for Fill {
@@ -118,30 +123,33 @@ impl HttpBody for Fill {
 mod tests {
     use super::*;
 
-    use std::sync::Arc;
     use std::time::SystemTime;
 
     use futures_util::stream;
-    use http::{HeaderMap, HeaderValue, StatusCode};
+    use http::{HeaderValue, StatusCode};
     use http_body_util::{BodyExt, StreamBody};
 
+    use crate::proxy::edge::flights::Turn;
     use crate::proxy::edge::freshness::Life;
-    use crate::proxy::edge::store::Store;
     use crate::proxy::error::Kind;
     use crate::proxy::fixture::{full, read};
     use crate::proxy::metrics::OfEdge;
 
-    fn filled(body: Body, length: Option<&'static str>, store: &Arc<Store>) -> Body {
+    fn edge() -> Edge {
+        Edge::new(1 << 20, 10, OfEdge::default())
+    }
+
+    fn filled(body: Body, length: Option<&'static str>, edge: &Edge) -> Body {
         let mut headers = HeaderMap::new();
         headers.extend(length.map(|length| (CONTENT_LENGTH, HeaderValue::from_static(length))));
         let wall = SystemTime::UNIX_EPOCH;
         let life = Life::of(&headers, wall, wall, false);
         let entry = Entry::new(&HeaderMap::new(), StatusCode::OK, &mut headers, life, wall);
-        Fill::new(body, entry, store.slot("key".into()), 10, None).boxed_unsync()
+        Fill::new(edge, body, entry, edge.store.slot("key".into()), None).boxed_unsync()
     }
 
-    fn kept(store: &Store) -> Option<Bytes> {
-        store.get("key", &HeaderMap::new()).map(|entry| entry.body.clone())
+    fn kept(edge: &Edge) -> Option<Bytes> {
+        edge.store.get("key", &HeaderMap::new()).map(|entry| entry.body.clone())
     }
 
     fn pieces(pieces: Vec<Result<&'static str, Error>>) -> Body {
@@ -159,14 +167,14 @@ mod tests {
             (pieces(vec![Ok("01234"), Ok("56789")]), Some("10")),
             (pieces(vec![Ok("01234"), Ok("56789")]), None),
         ] {
-            let store = Arc::new(Store::new(1 << 20, OfEdge::default()));
-            let body = filled(body, length, &store);
+            let edge = edge();
+            let body = filled(body, length, &edge);
             assert_eq!(read(body).await.expect("whole"), "0123456789");
-            assert_eq!(kept(&store).expect("kept"), "0123456789", "{length:?}");
+            assert_eq!(kept(&edge).expect("kept"), "0123456789", "{length:?}");
         }
-        let store = Arc::new(Store::new(1 << 20, OfEdge::default()));
-        drop(filled(full(""), Some("0"), &store));
-        assert_eq!(kept(&store).expect("kept"), "");
+        let edge = edge();
+        drop(filled(full(""), Some("0"), &edge));
+        assert_eq!(kept(&edge).expect("kept"), "");
     }
 
     #[tokio::test]
@@ -177,14 +185,22 @@ mod tests {
             (pieces(vec![Ok("01234"), broken()]), None),
             (pieces(vec![Ok("01234")]), Some("10")),
         ] {
-            let store = Arc::new(Store::new(1 << 20, OfEdge::default()));
-            let _ = read(filled(body, length, &store)).await;
-            assert_eq!(kept(&store), None, "{length:?}");
+            let edge = edge();
+            let _ = read(filled(body, length, &edge)).await;
+            assert_eq!(kept(&edge), None, "{length:?}");
         }
-        let store = Arc::new(Store::new(1 << 20, OfEdge::default()));
-        let mut left = filled(pieces(vec![Ok("01234"), Ok("5")]), None, &store);
+        let edge = edge();
+        let mut left = filled(pieces(vec![Ok("01234"), Ok("5")]), None, &edge);
         left.frame().await.expect("one").expect("data");
         drop(left);
-        assert_eq!(kept(&store), None, "the client left");
+        assert_eq!(kept(&edge), None, "the client left");
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_what_is_too_large() {
+        let edge = edge();
+        assert!(edge.flights.enter("key").await.flight().is_some());
+        read(filled(full("01234567890"), None, &edge)).await.expect("whole");
+        assert!(matches!(edge.flights.enter("key").await, Turn::Free));
     }
 }

@@ -98,8 +98,8 @@ impl Flights {
         })
     }
 
-    /// What comes of an address cannot be kept.
-    fn is_in_vain(&self, key: &str) {
+    /// What comes of an address cannot be kept, whoever asks.
+    pub fn is_in_vain(&self, key: &str) {
         let place = self.0.hasher.hash_one(key);
         self.0.unkept.insert(place, Instant::now() + BELIEVED);
     }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::Edge;
 use super::entry::Entry;
-use super::fill::Fill;
+use super::fill::{Fill, length};
 use super::flights::{Flight, Turn};
 use super::freshness::Life;
 use super::judge::{Verdict, is_only_stored, judge};
@@ -262,6 +262,10 @@ impl Edge {
             flight.iter().for_each(Flight::is_in_vain);
             return missed(answer);
         }
+        if length(headers).is_some_and(|length| length > self.most) {
+            self.flights.is_in_vain(slot.key());
+            return missed(answer);
+        }
         clean(headers);
         if !headers.contains_key(DATE)
             && let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(came))
@@ -275,7 +279,7 @@ impl Edge {
             return missed(answer);
         }
         headers.append(STATUS, HeaderValue::from_static(KEPT));
-        answer.map(|body| Fill::new(body, entry, slot, self.most, flight).boxed_unsync())
+        answer.map(|body| Fill::new(self, body, entry, slot, flight).boxed_unsync())
     }
 
     /// What a change at an address makes of what is kept of it (RFC 9111 §4.4).
@@ -408,6 +412,16 @@ mod tests {
         let slot = edge.store.slot(key(&exchange));
         let kept = edge.keep(&exchange, response, clock::wall(), slot, None);
         kept.headers()[STATUS].clone()
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_what_says_that_it_is_too_large() {
+        let edge = Edge::new(1 << 20, MOST, OfEdge::default());
+        for (length, note, is_waited_for) in [("10", KEPT, true), ("11", MISS, false)] {
+            assert_eq!(keep(&edge, &[], &[("content-length", length)]), note);
+            let turn = edge.flights.enter(&key(&exchange("GET", "/", &[]))).await;
+            assert_eq!(turn.flight().is_some(), is_waited_for, "{length}");
+        }
     }
 
     #[test]
