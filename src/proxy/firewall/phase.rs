@@ -148,7 +148,7 @@ impl Firewall {
     pub(super) fn action(&self, verdict: Option<&Report>, is_blocking: bool) -> Action {
         match verdict {
             Some(report) if report.refused.is_some() && is_blocking => Action::Blocked,
-            Some(report) if report.is_exhausted => self.failure(is_blocking),
+            Some(report) if report.is_exhausted || report.is_partial => self.failure(is_blocking),
             None => self.failure(is_blocking),
             Some(report) if report.refused.is_some() || !report.hits.is_empty() => Action::Detected,
             Some(_) => Action::Passed,
@@ -271,6 +271,56 @@ mod tests {
         let bed = bed("block", "max_body = \"1KiB\"\n");
         let body = format!("a={}&b=attack", "x".repeat(2000));
         assert_eq!(bed.send("/a", &FORM, full(body.clone())).await, Ok(body.into()));
+    }
+
+    #[tokio::test]
+    async fn one_source_with_very_many_values_hides_no_other() {
+        let (few, many) = ("a;".repeat(5200), "a;".repeat(20_001));
+        let query = |count: usize| format!("/a?{}q=attack", "a&".repeat(count));
+        let form = |count: usize| format!("{}q=attack", "a&".repeat(count));
+        let json = |count: usize| format!("{{\"a\":[{}1],\"q\":\"attack\"}}", "1,".repeat(count));
+        let refused = Some(Action::Blocked);
+        for (what, target, cookie, kind, body, expected) in [
+            ("cookies", query(0), &few, FORM[0].1, String::new(), refused),
+            ("more cookies", query(0), &many, FORM[0].1, String::new(), refused),
+            ("cookies and a form", "/a".into(), &many, FORM[0].1, form(0), refused),
+            (
+                "what PHP takes of a query",
+                query(9_999),
+                &few,
+                FORM[0].1,
+                String::new(),
+                refused,
+            ),
+            (
+                "what PHP takes of a form",
+                query(9_000).replace("attack", ""),
+                &few,
+                FORM[0].1,
+                form(9_999),
+                refused,
+            ),
+            ("cookies beyond", "/a".into(), &many, FORM[0].1, String::new(), None),
+            ("a query beyond", query(20_001), &few, FORM[0].1, String::new(), None),
+            ("a form beyond", "/a".into(), &few, FORM[0].1, form(20_001), None),
+            ("JSON beyond", "/a".into(), &few, "application/json", json(20_001), None),
+        ] {
+            for (on_failure, failed) in [("open", Action::FailedOpen), ("closed", Action::FailedClosed)] {
+                let bed = bed("block", &format!("on_failure = \"{on_failure}\"\n"));
+                let fields = [("cookie", cookie.as_str()), ("content-type", kind)];
+                let sent = bed.send(&target, &fields, full(body.clone())).await;
+                let expected = expected.unwrap_or(failed);
+                assert_eq!(sent.is_ok(), expected == Action::FailedOpen, "{what} {on_failure}");
+                let log = bed.log();
+                assert_eq!(log[0].action, expected, "{what} {on_failure}");
+                let is_told = log[0].fault.as_ref().is_some_and(|fault| fault.contains("more than"));
+                assert_eq!(
+                    is_told,
+                    expected == failed || what.contains("more") || what.contains("and a form"),
+                    "{what}"
+                );
+            }
+        }
     }
 
     #[tokio::test]

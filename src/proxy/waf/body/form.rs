@@ -10,7 +10,7 @@ use super::{Fault, bound};
 /// `a=1&b=2`, decoded. `variable`: where the arguments belong.
 pub fn parse(text: &Bytes, variable: Variable, store: &mut Store) -> Result<(), Fault> {
     for (start, end) in spans(text, b'&') {
-        bound(store)?;
+        bound(variable, store)?;
         let pair = text.slice(start..end);
         let (name, value) = match memchr::memchr(b'=', &pair) {
             Some(at) => (pair.slice(..at), pair.slice(at + 1..)),
@@ -28,7 +28,7 @@ pub fn query(text: &Bytes, store: &mut Store) -> Result<(), Fault> {
 /// `a=1; b=2`, as they are.
 pub fn cookies(text: &Bytes, store: &mut Store) -> Result<(), Fault> {
     for (start, end) in spans(text, b';') {
-        bound(store)?;
+        bound(Variable::RequestCookies, store)?;
         let pair = text.slice_ref(text[start..end].trim_ascii());
         if pair.is_empty() {
             continue;

@@ -12,9 +12,16 @@ use super::{Fault, bound};
 pub fn parse(body: &Bytes, store: &mut Store) -> Result<(), Fault> {
     let mut reader = serde_json::Deserializer::from_slice(body);
     let mut way = b"json".to_vec();
-    let read = Node { way: &mut way, store }.deserialize(&mut reader);
+    let node = Node {
+        way: &mut way,
+        store: &mut *store,
+    };
+    let read = node.deserialize(&mut reader);
     let read = read.and_then(|()| reader.end());
-    read.map_err(|error| Fault(format!("no JSON: {error}")))
+    read.or_else(|error| {
+        bound(Variable::ArgsPost, store)?;
+        Err(Fault::Broken(format!("no JSON: {error}")))
+    })
 }
 
 /// A value at `way`. Depth is bounded by the parser's own limit.
@@ -25,7 +32,7 @@ struct Node<'a> {
 
 impl Node<'_> {
     fn add<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
-        bound(self.store).map_err(|fault| E::custom(fault.0))?;
+        bound(Variable::ArgsPost, self.store).map_err(|_| E::custom("too many values"))?;
         let name = Bytes::copy_from_slice(self.way);
         let text = Bytes::copy_from_slice(text.as_bytes());
         self.store.add_argument(Variable::ArgsPost, name, text);

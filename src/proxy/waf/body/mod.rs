@@ -1,6 +1,7 @@
 //! A body taken apart: codecs from bytes to values, without a look at any rule.
 //!
 //! A body that cannot be read as what it says it is leaves what was read until then and a `Fault`; the engine then shows rules the raw bytes too.
+//! The bound on values is one per source: nobody hides a query behind cookies.
 
 mod form;
 mod json;
@@ -15,12 +16,18 @@ use super::rule::Processor;
 use super::store::Store;
 use super::variable::Variable;
 
-/// Values of one body; the portal's largest forms have a tenth.
-pub const MOST_VALUES: usize = 10_000;
+/// Values of one source: the query, the cookies, the body. More than PHP takes of each (`max_input_vars` in
+/// `assets/templates/fpm-pool.conf`); the portal's largest forms have a tenth of that.
+pub const MOST_VALUES: usize = 20_000;
 
-/// Why a body was not read to its end.
+/// Why not all was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault(pub String);
+pub enum Fault {
+    /// It is not what it says it is.
+    Broken(String),
+    /// It has more than is looked at.
+    Full(String),
+}
 
 /// What is announced by the field `Content-Type`.
 pub fn processor(content_type: &[u8]) -> Option<Processor> {
@@ -56,15 +63,16 @@ pub fn read(
     };
     match read {
         // What is missing is no fault of the client.
-        Err(_) if is_cut && processor != Processor::Json => Ok(()),
+        Err(Fault::Broken(_)) if is_cut && processor != Processor::Json => Ok(()),
         read => read,
     }
 }
 
-fn bound(store: &Store) -> Result<(), Fault> {
-    match store.len() < MOST_VALUES {
+/// Whether one more value of a source is looked at. `variable`: one of which the source has a value for each.
+fn bound(variable: Variable, store: &Store) -> Result<(), Fault> {
+    match store.of(variable).len() < MOST_VALUES {
         true => Ok(()),
-        false => Err(Fault(format!("more than {MOST_VALUES} values"))),
+        false => Err(Fault::Full(format!("more than {MOST_VALUES} of {}", variable.name()))),
     }
 }
 

@@ -10,7 +10,6 @@ use super::{Fault, bound};
 
 /// Longest boundary of RFC 2046, section 5.1.1.
 const LONGEST_BOUNDARY: usize = 70;
-const MOST_PARTS: usize = 2_000;
 const MOST_HEADERS: usize = 32;
 
 pub fn parse(content_type: &[u8], body: &Bytes, is_cut: bool, store: &mut Store) -> Result<(), Fault> {
@@ -21,16 +20,18 @@ pub fn parse(content_type: &[u8], body: &Bytes, is_cut: bool, store: &mut Store)
     };
     let read = found.read(content_type, body);
     let Found { strict, files, store } = found;
-    let fault = match read {
-        Ok(Ending::Closed) => strict,
-        Ok(Ending::Open) if is_cut => strict,
-        Ok(Ending::Open) => Some("the last boundary is missing".to_string()),
-        Err(fault) => Some(fault),
+    let fault = match &read {
+        Err(Fault::Broken(what)) => Some(what.clone()),
+        Ok(Ending::Open) if !is_cut => Some("the last boundary is missing".to_string()),
+        _ => strict,
     };
-    let is_faulty = fault.is_some();
-    store.set(Variable::MultipartStrictError, if is_faulty { "1" } else { "0" });
+    store.set(Variable::MultipartStrictError, if fault.is_some() { "1" } else { "0" });
     store.set(Variable::FilesCombinedSize, files.to_string());
-    fault.map_or(Ok(()), |fault| Err(Fault(format!("multipart: {fault}"))))
+    match (fault, read) {
+        (Some(what), _) => Err(Fault::Broken(format!("multipart: {what}"))),
+        (None, Err(full)) => Err(full),
+        (None, Ok(_)) => Ok(()),
+    }
 }
 
 enum Ending {
@@ -53,17 +54,17 @@ struct Part {
 }
 
 impl Found<'_> {
-    fn read(&mut self, content_type: &[u8], body: &Bytes) -> Result<Ending, String> {
+    fn read(&mut self, content_type: &[u8], body: &Bytes) -> Result<Ending, Fault> {
         let boundary = boundary(content_type)?;
         let mark = [b"--".as_slice(), &boundary].concat();
         let Some(start) = marks(body, &mark).next() else {
-            return Err("no boundary in the body".to_string());
+            return Err(broken("no boundary in the body"));
         };
         if start > 0 {
             self.blame("text before the first boundary");
         }
         let mut at = start + mark.len();
-        for _ in 0..MOST_PARTS {
+        loop {
             if body[at..].starts_with(b"--") {
                 let is_end = body[at + 2..].trim_ascii().is_empty();
                 if !is_end {
@@ -80,14 +81,13 @@ impl Found<'_> {
             let (part, content) = self.headers(body, at + line + 1)?;
             let next = marks(&body[content..], &mark).next();
             let end = next.map_or(body.len(), |next| content + next);
-            bound(self.store).map_err(|fault| fault.0)?;
+            bound(Variable::MultipartName, self.store)?;
             self.add(part, body.slice(content..without_break(body, content, end)))?;
             match next {
                 Some(_) => at = end + mark.len(),
                 None => return Ok(Ending::Open),
             }
         }
-        Err(format!("more than {MOST_PARTS} parts"))
     }
 
     fn blame(&mut self, what: &str) {
@@ -95,7 +95,7 @@ impl Found<'_> {
     }
 
     /// The head of a part, and where its content starts.
-    fn headers(&mut self, body: &Bytes, start: usize) -> Result<(Part, usize), String> {
+    fn headers(&mut self, body: &Bytes, start: usize) -> Result<(Part, usize), Fault> {
         let mut part = Part::default();
         let mut at = start;
         loop {
@@ -110,13 +110,13 @@ impl Found<'_> {
             if line.starts_with(b" ") || line.starts_with(b"\t") {
                 self.blame("a folded header");
                 let Some(last) = part.headers.last_mut() else {
-                    return Err("a part starts with a folded header".to_string());
+                    return Err(broken("a part starts with a folded header"));
                 };
                 *last = [last.as_ref(), b" ", line.trim_ascii()].concat().into();
                 continue;
             }
             if part.headers.len() == MOST_HEADERS {
-                return Err(format!("more than {MOST_HEADERS} headers of a part"));
+                return Err(broken(&format!("more than {MOST_HEADERS} headers of a part")));
             }
             part.headers.push(line);
         }
@@ -151,12 +151,13 @@ impl Found<'_> {
         }
     }
 
-    fn add(&mut self, part: Part, content: Bytes) -> Result<(), String> {
+    fn add(&mut self, part: Part, content: Bytes) -> Result<(), Fault> {
         if part.name.is_none() {
             self.blame("a part without a name");
         }
         let name = part.name.unwrap_or_default();
         for line in part.headers {
+            bound(Variable::MultipartPartHeaders, self.store)?;
             self.store.add(Variable::MultipartPartHeaders, name.clone(), line);
         }
         self.store.add(Variable::MultipartName, name.clone(), name.clone());
@@ -185,16 +186,20 @@ fn without_break(body: &[u8], start: usize, end: usize) -> usize {
     start + content.strip_suffix(b"\r").unwrap_or(content).len()
 }
 
-fn boundary(content_type: &[u8]) -> Result<Vec<u8>, String> {
+fn broken(what: &str) -> Fault {
+    Fault::Broken(what.to_string())
+}
+
+fn boundary(content_type: &[u8]) -> Result<Vec<u8>, Fault> {
     let mut found = parameters(content_type)
         .into_iter()
         .filter(|(name, _)| name == b"boundary");
     let boundary = found.next().map(|(_, value)| value).filter(|value| !value.is_empty());
     match (boundary, found.next()) {
-        (Some(_), Some(_)) => Err("two boundaries are announced".to_string()),
+        (Some(_), Some(_)) => Err(broken("two boundaries are announced")),
         (Some(boundary), None) if boundary.len() <= LONGEST_BOUNDARY => Ok(boundary),
-        (Some(_), None) => Err("the boundary is too long".to_string()),
-        (None, _) => Err("no boundary is announced".to_string()),
+        (Some(_), None) => Err(broken("the boundary is too long")),
+        (None, _) => Err(broken("no boundary is announced")),
     }
 }
 

@@ -27,13 +27,15 @@ fn read(body: &[u8], text: &mut Vec<u8>, store: &mut Store) -> Result<(), Fault>
     let mut reader = Reader::from_reader(body);
     let (mut depth, mut elements) = (0usize, 0usize);
     loop {
-        let event = reader.read_event().map_err(|error| Fault(format!("no XML: {error}")))?;
+        let event = reader
+            .read_event()
+            .map_err(|error| Fault::Broken(format!("no XML: {error}")))?;
         match event {
             Event::Start(tag) => {
                 depth += 1;
                 elements += 1;
                 if depth > DEEPEST {
-                    return Err(Fault(format!("XML deeper than {DEEPEST}")));
+                    return Err(Fault::Broken(format!("XML deeper than {DEEPEST}")));
                 }
                 attributes(&tag, store)?;
             }
@@ -52,14 +54,16 @@ fn read(body: &[u8], text: &mut Vec<u8>, store: &mut Store) -> Result<(), Fault>
     }
     match (depth, elements) {
         (0, 1..) => Ok(()),
-        _ => Err(Fault("no XML: elements are not closed, or there are none".to_string())),
+        _ => Err(Fault::Broken(
+            "no XML: elements are not closed, or there are none".to_string(),
+        )),
     }
 }
 
 fn attributes(tag: &BytesStart, store: &mut Store) -> Result<(), Fault> {
     for attribute in tag.attributes().with_checks(false) {
-        bound(store)?;
-        let attribute = attribute.map_err(|error| Fault(format!("no XML: {error}")))?;
+        bound(Variable::Xml, store)?;
+        let attribute = attribute.map_err(|error| Fault::Broken(format!("no XML: {error}")))?;
         let raw = &attribute.value;
         let text = std::str::from_utf8(raw)
             .ok()

@@ -49,6 +49,8 @@ pub struct Report {
     /// The bound on work ended the rules early.
     pub is_exhausted: bool,
     pub work: u64,
+    /// There is more of the query, the cookies or the body than is looked at.
+    pub is_partial: bool,
     pub body_fault: Option<String>,
 }
 
@@ -166,12 +168,19 @@ impl Transaction {
     }
 
     fn blame(&mut self, fault: Option<Fault>) {
-        if let Some(Fault(what)) = fault {
-            self.store.set(Variable::ReqbodyError, "1");
-            self.store.set(Variable::ReqbodyErrorMsg, what.clone());
-            self.report.body_fault = Some(what);
-        } else if self.report.body_fault.is_none() {
-            self.store.set(Variable::ReqbodyError, "0");
+        let is_broken = matches!(fault, Some(Fault::Broken(_)));
+        self.store
+            .set(Variable::ReqbodyError, if is_broken { "1" } else { "0" });
+        match fault {
+            Some(Fault::Broken(what)) => {
+                self.store.set(Variable::ReqbodyErrorMsg, what.clone());
+                self.report.body_fault = Some(what);
+            }
+            Some(Fault::Full(what)) => {
+                self.report.is_partial = true;
+                self.report.body_fault.get_or_insert(what);
+            }
+            None => {}
         }
     }
 
