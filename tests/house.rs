@@ -75,6 +75,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("pre_exec", &["src/host/child.rs"]),
     ("libinjectionrs", &["src/proxy/waf/operator/inject.rs"]),
     ("use hashbrown", &["src/proxy/waf/engine/"]),
+    ("json_event_parser", &["src/proxy/waf/body/json.rs"]),
     ("fancy_regex", &["src/proxy/waf/operator/pattern.rs"]),
     ("lol_html", &["src/proxy/cdn/body.rs"]),
     ("cssparser", &["src/proxy/cdn/style.rs"]),

@@ -19,8 +19,13 @@ impl Bed {
         let folder = tempfile::tempdir().expect("a folder");
         fs::write(folder.path().join("a.conf"), rules).expect("a file");
         let path = folder.path().display();
+        let portal = if settings.contains("portal =") {
+            ""
+        } else {
+            "portal = false\n"
+        };
         let text = format!(
-            "[node]\nlog_dir = \"{path}\"\n[waf]\nrules = [\"{path}\"]\nportal = false\naudit_log = \"waf.log\"\n{settings}"
+            "[node]\nlog_dir = \"{path}\"\n[waf]\nrules = [\"{path}\"]\n{portal}audit_log = \"waf.log\"\n{settings}"
         );
         let config = config::parse(&text, std::iter::empty());
         let config = config.expect("a configuration").config;

@@ -224,7 +224,17 @@ mod tests {
     impl Bed {
         /// What the target gets of that request.
         async fn send(&self, target: &str, fields: &[(&str, &str)], body: Body) -> Result<Bytes, Kind> {
-            let exchange = exchange("POST", target, fields);
+            self.send_by("POST", target, fields, body).await
+        }
+
+        async fn send_by(
+            &self,
+            method: &str,
+            target: &str,
+            fields: &[(&str, &str)],
+            body: Body,
+        ) -> Result<Bytes, Kind> {
+            let exchange = exchange(method, target, fields);
             let inspected = self.firewall.inspect(&exchange, body, &self.metrics).await;
             let inspected = inspected.map_err(|error| error.kind)?;
             Ok(read(inspected.body).await.expect("a body"))
@@ -320,6 +330,109 @@ mod tests {
                     "{what}"
                 );
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_what_it_says_it_is_does_not_pass_unseen() {
+        const JSON: &str = "application/json";
+        const XML: &str = "text/xml";
+        let nested = |count: usize| format!("{}{}", "[".repeat(count), "]".repeat(count));
+        let wide: Vec<u8> = "<a>attack</a>".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        for (what, kind, body) in [
+            (
+                "a number beyond all",
+                JSON,
+                r#"{"a":1e999,"q":"attack"}"#.to_string().into_bytes(),
+            ),
+            (
+                "lists in lists",
+                JSON,
+                format!(r#"{{"a":{},"q":"attack"}}"#, nested(200)).into(),
+            ),
+            (
+                "more of them than PHP reads",
+                JSON,
+                format!(r#"{{"a":{},"q":"attack"}}"#, nested(600)).into(),
+            ),
+            (
+                "a long key",
+                JSON,
+                format!(r#"{{"{}":1,"q":"attack"}}"#, "a".repeat(5000)).into(),
+            ),
+            (
+                "an attack as a long key",
+                JSON,
+                format!(r#"{{"{}attack":1}}"#, "a".repeat(5000)).into(),
+            ),
+            ("a word that PHP knows", JSON, r#"{"a":TRUE,"q":"attack"}"#.into()),
+            ("UTF-16", XML, wide),
+            (
+                "UTF-7",
+                XML,
+                "<?xml version='1.0' encoding='UTF-7'?><a>+ADw-attack</a>".into(),
+            ),
+            (
+                "deep elements",
+                XML,
+                format!("{}attack{}", "<a>".repeat(300), "</a>".repeat(300)).into(),
+            ),
+            (
+                "text behind a boundary",
+                "multipart/form-data; boundary=a",
+                "--a x\r\n\r\n\r\n--a--".into(),
+            ),
+        ] {
+            let bed_of = |mode: &str| bed(mode, "");
+            let sent = bed_of("block")
+                .send("/a", &[("content-type", kind)], full(body.clone()))
+                .await;
+            assert_eq!(sent, Err(Kind::Forbidden), "{what}");
+            let bed = bed_of("detect");
+            assert!(bed.send("/a", &[("content-type", kind)], full(body)).await.is_ok());
+            assert_eq!(bed.log()[0].action, Action::Detected, "{what}");
+        }
+        for (what, kind, body) in [
+            ("numbers", JSON, r#"{"a":1e999,"b":-0.5E+3}"#.to_string()),
+            ("lists in lists", JSON, nested(500)),
+            ("a long key", JSON, format!(r#"{{"{}":1}}"#, "a".repeat(5000))),
+            ("nothing", JSON, " ".to_string()),
+            (
+                "more than is looked at",
+                JSON,
+                format!(r#"{{"a":"{}"}}"#, "a".repeat(9000)),
+            ),
+            ("more than is looked at", XML, format!("<a>{}</a>", "a".repeat(9000))),
+            (
+                "old letters",
+                XML,
+                "<?xml version='1.0' encoding='Windows-1251'?><a>b</a>".to_string(),
+            ),
+        ] {
+            let bed = bed("block", "max_body = \"8KiB\"\n");
+            let sent = bed.send("/a", &[("content-type", kind)], full(body.clone())).await;
+            assert_eq!(sent, Ok(body.into()), "{what}");
+        }
+    }
+
+    #[tokio::test]
+    async fn files_that_are_sent_as_they_are_may_be_broken() {
+        const UPLOAD: &str = "/bitrix/services/main/ajax.php?action=ui.fileuploader.upload&token=1";
+        let bed = bed("block", "portal = true\n");
+        for (method, target, is_file) in [
+            ("PUT", "/docs/a.json", true),
+            ("PUT", "/docs/../rest/a", false),
+            ("PUT", "/x.php/a.json", false),
+            ("POST", "/docs/a.json", false),
+            ("POST", UPLOAD, true),
+            ("POST", &format!("{UPLOAD}&action=other"), false),
+            ("POST", &format!("{UPLOAD}&+action=other"), false),
+            ("POST", "/x.php?action=ui.fileuploader.upload", false),
+            ("POST", "/bitrix/admin/1c_exchange.php?mode=file", true),
+        ] {
+            let fields = [("content-type", "application/json")];
+            let sent = bed.send_by(method, target, &fields, full("{\"a\":")).await;
+            assert_eq!(sent.is_ok(), is_file, "{method} {target}");
         }
     }
 

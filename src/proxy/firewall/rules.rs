@@ -3,7 +3,12 @@
 use crate::config::Waf;
 use crate::proxy::waf::{Error, Own, Plan, Reading, load as load_rules};
 
-/// Between the rule set's setup and its rules.
+/// Between the rule set's setup and its rules, whatever these are.
+const BODIES: Own = Own {
+    name: "bodies-before",
+    text: include_str!("../../../assets/waf/bodies-before.conf"),
+};
+/// The same, of the portal.
 const BEFORE: Own = Own {
     name: "portal-before",
     text: include_str!("../../../assets/waf/portal-before.conf"),
@@ -21,8 +26,8 @@ pub fn load(waf: &Waf) -> Result<Plan, Error> {
         false => Reading::Text,
     };
     let (before, after): (&[Own], &[Own]) = match waf.portal {
-        true => (&[BEFORE], &[AFTER]),
-        false => (&[], &[]),
+        true => (&[BODIES, BEFORE], &[AFTER]),
+        false => (&[BODIES], &[]),
     };
     load_rules(&waf.rules, before, after, reading)
 }

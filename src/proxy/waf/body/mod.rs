@@ -63,7 +63,7 @@ pub fn read(
     };
     match read {
         // What is missing is no fault of the client.
-        Err(Fault::Broken(_)) if is_cut && processor != Processor::Json => Ok(()),
+        Err(Fault::Broken(_)) if is_cut => Ok(()),
         read => read,
     }
 }

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use quick_xml::Reader;
 use quick_xml::escape::resolve_xml_entity;
-use quick_xml::events::{BytesRef, BytesStart, Event};
+use quick_xml::events::{BytesDecl, BytesRef, BytesStart, Event};
 
 use super::super::store::Store;
 use super::super::variable::Variable;
@@ -12,7 +12,10 @@ use super::{Fault, bound};
 
 const TEXT: &str = "/*";
 const ATTRIBUTE: &str = "//@*";
+/// Elements in one another. PHP reads no deeper.
 const DEEPEST: usize = 256;
+/// Beginnings of encodings in which markup and attacks are the same bytes as in ASCII.
+const ENCODINGS: [&[u8]; 6] = [b"utf-8", b"us-ascii", b"windows-125", b"cp125", b"iso-8859-", b"koi8-"];
 
 pub fn parse(body: &Bytes, store: &mut Store) -> Result<(), Fault> {
     let mut text = Vec::new();
@@ -24,6 +27,10 @@ pub fn parse(body: &Bytes, store: &mut Store) -> Result<(), Fault> {
 }
 
 fn read(body: &[u8], text: &mut Vec<u8>, store: &mut Store) -> Result<(), Fault> {
+    // UTF-16 and UTF-32.
+    if memchr::memchr(0, body).is_some() {
+        return Err(Fault::Broken("no XML: zero bytes".to_string()));
+    }
     let mut reader = Reader::from_reader(body);
     let (mut depth, mut elements) = (0usize, 0usize);
     loop {
@@ -48,7 +55,8 @@ fn read(body: &[u8], text: &mut Vec<u8>, store: &mut Store) -> Result<(), Fault>
             Event::CData(part) => text.extend_from_slice(&part),
             Event::DocType(part) => text.extend_from_slice(&part),
             Event::GeneralRef(reference) => resolve(&reference, text),
-            Event::Comment(_) | Event::Decl(_) | Event::PI(_) => {}
+            Event::Decl(declaration) => known(&declaration)?,
+            Event::Comment(_) | Event::PI(_) => {}
             Event::Eof => break,
         }
     }
@@ -57,6 +65,18 @@ fn read(body: &[u8], text: &mut Vec<u8>, store: &mut Store) -> Result<(), Fault>
         _ => Err(Fault::Broken(
             "no XML: elements are not closed, or there are none".to_string(),
         )),
+    }
+}
+
+/// What is written in an encoding like UTF-7 looks harmless until it is decoded.
+fn known(declaration: &BytesDecl) -> Result<(), Fault> {
+    let Some(Ok(encoding)) = declaration.encoding() else {
+        return Ok(());
+    };
+    let name = encoding.to_ascii_lowercase();
+    match ENCODINGS.iter().any(|known| name.starts_with(known)) {
+        true => Ok(()),
+        false => Err(Fault::Broken("XML in an encoding that is not read".to_string())),
     }
 }
 

@@ -108,7 +108,7 @@ impl Transaction {
         let length = body.len().to_string();
         self.store.set(Variable::RequestBodyLength, length);
         let read = match self.processor {
-            Some(processor) if !body.is_empty() => {
+            Some(processor) if !body.trim_ascii().is_empty() => {
                 self.store.set(Variable::ReqbodyProcessor, processor.name());
                 body::read(processor, &self.content_type, body, is_cut, &mut self.store)
             }
@@ -119,7 +119,12 @@ impl Transaction {
             }
             _ => Ok(()),
         };
-        let is_raw = matches!(self.processor, None | Some(Processor::UrlEncoded)) || self.forces_body || read.is_err();
+        let is_raw = match self.processor {
+            None | Some(Processor::UrlEncoded) => true,
+            // The value that it is cut in is not among the arguments.
+            Some(Processor::Json) if is_cut => true,
+            _ => self.forces_body || matches!(read, Err(Fault::Broken(_))),
+        };
         if is_raw && !body.is_empty() {
             self.store.set(Variable::RequestBody, body.clone());
         }
