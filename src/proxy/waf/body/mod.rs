@@ -31,8 +31,9 @@ pub enum Fault {
 
 /// What is announced by the field `Content-Type`.
 pub fn processor(content_type: &[u8]) -> Option<Processor> {
+    // As PHP ends it.
     let kind = content_type
-        .split(|byte| *byte == b';')
+        .split(|byte| matches!(byte, b';' | b',' | b' '))
         .next()?
         .trim_ascii()
         .to_ascii_lowercase();

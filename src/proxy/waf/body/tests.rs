@@ -87,6 +87,89 @@ fn what_is_not_as_it_should_be_is_told_and_still_read() {
     assert!(read("multipart/form-data; boundary=a; boundary=b", b"--a--").0.is_err());
 }
 
+/// Where PHP finds the field `q`, rules find it, or the body is no such body.
+#[test]
+fn what_is_a_field_for_php_is_not_hidden_in_a_file() {
+    let disposition =
+        |parameters: &str| format!("--a\r\nContent-Disposition: form-data; {parameters}\r\n\r\nattack\r\n--a--\r\n");
+    let inside = |outer: &str| {
+        format!(
+            "--{outer}\r\nContent-Disposition: form-data; name=\"f\"; filename=\"x\"\r\n\r\n--a\r\n\
+             Content-Disposition: form-data; name=\"q\"\r\n\r\nattack\r\n--a--\r\n\r\n--{outer}--\r\n"
+        )
+    };
+    let pad = "x".repeat(6000);
+    let sure = [
+        ("a", disposition("name=\"q\"; filename*=\"x.txt\"")),
+        ("a", disposition("name=\"q\"; x'; filename=\"x.txt\"; y='")),
+        ("\"a\"; charset=utf-8", disposition("name=q")),
+    ];
+    let unsure = [
+        ("a,b", inside("a,b")),
+        ("b; x=boundary=a", inside("b")),
+        ("a ", inside("a ")),
+        ("a", disposition("name=\"q\"; filename =\"x.txt\"")),
+        ("a", disposition("name=\"q\"; name =\"message\"")),
+        ("a", disposition("name=\"message\"; name=\"q\"")),
+        ("a", disposition("name=\"q\"; x=\0; filename=\"x.txt\"")),
+        ("a", disposition(&format!("name=\"q\"; x=\"{pad}\"; filename=\"x:y\""))),
+        (
+            "a",
+            disposition("name=\"q\"\r\nContent-Disposition: form-data; name=\"f\"; filename=\"x\""),
+        ),
+        ("a", disposition("name=\"q\"\r\n\0: 1\r\nx: 1")),
+        (
+            "a",
+            "--a\r\nContent-Disposition: form-data; name=\"q\"\r\n\r\n--a\r\n\
+             Content-Disposition: form-data; name=\"f\"; filename=\"x\"\r\n\r\nattack\r\n--a--\r\n"
+                .to_string(),
+        ),
+        (
+            "a",
+            "--a\r\nContent-Disposition: name=\"q\"; x=1\r\n\r\nattack\r\n--a--\r\n".to_string(),
+        ),
+    ];
+    for (is_sure, cases) in [(true, &sure[..]), (false, &unsure[..])] {
+        for (boundary, body) in cases {
+            let (result, store) = read(&format!("multipart/form-data; boundary={boundary}"), body.as_bytes());
+            assert_eq!(result.is_ok(), is_sure, "{boundary}: {body}");
+            let found = pairs(&store, Variable::ArgsPost);
+            assert!(!is_sure || found == ["q=attack"], "{boundary}: {body}: {found:?}");
+        }
+    }
+    for kind in [
+        "multipart/form-data; start=boundary=a; boundary=b",
+        "multipart/form-data; boundary =a",
+        "multipart/form-data; Boundary=b; boundary=a",
+        "multipart/form-data, boundary=a",
+        "multipart/form-data x; boundary=a",
+    ] {
+        assert!(read(kind, inside("b").as_bytes()).0.is_err(), "{kind}");
+    }
+}
+
+#[test]
+fn parts_as_programs_send_them_are_as_they_should_be() {
+    let net = "\r\n--b\r\nContent-Type: application/pdf\r\n\
+        Content-Disposition: form-data; name=file; filename=x.pdf; filename*=utf-8''x.pdf\r\n\r\nattack\r\n--b--\r\n";
+    let empty = "--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n\r\n--b--";
+    for (kind, body, arguments) in [
+        ("multipart/form-data; boundary=\"b\"", net, &[][..]),
+        ("multipart/form-data;charset=utf-8;boundary=b", empty, &["a="]),
+    ] {
+        let (result, store) = read(kind, body.as_bytes());
+        assert_eq!(result, Ok(()), "{body}");
+        assert_eq!(pairs(&store, Variable::ArgsPost), arguments, "{body}");
+    }
+    // Cut in a head.
+    let mut store = Store::default();
+    let body =
+        Bytes::from_static(b"--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1\r\n--b\r\nContent-Dispo");
+    let kind = b"multipart/form-data; boundary=b";
+    assert_eq!(super::read(Processor::Multipart, kind, &body, true, &mut store), Ok(()));
+    assert_eq!(pairs(&store, Variable::MultipartStrictError), ["=0"]);
+}
+
 proptest! {
     #[test]
     fn no_body_panics(body in proptest::collection::vec(any::<u8>(), 0..200), text in "[-x\r\n:;=\"a{}<>&\\[\\],]{0,80}") {
