@@ -416,6 +416,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_a_message_may_say_no_other_argument_may() {
+        let rules = "SecRule ARGS \"@contains attack\" \"id:1,phase:2,deny,tag:'attack-xss',tag:'OWASP_CRS'\"\n";
+        let bed = Bed::new(rules, "mode = \"block\"\nportal = true\n");
+        for (name, is_message) in [
+            ("text", true),
+            ("data[text]", true),
+            ("user_password", true),
+            ("filter[NAME]", false),
+            ("filter[NAME]text", false),
+            ("filter[NAME].text", false),
+            ("filter[NAME][text", false),
+            ("filter[NAME]_password", false),
+            ("sql%00text", false),
+        ] {
+            let sent = bed.send(&format!("/a?{name}=attack"), &[], empty()).await;
+            assert_eq!(sent.is_ok(), is_message, "{name}");
+            let sent = bed.send("/a", &FORM, full(format!("{name}=attack"))).await;
+            assert_eq!(sent.is_ok(), is_message, "{name} in a form");
+        }
+    }
+
+    #[tokio::test]
     async fn files_that_are_sent_as_they_are_may_be_broken() {
         const UPLOAD: &str = "/bitrix/services/main/ajax.php?action=ui.fileuploader.upload&token=1";
         let bed = bed("block", "portal = true\n");

@@ -42,14 +42,14 @@ impl Store {
         self.add(variable, Bytes::new(), text);
     }
 
-    /// An argument and its name. `variable`: the arguments of the query or of the body.
-    pub fn add_argument(&mut self, variable: Variable, name: Bytes, text: Bytes) {
+    /// An argument and its name. `variable`: the arguments of the query or of the body. `key`: what the name is for who reads it.
+    pub fn add_argument(&mut self, variable: Variable, key: Bytes, name: Bytes, text: Bytes) {
         let names = match variable {
             Variable::ArgsGet => Variable::ArgsGetNames,
             _ => Variable::ArgsPostNames,
         };
-        self.add(names, name.clone(), name.clone());
-        self.add(variable, name, text);
+        self.add(names, key.clone(), name);
+        self.add(variable, key, text);
     }
 
     /// Numbers of a variable's values, in their order.

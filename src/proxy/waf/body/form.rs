@@ -16,7 +16,8 @@ pub fn parse(text: &Bytes, variable: Variable, store: &mut Store) -> Result<(), 
             Some(at) => (pair.slice(..at), pair.slice(at + 1..)),
             None => (pair, Bytes::new()),
         };
-        store.add_argument(variable, decoded(name), decoded(value));
+        let name = decoded(name);
+        store.add_argument(variable, key(&name), name, decoded(value));
     }
     Ok(())
 }
@@ -41,6 +42,23 @@ pub fn cookies(text: &Bytes, store: &mut Store) -> Result<(), Fault> {
         store.add(Variable::RequestCookies, name, value);
     }
     Ok(())
+}
+
+/// What PHP makes of the name of an argument: nothing before it, and nothing behind its last index, whatever is written there.
+/// `a[b]c`, `a[b][c` and `a[b]` are one.
+pub fn key(name: &Bytes) -> Bytes {
+    let start = name.iter().take_while(|byte| **byte == b' ').count();
+    let end = memchr::memchr(0, name).unwrap_or(name.len()).max(start);
+    let (mut end, text) = (end, &name[..end]);
+    let mut open = memchr::memchr(b'[', text);
+    while let Some(at) = open.filter(|at| text.get(*at) == Some(&b'[')) {
+        let Some(length) = memchr::memchr(b']', &text[at..]) else {
+            break;
+        };
+        end = at + length + 1;
+        open = Some(end);
+    }
+    name.slice(start..end)
 }
 
 /// Parts between marks that are not empty.

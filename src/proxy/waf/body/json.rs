@@ -73,7 +73,7 @@ impl Reader<'_> {
         bound(Variable::ArgsPost, self.store)?;
         let name = Bytes::copy_from_slice(&self.way);
         let text = Bytes::copy_from_slice(text.as_bytes());
-        self.store.add_argument(Variable::ArgsPost, name, text);
+        self.store.add_argument(Variable::ArgsPost, name.clone(), name, text);
         Ok(())
     }
 }

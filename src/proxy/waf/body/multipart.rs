@@ -7,6 +7,7 @@ use memchr::{memchr, memmem};
 
 use super::super::store::Store;
 use super::super::variable::Variable;
+use super::form::key;
 use super::{Fault, bound};
 
 const BOUNDARY: &[u8] = b"boundary";
@@ -209,12 +210,12 @@ impl Found<'_> {
         }
         self.store.add(Variable::MultipartName, name.clone(), name.clone());
         let Some(file) = part.file else {
-            self.store.add_argument(Variable::ArgsPost, name, content);
+            self.store.add_argument(Variable::ArgsPost, key(&name), name, content);
             return Ok(());
         };
         if !self.is_sure {
             self.store
-                .add_argument(Variable::ArgsPost, name.clone(), content.clone());
+                .add_argument(Variable::ArgsPost, key(&name), name.clone(), content.clone());
         }
         self.files += content.len();
         self.store.add(Variable::MultipartFilename, name.clone(), file.clone());

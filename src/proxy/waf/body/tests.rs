@@ -36,6 +36,34 @@ fn forms_are_decoded() {
 }
 
 #[test]
+fn names_are_what_php_makes_of_them() {
+    for (name, key) in [
+        ("filter[NAME]", "filter[NAME]"),
+        ("filter[NAME]text", "filter[NAME]"),
+        ("filter[NAME].text", "filter[NAME]"),
+        ("filter[NAME][text", "filter[NAME]"),
+        ("filter[NAME]_text[]", "filter[NAME]"),
+        ("filter[NAME][text]", "filter[NAME][text]"),
+        ("filter[]text", "filter[]"),
+        ("a[b[text]", "a[b[text]"),
+        ("a[text", "a[text"),
+        ("a]text", "a]text"),
+        ("sql\0text", "sql"),
+        ("a[b\0]text", "a[b"),
+        ("  action", "action"),
+        (" \0text", ""),
+        ("", ""),
+    ] {
+        let found = form::key(&Bytes::copy_from_slice(name.as_bytes()));
+        assert_eq!(found, key, "{name:?}");
+        let encoded: String = name.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let (_, store) = read("application/x-www-form-urlencoded", format!("{encoded}=1").as_bytes());
+        assert_eq!(pairs(&store, Variable::ArgsPost), [format!("{key}=1")]);
+        assert_eq!(pairs(&store, Variable::ArgsPostNames), [format!("{key}={name}")]);
+    }
+}
+
+#[test]
 fn json_is_named_by_its_way() {
     let (result, store) = read("application/json", br#"{"a":[1,{"b":"\u0434"},null],"a":true}"#);
     assert_eq!(result, Ok(()));
