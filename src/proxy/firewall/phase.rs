@@ -20,6 +20,8 @@ use crate::proxy::waf::{Engine, Plan, Report, Request, Transaction};
 
 /// Bodies beyond this are judged on a thread of their own: an I/O thread must not stand still for milliseconds.
 const INLINE: usize = 16 << 10;
+/// What rules see of a common body by its size: names are seen, too, and in JSON again and again.
+const SPREAD: usize = 4;
 
 pub struct Firewall {
     plan: Arc<Plan>,
@@ -93,13 +95,23 @@ impl Firewall {
         let held = held::hold(body, self.max_body).await?;
         let started = Instant::now();
         let (text, is_cut) = (held.text, held.is_cut);
-        let judge = move || {
+        let read = run(held.size, move || {
             let mut transaction = transaction;
-            transaction.body(&text, is_cut);
-            let report = transaction.asked();
-            (transaction, report)
+            let size = transaction.read_body(&text, is_cut);
+            (transaction, size)
+        });
+        let judged = match read.await {
+            Some((mut transaction, size)) => {
+                let judge = move || {
+                    transaction.judge_body();
+                    let report = transaction.asked();
+                    (transaction, report)
+                };
+                run(size / SPREAD, judge).await
+            }
+            None => None,
         };
-        let (transaction, verdict) = run(held.size, judge).await.unzip();
+        let (transaction, verdict) = judged.unzip();
         spent += started.elapsed();
         let is_judged = verdict.as_ref().is_some_and(|report| !report.is_exhausted);
         self.settle(exchange, verdict, spent, metrics)?;

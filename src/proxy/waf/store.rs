@@ -14,6 +14,7 @@ pub struct Value {
 pub struct Store {
     values: Vec<Value>,
     places: [Vec<u32>; STORED],
+    weight: usize,
 }
 
 impl Default for Store {
@@ -21,6 +22,7 @@ impl Default for Store {
         Store {
             values: Vec::new(),
             places: [const { Vec::new() }; STORED],
+            weight: 0,
         }
     }
 }
@@ -29,10 +31,9 @@ impl Store {
     pub fn add(&mut self, variable: Variable, key: impl Into<Bytes>, text: impl Into<Bytes>) {
         debug_assert!(variable.is_stored());
         let place = self.values.len() as u32;
-        self.values.push(Value {
-            key: key.into(),
-            text: text.into(),
-        });
+        let (key, text) = (key.into(), text.into());
+        self.weight += text.len();
+        self.values.push(Value { key, text });
         self.places[variable as usize].push(place);
     }
 
@@ -68,6 +69,11 @@ impl Store {
 
     pub fn len(&self) -> usize {
         self.values.len()
+    }
+
+    /// Bytes of all texts that were ever added.
+    pub fn weight(&self) -> usize {
+        self.weight
     }
 
     /// Bytes of keys and texts of the variables, together.

@@ -66,6 +66,9 @@ impl Transaction {
         // An effect may change values that are still to come.
         while let Some(number) = self.store.of(target.variable).get(at).copied() {
             at += 1;
+            if self.memo.is_exhausted() {
+                break;
+            }
             if sifted.is_some_and(|sifted| !self.memo.may_hold_for(number, sifted)) {
                 continue;
             }
@@ -221,6 +224,9 @@ impl Transaction {
         captures: Captures,
     ) -> bool {
         let (link, rule) = (tried.link, &plan.rules[tried.place]);
+        // Patterns of names are work, too.
+        let names = link.targets.exclude.len() + self.removed_targets.len();
+        self.memo.work += (names * self.key(subject).len()) as u64;
         if !target.is_count && self.is_excluded(tried, target.variable, self.key(subject)) {
             return false;
         }

@@ -1,5 +1,5 @@
 //! What values became under transformations: each chain is run once per text, what it does not change shares its bytes, and short
-//! texts that are equal are one. With each text goes which operators may hold for it; with each variable, which may for any of its values.
+//! texts that are equal are one, long ones where they are the same bytes. With each text goes which operators may hold for it; with each variable, which may for any of its values.
 
 use std::hash::BuildHasher;
 
@@ -34,6 +34,8 @@ pub struct Memo {
     /// By row and node; zero: not yet, else one more than the stage.
     places: Vec<Stage>,
     short: HashTable<Stage>,
+    /// By where they lie.
+    long: HashTable<Stage>,
     unions: [Option<Union>; STORED],
     opened: Vec<u64>,
     /// Bytes transformed and looked at; beyond the bound nothing more is begun, and no answer counts any more.
@@ -65,7 +67,7 @@ struct Union {
 #[derive(Debug)]
 struct Text {
     bytes: Bytes,
-    /// Of short texts.
+    /// Of a short text, or of where a long one lies.
     hash: u64,
     /// Made when it is needed.
     present: Option<ByteSet>,
@@ -87,11 +89,16 @@ impl Memo {
             rows: Vec::with_capacity(EXPECTED),
             places: Vec::with_capacity(EXPECTED * plan.tree.len()),
             short: HashTable::with_capacity(EXPECTED),
+            long: HashTable::new(),
             unions: [None; STORED],
             opened: Vec::new(),
             work: 0,
             bound,
         }
+    }
+
+    pub fn is_exhausted(&self) -> bool {
+        self.work > self.bound
     }
 
     /// What a stored value is at a node.
@@ -216,7 +223,7 @@ impl Memo {
         }
         let is_first = union.count == 0;
         while let Some(number) = numbers.get(union.count) {
-            if self.work > self.bound {
+            if self.is_exhausted() {
                 break;
             }
             let row = self.row(plan, store, *number);
@@ -283,7 +290,7 @@ impl Memo {
 
     fn push(&mut self, plan: &Plan, bytes: Bytes, same: Option<Stage>) -> Stage {
         let next = self.texts.len() as Stage;
-        let mut hash = 0;
+        let hash;
         if bytes.len() <= SHORT {
             hash = plan.known.hasher.hash_one(&bytes);
             let texts = &self.texts;
@@ -293,6 +300,14 @@ impl Memo {
             }
             self.short
                 .insert_unique(hash, next, |stage| texts[*stage as usize].hash);
+        } else {
+            hash = plan.known.hasher.hash_one(place(&bytes));
+            let texts = &self.texts;
+            let is_same = |stage: &Stage| place(&texts[*stage as usize].bytes) == place(&bytes);
+            if let Some(known) = self.long.find(hash, is_same) {
+                return *known;
+            }
+            self.long.insert_unique(hash, next, |stage| texts[*stage as usize].hash);
         }
         self.texts.push(Text {
             bytes,
@@ -330,6 +345,11 @@ impl Memo {
             }
         }
     }
+}
+
+/// Where bytes lie; they stay there as long as their text is kept.
+fn place(bytes: &Bytes) -> (usize, usize) {
+    (bytes.as_ptr() as usize, bytes.len())
 }
 
 impl Text {

@@ -132,6 +132,42 @@ fn the_bound_on_work_ends_the_rules() {
 }
 
 #[test]
+fn names_that_repeat_are_looked_at_once() {
+    let rules = "SecRule ARGS_NAMES|ARGS \"@rx attack\" \"id:1,phase:2\"\nSecRule ARGS_NAMES|ARGS \"@rx worse\" \"id:2,phase:2,t:lowercase\"";
+    let name = "A".repeat(4080);
+    for item in [
+        "\"\"",
+        "{\"a\":\"\"}",
+        "{\"b\":\"\"},\"\"",
+        "[\"\"]",
+        "[{\"a\":\"\"},\"\"]",
+    ] {
+        let items = vec![item; 14_000 / item.len()].join(",");
+        let body = format!("{{\"{name}\":[{items}]}}");
+        let json = request("/?q=attack", &[("Content-Type", "application/json")]);
+        let mut transaction = Transaction::new(plan(rules), &json, Engine::Block, BUDGET);
+        transaction.headers();
+        let size = body.len();
+        transaction.body(&Bytes::from(body), false);
+        let report = transaction.finish();
+        assert_eq!(report.hits.len(), 1, "{item}");
+        assert!(report.work < 50 * size as u64, "{item}: {} for {size}", report.work);
+    }
+}
+
+#[test]
+fn patterns_of_names_are_work() {
+    let rules = "SecRule ARGS|!ARGS:/x$/ \"@rx attack\" \"id:1,phase:2,nolog\"";
+    let name = "a".repeat(4000);
+    let body = format!("{{\"{name}\":[{}]}}", vec!["\"attack\""; 1000].join(","));
+    let json = request("/", &[("Content-Type", "application/json")]);
+    let mut transaction = Transaction::new(plan(rules), &json, Engine::Block, 1 << 20);
+    transaction.headers();
+    transaction.body(&Bytes::from(body), false);
+    assert!(transaction.finish().is_exhausted);
+}
+
+#[test]
 fn a_body_that_is_not_what_it_says_is_shown_raw() {
     let rules =
         "SecRule REQBODY_ERROR \"@eq 1\" \"id:1,phase:2\"\nSecRule REQUEST_BODY \"@contains bad\" \"id:2,phase:2\"";

@@ -105,6 +105,13 @@ impl Transaction {
 
     /// `is_cut`: the body goes on beyond what is looked at.
     pub fn body(&mut self, body: &Bytes, is_cut: bool) -> Option<Interruption> {
+        self.read_body(body, is_cut);
+        self.judge_body()
+    }
+
+    /// Takes the body apart; how many bytes rules will see of it.
+    pub fn read_body(&mut self, body: &Bytes, is_cut: bool) -> usize {
+        let before = self.store.weight();
         let length = body.len().to_string();
         self.store.set(Variable::RequestBodyLength, length);
         let read = match self.processor {
@@ -130,6 +137,10 @@ impl Transaction {
         }
         self.blame(read.err());
         self.combine();
+        self.store.weight() - before
+    }
+
+    pub fn judge_body(&mut self) -> Option<Interruption> {
         self.run(Phase::RequestBody)
     }
 
@@ -240,7 +251,7 @@ impl Transaction {
     }
 
     fn is_over(&mut self, phase: Phase) -> bool {
-        if self.memo.work > self.memo.bound {
+        if self.memo.is_exhausted() {
             self.report.is_exhausted = true;
         }
         let is_allowed = match self.allowed {
