@@ -8,7 +8,7 @@ use crate::proxy::waf::operator::{Captures, number};
 use crate::proxy::waf::rule::Change;
 use crate::proxy::waf::variable::Variable;
 
-/// One text in a collection, and all of one collection: a rule that grows them endlessly is stopped here.
+/// One text in a collection, and the keys of all: a rule that grows them endlessly is stopped here. What is there goes on changing.
 const LONGEST: usize = 64 << 10;
 const MOST_KEYS: usize = 4096;
 const CAPTURES: usize = 10;
@@ -56,7 +56,9 @@ impl State {
 
     pub fn change(&mut self, collection: Variable, key: Vec<u8>, change: &Change, text: Vec<u8>) {
         let key = Bytes::from(key.to_ascii_lowercase());
-        let before = self.get(collection, &key).map_or(0, |text| number(text));
+        let before = self.get(collection, &key);
+        let is_known = before.is_some();
+        let before = before.map_or(0, |text| number(text));
         let text = match change {
             Change::Unset => {
                 self.remove(collection, &key);
@@ -66,7 +68,9 @@ impl State {
             Change::Add(_) => before.saturating_add(number(&text)).to_string().into_bytes(),
             Change::Subtract(_) => before.saturating_sub(number(&text)).to_string().into_bytes(),
         };
-        if text.len() <= LONGEST && self.tx.len() + self.others.len() < MOST_KEYS {
+        // Beside captures.
+        let has_room = || self.tx.len() + self.others.len() < MOST_KEYS + CAPTURES;
+        if text.len() <= LONGEST && (is_known || has_room()) {
             self.insert(collection, key, text.into());
         }
     }
@@ -95,5 +99,29 @@ impl State {
             Variable::Tx => self.tx.remove(key),
             _ => self.others.remove(&(collection, key.clone())),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::waf::macros::Text;
+
+    #[test]
+    fn what_is_there_goes_on_changing_when_nothing_new_fits() {
+        let mut state = State::default();
+        let mut change = |key: String, change: fn(Text) -> Change, text: &str| {
+            state.change(Variable::Tx, key.into_bytes(), &change(Text::parse("")), text.into());
+            state.tx.len()
+        };
+        change("score".into(), Change::Assign, "5");
+        for number in 0..5000 {
+            change(format!("counter_{number}"), Change::Assign, "1");
+        }
+        let full = change("score".into(), Change::Add, "5");
+        assert!(full < 5000);
+        assert_eq!(change("new".into(), Change::Assign, "1"), full);
+        change("counter_1".into(), Change::Assign, "2");
+        assert_eq!((state.number("score"), state.number("counter_1")), (10, 2));
     }
 }
