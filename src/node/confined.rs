@@ -1,5 +1,5 @@
-//! A module that has locked itself in, and when it needs a successor: what it may open cannot grow, so another configuration, or another
-//! document root in the place of an old one, is for another process.
+//! A module that has locked itself in, and when it needs a successor: what it may open cannot grow, so another configuration, another
+//! document root in the place of an old one, or what was installed since, is for another process.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use crate::host::confine::{Confinement, Grounds, confine, is_shut};
 
 pub struct Confined {
     grounds: Grounds,
-    /// What of it could be read.
-    readable: Vec<PathBuf>,
+    /// What of it could be read, or was not there.
+    reachable: Vec<PathBuf>,
     how: Confinement,
     /// What may be mounted anew.
     roots: Arc<[PathBuf]>,
@@ -23,7 +23,7 @@ pub struct Confined {
 impl Confined {
     /// Locks this process in; before it has other threads.
     pub fn lock_in(grounds: Grounds, roots: Vec<PathBuf>) -> Self {
-        let readable = grounds.readable();
+        let reachable = grounds.reachable();
         let how = match confine(&grounds) {
             Ok(how) => how,
             Err(error) => {
@@ -38,7 +38,7 @@ impl Confined {
         }
         Confined {
             grounds,
-            readable,
+            reachable,
             how,
             roots: roots.into(),
             is_outgrown: Arc::default(),
@@ -58,7 +58,7 @@ impl Confined {
     /// Whether another configuration can be taken up here. If not, a successor is needed.
     pub fn takes(&self, wanted: &Grounds) -> bool {
         let is_enough = self.how == Confinement::None
-            || (*wanted == self.grounds && !self.readable.iter().any(|path| is_shut(path)));
+            || (*wanted == self.grounds && !self.reachable.iter().any(|path| is_shut(path)));
         if !is_enough {
             self.is_outgrown.store(true, Ordering::Relaxed);
         }
@@ -82,5 +82,40 @@ impl Confined {
     /// Whether a successor is needed; said once.
     pub fn take_outgrown(&self) -> bool {
         self.is_outgrown.swap(false, Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn what_was_not_there_is_for_a_successor() {
+        let folder = tempfile::tempdir().expect("temp dir");
+        let (there, late) = (folder.path().join("there"), folder.path().join("late"));
+        std::fs::create_dir(&there).expect("made");
+        let grounds = Grounds::default().read(there).read(&late);
+        let (say, heard) = mpsc::channel();
+        let (made, is_made) = mpsc::channel::<()>();
+        // It holds for one thread alone.
+        let confined = move || {
+            let confined = Confined::lock_in(grounds.clone(), Vec::new());
+            let before = confined.takes(&grounds);
+            say.send(()).expect("heard");
+            is_made.recv().expect("said");
+            let is_free = confined.how == Confinement::None;
+            (before, is_free, confined.takes(&grounds), confined.take_outgrown())
+        };
+        let (before, is_free, after, is_outgrown) = std::thread::scope(|scope| {
+            let confined = scope.spawn(confined);
+            heard.recv().expect("said");
+            std::fs::create_dir(&late).expect("made");
+            made.send(()).expect("heard");
+            confined.join().expect("no panic")
+        });
+        assert!(before);
+        assert_eq!((after, is_outgrown), (is_free, !is_free));
     }
 }

@@ -136,7 +136,7 @@ impl Proxy {
 
     fn front(&self, config: &Config, scope: &Scope, tls: Option<Arc<Tls>>) -> anyhow::Result<Arc<Front>> {
         let leaving = Arc::default();
-        let setup = Setup::open(config, scope, &leaving, &self.metrics)?;
+        let setup = Setup::open(config, scope, &leaving, &self.metrics, None)?;
         let balancer = Arc::new(Balancer::new(tls, config.php.children, self.metrics.clone())?);
         let (metrics, limit) = (self.metrics.clone(), self.limit.clone());
         Front::new(setup, metrics, limit, balancer, leaving, scope.clone())
@@ -152,6 +152,7 @@ impl Proxy {
                 &running.front.scope,
                 &running.front.leaving,
                 &self.metrics,
+                Some(&running.front.setup()),
             )?),
         };
         if let Some(certificate) = &running.certificate {

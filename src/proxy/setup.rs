@@ -65,8 +65,14 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Opens the document roots and the log. `scope` owns connections to upstreams.
-    pub fn open(config: &Config, scope: &Scope, leaving: &Arc<Leaving>, metrics: &Metrics) -> anyhow::Result<Self> {
+    /// Opens the document roots and the log. `scope` owns connections to upstreams. `before`: what is replaced.
+    pub fn open(
+        config: &Config,
+        scope: &Scope,
+        leaving: &Arc<Leaving>,
+        metrics: &Metrics,
+        before: Option<&Setup>,
+    ) -> anyhow::Result<Self> {
         let proxy = &config.proxy;
         let silence = proxy.upstream_timeout.0;
         let compression = Compression {
@@ -138,7 +144,7 @@ impl Setup {
                 session: proxy.limit_session.0,
                 rest: proxy.limit_rest.0,
             },
-            firewall: firewall(config, metrics)?,
+            firewall: firewall(config, metrics, before.is_some_and(|before| before.firewall.is_some()))?,
             https_port: proxy.https.first().map_or(secure::PORT, SocketAddr::port),
             http3: proxy.http3,
         })
@@ -160,10 +166,10 @@ fn edge(config: &Config, metrics: &Metrics) -> Option<Arc<Edge>> {
     (memory > 0).then(|| Arc::new(Edge::new(memory, most, metrics.of_edge())))
 }
 
-/// Rules that cannot be read are as a request that cannot be judged.
-fn firewall(config: &Config, metrics: &Metrics) -> anyhow::Result<Option<Firewall>> {
+/// Rules that cannot be read are as a request that cannot be judged, unless there are others: those stay.
+fn firewall(config: &Config, metrics: &Metrics, is_running: bool) -> anyhow::Result<Option<Firewall>> {
     match Firewall::open(config, metrics) {
-        Err(error) if config.waf.on_failure == OnFailure::Open => {
+        Err(error) if config.waf.on_failure == OnFailure::Open && !is_running => {
             error!(
                 error = format!("{error:#}"),
                 "the firewall is off: its rules do not load"
@@ -178,5 +184,27 @@ pub fn bounds(config: &Config) -> Bounds {
     Bounds {
         connections: config.proxy.max_connections,
         per_address: config.proxy.max_connections_per_address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn rules_that_do_not_load_take_no_firewall_away() {
+        let settings = |on_failure: &str| {
+            let text =
+                format!("[waf]\nmode = \"block\"\nrules = [\"/no/such/folder\"]\non_failure = \"{on_failure}\"\n");
+            config::parse(&text, std::iter::empty())
+                .expect("a configuration")
+                .config
+        };
+        let metrics = Metrics::new();
+        let open = |on_failure, is_running| firewall(&settings(on_failure), &metrics, is_running);
+        assert!(open("open", false).is_ok_and(|firewall| firewall.is_none()));
+        assert!(open("open", true).is_err());
+        assert!(open("closed", false).is_err());
     }
 }
