@@ -61,6 +61,16 @@ pub trait Way: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Response, Unreached>>;
 }
 
+/// How the next session is begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stand {
+    /// Not yet: who owns it is not known.
+    Held,
+    /// Holding nothing: what the one before held was another owner's, who is gone. Then it is begun once more, as `Goes` says.
+    LetsGo,
+    Goes,
+}
+
 /// Clones are the same session.
 #[derive(Clone)]
 pub struct Client(Arc<Inner>);
@@ -70,6 +80,7 @@ struct Inner {
     place: Place,
     /// The session's owner outlives this process, and what it holds goes on.
     adopts: bool,
+    stand: watch::Sender<Stand>,
     /// Whom to tell of recalls. With it the session listens to a leader on its own node too, and keeps answers that way only.
     heed: Option<Arc<dyn Heed>>,
     calls: Mutex<Session>,
@@ -83,12 +94,14 @@ impl Client {
     /// Begins a session at `place` in the background; calls wait for it. With `adopts`, locks and opens of the session
     /// before at this place go on.
     pub fn start(way: Arc<dyn Way>, place: Place, adopts: bool, scope: &Scope) -> Self {
-        Client::begin(way, place, (adopts, None), scope)
+        let client = Client::begin(way, place, (adopts, None), scope);
+        client.go(false);
+        client
     }
 
     /// As `start`, for a door whose clients keep what it answers and outlive it: `heed` has them forget what is recalled.
     /// `recall` answers only what the leader promised to say when it is true no longer. Queries that no leader answers
-    /// are answered as this node knows it; `lease` says no then, and before all that is forgotten.
+    /// are answered as this node knows it; `lease` says no then, and before all that is forgotten. It begins when it is told to `go`.
     pub fn start_door(way: Arc<dyn Way>, place: Place, scope: &Scope, heed: Arc<dyn Heed>) -> Self {
         Client::begin(way, place, (true, Some(heed)), scope)
     }
@@ -98,6 +111,7 @@ impl Client {
             way,
             place,
             adopts,
+            stand: watch::Sender::new(Stand::Held),
             heed,
             calls: Mutex::default(),
             kept: Arc::default(),
@@ -113,6 +127,19 @@ impl Client {
         let listener = Listener::new(way, inner.kept.clone(), heed, begun, scope.clone());
         scope.spawn(listener.run());
         client
+    }
+
+    /// The session's owner is another one from here on: calls wait until it is to `go` for that one.
+    pub fn hold(&self) {
+        self.0.stand.send_replace(Stand::Held);
+        // After: a session that is being begun is not taken any more.
+        self.0.begun.send_replace(None);
+    }
+
+    /// The session is begun. With `lets_go` what the one before held ends, and `Heed` hears of that before any call is made.
+    pub fn go(&self, lets_go: bool) {
+        let stand = if lets_go { Stand::LetsGo } else { Stand::Goes };
+        self.0.stand.send_replace(stand);
     }
 
     /// Whether what is kept is in force now: then what `recall` answers may be kept by others too, until `Heed` hears of it.
@@ -161,6 +188,7 @@ impl Inner {
 
     /// Begins the session, and again when it was lost; renews it in between.
     async fn keep(&self) {
+        let mut begun = self.begun.subscribe();
         while !self.scope.is_draining() {
             let known = *self.begun.borrow();
             let Some(session) = known else {
@@ -169,6 +197,7 @@ impl Inner {
             };
             tokio::select! {
                 () = tokio::time::sleep(RENEW) => {}
+                Ok(_) = begun.wait_for(Option::is_none) => continue,
                 () = self.scope.draining() => return,
             }
             let renewed = tokio::time::timeout(TRY, self.reach(&Request::Renew { session })).await;
@@ -181,19 +210,41 @@ impl Inner {
     }
 
     async fn begin(&self) {
+        let mut stand = self.stand.subscribe();
+        let stand = tokio::select! {
+            Ok(stand) = stand.wait_for(|stand| *stand != Stand::Held) => *stand,
+            () = self.scope.draining() => return,
+        };
+        let lets_go = stand == Stand::LetsGo;
         let session = operation::Session(random() >> 1);
         let request = Request::Begin {
             session,
             place: self.place.clone(),
-            adopts: self.adopts,
+            adopts: self.adopts && !lets_go,
         };
         let Some(reached) = self.reach(&request).await else {
             return;
         };
         match reached.answer {
+            Ok(Reply::Begun { .. }) if lets_go => {
+                self.heed.iter().for_each(|heed| heed.let_go());
+                self.stand.send_if_modified(|stand| {
+                    let is_done = *stand == Stand::LetsGo;
+                    if is_done {
+                        *stand = Stand::Goes;
+                    }
+                    is_done
+                });
+            }
             Ok(Reply::Begun { next }) => {
                 self.calls().begin(session, next);
-                self.begun.send_replace(Some(session));
+                self.begun.send_if_modified(|begun| {
+                    let is_taken = *self.stand.borrow() == Stand::Goes;
+                    if is_taken {
+                        *begun = Some(session);
+                    }
+                    is_taken
+                });
             }
             other => {
                 tracing::warn!(?other, place = self.place.0, "the session could not be begun");

@@ -112,6 +112,7 @@ async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
 async fn a_door_without_a_replica_answers_what_it_kept_when_nobody_leads() {
     let (way, scope) = (Arc::new(Fickle::default()), Scope::new());
     let door = Client::start_door(way.clone(), Place("n1/fuse".into()), &scope, Arc::new(Deaf));
+    door.go(false);
     let (known, unknown) = (
         Query::Attributes { inode: PORTAL },
         Query::Attributes { inode: REGISTRY },

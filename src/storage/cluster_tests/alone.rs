@@ -74,6 +74,7 @@ impl Bare {
         let told = Arc::new(Told::default());
         let place = Place(format!("{}/fuse", node.name));
         let door = client::Client::start_door(Arc::new(way), place, &scope, told.clone());
+        door.go(false);
         Bare {
             running,
             door,

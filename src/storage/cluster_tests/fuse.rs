@@ -108,6 +108,57 @@ async fn a_lock_goes_from_node_to_node_and_stays_while_it_is_used() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_mount_had_locked_is_free_when_there_is_another_one() {
+    let (mut nodes, mut kernels) = mounted(2).await;
+    let (mut before, mut there) = (kernels.remove(0), kernels.remove(0));
+    let file = before.create(b"file").await;
+    assert_eq!(there.look(b"file").await, file.0);
+    // The node keeps the one, though nobody has it.
+    let mut locked = vec![before.fcntl(file, 1, F_WRLCK, false).await];
+    for kind in [F_WRLCK, F_UNLCK] {
+        locked.push(before.flock((file.0, 1), kind, false).await);
+        before.answer(locked.pop().unwrap()).await.unwrap();
+    }
+    before.answer(locked.pop().unwrap()).await.unwrap();
+    nodes[0].kill();
+    drop(before);
+    let mut here = Kernel::mount(&mut nodes[0]);
+    nodes[0].start();
+    let waiting = there.flock((file.0, 1), F_WRLCK, true).await;
+    there.answer(waiting).await.expect("nobody has it");
+    let waiting = there.fcntl((file.0, 1), 1, F_WRLCK, true).await;
+    there.answer(waiting).await.expect("its owner is gone");
+    // What the new one has locked its next process has, too.
+    let unlocked = there.fcntl((file.0, 1), 1, F_UNLCK, false).await;
+    there.answer(unlocked).await.unwrap();
+    let waiting = here.fcntl((file.0, 1), 1, F_WRLCK, true).await;
+    here.answer(waiting).await.unwrap();
+    nodes[0].kill();
+    here.renew().await;
+    nodes[0].start();
+    here.create(b"other").await;
+    let refused = there.fcntl((file.0, 1), 1, F_WRLCK, false).await;
+    assert_eq!(there.answer(refused).await, Err(Errno::EAGAIN as i32));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_of_which_no_note_is_left_goes_to_who_waits_for_it() {
+    let (mut nodes, mut kernels) = mounted(2).await;
+    let (mut here, mut there) = (kernels.remove(0), kernels.remove(0));
+    let (file, _) = here.create(b"file").await;
+    for kind in [F_WRLCK, F_UNLCK] {
+        let locked = here.flock((file, 1), kind, false).await;
+        here.answer(locked).await.unwrap();
+    }
+    nodes[0].kill();
+    here.scramble();
+    here.renew().await;
+    nodes[0].start();
+    let waiting = there.flock((file, 1), F_WRLCK, true).await;
+    there.answer(waiting).await.expect("it is given back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_loses_its_name_is_there_for_who_has_it_open() {
     let (_nodes, mut kernels) = mounted(2).await;
     let (mut here, mut there) = (kernels.remove(0), kernels.remove(0));

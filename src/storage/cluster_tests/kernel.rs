@@ -209,6 +209,23 @@ impl Kernel {
         self.send(opcode, node, &[of.as_bytes()]).await
     }
 
+    pub async fn fcntl(&mut self, (node, handle): (u64, u64), owner: u64, kind: i32, waits: bool) -> u64 {
+        let of = abi::LockIn {
+            handle,
+            owner,
+            end: i64::MAX.cast_unsigned(),
+            kind: kind.cast_unsigned(),
+            ..abi::LockIn::default()
+        };
+        let opcode = if waits { abi::opcode::SETLKW } else { abi::opcode::SETLK };
+        self.send(opcode, node, &[of.as_bytes()]).await
+    }
+
+    /// Notes of another version lie in the memory.
+    pub fn scramble(&self) {
+        nix::sys::uio::pwrite(&self.memory, &u64::MAX.to_ne_bytes(), 0).unwrap();
+    }
+
     pub async fn interrupt(&mut self, unique: u64) {
         let header = InHeader {
             len: u32::try_from(size_of::<InHeader>() + 8).unwrap(),

@@ -106,6 +106,13 @@ impl Node {
             }
             std::thread::sleep(Duration::from_millis(5));
         };
+        // Threads beside its runtime end a moment later, and those that begin just then hold for a moment what all of this process
+        // have open.
+        let lock = self.path("storage/state/lock");
+        while lock.exists() && crate::base::file::try_lock(&lock).unwrap().is_none() {
+            assert!(start.elapsed() < PATIENCE, "{}: what it had is still in use", self.name);
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let scope = Scope::new();
         let named = |name: &str, socket| NamedSocket {
             name: name.into(),

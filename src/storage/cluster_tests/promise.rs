@@ -152,6 +152,7 @@ async fn door(node: &Node, number: usize) -> (client::Client, Arc<Told>, Scope) 
     let stream = UnixStream::connect(node.path("storage.sock")).await.unwrap();
     let way = Arc::new(ToSocket::new(mesh::Caller::start(stream, LIMITS, &scope)));
     let door = client::Client::start_door(way, Place(format!("n{number}/fuse")), &scope, told.clone());
+    door.go(false);
     eventually("it has a lease", || door.lease()).await;
     (door, told, scope)
 }

@@ -76,4 +76,7 @@ pub trait Heed: Send + Sync {
     /// way to who keeps it. Called for one `Listen` after the other; with `all`, of locks and opens too, when the epoch is new,
     /// when the lease has run out, and again before it begins anew.
     fn recalled<'a>(&'a self, recalls: &'a Recalls) -> BoxFuture<'a, ()>;
+
+    /// What sessions before held is let go; no call was made since. Must not wait.
+    fn let_go(&self) {}
 }

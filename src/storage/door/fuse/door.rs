@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -120,6 +120,20 @@ impl Door {
         Ok(door)
     }
 
+    /// The leader was asked for nothing for this mount, and may hold what one before had.
+    pub fn is_new(&self) -> bool {
+        self.head().is_new()
+    }
+
+    /// The leader holds nothing of a mount before.
+    pub fn let_go(&self) {
+        self.head().begin();
+    }
+
+    fn head(&self) -> MutexGuard<'_, Head> {
+        self.head.lock().expect("no holder of this lock panics")
+    }
+
     fn heed(&self, agreed: Agreed) {
         self.notifier.heed(agreed);
         if agreed.resends() {
@@ -209,7 +223,7 @@ impl Door {
     pub fn agree(&self, header: &InHeader, asked: &abi::InitIn) {
         let answer = match init::agree(asked, self.pages_most) {
             Some((agreed, answer)) => {
-                self.head.lock().expect("no holder of this lock panics").agree(agreed);
+                self.head().agree(agreed);
                 self.heed(agreed);
                 tracing::info!(
                     minor = agreed.minor,

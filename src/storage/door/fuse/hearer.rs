@@ -29,6 +29,10 @@ impl Heed for Hearer {
             }
         })
     }
+
+    fn let_go(&self) {
+        self.door().iter().for_each(|door| door.let_go());
+    }
 }
 
 /// Leaves the mount to the next process when it is dropped: before the replica stops, for its errors are no answers.
@@ -53,7 +57,10 @@ pub async fn serve(heir: Heir, way: Arc<dyn Way>, place: Place, scope: Scope) ->
         if served.replace(handed.mount) == Some(handed.mount) {
             continue;
         }
+        client.hold();
         let door = Door::start(handed, client.clone(), &scope)?;
         *hearer.0.lock().expect("no holder of this lock panics") = Arc::downgrade(&door);
+        // What another mount had locked and open nobody has any more.
+        client.go(door.is_new());
     }
 }

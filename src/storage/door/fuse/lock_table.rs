@@ -50,6 +50,15 @@ pub enum GiveBack {
 }
 
 impl File {
+    /// Nothing of it is held, and nobody is about to ask.
+    fn is_empty(&self) -> bool {
+        self.flock.is_idle()
+            && self.flock.node == Level::None
+            && !self.is_asked
+            && self.fcntl_rows.is_empty()
+            && Arc::strong_count(&self.turn) == 1
+    }
+
     /// Another node waits for what nobody here uses.
     pub fn has_more_than_used(&self) -> bool {
         matches!(self.give_back(), GiveBack::To(level) if level != self.flock.node)
@@ -104,6 +113,15 @@ impl Table {
         table
     }
 
+    /// The leader says that a lock of this node is in the way, or that one may be free. It may have one of which nothing is known here:
+    /// who asked for it was interrupted, or there was no room to note it.
+    pub fn look(&mut self, inode: Inode) {
+        let is_known = self.files.get(&inode).is_some_and(|file| !file.is_empty());
+        let file = self.file(inode);
+        file.flock.is_wanted = true;
+        file.is_asked |= !is_known;
+    }
+
     pub fn file(&mut self, inode: Inode) -> &mut File {
         self.files.entry(inode).or_default()
     }
@@ -145,7 +163,7 @@ impl Table {
                 place.into_iter().for_each(|place| self.rows.remove(place));
             }
             (_, Some(place)) => self.rows.put(place, &row),
-            // Without a row the next process gives it back when it is asked to.
+            // Without a row the next process gives it back when it is asked to (`look`).
             (_, None) => file.node_row = self.rows.add(&row).ok(),
         }
     }
@@ -191,14 +209,7 @@ impl Table {
 
     /// Forgets a file of which nothing is held.
     pub fn tidy(&mut self, inode: Inode) {
-        let is_empty = |file: &File| {
-            file.flock.is_idle()
-                && file.flock.node == Level::None
-                && !file.is_asked
-                && file.fcntl_rows.is_empty()
-                && Arc::strong_count(&file.turn) == 1
-        };
-        if self.files.get(&inode).is_some_and(is_empty) {
+        if self.files.get(&inode).is_some_and(File::is_empty) {
             self.files.remove(&inode);
         }
     }
@@ -213,6 +224,23 @@ mod tests {
     use super::super::memory::Area;
     use super::*;
     use nix::sys::memfd::{MFdFlags, memfd_create};
+
+    #[test]
+    fn what_nothing_is_known_of_goes_back_when_it_is_asked_for() {
+        let memory = memfd_create(c"test", MFdFlags::MFD_CLOEXEC).unwrap();
+        let mut table = Table::of(Rows::new(Area::map(memory, 4096).unwrap()));
+        let (unknown, asked) = (Inode(7), Inode(8));
+        table.look(unknown);
+        assert!(matches!(table.file(unknown).give_back(), GiveBack::All));
+        table.set_level(unknown, Level::None);
+        table.tidy(unknown);
+        assert!(table.files.is_empty());
+        // Somebody waits for his turn to ask.
+        let turn = table.file(asked).turn.clone();
+        table.look(asked);
+        assert!(matches!(table.file(asked).give_back(), GiveBack::Nothing));
+        drop(turn);
+    }
 
     #[test]
     fn of_too_many_kept_each_goes_back_once_and_is_forgotten() {

@@ -168,9 +168,7 @@ impl Locks {
 
     /// The leader says that somebody waits for a lock of this node, or that one it was refused may be free.
     pub fn look_again(&self, inode: Inode) {
-        if let Some(file) = self.0.table().files.get_mut(&inode) {
-            file.flock.is_wanted = true;
-        }
+        self.0.table().look(inode);
         self.0.changed.notify_waiters();
         let inner = self.0.clone();
         self.0.scope.spawn(async move { inner.give_back(inode).await });
@@ -277,7 +275,7 @@ impl Inner {
     }
 
     /// Gives the file back if nobody here has it, or as much of it as nobody here has; else says that it is in use. Gives back also one
-    /// that is not known here: whoever asked for it was interrupted.
+    /// of which nobody knows whether the leader has granted it.
     async fn give_back(&self, inode: Inode) {
         self.give_back_in_turn(inode).await;
         // Nobody's turn any more: it is forgotten if nothing of it is held.

@@ -75,7 +75,7 @@ impl Memory {
             all.release(0);
         }
         let mut head = Head(all.cut(HEAD));
-        head.claim(mount)?;
+        head.claim(mount, is_foreign)?;
         let mut landings = all.cut_many(READERS, LANDING);
         landings.iter_mut().for_each(Area::touch);
         let turn = Turn::default();
@@ -98,11 +98,15 @@ const AT_MINOR: usize = 16;
 const AT_FEATURES: usize = 24;
 /// 0 of the versions that agreed to `PAGES_MOST` always.
 const AT_PAGES: usize = 32;
+/// Not 0: nothing was asked of the leader, who may hold what a mount before had. 0 of the versions that took that for this mount's.
+const AT_NEW: usize = 40;
 
 impl Head {
-    fn claim(&mut self, mount: u64) -> io::Result<()> {
+    /// `is_used`: the mount is not new, though nothing is known of it.
+    fn claim(&mut self, mount: u64, is_used: bool) -> io::Result<()> {
         match (self.0.u64(AT_VERSION), self.0.u64(AT_MOUNT)) {
             (0, _) => {
+                self.0.set_u64(AT_NEW, u64::from(!is_used));
                 self.0.set_u64(AT_MOUNT, mount);
                 self.0.set_u64(AT_VERSION, VERSION);
                 Ok(())
@@ -112,6 +116,15 @@ impl Head {
                 "the memory of mount {other:x}, not {mount:x}"
             ))),
         }
+    }
+
+    pub fn is_new(&self) -> bool {
+        self.0.u64(AT_NEW) != 0
+    }
+
+    /// Before anything is asked of the leader.
+    pub fn begin(&mut self) {
+        self.0.set_u64(AT_NEW, 0);
     }
 
     /// `None`: the kernel has not asked yet.
@@ -139,6 +152,20 @@ impl Head {
 mod tests {
     use super::*;
     use nix::sys::memfd::{MFdFlags, memfd_create};
+
+    #[test]
+    fn a_mount_is_new_until_it_has_begun_and_never_where_notes_were_lost() {
+        let memory = memfd_create(c"test", MFdFlags::MFD_CLOEXEC).unwrap();
+        let open = || Memory::open(memory.try_clone().unwrap(), 7).unwrap();
+        assert!(open().head.is_new());
+        let mut second = open();
+        assert!(second.head.is_new(), "the process before did not come to it");
+        second.head.begin();
+        assert!(!open().head.is_new());
+        nix::sys::uio::pwrite(&memory, &u64::MAX.to_ne_bytes(), 0).unwrap();
+        let foreign = open();
+        assert!(foreign.is_foreign && !foreign.head.is_new());
+    }
 
     #[test]
     fn the_next_process_knows_what_was_agreed_and_another_mount_is_refused() {
