@@ -35,6 +35,11 @@ const RETRY_FIRST: Duration = Duration::from_millis(10);
 pub(super) const RETRY_CAP: Duration = Duration::from_millis(250);
 /// How often the leader hears that the session lives.
 const RENEW: Duration = Duration::from_secs(1);
+/// When no leader was heard for so long, one may be about to end the session: it does after 30 s, and may have heard the last of it some
+/// seconds before the answer came. Tests have less patience.
+const CUT_OFF: Duration = Duration::from_secs(if cfg!(test) { 5 } else { 20 });
+/// The number of the first call of a session that holds nothing.
+const FIRST: u64 = 1;
 
 /// The way to the replicas.
 pub trait Way: Send + Sync + 'static {
@@ -122,6 +127,8 @@ impl Client {
         client.0.kept().answered(clock::boot());
         let inner = client.0.clone();
         scope.spawn(async move { inner.keep().await });
+        let inner = client.0.clone();
+        scope.spawn(async move { inner.watch().await });
         let (inner, begun) = (&client.0, client.0.begun.subscribe());
         let (way, heed) = (inner.way.clone(), inner.heed.clone());
         let listener = Listener::new(way, inner.kept.clone(), heed, begun, scope.clone());
@@ -209,6 +216,23 @@ impl Inner {
         }
     }
 
+    /// Tells when this node is cut off.
+    async fn watch(&self) {
+        let Some(heed) = &self.heed else { return };
+        let mut is_told = false;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(RENEW) => {}
+                () = self.scope.draining() => return,
+            }
+            let is_cut_off = self.silence() >= CUT_OFF;
+            if is_cut_off && !is_told {
+                heed.lost();
+            }
+            is_told = is_cut_off;
+        }
+    }
+
     async fn begin(&self) {
         let mut stand = self.stand.subscribe();
         let stand = tokio::select! {
@@ -237,6 +261,7 @@ impl Inner {
                 });
             }
             Ok(Reply::Begun { next }) => {
+                self.heed.iter().for_each(|heed| heed.begun(next == FIRST));
                 self.calls().begin(session, next);
                 self.begun.send_if_modified(|begun| {
                     let is_taken = *self.stand.borrow() == Stand::Goes;
@@ -254,7 +279,7 @@ impl Inner {
     }
 
     fn lost(&self, session: operation::Session) {
-        self.begun.send_if_modified(|begun| {
+        let is_lost = self.begun.send_if_modified(|begun| {
             let is_this = *begun == Some(session);
             if is_this {
                 tracing::warn!(
@@ -265,6 +290,9 @@ impl Inner {
             }
             is_this
         });
+        if is_lost {
+            self.heed.iter().for_each(|heed| heed.lost());
+        }
     }
 
     /// Asks whoever leads until there is an answer; `None`: the storage stopped before.

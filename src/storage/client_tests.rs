@@ -1,7 +1,7 @@
 //! A door's session whose leader falls silent, on a node that has no replica to ask instead.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -30,6 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Default)]
 struct Fickle {
     is_silent: AtomicBool,
+    /// The next renewal finds the session ended.
+    has_lost: AtomicBool,
 }
 
 impl Way for Fickle {
@@ -49,6 +51,9 @@ impl Way for Fickle {
                 return Err(Unreached::Lost("no answer".into()));
             }
             Ok(match request {
+                Request::Renew { .. } if self.has_lost.swap(false, Ordering::AcqRel) => {
+                    Response::Answer(Err(Error::NoSession))
+                }
                 Request::Begin { .. } => Response::Answer(Ok(Reply::Begun { next: 1 })),
                 Request::Query {
                     query: Query::Attributes { inode },
@@ -73,9 +78,24 @@ impl Way for Fickle {
     }
 }
 
-struct Deaf;
+/// Hears nothing of recalls.
+#[derive(Default)]
+struct Deaf {
+    /// How often it was told that a session has begun, and that one may be lost.
+    begun: AtomicUsize,
+    lost: AtomicUsize,
+}
 
 impl Heed for Deaf {
+    fn begun(&self, has_nothing: bool) {
+        assert!(has_nothing);
+        self.begun.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn lost(&self) {
+        self.lost.fetch_add(1, Ordering::AcqRel);
+    }
+
     fn recalled<'a>(&'a self, _recalls: &'a Recalls) -> BoxFuture<'a, ()> {
         Box::pin(std::future::ready(()))
     }
@@ -111,7 +131,7 @@ async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
 #[tokio::test]
 async fn a_door_without_a_replica_answers_what_it_kept_when_nobody_leads() {
     let (way, scope) = (Arc::new(Fickle::default()), Scope::new());
-    let door = Client::start_door(way.clone(), Place("n1/fuse".into()), &scope, Arc::new(Deaf));
+    let door = Client::start_door(way.clone(), Place("n1/fuse".into()), &scope, Arc::new(Deaf::default()));
     door.go(false);
     let (known, unknown) = (
         Query::Attributes { inode: PORTAL },
@@ -133,5 +153,22 @@ async fn a_door_without_a_replica_answers_what_it_kept_when_nobody_leads() {
     way.is_silent.store(false, Ordering::Release);
     eventually("it is led again", async || door.lease()).await;
     assert!(door.query(&CALLER, unknown).await.is_ok());
+    scope.stop(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn a_door_hears_when_what_it_holds_may_be_lost() {
+    let (way, scope, told) = (Arc::new(Fickle::default()), Scope::new(), Arc::new(Deaf::default()));
+    let door = Client::start_door(way.clone(), Place("n1/fuse".into()), &scope, told.clone());
+    door.go(false);
+    let told = || [&told.begun, &told.lost].map(|count| count.load(Ordering::Acquire));
+    eventually("it has begun with nothing", async || told()[0] == 1).await;
+    way.is_silent.store(true, Ordering::Release);
+    eventually("it is cut off", async || told()[1] > 0).await;
+    let cut_off = told()[1];
+    // The leader goes on and knows nothing of it.
+    way.has_lost.store(true, Ordering::Release);
+    way.is_silent.store(false, Ordering::Release);
+    eventually("it has begun anew", async || told()[0] == 2 && told()[1] > cut_off).await;
     scope.stop(Duration::ZERO).await;
 }

@@ -1,7 +1,7 @@
 //! The FUSE door before a whole group: what outlives a process, interrupts, and locks that hold on all nodes.
 
 use nix::errno::Errno;
-use nix::libc::{F_UNLCK, F_WRLCK};
+use nix::libc::{F_RDLCK, F_UNLCK, F_WRLCK};
 use zerocopy::IntoBytes;
 
 use super::kernel::Kernel;
@@ -139,6 +139,27 @@ async fn what_a_mount_had_locked_is_free_when_there_is_another_one() {
     here.create(b"other").await;
     let refused = there.fcntl((file.0, 1), 1, F_WRLCK, false).await;
     assert_eq!(there.answer(refused).await, Err(Errno::EAGAIN as i32));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_cut_off_for_long_has_no_lock_any_more() {
+    let (mut nodes, mut kernels) = mounted(2).await;
+    let (mut here, mut there) = (kernels.remove(0), kernels.remove(0));
+    let (file, _) = here.create(b"file").await;
+    for kind in [F_WRLCK, F_UNLCK] {
+        let locked = here.flock((file, 1), kind, false).await;
+        here.answer(locked).await.unwrap();
+    }
+    nodes[0].kill();
+    let waiting = there.flock((file, 1), F_WRLCK, true).await;
+    there
+        .answer(waiting)
+        .await
+        .expect("the leader waits for that node no more");
+    here.renew().await;
+    nodes[0].start();
+    let refused = here.flock((file, 2), F_WRLCK, false).await;
+    assert_eq!(here.answer(refused).await, Err(Errno::EAGAIN as i32));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -79,4 +79,10 @@ pub trait Heed: Send + Sync {
 
     /// What sessions before held is let go; no call was made since. Must not wait.
     fn let_go(&self) {}
+
+    /// A session has begun, and no call was made in it. `has_nothing`: it holds nothing of the one before. Must not wait.
+    fn begun(&self, _has_nothing: bool) {}
+
+    /// What the session held may be others' by now: it has ended, or no leader was heard for so long that it may have. Must not wait.
+    fn lost(&self) {}
 }

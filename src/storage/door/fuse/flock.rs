@@ -15,6 +15,16 @@ pub struct Holder {
     pub is_exclusive: bool,
 }
 
+impl Holder {
+    /// What the node needs for it.
+    pub fn level(self) -> Level {
+        match self.is_exclusive {
+            true => Level::Exclusive,
+            false => Level::Shared,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     #[default]
@@ -36,11 +46,7 @@ impl Flock {
     pub fn judge(&self, wanted: Holder) -> Verdict {
         let is_in_the_way =
             |holder: &Holder| holder.owner != wanted.owner && (holder.is_exclusive || wanted.is_exclusive);
-        let level = if wanted.is_exclusive {
-            Level::Exclusive
-        } else {
-            Level::Shared
-        };
+        let level = wanted.level();
         if self.holders.iter().any(is_in_the_way) {
             Verdict::Busy
         } else if self.node >= level {

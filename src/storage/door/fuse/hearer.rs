@@ -33,6 +33,14 @@ impl Heed for Hearer {
     fn let_go(&self) {
         self.door().iter().for_each(|door| door.let_go());
     }
+
+    fn begun(&self, has_nothing: bool) {
+        self.door().iter().for_each(|door| door.locks.begun(has_nothing));
+    }
+
+    fn lost(&self) {
+        self.door().iter().for_each(|door| door.locks.lost());
+    }
 }
 
 /// Leaves the mount to the next process when it is dropped: before the replica stops, for its errors are no answers.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 
-use super::flock::{Flock, Holder, Level};
+use super::flock::{Flock, Holder, Level, Verdict};
 use super::memory::{Full, Rows};
 use crate::storage::call::Inode;
 
@@ -82,6 +82,10 @@ impl File {
 pub struct Table {
     rows: Rows<3>,
     pub files: HashMap<Inode, File>,
+    /// Until then nobody knows whether the node still has what the process before noted.
+    pub is_begun: bool,
+    /// How often all that the node had was lost.
+    pub losses: u64,
     /// Owners of ranges by handles whose close is not told (`abi::open::NO_FLUSH`).
     pub unflushed: HashMap<u64, u64>,
 }
@@ -90,6 +94,8 @@ impl Table {
     pub fn of(rows: Rows<3>) -> Self {
         let mut table = Table {
             files: HashMap::new(),
+            is_begun: false,
+            losses: 0,
             unflushed: HashMap::new(),
             rows,
         };
@@ -124,6 +130,16 @@ impl Table {
 
     pub fn file(&mut self, inode: Inode) -> &mut File {
         self.files.entry(inode).or_default()
+    }
+
+    /// What becomes of the wish; with `Granted` the holder has it.
+    pub fn judge(&mut self, inode: Inode, holder: Holder) -> Result<Verdict, i32> {
+        let verdict = self.file(inode).flock.judge(holder);
+        match verdict {
+            Verdict::Granted if !self.is_begun => Ok(Verdict::Ask(holder.level())),
+            Verdict::Granted => self.grant(inode, holder).map(|()| verdict),
+            _ => Ok(verdict),
+        }
     }
 
     pub fn grant(&mut self, inode: Inode, holder: Holder) -> Result<(), i32> {
@@ -166,6 +182,21 @@ impl Table {
             // Without a row the next process gives it back when it is asked to (`look`).
             (_, None) => file.node_row = self.rows.add(&row).ok(),
         }
+    }
+
+    /// The node may have nothing of the leader any more. What is used here, to be asked for again; the rest is forgotten.
+    pub fn lose(&mut self) -> Vec<Inode> {
+        self.losses += 1;
+        let all: Vec<Inode> = self.files.keys().copied().collect();
+        let is_used = |inode: &Inode| {
+            self.set_level(*inode, Level::None);
+            let file = self.file(*inode);
+            let is_used = !file.flock.is_idle();
+            file.flock.is_wanted = is_used;
+            self.tidy(*inode);
+            is_used
+        };
+        all.into_iter().filter(is_used).collect()
     }
 
     /// Of too many kept, some that nobody uses, each once: they are on their way back from here on.
@@ -240,6 +271,35 @@ mod tests {
         table.look(asked);
         assert!(matches!(table.file(asked).give_back(), GiveBack::Nothing));
         drop(turn);
+    }
+
+    #[test]
+    fn of_what_was_lost_only_what_is_used_is_asked_for_again() {
+        let memory = memfd_create(c"test", MFdFlags::MFD_CLOEXEC).unwrap();
+        let open = || Table::of(Rows::new(Area::map(memory.try_clone().unwrap(), 4096).unwrap()));
+        let mut table = open();
+        let (used, idle) = (Inode(7), Inode(8));
+        let holder = Holder {
+            owner: 1,
+            is_exclusive: false,
+        };
+        for inode in [used, idle] {
+            table.set_level(inode, Level::Exclusive);
+        }
+        table.grant(used, holder).unwrap();
+        let next = Holder {
+            owner: 2,
+            is_exclusive: true,
+        };
+        assert_eq!(table.judge(idle, next), Ok(Verdict::Ask(Level::Exclusive)), "not begun");
+        assert_eq!(table.lose(), [used]);
+        assert!(!table.files.contains_key(&idle));
+        for mut table in [table, open()] {
+            let file = table.file(used);
+            assert_eq!(file.flock.node, Level::None);
+            file.flock.is_wanted = true;
+            assert!(matches!(file.give_back(), GiveBack::To(Level::Shared)));
+        }
     }
 
     #[test]

@@ -166,6 +166,24 @@ impl Locks {
         }
     }
 
+    /// The node has of the leader what it had of the session before, or nothing.
+    pub fn begun(&self, has_nothing: bool) {
+        if has_nothing {
+            self.lost();
+        }
+        self.0.table().is_begun = true;
+    }
+
+    /// What this node had the leader may have given to others: what is used here is asked for again, the rest it has no more.
+    pub fn lost(&self) {
+        let used = self.0.table().lose();
+        self.0.changed.notify_waiters();
+        for inode in used {
+            let inner = self.0.clone();
+            self.0.scope.spawn(async move { inner.give_back(inode).await });
+        }
+    }
+
     /// The leader says that somebody waits for a lock of this node, or that one it was refused may be free.
     pub fn look_again(&self, inode: Inode) {
         self.0.table().look(inode);
@@ -193,10 +211,9 @@ impl Inner {
             changed.as_mut().enable();
             let turn = self.table().file(wanted.inode).turn.clone();
             let held = turn.lock().await;
-            let verdict = self.table().file(wanted.inode).flock.judge(holder);
+            let verdict = self.table().judge(wanted.inode, holder)?;
             let level = match verdict {
                 Verdict::Granted => {
-                    self.table().grant(wanted.inode, holder)?;
                     drop(held);
                     // Whoever was refused may have what this one gave up, as soon as this is answered.
                     if self.table().file(wanted.inode).has_more_than_used() {
@@ -217,7 +234,10 @@ impl Inner {
             match self.take(wanted.inode, level, number).await {
                 Ok(()) => {
                     self.look_for_idle(wanted.inode);
-                    return self.table().grant(wanted.inode, holder);
+                    if self.table().judge(wanted.inode, holder)? == Verdict::Granted {
+                        return Ok(());
+                    }
+                    // It was lost meanwhile.
                 }
                 Err(Error::Locked) if wanted.waits => {}
                 Err(Error::Locked) if started.elapsed() < BACK && !self.is_used(wanted.inode, level).await => {}
@@ -244,6 +264,7 @@ impl Inner {
     /// Takes the file of the leader for this node.
     async fn take(&self, inode: Inode, level: Level, number: Number) -> Result<(), Error> {
         let lock = node_lock(level);
+        let losses = self.table().losses;
         self.table().file(inode).is_asked = true;
         let answer = self.ask.change(number, Mutation::Lock { inode, lock }).await;
         if let Err(error) = answer {
@@ -251,7 +272,11 @@ impl Inner {
             return Err(error);
         }
         self.renew_pages(inode).await;
-        self.table().set_level(inode, level);
+        let mut table = self.table();
+        // Of a session that was lost since it is worth nothing; of the next one it goes back when it is asked for.
+        if table.losses == losses {
+            table.set_level(inode, level);
+        }
         Ok(())
     }
 
@@ -285,7 +310,10 @@ impl Inner {
     async fn give_back_in_turn(&self, inode: Inode) {
         let turn = self.table().file(inode).turn.clone();
         let _turn = turn.lock().await;
-        let step = self.table().file(inode).give_back();
+        let (step, losses) = {
+            let mut table = self.table();
+            (table.file(inode).give_back(), table.losses)
+        };
         let (mutation, level) = match step {
             GiveBack::Nothing => return,
             GiveBack::All => (
@@ -308,15 +336,23 @@ impl Inner {
             Ok(_) => Some(level),
             // Of a file that is gone the leader keeps no locks.
             Err(Error::Stale | Error::NotFound) => Some(Level::None),
+            Err(Error::Locked) => {
+                tracing::warn!(
+                    inode = inode.0,
+                    "this node was cut off, and another one has a lock that is held here"
+                );
+                None
+            }
             Err(_) => None,
         };
-        if let Some(level) = given {
-            let mut table = self.table();
+        let mut table = self.table();
+        if let Some(level) = given.filter(|_| table.losses == losses) {
             table.set_level(inode, level);
             let file = table.file(inode);
             // Until it is idle.
             (file.flock.is_wanted, file.is_said) = (level != Level::None, level != Level::None);
         }
+        drop(table);
         self.changed.notify_waiters();
     }
 
