@@ -108,6 +108,60 @@ async fn a_lock_goes_from_node_to_node_and_stays_while_it_is_used() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_two_that_share_a_lock_and_both_want_it_alone_one_gets_it() {
+    let (_nodes, mut kernels) = mounted(2).await;
+    let (mut here, mut there) = (kernels.remove(0), kernels.remove(0));
+    let (file, _) = here.create(b"file").await;
+    assert_eq!(there.look(b"file").await, file);
+    // On one node.
+    for owner in [1, 2] {
+        let shared = here.flock((file, owner), F_RDLCK, false).await;
+        here.answer(shared).await.unwrap();
+    }
+    let waiting = here.flock((file, 1), F_WRLCK, true).await;
+    let alone = here.flock((file, 2), F_WRLCK, true).await;
+    here.answer(alone).await.expect("the other one waits without a lock");
+    let unlocked = here.flock((file, 2), F_UNLCK, false).await;
+    here.answer(unlocked).await.unwrap();
+    here.answer(waiting).await.expect("its turn");
+    let unlocked = here.flock((file, 1), F_UNLCK, false).await;
+    here.answer(unlocked).await.unwrap();
+    // On two.
+    let shared = here.flock((file, 1), F_RDLCK, true).await;
+    here.answer(shared).await.unwrap();
+    let shared = there.flock((file, 1), F_RDLCK, true).await;
+    there.answer(shared).await.unwrap();
+    let (mine, theirs) = (
+        here.flock((file, 1), F_WRLCK, true).await,
+        there.flock((file, 1), F_WRLCK, true).await,
+    );
+    let is_mine = tokio::select! {
+        granted = here.answer(mine) => granted.map(|_| true),
+        granted = there.answer(theirs) => granted.map(|_| false),
+    };
+    let (first, second, waiting) = match is_mine.expect("one of them") {
+        true => (&mut here, &mut there, theirs),
+        false => (&mut there, &mut here, mine),
+    };
+    let unlocked = first.flock((file, 1), F_UNLCK, false).await;
+    first.answer(unlocked).await.unwrap();
+    second.answer(waiting).await.expect("its turn");
+    // Who is refused has lost what it had.
+    let shared = first.flock((file, 1), F_RDLCK, false).await;
+    assert_eq!(first.answer(shared).await, Err(Errno::EAGAIN as i32));
+    let unlocked = second.flock((file, 1), F_UNLCK, false).await;
+    second.answer(unlocked).await.unwrap();
+    for owner in [1, 2] {
+        let shared = first.flock((file, owner), F_RDLCK, true).await;
+        first.answer(shared).await.unwrap();
+    }
+    let refused = first.flock((file, 1), F_WRLCK, false).await;
+    assert_eq!(first.answer(refused).await, Err(Errno::EAGAIN as i32));
+    let alone = first.flock((file, 2), F_WRLCK, false).await;
+    first.answer(alone).await.expect("nobody else has it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_mount_had_locked_is_free_when_there_is_another_one() {
     let (mut nodes, mut kernels) = mounted(2).await;
     let (mut before, mut there) = (kernels.remove(0), kernels.remove(0));

@@ -156,6 +156,11 @@ impl Table {
         Ok(())
     }
 
+    pub fn has(&self, inode: Inode, owner: u64) -> bool {
+        let file = self.files.get(&inode);
+        file.is_some_and(|file| file.holder_rows.contains_key(&owner))
+    }
+
     /// Whether the file is to be given back now.
     pub fn release(&mut self, inode: Inode, owner: u64) -> bool {
         let Some(file) = self.files.get_mut(&inode) else {

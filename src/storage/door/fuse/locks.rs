@@ -117,13 +117,7 @@ impl Locks {
 
     /// The owner closes the file: its flock goes. Waits for nothing but what was written.
     pub fn release_flock(&self, inode: Inode, owner: u64) {
-        let has = self
-            .0
-            .table()
-            .files
-            .get(&inode)
-            .is_some_and(|file| file.holder_rows.contains_key(&owner));
-        if has {
+        if self.0.table().has(inode, owner) {
             let inner = self.0.clone();
             self.0.scope.spawn(async move {
                 inner.writes.quiet(inode).await;
@@ -221,9 +215,12 @@ impl Inner {
                     }
                     return Ok(());
                 }
-                Verdict::Busy if !wanted.waits => return Err(Errno::EAGAIN as i32),
                 Verdict::Busy => {
+                    self.make_way(wanted.inode, holder.owner);
                     drop(held);
+                    if !wanted.waits {
+                        return Err(Errno::EAGAIN as i32);
+                    }
                     changed.await;
                     continue;
                 }
@@ -239,9 +236,12 @@ impl Inner {
                     }
                     // It was lost meanwhile.
                 }
-                Err(Error::Locked) if wanted.waits => {}
+                Err(Error::Locked) if wanted.waits => self.make_way(wanted.inode, holder.owner),
                 Err(Error::Locked) if started.elapsed() < BACK && !self.is_used(wanted.inode, level).await => {}
                 Err(error) => {
+                    if error == Error::Locked {
+                        self.make_way(wanted.inode, holder.owner);
+                    }
                     drop(held);
                     drop(turn);
                     self.table().tidy(wanted.inode);
@@ -354,6 +354,13 @@ impl Inner {
         }
         drop(table);
         self.changed.notify_waiters();
+    }
+
+    /// As flock(2) has it, what an owner had goes before it waits for another mode, or is refused it.
+    fn make_way(self: &Arc<Self>, inode: Inode, owner: u64) {
+        if self.table().has(inode, owner) {
+            self.release(inode, owner);
+        }
     }
 
     fn look_for_idle(self: &Arc<Self>, but: Inode) {
