@@ -234,6 +234,38 @@ async fn a_lock_of_which_no_note_is_left_goes_to_who_waits_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn ranges_go_with_the_last_handle_that_they_were_asked_by() {
+    let (mut nodes, mut kernels) = mounted(2).await;
+    let (mut here, mut there) = (kernels.remove(0), kernels.remove(0));
+    let file = here.create(b"file").await;
+    let other = there.look(b"file").await;
+    let reading = (file.0, here.open(file.0).await);
+    // A process and its child, by one handle; another one has the file open.
+    for owner in [1, 2] {
+        let locked = here.fcntl(reading, owner, F_RDLCK, false).await;
+        here.answer(locked).await.unwrap();
+    }
+    here.release(reading).await;
+    let waiting = there.fcntl((other, 0), 1, F_WRLCK, true).await;
+    there.answer(waiting).await.expect("both are gone");
+    let unlocked = there.fcntl((other, 0), 1, F_UNLCK, false).await;
+    there.answer(unlocked).await.unwrap();
+    // What the process before knew of handles the next one does not.
+    let reading = (file.0, here.open(file.0).await);
+    let locked = here.fcntl(reading, 1, F_RDLCK, true).await;
+    here.answer(locked).await.unwrap();
+    nodes[0].kill();
+    here.renew().await;
+    nodes[0].start();
+    here.release(reading).await;
+    let refused = there.fcntl((other, 0), 1, F_WRLCK, false).await;
+    assert_eq!(there.answer(refused).await, Err(Errno::EAGAIN as i32));
+    here.release(file).await;
+    let waiting = there.fcntl((other, 0), 1, F_WRLCK, true).await;
+    there.answer(waiting).await.expect("nobody there has it open");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_loses_its_name_is_there_for_who_has_it_open() {
     let (_nodes, mut kernels) = mounted(2).await;
     let (mut here, mut there) = (kernels.remove(0), kernels.remove(0));

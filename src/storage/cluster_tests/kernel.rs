@@ -226,6 +226,14 @@ impl Kernel {
         nix::sys::uio::pwrite(&self.memory, &u64::MAX.to_ne_bytes(), 0).unwrap();
     }
 
+    pub async fn release(&mut self, (node, handle): (u64, u64)) {
+        let of = abi::ReleaseIn {
+            handle,
+            ..abi::ReleaseIn::default()
+        };
+        self.ask(abi::opcode::RELEASE, node, &[of.as_bytes()]).await.unwrap();
+    }
+
     pub async fn interrupt(&mut self, unique: u64) {
         let header = InHeader {
             len: u32::try_from(size_of::<InHeader>() + 8).unwrap(),

@@ -105,6 +105,11 @@ impl Door {
         for (inode, told) in door.opens.left() {
             door.tell_closed(inode, told);
         }
+        for inode in door.locks.with_ranges() {
+            if !door.opens.is_open(inode) {
+                door.locks.release_closed(inode);
+            }
+        }
         for (bytes, flight) in door.flights.left() {
             reader::again(&door, &bytes, Some(flight), &taken);
         }

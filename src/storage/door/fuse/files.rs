@@ -202,6 +202,9 @@ impl Door {
 
     pub(super) fn close(self: &Arc<Self>, inode: Inode) {
         let told = self.opens.close(inode);
+        if !self.opens.is_open(inode) {
+            self.locks.release_closed(inode);
+        }
         self.tell_closed(inode, told);
     }
 

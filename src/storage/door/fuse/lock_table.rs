@@ -1,7 +1,7 @@
 //! Locks of this node's processes, and what the node has of the leader for them: in rows that the process that comes next finds.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -86,8 +86,9 @@ pub struct Table {
     pub is_begun: bool,
     /// How often all that the node had was lost.
     pub losses: u64,
-    /// Owners of ranges by handles whose close is not told (`abi::open::NO_FLUSH`).
-    pub unflushed: HashMap<u64, u64>,
+    /// Handles whose close is not told (`abi::open::NO_FLUSH`), and owners who asked for ranges by them: several, where one has forked.
+    /// What the process before knew of that is made up for when nobody here has the file open.
+    pub unflushed: HashMap<u64, HashSet<u64>>,
 }
 
 impl Table {
@@ -232,6 +233,12 @@ impl Table {
             free.insert(self.rows.add(&row(inode, FCNTL, false, owner))?);
         }
         Ok(())
+    }
+
+    /// Owners who have asked for ranges of the file.
+    pub fn fcntl_owners(&self, inode: Inode) -> Vec<u64> {
+        let file = self.files.get(&inode);
+        file.map_or_else(Vec::new, |file| file.fcntl_rows.keys().copied().collect())
     }
 
     pub fn forget_fcntl(&mut self, inode: Inode, owner: u64) {

@@ -146,13 +146,30 @@ impl Locks {
 
     /// The owner asks for ranges by a handle whose close is not told.
     pub fn note_unflushed(&self, handle: u64, owner: u64) {
-        self.0.table().unflushed.insert(handle, owner);
+        self.0.table().unflushed.entry(handle).or_default().insert(owner);
     }
 
     /// The handle is closed: the ranges asked for by it go. Waits for nothing.
     pub fn release_unflushed(&self, inode: Inode, handle: u64) {
-        let owner = self.0.table().unflushed.remove(&handle);
-        if let Some(owner) = owner.filter(|owner| self.has_fcntl(inode, *owner)) {
+        let owners = self.0.table().unflushed.remove(&handle);
+        self.release_ranges(inode, owners.into_iter().flatten());
+    }
+
+    /// Nobody here has the file open any more: no ranges of it are held. Waits for nothing.
+    pub fn release_closed(&self, inode: Inode) {
+        let owners = self.0.table().fcntl_owners(inode);
+        self.release_ranges(inode, owners);
+    }
+
+    /// Files of which the process before has noted ranges.
+    pub fn with_ranges(&self) -> Vec<Inode> {
+        let table = self.0.table();
+        let with_ranges = table.files.iter().filter(|(_, file)| !file.fcntl_rows.is_empty());
+        with_ranges.map(|(inode, _)| *inode).collect()
+    }
+
+    fn release_ranges(&self, inode: Inode, owners: impl IntoIterator<Item = u64>) {
+        for owner in owners.into_iter().filter(|owner| self.has_fcntl(inode, *owner)) {
             let locks = self.clone();
             self.0
                 .scope
