@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 use memmap2::{MmapOptions, MmapRaw};
 
@@ -94,7 +95,9 @@ impl Area {
         self.put(at, &value.to_ne_bytes());
     }
 
+    /// Whoever comes next finds this only with all that was put before: nothing is put earlier than it is said.
     pub fn put(&mut self, at: usize, bytes: &[u8]) {
+        fence(Ordering::Release);
         self.bytes_mut()[at..at + bytes.len()].copy_from_slice(bytes);
     }
 }

@@ -202,8 +202,9 @@ impl Chunk {
         let length = self.length as u64;
         let area = &mut self.area;
         area.put(at, data);
-        area.set_u64(AT_LAST, unique);
         area.set_u64(AT_LENGTH, length);
+        // After: the next process takes the request for done.
+        area.set_u64(AT_LAST, unique);
     }
 
     pub fn data(&self) -> Bytes {
@@ -228,6 +229,8 @@ fn halves(both: u64) -> [u32; 2] {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+
     use super::*;
     use nix::sys::memfd::{MFdFlags, memfd_create};
 
@@ -271,6 +274,40 @@ mod tests {
         assert_eq!(seen, wanted);
         left.into_iter().for_each(Chunk::free);
         assert!(open().left().is_empty());
+    }
+
+    #[test]
+    fn a_request_is_the_last_one_when_its_data_counts() {
+        let memory = memfd_create(c"test", MFdFlags::MFD_CLOEXEC).unwrap();
+        let map = || Area::map(memory.try_clone().unwrap(), LENGTH).unwrap();
+        let chunks = Chunks::new(&mut map(), Turn::default());
+        let (is_over, looks) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let found = map().cut_many(CHUNKS, CHUNK).pop().unwrap();
+        std::thread::scope(|scope| {
+            // What a process that comes at any moment would find.
+            let watcher = scope.spawn(|| {
+                while !is_over.load(Ordering::Acquire) {
+                    let last = found.u64(AT_LAST);
+                    fence(Ordering::Acquire);
+                    let length = found.u64(AT_LENGTH);
+                    looks.fetch_add(1, Ordering::AcqRel);
+                    if last > length {
+                        return Some((last, length));
+                    }
+                }
+                None
+            });
+            while looks.load(Ordering::Acquire) == 0 {
+                std::thread::yield_now();
+            }
+            // Requests of one byte each, and their numbers are its length.
+            let mut chunk = chunks.begin(CONTENT, 1, 1, b"a");
+            for number in 2..=DATA_MAX as u64 {
+                chunk.add(number, b"a");
+            }
+            is_over.store(true, Ordering::Release);
+            assert_eq!(watcher.join().unwrap(), None);
+        });
     }
 
     #[test]
