@@ -152,6 +152,15 @@ impl Note {
         };
         8 + reply + state
     }
+
+    /// Leaves out the reply, or else the state of the key.
+    pub fn lighten(&mut self) {
+        if self.request.take().is_none()
+            && let Change::State(state) = &mut self.change
+        {
+            *state = State::Absent(state.key().into());
+        }
+    }
 }
 
 /// Writes a piece of a stream. Places are counted; one without a note is a place whose state concerns the receiver no more.

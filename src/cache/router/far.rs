@@ -12,7 +12,7 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, timeout_at};
 
 use super::Router;
-use super::memory::Answer;
+use super::memory::{Answer, is_to_be_kept};
 use super::order::OnKey;
 use super::owner::{Done, Waits, forget, too_large};
 use super::stream::QUEUE_HIGH;
@@ -172,18 +172,22 @@ impl Router {
         // Who polls a lock changes nothing: no state, but what he saw must be confirmed.
         let is_poll = is_add && matches!(reply, Reply::NotStored);
         let mut waits = Vec::new();
+        let is_kept = id != 0
+            && changed
+                .as_ref()
+                .is_none_or(|changed| is_to_be_kept(reply, &changed.state));
         if let Some(changed) = changed.filter(|_| !is_poll) {
             let state = match backend.is_current(&changed) {
                 true => changed.state,
                 // All was flushed meanwhile, and this with it.
                 false => State::Absent(on_key.key().into()),
             };
-            waits = entered.spread((shard, class), space, (id != 0).then_some((id, &*told)), &state);
+            waits = entered.spread((shard, class), space, is_kept.then_some((id, &*told)), &state);
         }
         if waits.is_empty() {
             waits = entered.barrier(shard, class);
         }
-        if id != 0 {
+        if is_kept {
             let answer = Answer {
                 space,
                 key: on_key.key(),

@@ -12,6 +12,7 @@ use crate::cache::class::Rules;
 use crate::cache::command::{Command, Reply};
 use crate::cache::peer::reply::encoded;
 use crate::cache::peer::{RequestId, Space};
+use crate::cache::store::State;
 
 /// A request is given up after 900 ms; nobody asks again after twice that.
 const KEPT_MS: u64 = 2000;
@@ -21,6 +22,18 @@ const ASKED_MS: u64 = 1000;
 const STRIPES: usize = 64;
 /// Answers of one stripe; beyond, the oldest go. Together 65 000: as many writes as a node takes in two seconds, about 10 MB.
 const STRIPE_MAX: usize = 1024;
+
+/// Replies with values up to here are remembered, and go with copies: a copy has the same value once more, and both must go into one message.
+const VALUE_MAX: usize = 64 << 10;
+
+/// Whether who asks again must be told the same. Who was told no more than what an item is, and finds it there, can be told what
+/// it is by then. Of a large one he is told that, too, though he was the one to renew it.
+pub fn is_to_be_kept(reply: &Reply, state: &State) -> bool {
+    match (reply, state) {
+        (Reply::Hit(hit), State::Present(_)) => hit.is_winner && hit.record.value().len() <= VALUE_MAX,
+        _ => true,
+    }
+}
 
 /// What was answered about a key. The reply is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

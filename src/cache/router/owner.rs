@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Router;
 use super::change::View;
-use super::memory::Answer;
+use super::memory::{Answer, is_to_be_kept};
 use super::stream::{About, QUEUE_HIGH, Stream};
 use crate::base::clock;
 use crate::cache::class::Class;
@@ -244,26 +244,27 @@ impl Entered<'_> {
         let too_large = too_large(store, &command);
         let (mut waits, mut told) = (Vec::new(), Vec::new());
         let elapsed = self.router.elapsed();
-        let mut remember = |key: &[u8], reply: &[u8]| {
-            if id != 0 {
+        let mut remember = |key: &[u8], reply: &[u8], is_kept: bool| {
+            if is_kept {
                 memory.keep(id, Answer { space, key, reply }, elapsed);
             }
         };
         let note = |reply: &Reply, state: State| {
             let reply = if too_large.is_some() { &Reply::TooLarge } else { reply };
             told = encoded(reply);
-            remember(state.key(), &told);
+            let is_kept = id != 0 && is_to_be_kept(reply, &state);
+            remember(state.key(), &told, is_kept);
             // Who polls a lock changes nothing: no state, but what he saw must be confirmed.
             if is_add && matches!(reply, Reply::NotStored) {
                 return;
             }
-            waits = self.spread((shard, class), space, (id != 0).then_some((id, &*told)), &state);
+            waits = self.spread((shard, class), space, is_kept.then_some((id, &*told)), &state);
         };
         match &too_large {
             None => store.execute_noting(command, now, note)?,
             Some((record, false)) => {
                 told = encoded(&Reply::TooLarge);
-                remember(record.key(), &told);
+                remember(record.key(), &told, id != 0);
                 Reply::TooLarge
             }
             // A client that failed to replace an item must not find the old one.

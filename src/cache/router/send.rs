@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::debug;
+use tracing::{debug, error};
 
 use super::Router;
 use super::stream::Stream;
 use crate::cache::peer::COPY;
 use crate::cache::peer::message::Receipt;
-use crate::net::mesh::Class as Line;
+use crate::net::mesh::{CallError, Class as Line, Why};
 
 /// A piece that is not answered in that time is sent again; the council notices a dead node sooner.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -24,7 +24,7 @@ pub async fn run(router: Arc<Router>, stream: Arc<Stream>) {
     let mut changed = router.changed.subscribe();
     while !stream.is_closed() && !router.scope.is_draining() {
         changed.mark_unchanged();
-        let Some((piece, _)) = router.epoch().and_then(|epoch| stream.piece(epoch)) else {
+        let Some((piece, next)) = router.epoch().and_then(|epoch| stream.piece(epoch)) else {
             tokio::select! {
                 () = stream.work.notified() => {}
                 _ = changed.changed() => {}
@@ -42,6 +42,12 @@ pub async fn run(router: Arc<Router>, stream: Arc<Stream>) {
         match kept.map(|receipt| Receipt::decode(&receipt)) {
             Ok(Ok(Receipt::Kept(next))) => {
                 stream.confirm(next);
+                continue;
+            }
+            // It never will be as it is.
+            Err(CallError::NotSent(Why::TooLarge)) => {
+                error!(node = %stream.target.name, "a copy is too large for a message, and goes without what it can");
+                stream.lighten(next);
                 continue;
             }
             Ok(receipt) => debug!(node = %stream.target.name, ?receipt, "a copy was not taken"),

@@ -164,6 +164,25 @@ impl Stream {
         Some((states.finish(), next))
     }
 
+    /// The piece up to `next` is too large for any message: its largest place loses its reply, or else its state, so that those behind it
+    /// do not wait for ever. What is not copied is not told by the copy either.
+    pub fn lighten(&self, next: u64) {
+        let mut queue = self.lock();
+        let count = usize::try_from(next.saturating_sub(queue.first)).unwrap_or(usize::MAX);
+        let notes = queue
+            .places
+            .iter_mut()
+            .take(count)
+            .filter_map(|place| place.note.as_mut());
+        let Some(largest) = notes.max_by_key(|note| note.size()) else {
+            return;
+        };
+        let before = largest.size();
+        largest.lighten();
+        let lost = before - largest.size();
+        queue.bytes -= lost;
+    }
+
     /// The receiver has kept all places before `next`.
     pub fn confirm(&self, next: u64) {
         let mut queue = self.lock();
@@ -233,8 +252,8 @@ mod tests {
 
     use super::*;
     use crate::cache::council::Term;
-    use crate::cache::peer::message::{note, open};
-    use crate::cache::store::State;
+    use crate::cache::peer::message::{self, open};
+    use crate::cache::store::{Copy, Record, State};
 
     const EPOCH: Epoch = Epoch {
         term: Term { number: 1, mark: 1 },
@@ -265,7 +284,7 @@ mod tests {
         let (_, mut rest) = open(piece).unwrap();
         let (first, mut keys) = (rest.number().unwrap(), Vec::new());
         while !rest.is_empty() {
-            keys.push(note(&mut rest).unwrap().and_then(|note| match note.change {
+            keys.push(message::note(&mut rest).unwrap().and_then(|note| match note.change {
                 Change::State(state) => Some(state.key().to_vec()),
                 Change::Flush => None,
             }));
@@ -322,6 +341,45 @@ mod tests {
         assert!(stream.outstanding.has_none(shard(5)));
         stream.push(About::Change(shard(5), Class::Sync), absent(b"b"));
         assert!(stream.outstanding.has_none(shard(5)) && stream.piece(EPOCH).is_none());
+    }
+
+    #[test]
+    fn what_no_message_takes_gets_lighter_and_the_others_stay() {
+        let stream = stream();
+        let note = |key: &[u8], length: usize| Note {
+            space: Space::Portal,
+            request: Some((7, vec![0; length].into())),
+            change: Change::State(State::Present(Copy {
+                record: Record::new(key, &vec![0; length], b""),
+                flags: 0,
+                cas: 1,
+                left: None,
+                is_stale: false,
+                has_winner: false,
+            })),
+        };
+        for (key, length) in [(b"a", 10), (b"b", 1000), (b"c", 10)] {
+            stream.push(About::Change(shard(5), Class::Sync), note(key, length));
+        }
+        let length = || stream.piece(EPOCH).map_or(0, |(piece, _)| piece.len());
+        let mut lengths = vec![length()];
+        for _ in 0..2 {
+            stream.lighten(3);
+            lengths.push(length());
+        }
+        assert!(lengths.windows(2).all(|pair| pair[1] + 1000 <= pair[0]), "{lengths:?}");
+        let (piece, _) = stream.piece(EPOCH).unwrap();
+        let (_, mut rest) = open(&piece).unwrap();
+        rest.number().unwrap();
+        let mut left = Vec::new();
+        while !rest.is_empty() {
+            left.extend(message::note(&mut rest).unwrap());
+        }
+        let absent = Change::State(State::Absent(b"b"[..].into()));
+        assert_eq!((left[1].request.is_none(), &left[1].change), (true, &absent));
+        assert_eq!((&left[0], &left[2]), (&note(b"a", 10), &note(b"c", 10)));
+        stream.confirm(3);
+        assert_eq!(stream.bytes(), 0);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use self::world::{NAMES, World};
 use super::DEADLINE;
+use super::handlers::ITEM_MAX;
 use crate::cache::command::{Arithmetic, Command};
 use crate::cache::peer::message::{Ask, Asked};
 use crate::cache::peer::{Epoch, Space};
@@ -346,7 +347,7 @@ async fn a_flush_empties_its_space_on_every_node() {
 async fn a_value_that_is_too_large_takes_the_old_one_away() {
     let world = World::start().await;
     let mut client = world.client("n1");
-    let large = "x".repeat(1 << 20);
+    let large = "x".repeat(ITEM_MAX);
     for number in 0..10 {
         for key in [format!("s.{number}"), format!("k{number}")] {
             client.set(&key, "old").await;
@@ -357,12 +358,31 @@ async fn a_value_that_is_too_large_takes_the_old_one_away() {
             assert_eq!(client.get(&key).await, None);
         }
     }
-    let fits = "y".repeat((1 << 20) - 500);
+    let fits = "y".repeat(ITEM_MAX - 500);
     for number in 0..10 {
         let key = format!("s.{number}");
         assert_eq!(client.set(&key, &fits).await, "STORED");
         assert!(client.get(&key).await == Some(fits.clone()));
     }
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_session_that_is_touched_holds_up_no_other() {
+    let world = World::start().await;
+    let keys = world.keys_between("n2", "n3", 2);
+    let mut client = world.client("n1");
+    let large = "x".repeat(1200 << 10);
+    assert_eq!(client.set(&keys[0], &large).await, "STORED");
+    for _ in 0..2 {
+        assert!(client.touch(&keys[0]).await.as_ref() == Some(&large));
+    }
+    assert_eq!(client.set(&keys[1], "v").await, "STORED");
+    // And its copy is whole.
+    world.cut("n2", false);
+    world.lose("n2").await;
+    assert!(client.get(&keys[0]).await == Some(large));
+    assert_eq!(client.get(&keys[1]).await.as_deref(), Some("v"));
     world.stop().await;
 }
 

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
-use super::super::handlers::LIMITS;
+use super::super::handlers::{ITEM_MAX, LIMITS};
 use super::super::{Parts, Router, services};
 use crate::base::{BoxFuture, Scope};
 use crate::cache::backend::memcached_tests::{Memcached, own_address, until};
@@ -210,6 +210,10 @@ impl World {
 
     /// A session that one node owns and another one has a copy of.
     pub fn key_between(&self, owner: &str, replica: &str) -> String {
+        self.keys_between(owner, replica, 1).remove(0)
+    }
+
+    pub fn keys_between(&self, owner: &str, replica: &str, count: usize) -> Vec<String> {
         let router = &self.nodes[owner].router;
         let state = router.standing.state();
         let placement = state.placement().expect("there is a table");
@@ -218,8 +222,8 @@ impl World {
             let pair = [placement.owner(shard), placement.replica(shard)];
             pair.map(|node| node.map(|node| node.name.as_str())) == [Some(owner), Some(replica)]
         };
-        let mut keys = (0..).map(|number| format!("s.{number}"));
-        keys.find(is_between).expect("there are many")
+        let keys = (0..).map(|number| format!("s.{number}"));
+        keys.filter(is_between).take(count).collect()
     }
 
     /// A table of these nodes, `+` for one that is filling, in the two steps of the council; who is not in it hears nothing.
@@ -341,7 +345,7 @@ impl Node {
             ways,
             servers: servers.clone(),
         });
-        let stores = [(); 2].map(|()| Arc::new(Store::new(32 << 20, 1 << 20)));
+        let stores = [(); 2].map(|()| Arc::new(Store::new(32 << 20, ITEM_MAX)));
         let (sender, told) = mpsc::channel(64);
         let clock = Clock::default();
         let backend = address.map(|address| {
@@ -510,6 +514,13 @@ impl Client {
 
     pub async fn get(&mut self, key: &str) -> Option<String> {
         self.try_get(key).await.expect("an owner answers")
+    }
+
+    /// The value of a session that is touched.
+    pub async fn touch(&mut self, key: &str) -> Option<String> {
+        self.send(&format!("gat 100 {key}\r\n")).await;
+        let reply = self.read_until(&["END\r\n"]).await;
+        reply.lines().nth(1).map(str::to_string)
     }
 
     /// An error is no answer: the connection has ended, and there is another one.
