@@ -179,7 +179,7 @@ async fn what_came_of_a_command_counts_for_other_nodes_though_the_server_is_lost
     drop(memcached);
     far.until_up(false).await;
     assert!(far.backend.is_current(&changed));
-    far.backend.flush(None);
+    far.backend.flush(None, |_| true);
     assert!(!far.backend.is_current(&changed), "but not after a flush");
     far.stop().await;
 }

@@ -93,7 +93,7 @@ impl Backend {
         match work {
             Work::Flush { after } => {
                 let _still = self.still.write().await;
-                self.flush(*after);
+                self.flush(*after, |_| true);
                 if after.is_none() {
                     // Whether it hears that or not: what it has counts no more.
                     let _ = self.server.empty().await;

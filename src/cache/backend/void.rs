@@ -15,12 +15,12 @@ impl Backend {
         self.server.stamps.void(pleases);
     }
 
-    /// Drops all items, now or after some milliseconds.
-    pub fn flush(&self, after: Option<u64>) {
+    /// Drops the items of shards that please, now, or all after some milliseconds.
+    pub fn flush(&self, after: Option<u64>, pleases: impl Fn(Shard) -> bool) {
         let due = after.map_or(NO_FLUSH, |after| self.now().saturating_add(after));
         self.flush_at.store(due, Ordering::SeqCst);
         if after.is_none() {
-            self.void(|_, _| true);
+            self.void(|shard, _| pleases(shard));
         }
     }
 

@@ -6,6 +6,7 @@ use tracing::{debug, info};
 
 use super::Router;
 use super::holding::{Holding, Shards, passed_on};
+use super::owner::Waits;
 use super::send;
 use super::stream::Stream;
 use crate::cache::class::Class;
@@ -177,18 +178,27 @@ impl Router {
         drop(view);
     }
 
-    /// Removes everything of a space here, now or after some milliseconds.
-    pub fn flush(&self, space: Space, after: Option<u64>) {
+    /// Removes everything of a space here, now or after some milliseconds; what must be kept before it is gone from copies, too.
+    ///
+    /// Copies of what another node owns go when its stream says so: those that it sends after that are of younger items.
+    pub fn flush(&self, space: Space, after: Option<u64>) -> Waits {
         let view = self.gate.write().expect("nothing panics under this lock");
         let now = self.clock.moment().now;
-        match self.backend(space) {
-            Some(backend) => backend.flush(after),
-            None => drop(self.store(space).execute(Command::Flush { after }, now)),
+        let has_table = !self.standing.state().is_alone();
+        let holding = view.holding.as_ref().filter(|_| has_table && after.is_none());
+        let owned = holding.map(|holding| holding.owned);
+        let is_own = |shard: Shard| owned.is_none_or(|owned| owned.has(shard));
+        match (self.backend(space), owned) {
+            (Some(backend), _) => backend.flush(after, is_own),
+            (None, None) => drop(self.store(space).execute(Command::Flush { after }, now)),
+            (None, Some(_)) => self.store(space).flush_where(|key| is_own(self.rules.shard(key))),
         }
-        if after.is_none() {
-            for (stream, _) in &view.targets {
-                stream.push_flush(space);
-            }
+        if after.is_some() {
+            return Vec::new();
         }
+        let targets = view.targets.iter();
+        targets
+            .map(|(stream, _)| (stream.clone(), stream.push_flush(space)))
+            .collect()
     }
 }

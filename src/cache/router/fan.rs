@@ -11,7 +11,7 @@ use super::order::{Row, Work};
 use crate::cache::command::Reply;
 use crate::cache::peer::bytes::{Reader, put_bytes, put_number};
 use crate::cache::peer::message::Control;
-use crate::cache::peer::{CONTROL, Space};
+use crate::cache::peer::{CONTROL, Epoch, Space};
 use crate::net::mesh::{Class as Line, Name};
 
 /// Before a node that did not answer is asked again.
@@ -34,7 +34,7 @@ impl Router {
         match work {
             Work::Flush { after } => self.flush_all(space, *after, deadline).await,
             Work::Stats => {
-                let rows = self.ask_all(&Control::Stats { space }, deadline).await;
+                let rows = self.ask_all(space, deadline).await;
                 Reply::Table(
                     rows.into_iter()
                         .flat_map(|(node, body)| labelled(node, decode_rows(&body)))
@@ -46,7 +46,7 @@ impl Router {
                 None => Reply::Unavailable,
             },
             Work::Sums(own) => {
-                let rows = self.ask_all(&Control::Stats { space }, deadline).await;
+                let rows = self.ask_all(space, deadline).await;
                 let others = rows.iter().skip(1).flat_map(|(_, body)| decode_rows(body));
                 Reply::Table(summed(own.clone(), others))
             }
@@ -54,21 +54,27 @@ impl Router {
         }
     }
 
-    /// Every node of the table must have flushed, or be out of it.
+    /// Every node of the table must have flushed what it owns, and its copies.
     async fn flush_all(&self, space: Space, after: Option<u64>, deadline: Instant) -> Reply {
-        self.flush(space, after);
         let control = Control::Flush { space, after };
-        let mut done: Vec<Name> = vec![self.own.clone()];
+        let (mut done, mut under): (Vec<Name>, Option<Epoch>) = (Vec::new(), None);
         loop {
             let state = self.standing.state();
             if state.is_alone() {
+                self.flush(space, after);
                 return Reply::Done;
             }
+            let epoch = state.placement().map(|placement| placement.epoch());
+            if epoch != under {
+                // Who owns more now has flushed less.
+                done.clear();
+                under = epoch;
+            }
             let nodes = state.placement().map(|placement| placement.table().nodes.clone());
-            let nodes = nodes.unwrap_or_default();
-            let left: Vec<Name> = nodes
-                .into_iter()
-                .map(|node| node.name)
+            let others = nodes.unwrap_or_default().into_iter().map(|node| node.name);
+            let others = others.filter(|name| *name != self.own);
+            let left: Vec<Name> = std::iter::once(self.own.clone())
+                .chain(others)
                 .filter(|name| !done.contains(name))
                 .collect();
             if left.is_empty() && state.placement().is_some() {
@@ -78,7 +84,12 @@ impl Router {
                 return Reply::Unavailable;
             }
             let mut changed = self.changed.subscribe();
-            let asked = join_all(left.iter().map(|name| self.control_of(name, &control, deadline)));
+            let asked = join_all(left.iter().map(|name| async {
+                match *name == self.own {
+                    true => self.flush_copied(space, after, deadline).await.then(Vec::new),
+                    false => self.control_of(name, &control, deadline).await,
+                }
+            }));
             let answers = tokio::select! {
                 answers = asked => answers,
                 // Who is out of the table need not answer.
@@ -93,14 +104,27 @@ impl Router {
         }
     }
 
-    /// What each node of the table that answers says, this one first.
-    async fn ask_all(&self, control: &Control, deadline: Instant) -> Vec<(Name, Vec<u8>)> {
-        let own = (self.own.clone(), self.control(control));
+    /// Flushes here, and waits until the copies of that are gone. `false`: some may be left.
+    pub(super) async fn flush_copied(&self, space: Space, after: Option<u64>, deadline: Instant) -> bool {
+        let epoch = self.epoch();
+        for (stream, number) in self.flush(space, after) {
+            if timeout_at(deadline, stream.kept(number)).await.is_err() {
+                return false;
+            }
+        }
+        // Who was told nothing, because its stream was closed, has no copies under this table.
+        self.epoch() == epoch
+    }
+
+    /// The numbers of each node of the table that answers, this one's first.
+    async fn ask_all(&self, space: Space, deadline: Instant) -> Vec<(Name, Vec<u8>)> {
+        let own = (self.own.clone(), self.stats(space));
+        let control = Control::Stats { space };
         let state = self.standing.state();
         let nodes = state.placement().map(|placement| placement.table().nodes.clone());
         let others = nodes.unwrap_or_default().into_iter().map(|node| node.name);
-        let others = others.filter(|name| *name != self.own).map(|name| async move {
-            let answer = self.control_of(&name, control, deadline).await?;
+        let others = others.filter(|name| *name != self.own).map(|name| async {
+            let answer = self.control_of(&name, &control, deadline).await?;
             Some((name, answer))
         });
         let answers = join_all(others).await.into_iter().flatten();
@@ -120,15 +144,9 @@ impl Router {
         }
     }
 
-    /// This node's part.
-    pub(super) fn control(&self, control: &Control) -> Vec<u8> {
-        match control {
-            Control::Flush { space, after } => {
-                self.flush(*space, *after);
-                Vec::new()
-            }
-            Control::Stats { space } => encode_rows(&self.rows(*space)),
-        }
+    /// This node's part of `ask_all`.
+    pub(super) fn stats(&self, space: Space) -> Vec<u8> {
+        encode_rows(&self.rows(space))
     }
 
     /// The numbers of one store, for `cache stats`.

@@ -175,9 +175,16 @@ impl Handler for ControlHandler {
         Box::pin(async move {
             let (epoch, mut from) = message::open(&body).map_err(failed)?;
             let control = Control::decode(&mut from).map_err(failed)?;
-            match (&control, self.0.epoch() == Some(epoch)) {
-                (Control::Flush { .. }, false) => Err(Fault::Failed("a flush of another table".into())),
-                _ => Ok(self.0.control(&control).into()),
+            let (space, after) = match control {
+                Control::Stats { space } => return Ok(self.0.stats(space).into()),
+                Control::Flush { space, after } => (space, after),
+            };
+            if self.0.epoch() != Some(epoch) {
+                return Err(Fault::Failed("a flush of another table".into()));
+            }
+            match self.0.flush_copied(space, after, Instant::now() + PATIENCE).await {
+                true => Ok(Bytes::new()),
+                false => Err(Fault::Failed("copies may be left".into())),
             }
         })
     }

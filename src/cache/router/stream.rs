@@ -114,14 +114,14 @@ impl Stream {
         number
     }
 
-    /// Adds that all items of the owner's shards are gone.
-    pub fn push_flush(&self, space: Space) {
+    /// Adds that all items of the owner's shards are gone; the place.
+    pub fn push_flush(&self, space: Space) -> u64 {
         let note = Note {
             space,
             request: None,
             change: Change::Flush,
         };
-        self.push(About::Everything, note);
+        self.push(About::Everything, note)
     }
 
     /// Bytes that wait.

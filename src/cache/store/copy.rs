@@ -134,6 +134,12 @@ impl Store {
         removed
     }
 
+    /// Removes at once all items whose key pleases; a flush that was due later is off.
+    pub fn flush_where(&self, pleases: impl Fn(&[u8]) -> bool) {
+        self.put_flush_off();
+        self.retain(|key| !pleases(key));
+    }
+
     /// Removes everything at once; a flush that was due later is off.
     pub fn empty(&self) {
         self.flush(None, 0);

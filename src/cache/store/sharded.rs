@@ -193,6 +193,10 @@ impl Store {
         }
     }
 
+    pub(super) fn put_flush_off(&self) {
+        self.flush_at.store(NO_FLUSH, Ordering::Release);
+    }
+
     /// The first caller past the time clears; others may read on for the moment that this takes.
     fn flush_if_due(&self, now: u64) {
         let due = self.flush_at.load(Ordering::Acquire);

@@ -19,7 +19,8 @@ use crate::cache::connection;
 use crate::cache::council::fixture::{name, table};
 use crate::cache::council::{Event, Placement, StandingWriter, State, Told};
 use crate::cache::engine::{Engine, Flushes, Limits, Route};
-use crate::cache::peer::{ASK, Space};
+use crate::cache::peer::message::Control;
+use crate::cache::peer::{ASK, CONTROL, Space};
 use crate::cache::store::{Clock, Store};
 use crate::net::mesh::{ConnectError, Dial, Identity, Mesh, Name, Protocol, Services, Stream};
 
@@ -447,6 +448,16 @@ impl Node {
         let (_, handler) = services.iter().find(|(id, _)| *id == ASK).unwrap();
         let peer: Identity = "bitrix-node://c/n9".parse().unwrap();
         handler.call(&peer, body.into()).await.unwrap().to_vec()
+    }
+
+    /// Has it flush what is in its part, as another node asks it to.
+    pub async fn flush(&self) {
+        let services = services(&self.router);
+        let (_, handler) = services.iter().find(|(id, _)| *id == CONTROL).unwrap();
+        let peer: Identity = "bitrix-node://c/n9".parse().unwrap();
+        let (space, after) = (Space::Portal, None);
+        let body = Control::Flush { space, after }.encode(self.router.epoch().unwrap());
+        handler.call(&peer, body.into()).await.unwrap();
     }
 
     pub fn client(self: &Arc<Self>, space: Space) -> Client {
