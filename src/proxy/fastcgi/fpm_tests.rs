@@ -106,6 +106,13 @@ impl Fpm {
         read(response.into_body()).await
     }
 
+    /// Until the processes of idle connections wait for requests.
+    async fn rest(&self) {
+        while !self.php.pool.is_at_rest() {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Open connections to PHP-FPM, each by its socket's inode (proc(5), /proc/net/unix). `accepted conn` of its status page counts requests.
     fn connections(&self) -> BTreeSet<String> {
         let sockets = fs::read_to_string("/proc/net/unix").expect("proc");
@@ -225,8 +232,10 @@ async fn real_php_keeps_connections_up_to_the_cap() {
     let before = fpm.connections();
     assert_eq!(before.len(), 1);
     for _ in 0..20 {
+        fpm.rest().await;
         assert_eq!(fpm.get("/ready.php").await.expect("answered"), "ready");
     }
+    fpm.rest().await;
     assert_eq!(fpm.connections(), before, "one connection served them all");
     let naps = async {
         let naps = future::join_all((0..3).map(|_| fpm.get("/nap.php"))).await;
@@ -265,13 +274,41 @@ async fn real_php_keeps_connections_up_to_the_cap() {
 #[tokio::test]
 async fn turnover_of_php_processes_goes_unnoticed() {
     let fpm = Fpm::start(2, 1, 2).await;
-    fpm.script("echo.php", "echo file_get_contents('php://input');");
-    for round in 0..20 {
+    fpm.script(
+        "echo.php",
+        "echo file_get_contents('php://input'); fastcgi_finish_request(); usleep(rand(0, 3000));",
+    );
+    for round in 0..100 {
         let text = format!("round {round}");
         assert_eq!(
             fpm.post("/echo.php", &[], full(text.clone())).await.expect("echo"),
             text
         );
+    }
+}
+
+#[tokio::test]
+async fn a_page_does_not_wait_for_what_another_one_left_to_do() {
+    let fpm = Fpm::start(2, 1, 0).await;
+    fpm.script(
+        "work.php",
+        "echo file_get_contents('php://input'); fastcgi_finish_request(); touch(__DIR__ . '/works'); \
+         while (!file_exists(__DIR__ . '/go')) { usleep(1000); clearstatcache(); } unlink(__DIR__ . '/go');",
+    );
+    for body in ["", "a body", &"x".repeat(300_000)] {
+        let answer = fpm.post("/work.php", &[], full(body.to_string())).await;
+        assert_eq!(answer.expect("answered"), body);
+        while !fpm.path("works").exists() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(fpm.get("/ready.php").await.expect("by the other process"), "ready");
+        let echo = fpm.post("/ready.php", &[], full("body")).await;
+        assert_eq!(echo.expect("by the other process"), "ready");
+        fs::remove_file(fpm.path("works")).expect("removed");
+        fs::write(fpm.path("go"), "").expect("written");
+        while fpm.path("go").exists() {
+            tokio::task::yield_now().await;
+        }
     }
 }
 

@@ -16,9 +16,12 @@ pub mod params;
 mod pool;
 pub mod record;
 mod spool;
+mod unread;
 
 #[cfg(test)]
 mod fpm_tests;
+#[cfg(test)]
+mod pool_tests;
 #[cfg(test)]
 mod responder_tests;
 
@@ -101,7 +104,7 @@ impl Php {
         let mut outgoing = Outgoing::new(pairs, body);
         let method = &exchange.request.method;
         let may_run_twice = method.is_idempotent() && length == 0;
-        if let Some(connection) = self.pool.idle(may_run_twice) {
+        if let Some(connection) = self.pool.idle() {
             let mut session = self.session(connection, outgoing, exchange.id);
             match session.head().await {
                 Ok(head) => return session.answer(head, method).await,

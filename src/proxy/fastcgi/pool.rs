@@ -1,5 +1,10 @@
 //! Connections to PHP-FPM: a bounded number is kept open, the newest idle one is used first, idle ones are closed after a while.
 //!
+//! END_REQUEST does not say that the process is free: after `fastcgi_finish_request()` the script goes on, and whatever is sent to the process
+//! waits for its end. The empty record that ends STDIN tells: PHP takes no more of a body than CONTENT_LENGTH, so it reads that record when it
+//! looks for the next request, and not before (measured with PHP-FPM 8.2 for all kinds of bodies). A process that is to end after this
+//! request never looks for another, so a connection on which nothing is unread is not about to be closed.
+//!
 //! Beyond that number a connection is lent for a turn, if every open one has a PHP process of its own: to whoever comes meanwhile it saves
 //! a connection, and whoever waits in PHP-FPM's backlog, ours or not, is not passed over for long.
 
@@ -10,11 +15,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::record::{Decoder, Piece};
+use super::unread::has_unread;
 use crate::base::Scope;
 use crate::base::backoff::Backoff;
 use crate::proxy::error::{Error, Kind};
@@ -22,11 +30,6 @@ use crate::proxy::silence::Silence;
 
 /// An idle connection pins a PHP process; after this time PHP-FPM gets it back for its own turnover.
 const IDLE: Duration = Duration::from_secs(10);
-
-/// PHP-FPM closes the connection of a process that reached `pm.max_requests` shortly after the END_REQUEST of its last request.
-/// A request that must not run twice takes no connection that is idle for less than this, since it could not be repeated:
-/// the connection is closed, which frees its process, and a new one is made.
-const SETTLED: Duration = Duration::from_millis(100);
 
 /// How long a connection beyond the kept ones serves, busy or idle, before its process looks whether somebody else waits for it.
 const TURN: Duration = Duration::from_millis(100);
@@ -43,7 +46,7 @@ const BUFFER: usize = 16 * 1024;
 /// Connections by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Kept open, without a request.
+    /// Kept open, without a request; the process may still work for the last one.
     pub idle: usize,
     /// Kept open, with a request.
     pub busy: usize,
@@ -114,6 +117,8 @@ impl Drop for Counted {
 
 enum Look {
     Usable,
+    /// END_REQUEST came, but the process does not look for the next request yet.
+    Working,
     Unfinished,
     Gone,
 }
@@ -132,7 +137,7 @@ impl Connection {
         }
     }
 
-    /// Looks, without waiting, whether PHP-FPM has closed it or has at last ended its request.
+    /// Looks, without waiting, whether PHP-FPM has closed it, has at last ended its request, waits for the next.
     fn look(&mut self) -> Look {
         loop {
             self.buffer.reserve(BUFFER);
@@ -145,9 +150,15 @@ impl Connection {
             }
         }
         if self.is_unfinished {
-            Look::Unfinished
-        } else {
-            Look::Usable
+            return Look::Unfinished;
+        }
+        if has_unread(&self.stream) {
+            return Look::Working;
+        }
+        // In this order, and not of the runtime, which may not have heard of it: a process that ends closes its side, then reads the rest.
+        match recv(&self.stream, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            Err(Errno::AGAIN) => Look::Usable,
+            _ => Look::Gone,
         }
     }
 
@@ -186,23 +197,38 @@ impl Pool {
         }
     }
 
-    /// The newest idle connection that still stands; for a request that must not run twice, one that is sure to.
-    pub fn idle(&self, may_run_twice: bool) -> Option<Connection> {
-        let is_settled = |connection: &Connection| may_run_twice || connection.since.elapsed() >= SETTLED;
+    /// The newest idle connection whose process waits for a request. Where all of them still work, a new one is to be made; the newest is
+    /// closed then, unless there is a process for each: the new one gets that process, if no other is free before.
+    pub fn idle(&self) -> Option<Connection> {
         let mut idle = lock(&self.idle);
+        let mut working = None;
         for index in (0..idle.connections.len()).rev() {
             let Some(connection) = idle.connections.get_mut(index) else {
                 continue;
             };
             match connection.look() {
-                Look::Usable if is_settled(connection) => {
-                    return Some(idle.connections.remove(index));
+                Look::Usable => {
+                    let usable = idle.connections.remove(index);
+                    idle.connections.extend(working);
+                    return Some(usable);
                 }
-                Look::Gone | Look::Usable => drop(idle.connections.remove(index)),
-                Look::Unfinished => {}
+                Look::Gone => drop(idle.connections.remove(index)),
+                Look::Working if working.is_none() => working = Some(idle.connections.remove(index)),
+                Look::Working | Look::Unfinished => {}
             }
         }
+        let has_process = self.open.load(Ordering::Relaxed) < self.children;
+        idle.connections.extend(working.filter(|_| has_process));
         None
+    }
+
+    /// Whether the processes of all idle ones wait for a request.
+    #[cfg(test)]
+    pub fn is_at_rest(&self) -> bool {
+        let idle = lock(&self.idle);
+        idle.connections
+            .iter()
+            .all(|connection| !has_unread(&connection.stream))
     }
 
     /// A new connection: kept when there is room. `patience`: how long PHP may be silent, now and later.

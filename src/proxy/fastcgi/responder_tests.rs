@@ -14,24 +14,24 @@ use super::*;
 use crate::proxy::error::Kind;
 use crate::proxy::fixture::{empty, exchange, full, read, sendable};
 
-const STDIN: u8 = 5;
+pub(super) const STDIN: u8 = 5;
 const STDOUT: u8 = 6;
 const STDERR: u8 = 7;
 const END: u8 = 3;
 
 /// A listening socket and the client that speaks to it.
-struct World {
+pub(super) struct World {
     listener: UnixListener,
-    php: Php,
+    pub(super) php: Php,
     _folder: tempfile::TempDir,
 }
 
 impl World {
-    fn new(kept: usize) -> World {
+    pub(super) fn new(kept: usize) -> World {
         World::with(kept, 0)
     }
 
-    fn with(kept: usize, children: usize) -> World {
+    pub(super) fn with(kept: usize, children: usize) -> World {
         let folder = tempfile::tempdir().expect("temp dir");
         let socket = folder.path().join("fpm.sock");
         let listener = UnixListener::bind(&socket).expect("bound");
@@ -48,16 +48,16 @@ impl World {
         }
     }
 
-    async fn accept(&self) -> Peer {
+    pub(super) async fn accept(&self) -> Peer {
         let (stream, _) = self.listener.accept().await.expect("accepted");
         Peer { stream }
     }
 
-    async fn get(&self) -> Result<Response<Body>, Error> {
+    pub(super) async fn get(&self) -> Result<Response<Body>, Error> {
         sendable(self.php.call(&exchange("GET", "/", &[]), &script(), empty())).await
     }
 
-    async fn post(&self, body: Body) -> Result<Response<Body>, Error> {
+    pub(super) async fn post(&self, body: Body) -> Result<Response<Body>, Error> {
         self.php.call(&exchange("POST", "/", &[]), &script(), body).await
     }
 }
@@ -71,13 +71,13 @@ fn script() -> Script {
 }
 
 /// The responder's side of one connection.
-struct Peer {
+pub(super) struct Peer {
     stream: UnixStream,
 }
 
 impl Peer {
     /// One record: type, content. `None`: closed.
-    async fn record(&mut self) -> Option<(u8, Vec<u8>)> {
+    pub(super) async fn record(&mut self) -> Option<(u8, Vec<u8>)> {
         let mut head = [0; 8];
         self.stream.read_exact(&mut head).await.ok()?;
         let mut content = vec![0; usize::from(u16::from_be_bytes([head[4], head[5]])) + usize::from(head[6])];
@@ -86,7 +86,7 @@ impl Peer {
     }
 
     /// Reads a whole request; returns whether the connection is to be kept, and the body.
-    async fn request(&mut self) -> Option<(bool, Vec<u8>)> {
+    pub(super) async fn request(&mut self) -> Option<(bool, Vec<u8>)> {
         let (_, begin) = self.record().await?;
         let mut body = Vec::new();
         loop {
@@ -102,7 +102,7 @@ impl Peer {
         self.stream.write_all(bytes).await.expect("sent");
     }
 
-    async fn answer(&mut self, text: &str) {
+    pub(super) async fn answer(&mut self, text: &str) {
         let bytes = [record(STDOUT, text.as_bytes()), record(END, &[0; 8])].concat();
         self.send(&bytes).await;
     }
@@ -247,10 +247,7 @@ async fn responder_that_dies_in_the_middle_is_an_error() {
         };
         let ((), found) = tokio::join!(serve, ask);
         assert_eq!(found, (at_head, Kind::Upstream), "{sent:?}");
-        assert!(
-            world.php.pool.idle(true).is_none(),
-            "a dead connection is not used again"
-        );
+        assert!(world.php.pool.idle().is_none(), "a dead connection is not used again");
         assert_eq!(world.php.counts(), Counts::default());
     }
 }
@@ -278,13 +275,6 @@ async fn stale_connection_is_replaced_once() {
     tokio::join!(serve, ask);
 }
 
-/// Lets idle connections grow old enough for requests that must not run twice.
-async fn settle() {
-    tokio::time::pause();
-    tokio::time::advance(Duration::from_millis(200)).await;
-    tokio::time::resume();
-}
-
 #[tokio::test]
 async fn closed_connection_costs_a_post_nothing_but_a_running_one_is_not_repeated() {
     let world = World::new(2);
@@ -305,7 +295,6 @@ async fn closed_connection_costs_a_post_nothing_but_a_running_one_is_not_repeate
         read(world.post(full("one")).await.expect("answered").into_body())
             .await
             .expect("whole");
-        settle().await;
         let error = world.post(full("two")).await.expect_err("it may have run");
         assert_eq!(error.kind, Kind::Upstream);
     };
@@ -372,11 +361,11 @@ async fn delivered_length_frees_the_connection_when_php_ends() {
             fresh: 0
         }
     );
-    assert!(world.php.pool.idle(true).is_none(), "not before END_REQUEST");
+    assert!(world.php.pool.idle().is_none(), "not before END_REQUEST");
     peer.send(&[record(STDOUT, b"more"), record(END, &[0; 8])].concat())
         .await;
     let connection = loop {
-        match world.php.pool.idle(true) {
+        match world.php.pool.idle() {
             Some(connection) => break connection,
             None => tokio::task::yield_now().await,
         }
@@ -417,7 +406,7 @@ async fn requests_beyond_the_kept_ones_get_a_connection_of_their_own() {
 }
 
 /// Answers the next request; whether its connection is to be kept.
-async fn turn(peer: &mut Peer) -> bool {
+pub(super) async fn turn(peer: &mut Peer) -> bool {
     let is_kept = peer.request().await.expect("a request").0;
     peer.answer("A: b\n\n").await;
     is_kept
