@@ -164,7 +164,7 @@ impl History {
 mod tests {
     use super::*;
     use crate::push::entry::Origin;
-    use crate::push::message::{Body, Publication, Sender};
+    use crate::push::message::{BODY_MAX, Body, Publication, Sender, with_dictionary};
     use crate::push::mid::Mids;
     use std::time::Duration;
 
@@ -280,5 +280,19 @@ mod tests {
         let left = world.since(&[7], world.start);
         assert!(!left.is_empty() && mids.ends_with(&left));
         assert!(world.history.addresses.len() <= left.len() + 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn dictionaries_are_within_the_budget() {
+        const BUDGET: usize = 16 << 20;
+        let mut world = World::new(BUDGET);
+        for user in 0..100 {
+            let publication = with_dictionary(user);
+            let entry = Entry::new(world.mids.take(), Duration::ZERO, &publication, Origin::default());
+            let until = world.now + Duration::from_secs(60);
+            world.history.keep(Arc::new(entry), until);
+        }
+        let held = world.history.messages() * BODY_MAX;
+        assert!((1..=BUDGET).contains(&held), "{held}");
     }
 }

@@ -17,7 +17,7 @@ pub const BODY_MAX: usize = 1 << 20;
 pub const EXPIRY_MAX: u32 = 86_400;
 /// What a message occupies besides its texts.
 const OVERHEAD: usize = 400;
-/// The body, and the form in which most clients of a portal take it.
+/// The text, and the form in which most clients of a portal take it.
 const COPIES: usize = 2;
 
 /// Who published.
@@ -105,12 +105,13 @@ impl Message {
         }
     }
 
-    /// Bytes that it is charged for while it is kept or waits.
+    /// Bytes that it is charged for while it is kept or waits: never less than it has on the wire to another hub.
     pub fn cost(&self) -> usize {
-        let of_users = self.extras.as_ref().map_or(0, |extras| {
-            extras.user_params.values().map(|text| text.get().len() + 64).sum()
+        let (of_users, of_all) = self.extras.as_ref().map_or((0, 0), |extras| {
+            let of_users = extras.user_params.values().map(|text| text.get().len() + 64).sum();
+            (of_users, extras.dictionary.as_ref().map_or(0, |text| text.get().len()))
         });
-        OVERHEAD + COPIES * self.body.as_str().len() + of_users
+        OVERHEAD + COPIES * (self.body.as_str().len() + of_all) + of_users
     }
 
     /// As `user` shall see it in this dialect.
@@ -142,6 +143,23 @@ pub fn sample(body: &str) -> Message {
     };
     let mid = Mid::parse("17012345670000000000000042").expect("26 digits");
     Message::new(mid, Duration::from_millis(1_701_234_567_089), &publication)
+}
+
+/// To a user, with the longest dictionary.
+#[cfg(test)]
+pub fn with_dictionary(user: u64) -> Publication {
+    let text = format!("{{\"a\":\"{}\"}}", "x".repeat(BODY_MAX));
+    let extras = Extras {
+        dictionary: Some(RawValue::from_string(text).expect("JSON")),
+        ..Extras::default()
+    };
+    Publication {
+        receivers: vec![Address::User(user)],
+        sender: Sender::Backend,
+        body: Body::new("{}".into()).expect("JSON"),
+        expiry: 60,
+        extras: Some(Arc::new(extras)),
+    }
 }
 
 #[cfg(test)]

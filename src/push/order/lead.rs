@@ -15,7 +15,7 @@ use crate::push::message::Publication;
 use crate::push::mid::{Mid, Mids};
 
 /// Bytes of entries in one call, but for the first entry.
-const PORTION: usize = 512 << 10;
+pub(super) const PORTION: usize = 512 << 10;
 
 pub struct Lead {
     pub reign: Reign,

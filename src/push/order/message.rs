@@ -377,7 +377,12 @@ impl From<WireSender> for Sender {
 mod tests {
     use super::*;
     use crate::cluster::council::fixture::name;
+    use crate::push::history::History;
+    use crate::push::message::with_dictionary;
     use crate::push::mid::{Era, Mids};
+    use crate::push::order::log::Log;
+    use crate::push::order::{lead, part};
+    use tokio::time::Instant;
 
     fn publication(number: u64) -> Publication {
         Publication {
@@ -513,6 +518,31 @@ mod tests {
                     let _ = decode_request(&changed);
                 }
             }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_portion_is_short_enough_to_be_sent() {
+        let mut mids = Mids::of(Era::at(Duration::from_secs(5)), Duration::ZERO);
+        let after = mids.last();
+        let entries = (0..20).map(|number| {
+            let origin = Origin { process: 5, number };
+            let entry = Entry::new(mids.take(), Duration::ZERO, &with_dictionary(number), origin);
+            (Arc::new(entry), Duration::from_secs(60))
+        });
+        let entries: Vec<_> = entries.collect();
+        let mut log = Log::new(History::new(64 << 20));
+        log.start(after);
+        log.lay(Portion {
+            after,
+            upto: mids.last(),
+            entries,
+        });
+        for bytes in [lead::PORTION, part::PORTION] {
+            let portion = log.portion(after, bytes, Instant::now());
+            assert!(!portion.entries.is_empty());
+            let reply = encode_reply(&Reply::Portion(portion, Some(reign()), Origins::default()));
+            assert!(reply.len() <= LONGEST, "{}", reply.len());
         }
     }
 }

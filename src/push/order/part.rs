@@ -23,7 +23,7 @@ const RETRY: Duration = Duration::from_millis(20);
 /// Where only the lease is missing, which comes with the council's next round.
 const SOON: Duration = Duration::from_millis(5);
 /// Bytes of one portion that is fetched.
-const PORTION: usize = 1 << 20;
+pub(super) const PORTION: usize = 1 << 20;
 /// Bytes that may wait to be delivered. More: publishers are told to come again.
 const TAIL: usize = 32 << 20;
 
