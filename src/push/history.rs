@@ -11,6 +11,7 @@ use super::channel::Address;
 use super::entry::Entry;
 use super::message::Message;
 use super::mid::Mid;
+use super::queue;
 
 /// Kept of one address.
 pub const PER_ADDRESS: usize = 100;
@@ -86,7 +87,7 @@ impl History {
         newer.map(|(_, kept)| (&kept.entry, kept.until))
     }
 
-    /// What the addresses were told after that id, oldest first; of more than can be told, the newest.
+    /// What the addresses were told after that id, oldest first; of more than can be told or may wait, the newest.
     pub fn since(&self, addresses: &[Address], after: Mid, now: Instant) -> Vec<Arc<Message>> {
         let mut mids: Vec<Mid> = addresses
             .iter()
@@ -100,7 +101,13 @@ impl History {
             .filter(|kept| kept.until > now)
             .map(|kept| kept.entry.message.clone())
             .collect();
-        told.drain(..told.len().saturating_sub(REPLAY));
+        let mut bytes = 0;
+        let newest = told.iter().rev().take(REPLAY).take_while(|message| {
+            bytes += message.cost();
+            bytes <= queue::BYTES
+        });
+        let newest = newest.count().max(1);
+        told.drain(..told.len().saturating_sub(newest));
         told
     }
 

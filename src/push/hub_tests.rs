@@ -69,6 +69,31 @@ async fn who_comes_back_gets_what_it_missed_and_nothing_twice() {
 }
 
 #[tokio::test]
+async fn who_missed_more_than_may_wait_gets_the_newest() {
+    const MOST: usize = 5;
+    // The second: one is told however large it is.
+    for size in [1 << 20, 3 << 20] {
+        let hub = Hub::new(64 << 20, Arc::new(Metrics::default()));
+        let first = hub.subscribe(listens(1, None));
+        let publications = (0..MOST).map(|body| Publication {
+            body: Body::new(format!("{body}{}", " ".repeat(size))).expect("JSON"),
+            ..to(&[1], body, 60)
+        });
+        hub.enter(publications.collect()).await.expect("alone");
+        for after in [first.since, Mid::parse(&"9".repeat(26)).expect("26 digits")] {
+            let back = hub.subscribe(listens(1, Some(after)));
+            let taken = back.queue().take().await.expect("not cut off");
+            let told = taken.iter().map(|message| message.body.as_str().trim_end().parse());
+            let told: Vec<usize> = told.collect::<Result<_, _>>().expect("numbers");
+            assert!(
+                !told.is_empty() && told.iter().copied().eq(MOST - told.len()..MOST),
+                "{told:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_id_of_a_predecessor_with_a_fast_clock_hides_nothing() {
     let hub = hub();
     hub.enter(vec![to(&[1], 0, 60)]).await.expect("alone");

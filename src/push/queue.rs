@@ -13,8 +13,8 @@ use super::mid::Mid;
 
 /// Messages that may wait. More than a replay holds, so that nobody is cut off for coming back.
 const MESSAGES: usize = 512;
-/// Bytes that may wait, whatever the first message weighs.
-const BYTES: usize = 4 << 20;
+/// Bytes that may wait, whatever the first message weighs. A replay holds no more.
+pub const BYTES: usize = 4 << 20;
 
 /// Why a subscription is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
