@@ -3,6 +3,8 @@
 
 pub mod cli;
 pub mod pool;
+#[cfg(test)]
+mod pool_tests;
 
 use std::path::{Path, PathBuf};
 
