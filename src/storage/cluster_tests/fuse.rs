@@ -185,7 +185,8 @@ async fn what_a_mount_had_locked_is_free_when_there_is_another_one() {
     // What the new one has locked its next process has, too.
     let unlocked = there.fcntl((file.0, 1), 1, F_UNLCK, false).await;
     there.answer(unlocked).await.unwrap();
-    let waiting = here.fcntl((file.0, 1), 1, F_WRLCK, true).await;
+    let opened = (file.0, here.open(file.0).await);
+    let waiting = here.fcntl(opened, 1, F_WRLCK, true).await;
     here.answer(waiting).await.unwrap();
     nodes[0].kill();
     here.renew().await;
@@ -205,11 +206,15 @@ async fn a_node_that_was_cut_off_for_long_has_no_lock_any_more() {
         here.answer(locked).await.unwrap();
     }
     nodes[0].kill();
-    let waiting = there.flock((file, 1), F_WRLCK, true).await;
-    there
-        .answer(waiting)
-        .await
-        .expect("the leader waits for that node no more");
+    // A leader waits for half a minute, and the next one for as long again.
+    let start = std::time::Instant::now();
+    loop {
+        let asked = there.flock((file, 1), F_WRLCK, false).await;
+        if there.answer(asked).await.is_ok() {
+            break;
+        }
+        assert!(start.elapsed() < PATIENCE * 4, "that node is waited for still");
+    }
     here.renew().await;
     nodes[0].start();
     let refused = here.flock((file, 2), F_WRLCK, false).await;
