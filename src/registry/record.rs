@@ -1,4 +1,4 @@
-//! The records that the registry keeps, and their bounds: with all of them an image stays under half a megabyte.
+//! The records that the registry keeps, and their bounds. What an image has of them all is bounded by `image`.
 
 use std::collections::BTreeMap;
 

@@ -63,7 +63,7 @@ pub async fn holds(open: Open<'_>) {
         Change::put(setting("c", "1")).and(Write::Put(role(Some("n2"), 3))),
         Change::put(setting("c", "1")).and(Write::Remove(role(None, 1).key())),
         Change::put(setting("c/d", "1")),
-        Change::put(setting("c", &"x".repeat(20_000))),
+        Change::put(setting("c", &"x".repeat(70_000))),
         Change::default().and(Write::Event("two\nlines".into())),
     ] {
         assert!(
