@@ -8,9 +8,7 @@ async fn a_process_that_works_on_after_its_answer_is_not_waited_for() {
     let world = World::new(2);
     let serve = async {
         let mut working = world.accept().await;
-        for _ in 0..3 {
-            working.record().await.expect("BEGIN, PARAMS, end of PARAMS");
-        }
+        working.begin().await;
         working.answer("A: b\n\n1").await;
         let mut other = world.accept().await;
         other.request().await.expect("a request");
@@ -39,9 +37,7 @@ async fn a_connection_waits_for_its_process_where_there_are_enough_of_them() {
     let world = World::with(2, 2);
     let serve = async {
         let mut working = world.accept().await;
-        for _ in 0..3 {
-            working.record().await.expect("BEGIN, PARAMS, end of PARAMS");
-        }
+        working.begin().await;
         working.answer("A: b\n\n1").await;
         let mut other = world.accept().await;
         other.request().await.expect("a request");
@@ -65,9 +61,7 @@ async fn an_older_connection_is_used_while_the_newest_one_s_process_works() {
     let serve = async {
         let (mut older, mut newest) = (world.accept().await, world.accept().await);
         older.request().await.expect("a request");
-        for _ in 0..3 {
-            newest.record().await.expect("BEGIN, PARAMS, end of PARAMS");
-        }
+        newest.begin().await;
         older.answer("A: b\n\n").await;
         newest.answer("A: b\n\n").await;
         older.request().await.expect("a request");

@@ -76,6 +76,13 @@ pub(super) struct Peer {
 }
 
 impl Peer {
+    /// A request as far as PHP reads it before it works: the end of STDIN is left.
+    pub(super) async fn begin(&mut self) {
+        for _ in 0..3 {
+            self.record().await.expect("BEGIN, PARAMS, end of PARAMS");
+        }
+    }
+
     /// One record: type, content. `None`: closed.
     pub(super) async fn record(&mut self) -> Option<(u8, Vec<u8>)> {
         let mut head = [0; 8];

@@ -196,15 +196,20 @@ async fn what_a_mount_had_locked_is_free_when_there_is_another_one() {
     assert_eq!(there.answer(refused).await, Err(Errno::EAGAIN as i32));
 }
 
+/// Somebody had the file and let it go: the node keeps it.
+async fn leave_locked(kernel: &mut Kernel, file: u64) {
+    for kind in [F_WRLCK, F_UNLCK] {
+        let locked = kernel.flock((file, 1), kind, false).await;
+        kernel.answer(locked).await.unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_was_cut_off_for_long_has_no_lock_any_more() {
     let (mut nodes, mut kernels) = mounted(2).await;
     let (mut here, mut there) = (kernels.remove(0), kernels.remove(0));
     let (file, _) = here.create(b"file").await;
-    for kind in [F_WRLCK, F_UNLCK] {
-        let locked = here.flock((file, 1), kind, false).await;
-        here.answer(locked).await.unwrap();
-    }
+    leave_locked(&mut here, file).await;
     nodes[0].kill();
     // A leader waits for half a minute, and the next one for as long again.
     let start = std::time::Instant::now();
@@ -226,10 +231,7 @@ async fn a_lock_of_which_no_note_is_left_goes_to_who_waits_for_it() {
     let (mut nodes, mut kernels) = mounted(2).await;
     let (mut here, mut there) = (kernels.remove(0), kernels.remove(0));
     let (file, _) = here.create(b"file").await;
-    for kind in [F_WRLCK, F_UNLCK] {
-        let locked = here.flock((file, 1), kind, false).await;
-        here.answer(locked).await.unwrap();
-    }
+    leave_locked(&mut here, file).await;
     nodes[0].kill();
     here.scramble();
     here.renew().await;
